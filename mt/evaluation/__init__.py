@@ -1,0 +1,1 @@
+"""How good the translations are, and how far their probabilities can be trusted."""
