@@ -1,0 +1,111 @@
+"""Multi-head attention (Vaswani et al. 2017, section 3.2) on torch's scaled_dot_product_attention."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mt.model.positions import rotate
+
+
+def _initialise(linear: nn.Linear) -> nn.Linear:
+    """Xavier uniform (Glorot & Bengio 2010) over the whole matrix; biases 0.
+
+    Queries, keys and values of one matrix so start at the bound of a single layer, 1 / sqrt(2) of what three
+    separate ones would have.
+    """
+    nn.init.xavier_uniform_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+class SelfAttention(nn.Module):
+    """Attention of a sequence to itself; queries, keys and values come out of one matrix product."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.input = _initialise(nn.Linear(width, 3 * width))
+        self.output = _initialise(nn.Linear(width, width))
+
+    def project(self, hidden: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """(batch, length, width) -> queries, keys and values, each (batch, heads, length, head_width)."""
+        batch, length, width = hidden.shape
+        states = self.input(hidden).view(batch, length, 3, self.heads, width // self.heads)
+        query, key, value = states.permute(2, 0, 3, 1, 4)
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
+        return query, key, value
+
+    def forward(self, hidden: Tensor, mask: Tensor | None, causal: bool, rotation: Tensor | None) -> Tensor:
+        """Attends; (batch, length, width) in and out.
+
+        Args:
+            hidden: (batch, length, width).
+            mask: (batch, 1, 1, length) bool, true at the keys that may be seen; None: all.
+            causal: each position sees only itself and what stands before it.
+            rotation: rotary table of these positions, or None.
+        """
+        query, key, value = self.project(hidden, rotation)
+        dropout = self.dropout if self.training else 0.0
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=causal
+        )
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+    def step(self, hidden: Tensor, cache: Tensor, length: int, rotation: Tensor | None) -> Tensor:
+        """One position on top of `length` cached ones; writes its key and value to the cache.
+
+        Args:
+            hidden: (rows, 1, width).
+            cache: (2, rows, heads, capacity, head_width), keys and values.
+            length: positions in the cache before this one.
+            rotation: rotary table of this one position, or None.
+        """
+        query, key, value = self.project(hidden, rotation)
+        cache[0, :, :, length : length + 1] = key
+        cache[1, :, :, length : length + 1] = value
+        keys, values = cache[:, :, :, : length + 1]
+        mixed = functional.scaled_dot_product_attention(query, keys, values)
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+
+class CrossAttention(nn.Module):
+    """Attention of the decoder to the encoder's output."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.query = _initialise(nn.Linear(width, width))
+        self.memory = _initialise(nn.Linear(width, 2 * width))
+        self.output = _initialise(nn.Linear(width, width))
+
+    def project_memory(self, memory: Tensor) -> Tensor:
+        """(batch, source_length, width) -> keys and values (2, batch, heads, source_length, head_width)."""
+        batch, length, width = memory.shape
+        return self.memory(memory).view(batch, length, 2, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+
+    def forward(self, hidden: Tensor, projected: Tensor, mask: Tensor | None) -> Tensor:
+        """Attends; (batch, length, width) in and out.
+
+        Args:
+            hidden: (batch, length, width) decoder states; in a beam search the `length` queries are the
+                beams of a sentence, which share one memory.
+            projected: keys and values from `project_memory`.
+            mask: (batch, 1, 1, source_length) bool, true at real source tokens; None: all real.
+        """
+        batch, length, width = hidden.shape
+        query = self.query(hidden).view(batch, length, self.heads, width // self.heads).transpose(1, 2)
+        dropout = self.dropout if self.training else 0.0
+        mixed = functional.scaled_dot_product_attention(
+            query, projected[0], projected[1], attn_mask=mask, dropout_p=dropout
+        )
+        return self.output(mixed.transpose(1, 2).flatten(2))
+
+
+def key_mask(real: Tensor) -> Tensor:
+    """(batch, length) bool, true at real tokens -> (batch, 1, 1, length) for attention."""
+    return real[:, None, None, :].to(torch.bool)

@@ -1,0 +1,107 @@
+"""Encoder and decoder layers: attention and feed-forward, each inside a residual with layer norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mt.config import ModelConfig
+from mt.model.attention import CrossAttention, SelfAttention
+
+
+class FeedForward(nn.Module):
+    """Position-wise feed-forward layer (Vaswani et al. 2017, section 3.3), or gated (Shazeer 2020).
+
+    Weights start Xavier uniform, biases 0.
+    """
+
+    def __init__(self, config: ModelConfig, inner: int) -> None:
+        super().__init__()
+        self.activation = config.activation
+        self.gated = config.activation == "swiglu"
+        self.input = nn.Linear(config.width, 2 * inner if self.gated else inner)
+        self.output = nn.Linear(inner, config.width)
+        self.dropout = nn.Dropout(config.activation_dropout)
+        for linear in (self.input, self.output):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(…, width) -> (…, width)."""
+        inner = self.input(hidden)
+        if self.gated:
+            gate, value = inner.chunk(2, dim=-1)
+            inner = functional.silu(gate) * value
+        elif self.activation == "gelu":
+            inner = functional.gelu(inner)
+        else:
+            inner = functional.relu(inner)
+        return self.output(self.dropout(inner))
+
+
+class Residual(nn.Module):
+    """x + dropout(f(norm(x))) (pre-norm, Xiong et al. 2020) or norm(x + dropout(f(x))) (post-norm)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.pre = config.norm == "pre"
+        self.norm = nn.LayerNorm(config.width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
+        """(…, width) -> (…, width)."""
+        if self.pre:
+            return hidden + self.dropout(sublayer(self.norm(hidden)))
+        return self.norm(hidden + self.dropout(sublayer(hidden)))
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention, then feed-forward."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config.width, config.encoder_heads, config.attention_dropout)
+        self.feed_forward = FeedForward(config, config.encoder_feed_forward)
+        self.attention_residual = Residual(config)
+        self.feed_forward_residual = Residual(config)
+
+    def forward(self, hidden: Tensor, mask: Tensor | None, rotation: Tensor | None) -> Tensor:
+        """(batch, source_length, width) in and out; `mask` and `rotation` as in `SelfAttention.forward`."""
+        hidden = self.attention_residual(hidden, lambda x: self.attention(x, mask, False, rotation))
+        return self.feed_forward_residual(hidden, self.feed_forward)
+
+
+class DecoderLayer(nn.Module):
+    """Masked self-attention, attention to the source, then feed-forward."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config.width, config.decoder_heads, config.attention_dropout)
+        self.cross = CrossAttention(config.width, config.decoder_heads, config.attention_dropout)
+        self.feed_forward = FeedForward(config, config.decoder_feed_forward)
+        self.attention_residual = Residual(config)
+        self.cross_residual = Residual(config)
+        self.feed_forward_residual = Residual(config)
+
+    def forward(self, hidden: Tensor, memory: Tensor, mask: Tensor | None, rotation: Tensor | None) -> Tensor:
+        """Teacher forcing: (batch, target_length, width) in and out.
+
+        Padding stands to the right of the target, where no real position sees it: the causal mask is enough.
+        """
+        hidden = self.attention_residual(hidden, lambda x: self.attention(x, None, True, rotation))
+        projected = self.cross.project_memory(memory)
+        hidden = self.cross_residual(hidden, lambda x: self.cross(x, projected, mask))
+        return self.feed_forward_residual(hidden, self.feed_forward)
+
+    def step(
+        self, hidden: Tensor, cache: Tensor, length: int, projected: Tensor, mask: Tensor | None, beams: int,
+        rotation: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """One position of every row: (rows, 1, width) in and out, rows = sentences * beams."""
+        hidden = self.attention_residual(hidden, lambda x: self.attention.step(x, cache, length, rotation))
+        width = hidden.size(-1)
+        # The beams of a sentence stand as queries before its one memory, which is never copied per beam.
+        grouped = self.cross_residual(hidden.view(-1, beams, width), lambda x: self.cross(x, projected, mask))
+        return self.feed_forward_residual(grouped.reshape(-1, 1, width), self.feed_forward)

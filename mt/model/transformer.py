@@ -1,0 +1,162 @@
+"""The Transformer encoder-decoder (Vaswani et al. 2017), with the usual later variants by config."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from mt.config import ModelConfig
+from mt.model.attention import key_mask
+from mt.model.cache import DecoderState
+from mt.model.layers import DecoderLayer, EncoderLayer
+from mt.model.positions import rotation_table, sinusoids
+
+
+class Memory(NamedTuple):
+    """What the encoder hands to the decoder."""
+
+    hidden: Tensor
+    """(batch, source_length, width)"""
+    mask: Tensor | None
+    """(batch, 1, 1, source_length) bool, true at real tokens; None where there is no padding"""
+
+
+class Transformer(nn.Module):
+    """Encoder-decoder over token ids.
+
+    Initialisation: embeddings normal with deviation width ** -0.5 and multiplied by sqrt(width) on input
+    (Vaswani et al. 2017, section 3.4), so that tied output logits start near unit scale; matrices Xavier uniform
+    (Glorot & Bengio 2010), the one of queries, keys and values as a single layer; biases 0; norms 1 and 0.
+    """
+
+    def __init__(self, config: ModelConfig, source_size: int, target_size: int, pad_id: int) -> None:
+        """Builds the model.
+
+        Args:
+            config: sizes and variants.
+            source_size: classes of the source vocabulary.
+            target_size: classes of the target vocabulary.
+            pad_id: id that fills up short rows, the same on both sides.
+
+        Raises:
+            ValueError: three-way tying of vocabularies of different size.
+        """
+        super().__init__()
+        if config.tie == "all" and source_size != target_size:
+            raise ValueError(
+                f"model.tie is 'all' but the vocabularies have {source_size} and {target_size} pieces: "
+                "it needs tokenizer.joint"
+            )
+        self.config = config
+        self.pad_id = pad_id
+        width = config.width
+        self.target_embedding = self._embedding(target_size, width)
+        self.source_embedding = self.target_embedding if config.tie == "all" else self._embedding(source_size, width)
+        self.output_weight = self.target_embedding.weight
+        if config.tie == "none":
+            self.output_weight = nn.Parameter(torch.randn(target_size, width) * width**-0.5)
+        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
+        self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
+        pre = config.norm == "pre"
+        self.encoder_norm = nn.LayerNorm(width) if pre else nn.Identity()
+        self.decoder_norm = nn.LayerNorm(width) if pre else nn.Identity()
+        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self._tables: dict[tuple[str, int], Tensor] = {}
+
+    @staticmethod
+    def _embedding(size: int, width: int) -> nn.Embedding:
+        embedding = nn.Embedding(size, width)
+        nn.init.normal_(embedding.weight, std=width**-0.5)
+        return embedding
+
+    def encode(self, source_ids: Tensor) -> Memory:
+        """Encodes source sentences.
+
+        Args:
+            source_ids: (batch, source_length) int64, each row ends with end of sentence, then padding.
+        """
+        real = source_ids != self.pad_id
+        # Without padding attention needs no mask. Asking costs a synchronisation on a GPU, so only here on CPU.
+        mask = None if source_ids.device.type == "cpu" and bool(real.all()) else key_mask(real)
+        hidden = self._embed(self.source_embedding, source_ids, 0)
+        rotation = self._rotation(self.config.encoder_heads, 0, source_ids.size(1), hidden)
+        for layer in self.encoder:
+            hidden = layer(hidden, mask, rotation)
+        return Memory(self.encoder_norm(hidden), mask)
+
+    def decode(self, target_input: Tensor, memory: Memory) -> Tensor:
+        """Teacher forcing.
+
+        Args:
+            target_input: (batch, target_length) int64: beginning of sentence, then the target without its last token.
+            memory: from `encode`.
+
+        Returns:
+            (batch, target_length, width): states that `logits` turns into scores of the next token.
+        """
+        hidden = self._embed(self.target_embedding, target_input, 0)
+        rotation = self._rotation(self.config.decoder_heads, 0, target_input.size(1), hidden)
+        for layer in self.decoder:
+            hidden = layer(hidden, memory.hidden, memory.mask, rotation)
+        return self.decoder_norm(hidden)
+
+    def forward(self, source_ids: Tensor, target_input: Tensor) -> Tensor:
+        """`encode`, then `decode`: (batch, target_length, width)."""
+        return self.decode(target_input, self.encode(source_ids))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(…, width) -> (…, target_size), unnormalised."""
+        return functional.linear(hidden, self.output_weight)
+
+    def start(self, memory: Memory, beams: int = 1) -> DecoderState:
+        """An empty decoder state for `beams` rows of each sentence."""
+        projected = [layer.cross.project_memory(memory.hidden).contiguous() for layer in self.decoder]
+        return DecoderState(projected, memory.mask, beams, self.config.decoder_heads)
+
+    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        """Reads one token a row and scores the next.
+
+        Args:
+            tokens: (rows,) int64: beginning of sentence at first, then the token chosen last.
+            state: changed in place.
+
+        Returns:
+            (rows, target_size) logits.
+        """
+        state.make_room()
+        hidden = self._embed(self.target_embedding, tokens[:, None], state.length)
+        rotation = self._rotation(self.config.decoder_heads, state.length, 1, hidden)
+        for index, layer in enumerate(self.decoder):
+            hidden = layer.step(
+                hidden, state.cache[index], state.length, state.memory[index], state.mask, state.beams, rotation
+            )
+        state.length += 1
+        return self.logits(self.decoder_norm(hidden)[:, 0])
+
+    def _embed(self, embedding: nn.Embedding, ids: Tensor, offset: int) -> Tensor:
+        """(batch, length) int64 -> (batch, length, width), positions counted from `offset`."""
+        hidden = embedding(ids) * math.sqrt(self.config.width)
+        if self.config.positions == "sinusoidal":
+            table = self._table("sinusoids", self.config.width, offset + ids.size(1), hidden)
+            hidden = hidden + table[offset : offset + ids.size(1)].to(hidden.dtype)
+        return self.embedding_dropout(hidden)
+
+    def _rotation(self, heads: int, offset: int, length: int, like: Tensor) -> Tensor | None:
+        if self.config.positions != "rotary":
+            return None
+        table = self._table("rotation", self.config.width // heads, offset + length, like)
+        return table[:, offset : offset + length]
+
+    def _table(self, name: str, width: int, length: int, like: Tensor) -> Tensor:
+        """The table of positions, made anew with room to spare when it is too short."""
+        table = self._tables.get((name, width))
+        rows = 0 if table is None else table.size(-2)
+        if table is None or rows < length or table.device != like.device:
+            size = max(512, 2 * length, rows)
+            table = (sinusoids if name == "sinusoids" else rotation_table)(size, width).to(like.device)
+            self._tables[name, width] = table
+        return table
