@@ -1,0 +1,1 @@
+"""The commands: arguments to calls, one module each, no logic."""

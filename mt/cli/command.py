@@ -1,0 +1,108 @@
+"""What all commands share: their parser, and how an error becomes one line and an exit code.
+
+Exit codes: 0 done; 2 the user must change something; 130 interrupted, can be continued; 141 the reader of the
+output went away. Any other exception is a fault of the program and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import errno
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+from mt.errors import UserError
+
+DONE, USER_ERROR, INTERRUPTED, READER_GONE = 0, 2, 130, 141
+
+REMEDIES = {
+    errno.ENOENT: "no such file or folder; check the name",
+    errno.EACCES: "permission denied; choose another place or change its permissions",
+    errno.EPERM: "not permitted; choose another place or change its permissions",
+    errno.EROFS: "the file system is read-only; choose another place",
+    errno.EISDIR: "is a folder where a file is wanted; choose another name",
+    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another place",
+    errno.EEXIST: "exists already; choose another name or remove it",
+    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
+    errno.ENOSPC: "no space left on the device; free some or choose another place",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another place",
+    errno.EFBIG: "the file would be larger than allowed; choose another place",
+    errno.EMFILE: "too many open files; raise the limit (ulimit -n)",
+    errno.ENOMEM: "not enough memory; use a machine with more, or smaller batches",
+}
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argparse parser whose errors are UserErrors of one line; an unknown option gets the nearest one."""
+
+    def __init__(self, *, description: str, example: str) -> None:
+        super().__init__(
+            prog=program_name(),
+            description=description,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the UserError; argparse calls this for everything that is wrong."""
+        prefix = "unrecognized arguments: "
+        if message.startswith(prefix):
+            unknown = message.removeprefix(prefix).split()[0]
+            options = [name for name in self._option_string_actions if name.startswith("--")]
+            near = difflib.get_close_matches(unknown.partition("=")[0], options, n=1)
+            kind = "option" if unknown.startswith("-") else "argument"
+            hint = f"; did you mean {near[0]}?" if near else f"; {self.prog} --help lists all"
+            raise UserError(f"{self.prog}: unknown {kind} {unknown}{hint}")
+        raise UserError(f"{self.prog}: {message}; {self.prog} --help tells more")
+
+
+def program_name() -> str:
+    """The program as the user called it: train.py, tools/evaluate.py, or mt-train."""
+    program = Path(sys.argv[0])
+    return f"tools/{program.name}" if program.parent.name == "tools" else program.name
+
+
+def run(main: Callable[[], int]) -> int:
+    """Calls a command and turns what a person can mend into one line on standard error.
+
+    Args:
+        main: the command; it reads sys.argv and returns its exit code.
+
+    Returns:
+        The exit code for `sys.exit`.
+    """
+    try:
+        code = main()
+        sys.stdout.flush()  # a reader that went away shows here, not in the interpreter's last moments
+        return code
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt as interrupt:
+        return _fail(f"interrupted: {interrupt}" if interrupt.args else "interrupted", INTERRUPTED, "")
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more at its end; let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        name = error.filename2 or error.filename
+        place = f"{os.fsdecode(name)}: " if isinstance(name, (str, bytes, os.PathLike)) else ""
+        return _fail(place + REMEDIES[error.errno])
+    except MemoryError:
+        return _fail("not enough memory; use smaller batches or a machine with more")
+    except RuntimeError as error:
+        # torch is not imported for the name of its error: most commands end before they need it.
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            return _fail("not enough memory on the device; lower train.batch_tokens or --batch_tokens")
+        raise
+
+
+def _fail(message: str, code: int = USER_ERROR, prefix: str = "error: ") -> int:
+    print(prefix + " ".join(message.split()), file=sys.stderr, flush=True)
+    return code

@@ -1,0 +1,36 @@
+"""What the scripts and the installed commands call; each loads its command when it is called."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from mt.cli.command import run
+
+
+def _run(name: str) -> int:
+    return run(lambda: int(import_module(f"mt.cli.{name}").main()))
+
+
+def train() -> int:
+    """`train.py`, `mt-train`: raw text to trained model."""
+    return _run("train")
+
+
+def translate() -> int:
+    """`translate.py`, `mt-translate`: lines in, lines out."""
+    return _run("translate")
+
+
+def prepare() -> int:
+    """`tools/prepare.py`, `mt-prepare`: only the preparation of the data."""
+    return _run("prepare")
+
+
+def evaluate() -> int:
+    """`tools/evaluate.py`, `mt-evaluate`: quality and calibration of a model."""
+    return _run("evaluate")
+
+
+def score() -> int:
+    """`tools/score.py`, `mt-score`: log-probabilities of given translations."""
+    return _run("score")

@@ -1,0 +1,21 @@
+"""`tools/prepare.py CONFIG.yaml`: cleaning, tokeniser and token store of a run, without training."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from mt.cli.command import DONE, program_name
+from mt.config_file import parse_config
+from mt.progress import message
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prepares the data of a config file and prints the cleaning report as JSON."""
+    config = parse_config(sys.argv[1:] if arguments is None else arguments, program_name())
+    from mt.corpus.prepare import prepare
+
+    prepared = prepare(config)
+    message(f"prepared in {prepared.folder}")
+    print(json.dumps(prepared.cleaning, ensure_ascii=False, indent=2))
+    return DONE

@@ -1,0 +1,17 @@
+"""`train.py CONFIG.yaml`: from raw text to a trained model in one run directory."""
+
+from __future__ import annotations
+
+import sys
+
+from mt.cli.command import DONE, program_name
+from mt.config_file import parse_config
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Trains the run of a config file and prints its folder; continues it if it was interrupted."""
+    config = parse_config(sys.argv[1:] if arguments is None else arguments, program_name())
+    from mt.training.run import train  # torch: not needed for --help and config errors
+
+    print(train(config))
+    return DONE
