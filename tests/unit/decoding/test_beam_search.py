@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mt.decoding.beam_search import Hypothesis, beam_search
+from mt.decoding.penalties import normalised_score
+
+PAD, BEGIN, END = 0, 1, 2
+PENALTIES = [("none", 1.0), ("average", 1.0), ("average", 0.6), ("gnmt", 0.6), ("gnmt", 1.0)]
+Table = Callable[[int, tuple[int, ...]], list[float]]
+
+
+class PrefixState:
+    """Remembers for each row its sentence and what it has read: all that a table needs."""
+
+    def __init__(self, sentences: int, beam: int) -> None:
+        self.rows: list[tuple[int, tuple[int, ...]]] = [
+            (sentence, ()) for sentence in range(sentences) for _ in range(beam)
+        ]
+        self.rows_scored = 0
+
+    def reorder(self, beam_indices: Tensor) -> None:
+        assert len(beam_indices) == len(self.rows)
+        self.keep(beam_indices)
+
+    def keep(self, rows: Tensor) -> None:
+        self.rows = [self.rows[row] for row in rows.tolist()]
+
+
+def random_table(seed: int, vocabulary: int, grid: float = 0.0) -> Table:
+    """Log-probabilities that depend on sentence and prefix; on a grid many of them are equal."""
+
+    def table(sentence: int, prefix: tuple[int, ...]) -> list[float]:
+        generator = np.random.default_rng([seed, sentence, *prefix])
+        logits = generator.normal(size=vocabulary) * 2
+        if grid:
+            logits = np.round(logits / grid) * grid
+        return (logits - np.log(np.exp(logits).sum())).tolist()
+
+    return table
+
+
+def search(table: Table, limits: list[int], beam: int, sentences: list[int] | None = None, **options: object):
+    sentences = list(range(len(limits))) if sentences is None else sentences
+    state = PrefixState(len(limits), beam)
+
+    def step(tokens: Tensor, state: PrefixState) -> Tensor:
+        state.rows = [
+            (sentence, (*prefix, token))
+            for (sentence, prefix), token in zip(state.rows, tokens.tolist(), strict=True)
+        ]
+        state.rows_scored += len(state.rows)
+        return torch.tensor([table(sentences[sentence], prefix[1:]) for sentence, prefix in state.rows])
+
+    settings = {"begin_id": BEGIN, "end_id": END, "forbidden_ids": (PAD, BEGIN), **options}
+    found = beam_search(step, state, limits, beam=beam, **settings)
+    return found, state
+
+
+def every_output(
+    table: Table, sentence: int, limit: int, vocabulary: int, penalty: str, alpha: float
+) -> list:
+    """(score, tokens) of every output of at most `limit` tokens, best first."""
+    words = [token for token in range(vocabulary) if token not in (PAD, BEGIN, END)]
+    outputs = []
+    for length in range(limit):
+        for body in itertools.product(words, repeat=length):
+            tokens = (*body, END)
+            total = sum(table(sentence, tokens[:position])[token] for position, token in enumerate(tokens))
+            outputs.append((normalised_score(total, penalty, len(tokens), alpha), list(tokens)))
+    return sorted(outputs, key=lambda output: (-output[0], output[1]))
+
+
+@pytest.mark.parametrize(("penalty", "alpha"), PENALTIES)
+@pytest.mark.parametrize("seed", range(4))
+def test_wide_beam_equals_exhaustive_search(penalty: str, alpha: float, seed: int) -> None:
+    vocabulary, limits = 6, [4, 1, 3]
+    table = random_table(seed, vocabulary)
+    # 1 + 3 + 9 + 27 outputs: nothing is ever pruned.
+    found, _ = search(table, limits, 40, nbest=12, penalty=penalty, alpha=alpha)
+    for sentence, (hypotheses, limit) in enumerate(zip(found, limits, strict=True)):
+        expected = every_output(table, sentence, limit, vocabulary, penalty, alpha)[:12]
+        assert [hypothesis.tokens for hypothesis in hypotheses] == [tokens for _, tokens in expected]
+        assert [hypothesis.score for hypothesis in hypotheses] == pytest.approx(
+            [score for score, _ in expected], abs=1e-5
+        )
+
+
+@pytest.mark.parametrize(("penalty", "alpha"), PENALTIES)
+def test_stopping_early_loses_no_winner(penalty: str, alpha: float) -> None:
+    """The best one alone and the best of a list that is kept up to the end are the same."""
+    limits = [5] * 10
+    table = random_table(7, 6)
+    alone, _ = search(table, limits, 121, nbest=1, penalty=penalty, alpha=alpha)
+    in_list, _ = search(table, limits, 121, nbest=121, penalty=penalty, alpha=alpha)
+    assert [hypotheses[0].tokens for hypotheses in alone] == [hypotheses[0].tokens for hypotheses in in_list]
+
+
+def test_stops_as_soon_as_nothing_can_win() -> None:
+    # The end has 0.9 at once; whatever goes on has at most 0.1: without a penalty one step is enough.
+    def table(sentence: int, prefix: tuple[int, ...]) -> list[float]:
+        return [-math.inf, -math.inf, math.log(0.9), math.log(0.06), math.log(0.04)]
+
+    found, state = search(table, [50], 3, penalty="none")
+    assert found[0][0].tokens == [END] and state.rows_scored == 3
+    # The mean of log-probabilities could still rise; three finished hypotheses end that search.
+    found, state = search(table, [50], 3, penalty="average")
+    assert found[0][0].tokens == [END] and 3 < state.rows_scored <= 9
+
+
+def test_done_sentences_leave_the_batch() -> None:
+    def table(sentence: int, prefix: tuple[int, ...]) -> list[float]:
+        ends = len(prefix) >= 10 * sentence
+        return [-math.inf, -math.inf, math.log(0.99 if ends else 0.01), math.log(0.01 if ends else 0.99)]
+
+    found, state = search(table, [40, 40, 40], 1)
+    assert [len(hypotheses[0].tokens) for hypotheses in found] == [1, 11, 21]
+    assert state.rows_scored == 1 + 11 + 21
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), limit=st.integers(1, 8), grid=st.sampled_from([0.0, 1.0]))
+def test_beam_of_one_is_greedy(seed: int, limit: int, grid: float) -> None:
+    table = random_table(seed, 7, grid)
+    expected: list[int] = []
+    while END not in expected:
+        scores = table(0, tuple(expected))
+        last = len(expected) == limit - 1
+        allowed = [END] if last else [token for token in range(7) if token not in (PAD, BEGIN)]
+        expected.append(max(allowed, key=lambda token: (np.float32(scores[token]), -token)))
+    found, _ = search(table, [limit], 1)
+    assert found[0][0].tokens == expected
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 1000),
+    beam=st.integers(1, 6),
+    grid=st.sampled_from([0.0, 1.0]),
+    penalty=st.sampled_from(PENALTIES),
+    limits=st.lists(st.integers(1, 9), min_size=2, max_size=6),
+)
+def test_neighbours_change_nothing(
+    seed: int, beam: int, grid: float, penalty: tuple, limits: list[int]
+) -> None:
+    table = random_table(seed, 8, grid)
+    options = {"nbest": beam, "penalty": penalty[0], "alpha": penalty[1]}
+    together, _ = search(table, limits, beam, **options)
+    for sentence, limit in enumerate(limits):
+        alone, _ = search(table, [limit], beam, [sentence], **options)
+        assert readable(alone[0]) == readable(together[sentence])
+
+
+def readable(hypotheses: list[Hypothesis]) -> list[tuple]:
+    return [(item.tokens, item.log_probs.tolist(), item.total, item.score) for item in hypotheses]
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 1000), beam=st.integers(1, 6), penalty=st.sampled_from(PENALTIES))
+def test_lists_are_sorted_unique_and_consistent(seed: int, beam: int, penalty: tuple) -> None:
+    limits = [5, 9, 1, 7]
+    table = random_table(seed, 8)
+    found, _ = search(table, limits, beam, nbest=beam, penalty=penalty[0], alpha=penalty[1])
+    for sentence, (hypotheses, limit) in enumerate(zip(found, limits, strict=True)):
+        assert 1 <= len(hypotheses) <= beam
+        scores = [hypothesis.score for hypothesis in hypotheses]
+        assert scores == sorted(scores, reverse=True)
+        assert len({tuple(hypothesis.tokens) for hypothesis in hypotheses}) == len(hypotheses)
+        for tokens, log_probs, total, score in hypotheses:
+            assert tokens[-1] == END and tokens.count(END) == 1 and len(tokens) <= limit
+            assert PAD not in tokens and BEGIN not in tokens
+            expected = [table(sentence, tuple(tokens[:place]))[token] for place, token in enumerate(tokens)]
+            assert log_probs.tolist() == pytest.approx(expected, abs=1e-5)
+            assert total == pytest.approx(sum(expected), abs=1e-5)
+            assert score == pytest.approx(
+                normalised_score(total, penalty[0], len(tokens), penalty[1]), abs=1e-5
+            )
+
+
+def test_ties_go_to_the_lower_token() -> None:
+    def table(sentence: int, prefix: tuple[int, ...]) -> list[float]:
+        return [math.log(1 / 6)] * 6
+
+    found, _ = search(table, [2], 4, nbest=4, penalty="none")
+    assert [hypothesis.tokens for hypothesis in found[0]] == [[END], [3, END], [4, END], [5, END]]
+
+
+def test_logits_and_log_probabilities_give_the_same() -> None:
+    table = random_table(3, 8)
+
+    def shifted(sentence: int, prefix: tuple[int, ...]) -> list[float]:
+        return [value + 5.0 for value in table(sentence, prefix)]
+
+    plain, _ = search(table, [6, 6], 3)
+    moved, _ = search(shifted, [6, 6], 3)
+    for first, second in zip(plain, moved, strict=True):
+        assert first[0].tokens == second[0].tokens
+        assert first[0].log_probs == pytest.approx(second[0].log_probs, abs=1e-5)
+
+
+def test_the_longest_output_ends_at_its_real_probability() -> None:
+    def table(sentence: int, prefix: tuple[int, ...]) -> list[float]:
+        return [-math.inf, -math.inf, math.log(0.001), math.log(0.999)]
+
+    found, _ = search(table, [3], 1)
+    assert found[0][0].tokens == [3, 3, END]
+    assert found[0][0].log_probs.tolist() == pytest.approx(
+        [math.log(0.999)] * 2 + [math.log(0.001)], abs=1e-5
+    )
+
+
+def test_no_sentence_gives_no_result() -> None:
+    assert search(random_table(0, 5), [], 3)[0] == []
