@@ -34,3 +34,8 @@ def evaluate() -> int:
 def score() -> int:
     """`tools/score.py`, `mt-score`: log-probabilities of given translations."""
     return _run("score")
+
+
+def sample() -> int:
+    """`tools/sample.py`: text from the shipped grammar."""
+    return _run("sample")

@@ -1,0 +1,42 @@
+"""`tools/sample.py`: writes sentence pairs of the shipped grammar to two text files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mt.atomic import atomic_file
+from mt.cli.command import DONE, CommandParser
+from mt.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Draws pairs of a split and writes PREFIX.<source language> and PREFIX.<target language>."""
+    parser = CommandParser(
+        description="Writes sentence pairs of the shipped grammar to PREFIX.de and PREFIX.en (or other languages).",
+        example="python tools/sample.py --languages de,en --split test --pairs 1000 --output runs/demo-de-en/test",
+    )
+    parser.add_argument("--languages", default="de,en", help="source and target: two of de, en, fr (default: de,en)")
+    parser.add_argument("--split", choices=("train", "valid", "test"), default="test", help="default: test")
+    parser.add_argument("--pairs", type=int, default=1000, help="how many (default: 1000)")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the draw (default: 1)")
+    parser.add_argument("--output", metavar="PREFIX", required=True, help="the files' names without the language")
+    given = parser.parse_args(arguments)
+    languages = given.languages.split(",")
+    if len(set(languages)) != 2 or not set(languages) <= {"de", "en", "fr"}:
+        raise UserError(f"--languages is {given.languages}; it must be two different ones of de, en, fr: de,en")
+    if given.pairs < 1:
+        raise UserError(f"--pairs is {given.pairs}; it must be at least 1")
+    from mt.corpus.grammar import sample_pairs
+
+    paths = [Path(f"{given.output}.{language}") for language in languages]
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(paths[0]) as source_path, atomic_file(paths[1]) as target_path:
+        with (
+            source_path.open("w", encoding="utf-8", newline="\n") as source_file,
+            target_path.open("w", encoding="utf-8", newline="\n") as target_file,
+        ):
+            for source, target in sample_pairs(languages, given.pairs, given.seed, split=given.split):
+                source_file.write(source + "\n")
+                target_file.write(target + "\n")
+    print(*paths, sep="\n")
+    return DONE
