@@ -1,0 +1,1 @@
+"""From raw text to batches: reading, cleaning, subwords, the token store, batch plans."""

@@ -1,0 +1,227 @@
+"""Token-budget batches grouped by length.
+
+The plan is a pure function of (lengths, weights, seed, epoch, rank, world): nothing else decides which pairs
+stand in which batch and in which order, so resuming needs only a position in the plan.
+
+Random numbers are raw 64-bit draws of PCG64, whose stream NumPy guarantees for ever, and all sorting is
+stable; `Generator.permutation` may change between NumPy versions (NEP 19) and is not used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+_TIES, _PARTING, _SHUFFLE, _PHASE = 1, 2, 3, 4  # one random stream for each use
+_GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, spread evenly
+
+
+def plan_batches(
+    source_lengths: np.ndarray,
+    target_lengths: np.ndarray,
+    *,
+    batch_tokens: int,
+    max_length: int,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world: int = 1,
+    weights: np.ndarray | None = None,
+) -> list[np.ndarray]:
+    """The batches of one epoch, in the order they are trained on.
+
+    Pairs of equal lengths on both sides fill whole batches without padding; what is left over is lined up
+    by length and cut where the padding is least (`_group`). Which pair stands where among its equals, and
+    where leftovers are parted, is random in each epoch. The batches are shuffled and dealt to the ranks in
+    turns. Every rank gets equally many: in the last round some ranks may get an empty batch.
+
+    Args:
+        source_lengths: (pairs,) integers, tokens of each source, end of sentence included.
+        target_lengths: (pairs,) integers, the same for the targets.
+        batch_tokens: most positions of a batch on either side, padding included.
+        max_length: pairs with a longer side are left out; at most batch_tokens.
+        seed: seed of the run.
+        epoch: number of the epoch, from 0.
+        rank: number of this process, from 0 to world - 1.
+        world: how many processes share the batches.
+        weights: (pairs,) float, how often each pair is seen in an epoch on average, or None: once.
+            See `epoch_copies`.
+
+    Returns:
+        One int64 array of pair indices for each batch. No pairs: an empty list.
+
+    Raises:
+        ValueError: a rank, a length or a weight that is out of range.
+    """
+    if not 0 <= rank < world:
+        raise ValueError(f"rank is {rank}; it must be 0 to {world - 1}")
+    if max_length > batch_tokens:
+        raise ValueError(f"max_length is {max_length}; it must be at most batch_tokens, {batch_tokens}")
+    source_lengths = np.asarray(source_lengths, dtype=np.int64)
+    target_lengths = np.asarray(target_lengths, dtype=np.int64)
+    longest = np.maximum(source_lengths, target_lengths)
+    indices = np.flatnonzero(longest <= max_length)
+    if weights is not None:
+        copies = epoch_copies(np.asarray(weights, dtype=np.float64), seed=seed, epoch=epoch)
+        indices = np.repeat(indices, copies[indices])
+    if not len(indices):
+        return []
+
+    indices = indices[np.argsort(_draws(len(indices), seed, epoch, _TIES), kind="stable")]
+    parting = _draws(2, seed, epoch, _PARTING)
+    batches = _group(indices, source_lengths[indices], target_lengths[indices], batch_tokens, parting)
+    order = np.argsort(_draws(len(batches), seed, epoch, _SHUFFLE), kind="stable")
+    rounds = -(-len(batches) // world)
+    mine = [batches[number] for number in order[rank::world]]
+    return mine + [np.empty(0, dtype=np.int64)] * (rounds - len(mine))
+
+
+def epoch_copies(weights: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+    """How often each pair is seen in this epoch.
+
+    Each pair has a phase in [0, 1), fixed by the seed. Up to epoch e it is seen floor(weight * e + phase)
+    times: weight 2 means twice in each epoch; 0.5 means every second epoch, half of the pairs in each; 1.5
+    means once plus half.
+
+    Args:
+        weights: (pairs,) float64, above 0.
+        seed: seed of the run.
+        epoch: number of the epoch, from 0.
+
+    Returns:
+        (pairs,) int64.
+    """
+    if len(weights) and not weights.min() > 0:
+        raise ValueError(f"a weight is {weights.min()}; it must be above 0")
+    whole = np.floor(weights)
+    part = weights - whole
+    rank = np.empty(len(weights), dtype=np.int64)
+    rank[np.argsort(_draws(len(weights), seed, 0, _PHASE), kind="stable")] = np.arange(len(weights))
+    phase = (rank + 0.5) / max(len(weights), 1)
+    copies = whole + np.floor(part * (epoch + 1) + phase) - np.floor(part * epoch + phase)
+    return copies.astype(np.int64)
+
+
+def pad_batch(sequences: Sequence[np.ndarray], pad_id: int) -> np.ndarray:
+    """One rectangle of ids, padded at the right.
+
+    Args:
+        sequences: 1-dimensional integer arrays, one a row; may be of length 0.
+        pad_id: fills the places after the end of a row.
+
+    Returns:
+        (rows, longest) int64; (0, 0) for no sequences.
+    """
+    lengths = np.fromiter((len(sequence) for sequence in sequences), dtype=np.int64, count=len(sequences))
+    width = int(lengths.max()) if len(lengths) else 0
+    padded = np.full((len(lengths), width), pad_id, dtype=np.int64)
+    if width:
+        padded[np.arange(width) < lengths[:, None]] = np.concatenate(sequences)
+    return padded
+
+
+def padding_share(
+    batches: Sequence[np.ndarray], source_lengths: np.ndarray, target_lengths: np.ndarray
+) -> float:
+    """Padding as a share (0 to 1) of all positions, both sides counted; 0 for no batches."""
+    real = positions = 0
+    for indices in batches:
+        for lengths in (source_lengths[indices], target_lengths[indices]):
+            if len(lengths):
+                real += int(lengths.sum(dtype=np.int64))
+                positions += len(lengths) * int(lengths.max())
+    return 1 - real / positions if positions else 0.0
+
+
+def _draws(count: int, seed: int, epoch: int, stream: int) -> np.ndarray:
+    """(count,) uint64, a stream of its own for each (seed, epoch, stream)."""
+    entropy = [seed & 0xFFFFFFFFFFFFFFFF, epoch, stream]
+    return np.asarray(np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(count), dtype=np.uint64)
+
+
+def _group(
+    indices: np.ndarray, source: np.ndarray, target: np.ndarray, batch_tokens: int, parting: np.ndarray
+) -> list[np.ndarray]:
+    """Cuts the pairs into batches of similar lengths, rows * longest <= batch_tokens.
+
+    Lengths are small integers, so most pairs of a large corpus share both with many others: they fill
+    batches without padding. The leftovers of each such cell, parted in two at a random place, are lined up
+    in strips of two source lengths, by target length upwards and downwards in turns, so that neighbours in
+    the line are neighbours in both lengths; `_cut` divides the line.
+
+    Args:
+        indices: (pairs,) int64, in random order.
+        source: (pairs,) int64, their source lengths; target: the same for the targets.
+        batch_tokens: budget of a batch.
+        parting: two uint64 draws: where the strips begin, and where leftovers are parted.
+    """
+    strip = (source + int(parting[0] % 2)) // 2
+    ceiling = int(target.max()) + 1
+    line = ((strip * ceiling + np.where(strip % 2 == 0, target, ceiling - 1 - target)) * 2) + source % 2
+    order = np.argsort(line, kind="stable")
+    indices, source, target, line = indices[order], source[order], target[order], line[order]
+
+    start = np.flatnonzero(np.concatenate([[True], line[1:] != line[:-1]]))
+    end = np.append(start[1:], len(line))
+    capacity = batch_tokens // np.maximum(np.maximum(source[start], target[start]), 1)
+    whole = (end - start) // capacity
+    leftover = start + whole * capacity
+    batches = [
+        indices[first : first + rows]
+        for cell in np.flatnonzero(whole)
+        for rows in [int(capacity[cell])]
+        for first in range(int(start[cell]), int(leftover[cell]), rows)
+    ]
+
+    remaining = end - leftover
+    share = np.float64(int(parting[1]) >> 11) / 2.0**53
+    middle = leftover + (remaining * ((share + _GOLDEN * np.arange(len(remaining))) % 1.0)).astype(np.int64)
+    piece_start = np.stack([leftover, middle], axis=1).ravel()
+    piece_end = np.stack([middle, end], axis=1).ravel()
+    filled = piece_end > piece_start
+    piece_start, piece_end = piece_start[filled], piece_end[filled]
+    rows = piece_end - piece_start
+    for first, last in _cut(rows, source[piece_start], target[piece_start], batch_tokens):
+        pieces = [indices[piece_start[piece] : piece_end[piece]] for piece in range(first, last)]
+        batches.append(np.concatenate(pieces))
+    return batches
+
+
+def _cut(rows: np.ndarray, source: np.ndarray, target: np.ndarray, batch_tokens: int) -> list[tuple[int, int]]:
+    """Divides a line of pieces into batches so that the cost is least (dynamic programming).
+
+    The cost is the number of positions of both sides, padding included, plus a fifth of the budget for each
+    batch: without that, ever smaller batches would have ever less padding.
+
+    Args:
+        rows: (pieces,) int64, pairs in each piece, all of the same lengths.
+        source: (pieces,) int64, source length of each piece; target: the same for the targets.
+        batch_tokens: budget of a batch; each piece alone keeps it.
+
+    Returns:
+        (first piece, last piece + 1) of each batch.
+    """
+    pieces = len(rows)
+    before = np.concatenate([[0], np.cumsum(rows)])
+    longest = np.maximum(source, target)
+    cost = np.full(pieces + 1, np.iinfo(np.int64).max)
+    cost[0] = 0
+    came_from = np.zeros(pieces + 1, dtype=np.int64)
+    for first in range(pieces):
+        most = before[first] + batch_tokens // max(int(longest[first]), 1)
+        reach = int(np.searchsorted(before, most, side="right")) - 1
+        widest_source = np.maximum.accumulate(source[first:reach])
+        widest_target = np.maximum.accumulate(target[first:reach])
+        taken = before[first + 1 : reach + 1] - before[first]
+        fits = int(np.searchsorted(taken * np.maximum(widest_source, widest_target), batch_tokens, side="right"))
+        total = cost[first] + batch_tokens // 5 + (taken * (widest_source + widest_target))[:fits]
+        better = total < cost[first + 1 : first + 1 + fits]
+        cost[first + 1 : first + 1 + fits][better] = total[better]
+        came_from[first + 1 : first + 1 + fits][better] = first
+    batches = []
+    last = pieces
+    while last > 0:
+        batches.append((int(came_from[last]), last))
+        last = int(came_from[last])
+    return batches

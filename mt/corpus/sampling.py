@@ -1,0 +1,241 @@
+"""Subword sampling: a random segmentation of each word, exact and reproducible in any process.
+
+SentencePiece can sample by itself, but its generator cannot be seeded: since 0.2.2 it mixes a salt of the
+process into the seed, so that no training could be continued exactly. Here the model gives its pieces, and the
+segmentation is drawn by NumPy:
+
+- unigram models: forward filtering, backward sampling over all segmentations, each with probability
+  proportional to p ** alpha (Kudo 2018, "Subword Regularization", section 3.2, l = infinity);
+- BPE models: BPE-dropout (Provilkov et al. 2020): before each merge, every possible merge is left out with
+  the given probability; the best of the others is done; without any, the word is finished.
+
+Pieces never cross a word boundary, so words are drawn one by one, all words of the same length at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+_SPACE = "▁"  # SentencePiece's sign for a space, the first character of each word
+_CHUNK = 10_000  # lines drawn at once
+
+
+class SubwordSampler:
+    """Draws segmentations with the pieces of one SentencePiece model."""
+
+    def __init__(self, processor: Any) -> None:
+        """
+        Args:
+            processor: a loaded SentencePieceProcessor, BPE or unigram.
+        """
+        self._processor = processor
+        self._pieces: dict[str, tuple[int, float]] = {}
+        for piece in range(processor.get_piece_size()):
+            special = (processor.is_control, processor.is_unknown, processor.is_byte, processor.is_unused)
+            if not any(kind(piece) for kind in special):
+                self._pieces[processor.id_to_piece(piece)] = (piece, processor.get_score(piece))
+        self._longest = max(map(len, self._pieces), default=1)
+        # the score of a BPE piece is its rank, negated; that of a unigram piece a natural logarithm
+        self._unigram = not all(score.is_integer() for _, score in self._pieces.values())
+
+    def encode(self, lines: Sequence[str], sampling: float, seed: int) -> list[list[int]]:
+        """Ids of each line with the end id, freshly segmented.
+
+        Args:
+            lines: text that UTF-8 can hold.
+            sampling: BPE dropout probability, or alpha of a unigram model.
+            seed: decides the segmentation of these lines.
+        """
+        encoded = []
+        for number, start in enumerate(range(0, len(lines), _CHUNK)):
+            draws = _Uniform([seed & 0xFFFFFFFFFFFFFFFF, number])
+            encoded.extend(self._encode_chunk(lines[start : start + _CHUNK], sampling, draws))
+        return encoded
+
+    def _encode_chunk(self, lines: Sequence[str], sampling: float, draws: _Uniform) -> list[list[int]]:
+        numbers: dict[str, int] = {}
+        words: list[int] = []  # every word of the chunk in order, as its number
+        line_ends = []
+        for line in self._processor.normalize(list(lines)):
+            words += [numbers.setdefault(word, len(numbers)) for word in line.split(_SPACE) if word]
+            line_ends.append(len(words))
+        flat, word_ends = self._draw_words(list(numbers), np.array(words, dtype=np.int64), sampling, draws)
+        end_id = self._processor.eos_id()
+        ids = flat.tolist()
+        encoded, start = [], 0
+        for end in word_ends[line_ends].tolist():
+            encoded.append([*ids[start:end], end_id])
+            start = end
+        return encoded
+
+    def _draw_words(
+        self, vocabulary: list[str], words: np.ndarray, sampling: float, draws: _Uniform
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A segmentation of each word of a text.
+
+        Args:
+            vocabulary: the different words, without the sign for a space.
+            words: (words,) numbers into the vocabulary.
+            sampling: as in `encode`.
+            draws: source of random numbers.
+
+        Returns:
+            ids: (pieces,) of all words in order; ends: (words + 1,) where in ids the first n words end.
+        """
+        groups: dict[int, list[int]] = {}
+        for number, word in enumerate(vocabulary):
+            groups.setdefault(self._group_length(word), []).append(number)
+        counts = np.zeros(len(words) + 1, dtype=np.int64)
+        parts: list[tuple[np.ndarray, np.ndarray]] = []
+        local = np.empty(len(vocabulary), dtype=np.int64)
+        group_of = np.empty(len(vocabulary), dtype=np.int64)
+        for length, members in groups.items():
+            local[members] = np.arange(len(members))
+            group_of[members] = length
+        for length in sorted(groups):
+            where = np.flatnonzero(group_of[words] == length)
+            texts = [_SPACE + vocabulary[number] for number in groups[length]]
+            pieces = self._segment(texts, length, local[words[where]], sampling, draws)
+            counts[where + 1] = (pieces >= 0).sum(axis=1)
+            parts.append((where, pieces))
+        ends = np.cumsum(counts)
+        flat = np.empty(int(ends[-1]), dtype=np.int64)
+        for where, pieces in parts:
+            rows, columns = np.nonzero(pieces >= 0)
+            first = np.concatenate([[0], np.cumsum(counts[where + 1])[:-1]])
+            flat[ends[where][rows] + np.arange(len(rows)) - first[rows]] = pieces[rows, columns]
+        return flat, ends
+
+    def _group_length(self, word: str) -> int:
+        """Words of one group are drawn together, padded to this many characters; 0: not drawn but encoded."""
+        if _SPACE not in self._pieces or any(character not in self._pieces for character in word):
+            return 0
+        characters = len(word) + 1
+        step = 4 if characters <= 32 else 32
+        return -(-characters // step) * step
+
+    def _segment(
+        self, texts: list[str], length: int, words: np.ndarray, sampling: float, draws: _Uniform
+    ) -> np.ndarray:
+        """(words, width) ids of each word of a group in order, with -1 between and after them."""
+        if length == 0:
+            encoded = self._processor.encode([text[1:] for text in texts])
+            table = np.full((len(texts), max(map(len, encoded))), -1, dtype=np.int64)
+            for row, ids in zip(table, encoded):
+                row[: len(ids)] = ids
+            return table[words]
+        spans = _Spans(texts, length, self._pieces, self._longest)
+        if self._unigram:
+            return _sample_unigram(spans, words, sampling, draws)
+        return _drop_merges(spans, words, sampling, draws)
+
+
+class _Uniform:
+    """Uniform numbers in [0, 1) from the raw stream of PCG64, which no NumPy version changes."""
+
+    def __init__(self, entropy: list[int]) -> None:
+        self._generator = np.random.PCG64(np.random.SeedSequence(entropy))
+
+    def __call__(self, *shape: int) -> np.ndarray:
+        raw = np.asarray(self._generator.random_raw(int(np.prod(shape))), dtype=np.uint64)
+        return ((raw >> np.uint64(11)) * 2.0**-53).reshape(shape)
+
+
+class _Spans:
+    """The pieces inside each word, by where they end.
+
+    Attributes:
+        lengths: (words,) characters of each word.
+        score: (words, length, widest) float64; [w, e, n] of the piece of n + 1 characters that ends with
+            character e of word w; -inf: there is no such piece.
+        piece: the same shape, int64, its id.
+    """
+
+    def __init__(self, texts: list[str], length: int, pieces: dict[str, tuple[int, float]], longest: int) -> None:
+        widest = min(length, longest)
+        self.lengths = np.array([len(text) for text in texts], dtype=np.int64)
+        places, ids, scores = [], [], []
+        for word, text in enumerate(texts):
+            for end in range(len(text)):
+                place = (word * length + end) * widest
+                for characters in range(1, min(end + 1, widest) + 1):
+                    found = pieces.get(text[end + 1 - characters : end + 1])
+                    if found is not None:
+                        places.append(place + characters - 1)
+                        ids.append(found[0])
+                        scores.append(found[1])
+        self.piece = np.full((len(texts), length, widest), -1, dtype=np.int64)
+        self.score = np.full((len(texts), length, widest), -np.inf)
+        self.piece.reshape(-1)[places] = ids
+        self.score.reshape(-1)[places] = scores
+
+
+def _sample_unigram(spans: _Spans, words: np.ndarray, alpha: float, draws: _Uniform) -> np.ndarray:
+    """Forward filtering over each different word, backward sampling for each occurrence.
+
+    Returns:
+        (words, length) int64: the id of the piece that ends with this character, or -1.
+    """
+    count, length, widest = spans.score.shape
+    forward = np.full((count, length + 1), -np.inf)  # log of the summed weight of all segmentations up to here
+    forward[:, 0] = 0
+    cumulative = np.zeros((count, length, widest))  # of the last piece's number of characters
+    for end in range(length):
+        characters = min(end + 1, widest)
+        weight = forward[:, end::-1][:, :characters] + alpha * spans.score[:, end, :characters]
+        most = weight.max(axis=1, keepdims=True)
+        most[np.isneginf(most)] = 0  # beyond the end of a shorter word
+        summed = np.cumsum(np.exp(weight - most), axis=1)
+        with np.errstate(divide="ignore"):
+            forward[:, end + 1] = most[:, 0] + np.log(summed[:, -1])
+        cumulative[:, end, :characters] = summed
+        cumulative[:, end, characters:] = summed[:, -1:]
+    drawn = np.full((len(words), length), -1, dtype=np.int64)
+    position = spans.lengths[words]
+    rows = np.arange(len(words))
+    while len(rows):
+        end = position[rows] - 1
+        table = cumulative[words[rows], end]
+        # strictly below the total, so that the last piece with any weight is the last choice
+        choice = (table <= (draws(len(rows)) * table[:, -1])[:, None]).sum(axis=1)
+        drawn[rows, end] = spans.piece[words[rows], end, choice]
+        position[rows] -= choice + 1
+        rows = rows[position[rows] > 0]
+    return drawn
+
+
+def _drop_merges(spans: _Spans, words: np.ndarray, dropout: float, draws: _Uniform) -> np.ndarray:
+    """BPE-dropout for each occurrence; result as in `_sample_unigram`."""
+    _, length, widest = spans.score.shape
+    drawn = np.full((len(words), length), -1, dtype=np.int64)
+    rows = np.arange(len(words))
+    # (rows, symbols + 1): where each symbol begins and the next one ends; past the end of a word: its length
+    borders = np.minimum(np.arange(length + 1), spans.lengths[words][:, None])
+    while len(rows):
+        merged = borders[:, 2:] - borders[:, :-2]  # characters of each two neighbours
+        possible = (merged <= widest) & (borders[:, 2:] > borders[:, 1:-1])
+        score = np.full(merged.shape, -np.inf)
+        row, column = np.nonzero(possible)
+        score[row, column] = spans.score[
+            words[rows[row]], borders[row, column + 2] - 1, merged[row, column] - 1
+        ]
+        if dropout > 0:
+            score[draws(*score.shape) < dropout] = -np.inf
+        best = score.argmax(axis=1) if score.shape[1] else np.zeros(len(rows), dtype=np.int64)
+        goes_on = np.isfinite(score.max(axis=1, initial=-np.inf))
+        _write(drawn, spans, words, rows[~goes_on], borders[~goes_on])
+        rows, borders, best = rows[goes_on], borders[goes_on], best[goes_on]
+        column = np.arange(borders.shape[1] - 1)
+        borders = np.where(column <= best[:, None], borders[:, :-1], borders[:, 1:])
+    return drawn
+
+
+def _write(drawn: np.ndarray, spans: _Spans, words: np.ndarray, rows: np.ndarray, borders: np.ndarray) -> None:
+    """Puts the ids of finished words, symbols between `borders`, where each symbol ends."""
+    size = np.diff(borders, axis=1)
+    row, column = np.nonzero(size)
+    end = borders[row, column + 1] - 1
+    drawn[rows[row], end] = spans.piece[words[rows[row]], end, size[row, column] - 1]

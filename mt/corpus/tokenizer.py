@@ -1,0 +1,233 @@
+"""Subwords: one joint SentencePiece model, or one for each side (Kudo and Richardson 2018).
+
+Lines of text in, lists of piece ids out; every encoded line ends with the end-of-sentence id. No line, whatever
+characters are in it, makes an error.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import sentencepiece
+
+from mt.atomic import atomic_file
+from mt.config import TokenizerConfig
+from mt.corpus.sampling import SubwordSampler
+from mt.errors import UserError
+from mt.progress import message
+
+Side = Literal["source", "target"]
+
+_PAD, _UNKNOWN, _BEGIN, _END = 0, 1, 2, 3
+_TRAINING_THREADS = 8  # fixed: the sums of the training depend on how many threads share them
+_LINES_PER_THREAD = 200  # fewer are not worth a thread
+
+sentencepiece.set_min_log_level(3)
+
+
+class Tokenizer:
+    """Text to piece ids and back, for one direction.
+
+    Attributes:
+        pad_id, unknown_id, begin_id, end_id: special ids, the same on both sides.
+        source_size, target_size: pieces of the source and of the target model; equal if joint.
+        joint: whether both sides share one model.
+        fingerprint: hash of the model bytes, 32 hexadecimal digits.
+    """
+
+    def __init__(self, source_model: bytes, target_model: bytes | None = None) -> None:
+        """
+        Args:
+            source_model: a serialised SentencePiece model.
+            target_model: the target side's model; None: joint, the source model serves both sides.
+
+        Raises:
+            UserError: not a SentencePiece model, or one without padding, begin, end and unknown ids.
+        """
+        self.joint = target_model is None
+        self._models = {"source": source_model} if target_model is None else {
+            "source": source_model, "target": target_model
+        }  # fmt: skip
+        loaded = [_load_processor(model) for model in self._models.values()]
+        self._source, self._target = loaded[0], loaded[-1]
+        special = [
+            (processor.pad_id(), processor.unk_id(), processor.bos_id(), processor.eos_id())
+            for processor in loaded
+        ]
+        if min(special[0]) < 0 or len(set(special)) != 1:
+            raise UserError(
+                f"tokeniser: its padding, unknown, begin and end ids are {special}, and all must exist and be "
+                "the same on both sides; train one with tools/prepare.py"
+            )
+        self.pad_id, self.unknown_id, self.begin_id, self.end_id = special[0]
+        self.source_size: int = self._source.get_piece_size()
+        self.target_size: int = self._target.get_piece_size()
+        digest = hashlib.blake2b(digest_size=16)
+        for model in self._models.values():
+            digest.update(hashlib.blake2b(model).digest())
+        self.fingerprint = digest.hexdigest()
+        self._samplers: dict[str, SubwordSampler] = {}
+
+    def encode_source(self, lines: Sequence[str]) -> list[list[int]]:
+        """Piece ids of each line; the end id closes each, there is no begin id. An empty line: the end id."""
+        return _encode(self._source, lines)
+
+    def encode_target(self, lines: Sequence[str]) -> list[list[int]]:
+        """As `encode_source`, for the target side."""
+        return _encode(self._target, lines)
+
+    def encode_sampled(self, side: Side, lines: Sequence[str], sampling: float, seed: int) -> list[list[int]]:
+        """As `encode_source` or `encode_target`, with a random segmentation: see `mt.corpus.sampling`.
+
+        Args:
+            side: whose model.
+            lines: text.
+            sampling: BPE dropout probability, or the smoothing alpha of a unigram model; above 0.
+            seed: the same seed and lines give the same ids, in any process.
+        """
+        name = "source" if self.joint else side
+        if name not in self._samplers:
+            self._samplers[name] = SubwordSampler(self._source if side == "source" else self._target)
+        return self._samplers[name].encode([_encodable(line) for line in lines], sampling, seed)
+
+    def decode_target(self, ids: Sequence[int]) -> str:
+        """Detokenised text of target ids; special ids are dropped, an unknown piece becomes "⁇".
+
+        A line feed, which byte pieces can spell, becomes a space: the result is one line.
+        """
+        text: str = self._target.decode([int(piece) for piece in ids])
+        return text.replace("\n", " ")
+
+    def source_pieces(self, ids: Sequence[int]) -> list[str]:
+        """The surface of each piece, "</s>" for the end of sentence."""
+        return [self._source.id_to_piece(int(piece)) for piece in ids]
+
+    def target_pieces(self, ids: Sequence[int]) -> list[str]:
+        """As `source_pieces`, for the target side."""
+        return [self._target.id_to_piece(int(piece)) for piece in ids]
+
+    def save(self, folder: Path) -> None:
+        """Writes `tokenizer.model` (joint), or `source.model` and `target.model`, into the folder."""
+        for side, model in self._models.items():
+            with atomic_file(folder / ("tokenizer.model" if self.joint else f"{side}.model")) as temporary:
+                temporary.write_bytes(model)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokeniser that `Tokenizer.save` wrote into the folder.
+
+    Raises:
+        UserError: files missing, unreadable or not SentencePiece models.
+    """
+    joint = folder / "tokenizer.model"
+    names = [joint] if joint.exists() else [folder / "source.model", folder / "target.model"]
+    try:
+        models = [name.read_bytes() for name in names]
+    except OSError as error:
+        raise UserError(
+            f"tokeniser: {folder} holds neither tokenizer.model nor source.model and target.model that can be "
+            f"read ({error.strerror}); give a model directory"
+        ) from None
+    try:
+        return Tokenizer(*models)
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
+
+
+def train_tokenizer(
+    config: TokenizerConfig, source_lines: Iterable[str], target_lines: Iterable[str]
+) -> Tokenizer:
+    """Learns the pieces from text. The same text and settings give the same model.
+
+    Args:
+        config: algorithm, size and so on. A text too small for `vocabulary_size` pieces gives as many as it
+            can, with a message.
+        source_lines: text of the source side, read once.
+        target_lines: text of the target side, read once.
+
+    Raises:
+        UserError: no text, or a vocabulary smaller than the characters that it must hold.
+    """
+    if config.joint:
+        return Tokenizer(_train(config, _alternate(source_lines, target_lines), "both sides"))
+    return Tokenizer(_train(config, source_lines, "the source side"), _train(config, target_lines, "the target side"))
+
+
+def _train(config: TokenizerConfig, lines: Iterable[str], what: str) -> bytes:
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=(_encodable(line).replace("\0", " ") for line in lines),
+            model_writer=model,
+            model_type=config.algorithm,
+            vocab_size=config.vocabulary_size,
+            hard_vocab_limit=False,  # as many pieces as the text has
+            byte_fallback=config.byte_fallback,
+            character_coverage=config.character_coverage,
+            normalization_rule_name=config.normalization,
+            input_sentence_size=config.training_sentences,
+            shuffle_input_sentence=True,
+            max_sentence_length=16384,  # bytes
+            num_threads=_TRAINING_THREADS,
+            pad_id=_PAD, unk_id=_UNKNOWN, bos_id=_BEGIN, eos_id=_END,
+            unk_surface="⁇",
+            minloglevel=3,
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise _training_error(str(error), config, what) from None
+    size = _load_processor(model.getvalue()).get_piece_size()
+    if size < config.vocabulary_size:
+        message(f"tokeniser: the text of {what} holds {size} pieces, fewer than tokenizer.vocabulary_size, "
+                f"{config.vocabulary_size}")  # fmt: skip
+    return model.getvalue()
+
+
+def _training_error(text: str, config: TokenizerConfig, what: str) -> UserError:
+    if "required_chars" in text:
+        needed = text.partition(" vs ")[2].partition(".")[0]
+        return UserError(
+            f"tokenizer.vocabulary_size is {config.vocabulary_size}; the characters of {what} alone need "
+            f"{needed}: raise it, or lower tokenizer.character_coverage"
+        )
+    if "sentences_.empty()" in text or "all_chars_count" in text:
+        return UserError(f"tokeniser: no text on {what} to learn pieces from; check data.train and data.cleaning")
+    return UserError(f"tokeniser: SentencePiece could not learn pieces from {what}: {text}")
+
+
+def _load_processor(model: bytes) -> Any:
+    try:
+        return sentencepiece.SentencePieceProcessor(model_proto=model)
+    except (RuntimeError, OSError):
+        raise UserError("tokeniser: not a SentencePiece model, or a damaged one; copy the file again") from None
+
+
+def _encode(processor: Any, lines: Sequence[str]) -> list[list[int]]:
+    threads = min(_available_threads(), 1 + len(lines) // _LINES_PER_THREAD)
+    try:
+        return list(processor.encode(list(lines), add_eos=True, num_threads=threads))
+    except UnicodeEncodeError:
+        encodable = [_encodable(line) for line in lines]
+        return list(processor.encode(encodable, add_eos=True, num_threads=threads))
+
+
+def _encodable(line: str) -> str:
+    """The line, lone surrogates (which Python strings may hold, UTF-8 may not) replaced by "?"."""
+    try:
+        line.encode()
+        return line
+    except UnicodeEncodeError:
+        return line.encode(errors="replace").decode()
+
+
+def _available_threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _alternate(first: Iterable[str], second: Iterable[str]) -> Iterator[str]:
+    for pair in zip(first, second):
+        yield from pair
