@@ -64,6 +64,17 @@ def corpus_quality(
     return result
 
 
+def sentence_chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """chrF2 of each line on its own, 0..100, against all its references: which translations to look at first."""
+    from sacrebleu.metrics import CHRF
+
+    metric = CHRF()
+    return [
+        float(metric.sentence_score(hypothesis, list(lines)).score)
+        for hypothesis, *lines in zip(hypotheses, *references)
+    ]
+
+
 def tokenized_lowercased(text: str) -> str:
     """Text as papers on IWSLT14 score it: tokenised, then lower-cased.
 

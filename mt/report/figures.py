@@ -109,7 +109,7 @@ def _draw_reliability(axes: Any, result: dict[str, Any]) -> None:
     legend.set_zorder(5)
     ece = f"ECE = {100 * result['ece']:.2f} %" if result["tokens"] else "no tokens"
     axes.text(0.97, 0.04, ece, ha="right", va="bottom", color=INK, fontsize=11, transform=axes.transAxes)
-    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="overall accuracy")
+    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
 
 
 def _patch(colour: str, label: str) -> Any:

@@ -20,7 +20,7 @@ CALIBRATION_TITLES = {
 
 
 def write_report(folder: Path) -> Path:
-    """Writes `report.html` into the folder of an evaluation.
+    """Writes `report.html` and `figures/*.svg` into the folder of an evaluation.
 
     Args:
         folder: holds `results.json` and `records.jsonl`.
@@ -33,12 +33,19 @@ def write_report(folder: Path) -> Path:
     """
     results = _read_results(folder / "results.json")
     rows = [_row(record) for record in _read_records(folder / "records.jsonl")]
-    page = render(results, rows)
-    write_text(folder / "report.html", page)
+    diagrams = {
+        name: reliability_diagram(block, CALIBRATION_TITLES[name])
+        for name, block in results.get("calibration", {}).items()
+        if block
+    }
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, svg in diagrams.items():
+        write_text(folder / "figures" / f"reliability_{name}.svg", svg + "\n")
+    write_text(folder / "report.html", render(results, rows, diagrams))
     return folder / "report.html"
 
 
-def render(results: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+def render(results: dict[str, Any], rows: list[dict[str, Any]], diagrams: dict[str, str]) -> str:
     """The page as text. `rows`: one per translation, in the order of the file, as `_row` makes them."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -48,12 +55,11 @@ def render(results: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     )  # fmt: skip
     environment.filters["number"] = _number
     embedded = _embed(rows)
-    calibration = {name: block for name, block in results.get("calibration", {}).items() if block}
     page = environment.get_template("report.html.j2").render(
         results=results,
-        calibration=calibration,
+        calibration={name: results["calibration"][name] for name in diagrams},
         titles=CALIBRATION_TITLES,
-        diagrams={name: reliability_diagram(block, CALIBRATION_TITLES[name]) for name, block in calibration.items()},
+        diagrams=diagrams,
         rows_json=_script_json(embedded),
         rows_shown=len(embedded),
         rows_total=len(rows),

@@ -8,9 +8,9 @@ import random
 import pytest
 from sacrebleu.metrics import BLEU, CHRF, TER
 
-from mt.evaluation.quality import corpus_quality, looks_tokenized, tokenized_lowercased
+from mt.evaluation.quality import corpus_quality, looks_tokenized, sentence_chrf, tokenized_lowercased
 
-WORDS = "a the dog cat man woman runs sleeps , . in on park House".split()
+WORDS = ["a", "the", "dog", "cat", "man", "woman", "runs", "sleeps", ",", ".", "in", "on", "park", "House"]
 
 
 def corpus(lines: int, seed: int = 0) -> tuple[list[str], list[str]]:
@@ -110,3 +110,9 @@ def test_streams_of_unequal_length_are_refused() -> None:
 def test_many_lines_with_a_lone_full_stop_look_tokenised() -> None:
     assert looks_tokenized(["a b ."] * 100 + ["a b."] * 50)
     assert not looks_tokenized(["a b ."] * 99 + ["a b."] * 50)
+
+
+def test_sentence_chrf_tells_the_worst_line() -> None:
+    scores = sentence_chrf(["a man runs", "xyz", ""], [["a man runs", "a dog", "b"], ["no", "xyz", "c"]])
+    assert scores == pytest.approx([100, 100, 0])
+    assert sentence_chrf(["xyz"], [["a dog"]]) == [0]

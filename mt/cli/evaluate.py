@@ -1,0 +1,102 @@
+"""`tools/evaluate.py MODEL --source F --reference F`: quality and calibration, side by side."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mt.cli.command import DONE, CommandParser
+from mt.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Evaluates a model or another system's output, writes the files, prints a short table."""
+    given = _parser().parse_args(arguments)
+    if (given.model is None) == (given.records is None):
+        raise UserError("give either MODEL, a model or run directory, or --records F.jsonl; --help tells more")
+    if given.model is not None and given.source is None:
+        raise UserError("--source is missing; give the file of lines to translate")
+    beams = _beams(given.beams)
+    if given.bootstrap < 0:
+        raise UserError(f"--bootstrap is {given.bootstrap}; it must be 0 or more")
+    output = Path(given.output)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: is no folder; --output wants a folder")
+    output.mkdir(parents=True, exist_ok=True)  # a place that cannot be written shows now, not after the work
+
+    from mt.evaluation.evaluate import evaluate, evaluate_records, read_test
+    from mt.report.report import write_report
+
+    text = read_test(None if given.source is None else Path(given.source), [Path(name) for name in given.reference])
+    resampling = {"bootstrap": given.bootstrap, "seed": given.seed}
+    if given.records is not None:
+        results = evaluate_records(Path(given.records), text, output, **resampling)
+    else:
+        results = evaluate(
+            _load(given), text, output, beams=beams, length_penalty=given.length_penalty,
+            length_alpha=given.length_alpha, batch_tokens=given.batch_tokens, **resampling,
+        )  # fmt: skip
+    report = write_report(output)
+    print(table(results))
+    print(f"report: {report}")
+    return DONE
+
+
+def table(results: dict[str, Any]) -> str:
+    """One row per beam size: quality with 95 % intervals, length ratio, and both calibration errors."""
+    heads = ["beam", "BLEU", "chrF", "TER", "length", "ECE teacher-forced", "ECE inference"]
+    rows = [heads]
+    forced = results["calibration"]["teacher_forced"]
+    for beam, block in (results["beams"] or {"-": results}).items():
+        own = block["calibration"]["inference"]
+        rows.append([
+            beam, *(_score(block[key]) for key in ("bleu", "chrf", "ter")), f"{block['length_ratio']:.3f}",
+            f"{forced['ece']:.4f}" if forced else "-", f"{own['ece']:.4f}" if own else "-",
+        ])  # fmt: skip
+    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows)
+
+
+def _score(block: dict[str, Any]) -> str:
+    interval = "" if block["low"] is None else f" [{block['low']:.2f}, {block['high']:.2f}]"
+    return f"{block['score']:.2f}{interval}"
+
+
+def _load(given: argparse.Namespace) -> Any:
+    import torch
+
+    from mt.model.directory import load_model
+
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    return load_model(Path(given.model), device=given.device)
+
+
+def _beams(text: str) -> list[int]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) >= 1 for part in parts):
+        raise UserError(f"--beams is {text}; it must be beam sizes of at least 1, as in 1,5,20")
+    return [int(part) for part in parts]
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        description="Translates a test set and reports BLEU, chrF and TER beside the calibration of the tokens.",
+        example="python tools/evaluate.py runs/demo-de-en --source test.de --reference test.en --output evaluation",
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL", nargs="?", help="a model directory, or a run directory (its best checkpoint)")
+    add("--records", metavar="F.jsonl", help="instead of MODEL: another system's translation records, one a line")
+    add("--source", metavar="F", help="source lines, plain or gzip")
+    add("--reference", metavar="F", nargs="+", required=True, help="reference lines; several files: several references")
+    add("--output", metavar="DIR", required=True, help="folder for results.json, records.jsonl, report.html ...")
+    add("--beams", metavar="N,N", default="5", help="beam sizes; 5, the main one, is always there (default: 5)")
+    add("--length_penalty", choices=("none", "average", "gnmt"), help="default: as the model's config says")
+    add("--length_alpha", type=float, metavar="A", help="its exponent")
+    add("--batch_tokens", type=int, metavar="N", help="most positions of a batch")
+    add("--bootstrap", type=int, default=1000, metavar="N", help="resamples for the intervals (default: 1000; 0: none)")
+    add("--seed", type=int, default=12345, metavar="N", help="seed of the resamples (default: 12345)")
+    add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: a GPU where there is one")
+    add("--threads", type=int, default=0, metavar="N", help="processor threads (default: as many as there are cores)")
+    return parser

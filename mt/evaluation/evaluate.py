@@ -1,0 +1,237 @@
+"""The evaluation run: translations, their quality, and the calibration of their tokens, in files for programs.
+
+Writes `results.json`, `hypotheses.txt` and `records.jsonl`; the page and the figures are made from these files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mt.atomic import write_text
+from mt.corpus.text import read_lines
+from mt.decoding.records import json_line
+from mt.decoding.translator import Translator
+from mt.errors import UserError
+from mt.evaluation.quality import corpus_quality, looks_tokenized, sentence_chrf
+from mt.evaluation.records import Record, read_records
+from mt.evaluation.token_calibration import inference, label, label_by_words, teacher_forced
+from mt.model.directory import LoadedModel
+from mt.progress import message, progress_bar
+
+__all__ = ["DEFAULT_BEAM", "TestText", "evaluate", "evaluate_records", "read_test", "teacher_forced"]
+
+DEFAULT_BEAM = 5
+"""the beam of the top level of results.json"""
+
+
+@dataclass(frozen=True)
+class TestText:
+    """What is translated, and what it should come to. All streams are equally long."""
+
+    __test__ = False  # not a test case, whatever pytest thinks of its name
+
+    sources: list[str]
+    references: list[list[str]]
+    description: dict[str, Any]
+    """the `data` block of results.json: file names, number of lines, fingerprints"""
+
+
+def read_test(source: Path | None, references: Sequence[Path]) -> TestText:
+    """Reads a test set, plain or gzip.
+
+    Args:
+        source: file of source lines; None where a system's records take their place.
+        references: one file per reference, at least one.
+
+    Raises:
+        UserError: a file is missing, empty, or as long as no other; names both files and their numbers of lines.
+    """
+    paths = [*([] if source is None else [source]), *references]
+    streams = [list(read_lines([path])) for path in paths]
+    for path, stream in zip(paths, streams):
+        if not stream:
+            raise UserError(f"{path}: is empty; evaluation needs at least one line")
+        if len(stream) != len(streams[0]):
+            raise UserError(
+                f"{paths[0]} has {len(streams[0])} lines, {path} has {len(stream)}; "
+                "line n of each must belong to the same sentence"
+            )
+    description = {
+        "source": None if source is None else source.name,
+        "references": [path.name for path in references],
+        "lines": len(streams[0]),
+        "fingerprints": {path.name: _fingerprint(stream) for path, stream in zip(paths, streams)},
+    }
+    return TestText([] if source is None else streams[0], streams[len(paths) - len(references) :], description)
+
+
+def evaluate(
+    loaded: LoadedModel,
+    text: TestText,
+    output: Path,
+    *,
+    beams: Sequence[int] = (DEFAULT_BEAM,),
+    length_penalty: str | None = None,
+    length_alpha: float | None = None,
+    batch_tokens: int | None = None,
+    bootstrap: int = 1000,
+    seed: int = 12345,
+    truth: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Translates a test set with each beam size and measures quality and calibration.
+
+    Args:
+        loaded: the model.
+        text: what to translate.
+        output: folder for results.json, hypotheses.txt and records.jsonl, made if need be.
+        beams: sizes to evaluate; 5, the default beam, is added because it is the top level of the results.
+        length_penalty, length_alpha, batch_tokens: of the search; None: as the model's config says.
+        bootstrap: resamples for the intervals of quality; 0: no intervals.
+        seed: of the resampling.
+        truth: figures against the true distribution, where it is known; goes into the results as it is.
+
+    Returns:
+        What results.json holds.
+    """
+    decode = loaded.config.decode
+    options = {
+        "length_penalty": decode.length_penalty if length_penalty is None else length_penalty,
+        "length_alpha": decode.length_alpha if length_alpha is None else length_alpha,
+    }
+    first_reference = loaded.tokenizer.encode_target(text.references[0])
+    reference_tokens = [loaded.tokenizer.target_pieces(ids) for ids in first_reference]
+    blocks: dict[str, dict[str, Any]] = {}
+    kept: list[Record] = []
+    cut: set[int] = set()
+    for beam in sorted({*beams, DEFAULT_BEAM}):
+        records = _translate(loaded, text.sources, cut, beam=beam, batch_tokens=batch_tokens, **options)
+        label(records, reference_tokens)
+        blocks[str(beam)] = _measure(records, text, bootstrap, seed)
+        if beam == DEFAULT_BEAM:
+            kept = records
+    top = blocks[str(DEFAULT_BEAM)]
+    forced = teacher_forced(loaded, text.sources, text.references[0])
+    results = {
+        **top,
+        "calibration": {"teacher_forced": forced, **top["calibration"]},
+        "beam": DEFAULT_BEAM,
+        "beams": blocks,
+        "decode": {**options, "max_length": decode.max_length, "lines_cut": len(cut)},
+        "model": _describe(loaded),
+        "data": text.description,
+    }
+    if truth is not None:
+        results["truth"] = dict(truth)
+    _write(output, results, kept, text.references)
+    return results
+
+
+def evaluate_records(
+    records_path: Path, text: TestText, output: Path, *, bootstrap: int = 1000, seed: int = 12345
+) -> dict[str, Any]:
+    """Measures another system's output, given as translation records (see `read_records`).
+
+    Without token probabilities there is quality only; teacher-forced figures are never known (None).
+
+    Raises:
+        UserError: a line that is no record, or another number of records than of references.
+    """
+    records = read_records(records_path)
+    lines = text.description["lines"]
+    if len(records) != lines:
+        names = ", ".join(text.description["references"])
+        raise UserError(f"{records_path} has {len(records)} lines, {names} has {lines}; give one record per line")
+    sources = text.sources or [record.get("source", "") for record in records]
+    for record, source in zip(records, sources):
+        record["source"] = source
+    if all("reference_tokens" in record for record in records if record.get("tokens")):
+        label(records, [record.pop("reference_tokens", []) for record in records])
+        level = "tokens"
+    else:
+        label_by_words(records, text.references[0])
+        level = "words"
+    known = bool(text.sources) or any(sources)
+    block = _measure(records, TestText(sources if known else [], text.references, {}), bootstrap, seed)
+    results = {
+        **block,
+        "calibration": {"teacher_forced": None, **block["calibration"]},
+        "beam": None,
+        "beams": {},
+        "model": {
+            "name": records_path.name,
+            "fingerprint": _fingerprint([record["translation"] for record in records]),
+            "labels_aligned_by": level,
+        },
+        "data": text.description,
+    }
+    _write(output, results, records, text.references)
+    return results
+
+
+def _translate(loaded: LoadedModel, sources: list[str], cut: set[int], **options: Any) -> list[Record]:
+    records = []
+    with progress_bar(len(sources), f"beam {options['beam']}", "line") as bar:
+        for record in Translator(loaded).translate(sources, on_cut=cut.add, **options):
+            records.append(record)
+            bar.update(1)
+    return records
+
+
+def _measure(records: list[Record], text: TestText, bootstrap: int, seed: int) -> dict[str, Any]:
+    """One block of results: quality, length ratio, empties, and calibration of the output."""
+    hypotheses = [record["translation"] for record in records]
+    if looks_tokenized(hypotheses):
+        message("note: many translations end in \" .\": BLEU wants detokenised text on both sides")
+    quality = corpus_quality(
+        hypotheses, text.references, sources=text.sources or None, bootstrap=bootstrap, seed=seed
+    )
+    return {**quality, "calibration": {"inference": inference(records)}}
+
+
+def _write(
+    output: Path, results: dict[str, Any], records: list[Record], references: list[list[str]]
+) -> None:
+    """Writes the files of an evaluation, results.json last."""
+    output.mkdir(parents=True, exist_ok=True)
+    hypotheses = [record["translation"] for record in records]
+    for record, chrf, *lines in zip(records, sentence_chrf(hypotheses, references), *references):
+        record["reference"] = lines[0]
+        if len(lines) > 1:
+            record["references"] = lines
+        record["chrf"] = round(chrf, 2)
+    write_text(output / "hypotheses.txt", _encodable("".join(line + "\n" for line in hypotheses)))
+    write_text(output / "records.jsonl", _encodable("".join(json_line(record) + "\n" for record in records)))
+    text = json.dumps(results, ensure_ascii=False, indent=2, allow_nan=False)
+    write_text(output / "results.json", _encodable(text) + "\n")
+
+
+def _encodable(text: str) -> str:
+    """Lone surrogates, which JSON can spell but UTF-8 cannot, become U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _describe(loaded: LoadedModel) -> dict[str, Any]:
+    """The `model` block: what identifies it, without the path it lies at."""
+    folder = loaded.folder.resolve()
+    run = folder.parent.parent if folder.parent.name == "checkpoints" else None
+    meta = loaded.meta
+    return {
+        "name": f"{run.name}/{folder.name}" if run else folder.name,
+        "step": meta.get("step"),
+        "loss": meta.get("loss"),
+        "parameters": meta.get("parameters"),
+        "fingerprint": meta.get("weights_blake2b"),
+        "tokenizer": loaded.tokenizer.fingerprint,
+    }
+
+
+def _fingerprint(lines: Sequence[str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for line in lines:
+        digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()
