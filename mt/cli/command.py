@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mt.errors import UserError
 
@@ -48,16 +48,21 @@ class CommandParser(argparse.ArgumentParser):
             allow_abbrev=False,
         )
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does, but an unknown option is told first: it is often the reason of what else is missing."""
+        for argument in sys.argv[1:] if args is None else args:
+            option = argument.partition("=")[0]
+            if option == "--":
+                break
+            if option.startswith("--") and option not in self._option_string_actions:
+                names = [name for name in self._option_string_actions if name.startswith("--")]
+                near = difflib.get_close_matches(option, names, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"{self.prog} --help lists all"
+                raise UserError(f"{self.prog}: unknown option {option}; {hint}")
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         """Raises the UserError; argparse calls this for everything that is wrong."""
-        prefix = "unrecognized arguments: "
-        if message.startswith(prefix):
-            unknown = message.removeprefix(prefix).split()[0]
-            options = [name for name in self._option_string_actions if name.startswith("--")]
-            near = difflib.get_close_matches(unknown.partition("=")[0], options, n=1)
-            kind = "option" if unknown.startswith("-") else "argument"
-            hint = f"; did you mean {near[0]}?" if near else f"; {self.prog} --help lists all"
-            raise UserError(f"{self.prog}: unknown {kind} {unknown}{hint}")
         raise UserError(f"{self.prog}: {message}; {self.prog} --help tells more")
 
 

@@ -30,13 +30,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     paths = [Path(f"{given.output}.{language}") for language in languages]
     paths[0].parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(paths[0]) as source_path, atomic_file(paths[1]) as target_path:
-        with (
-            source_path.open("w", encoding="utf-8", newline="\n") as source_file,
-            target_path.open("w", encoding="utf-8", newline="\n") as target_file,
-        ):
-            for source, target in sample_pairs(languages, given.pairs, given.seed, split=given.split):
-                source_file.write(source + "\n")
-                target_file.write(target + "\n")
+    with (
+        atomic_file(paths[0]) as source_path,
+        atomic_file(paths[1]) as target_path,
+        source_path.open("w", encoding="utf-8", newline="\n") as source_file,
+        target_path.open("w", encoding="utf-8", newline="\n") as target_file,
+    ):
+        for source, target in sample_pairs(languages, given.pairs, given.seed, split=given.split):
+            source_file.write(source + "\n")
+            target_file.write(target + "\n")
     print(*paths, sep="\n")
     return DONE

@@ -1,0 +1,142 @@
+"""How errors end: one line and an exit code, and a traceback for faults of the program only."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mt.cli import doors
+from mt.cli.command import REMEDIES, CommandParser, program_name, run
+from mt.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def ended_by(error: BaseException) -> int:
+    def main() -> int:
+        raise error
+
+    return run(main)
+
+
+def test_the_exit_code_of_a_command_is_passed_on() -> None:
+    assert run(lambda: 0) == 0
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("no such file a.de; check the name"), 2, "error: no such file a.de; check the name\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (MemoryError(), 2, "error: not enough memory; use smaller batches or a machine with more\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/out.txt"), 2,
+         "error: /x/out.txt: permission denied; choose another place or change its permissions\n"),
+        (OSError(errno.EROFS, "Read-only file system", "/x/out.txt"), 2,
+         "error: /x/out.txt: the file system is read-only; choose another place\n"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2,
+         "error: no space left on the device; free some or choose another place\n"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "/x/in.txt"), 2,
+         "error: /x/in.txt: no such file or folder; check the name\n"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), 2,
+         "error: not enough memory on the device; lower train.batch_tokens or --batch_tokens\n"),
+    ],
+)  # fmt: skip
+def test_what_a_person_can_mend_is_one_line(
+    error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended_by(error) == code
+    assert capsys.readouterr() == ("", line)
+
+
+def test_every_remedy_is_one_line() -> None:
+    assert all("\n" not in remedy for remedy in REMEDIES.values())
+
+
+@pytest.mark.parametrize("error", [ValueError("x"), RuntimeError("x"), AssertionError(), OSError("no number")])
+def test_a_fault_of_the_program_keeps_its_traceback(error: Exception) -> None:
+    with pytest.raises(type(error)):
+        ended_by(error)
+
+
+def test_a_reader_that_went_away_ends_the_command_quietly(run_python: Any) -> None:
+    code = "from mt.cli.command import run\nimport sys\nsys.exit(run(lambda: print('x\\n' * 100000) or 0))"
+    read, write = os.pipe()
+    os.close(read)
+    done = run_python(code, stdout=write)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.fixture
+def run_python() -> Any:
+    import subprocess
+
+    def call(code: str, **options: Any) -> Any:
+        return subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True, **options)
+
+    return call
+
+
+@pytest.fixture
+def parser(monkeypatch: pytest.MonkeyPatch) -> CommandParser:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/tools/score.py"])
+    parser = CommandParser(description="Scores.", example="python tools/score.py MODEL --beam 5")
+    parser.add_argument("model")
+    parser.add_argument("--beam", type=int, default=5)
+    return parser
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["m", "--baem", "3"], "tools/score.py: unknown option --baem; did you mean --beam?"),
+        (["--baem=3"], "tools/score.py: unknown option --baem; did you mean --beam?"),
+        (["m", "--qq"], "tools/score.py: unknown option --qq; tools/score.py --help lists all"),
+        (["m", "--bea", "3"], "tools/score.py: unknown option --bea; did you mean --beam?"),
+        (["m", "--beam", "x"],
+         "tools/score.py: argument --beam: invalid int value: 'x'; tools/score.py --help tells more"),
+        ([], "tools/score.py: the following arguments are required: model; tools/score.py --help tells more"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_told_in_one_line(parser: CommandParser, arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError) as raised:
+        parser.parse_args(arguments)
+    assert str(raised.value) == message
+
+
+def test_values_after_two_dashes_are_not_taken_for_options(parser: CommandParser) -> None:
+    assert parser.parse_args(["--beam", "3", "--", "--model"]).model == "--model"
+
+
+def test_help_ends_with_the_example_as_it_was_written(
+    parser: CommandParser, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        parser.parse_args(["--help"])
+    assert raised.value.code == 0
+    assert capsys.readouterr().out.endswith("example:\n  python tools/score.py MODEL --beam 5\n")
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [("train.py", "train.py"), ("/a/tools/score.py", "tools/score.py"), ("/usr/bin/mt-train", "mt-train")],
+)
+def test_the_program_is_named_as_it_was_called(monkeypatch: pytest.MonkeyPatch, call: str, name: str) -> None:
+    monkeypatch.setattr(sys, "argv", [call])
+    assert program_name() == name
+
+
+def test_every_script_and_console_command_has_its_door() -> None:
+    scripts = {path.stem for path in [ROOT / "train.py", ROOT / "translate.py", *(ROOT / "tools").glob("*.py")]}
+    console = re.findall(r'^mt-(\w+) = "mt\.cli\.doors:(\w+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    assert {name for name, _ in console} == {"train", "translate", "prepare", "evaluate", "score"}
+    assert all(name == function for name, function in console)
+    for name in scripts | {name for name, _ in console}:
+        assert callable(getattr(doors, name))
+        assert (ROOT / "mt" / "cli" / f"{name}.py").is_file()

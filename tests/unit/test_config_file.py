@@ -1,0 +1,215 @@
+"""Config files and options: what is merged, what is wrong and how that is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+
+from mt.config import Config, CorpusConfig, DataConfig, LossConfig, TrainConfig
+from mt.config_file import dump_config, parse_config, read_config
+from mt.errors import UserError
+
+TEXT = """\
+run_dir: runs/x
+data:
+  source_language: de
+  target_language: en
+  train:
+    - {source: [a.de], target: [a.en]}
+  valid:
+    - grammar: {pairs: 10}
+train:
+  max_steps: 10
+  learning_rate: 1e-3
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "x.yaml"
+    path.write_text(TEXT)
+    return path
+
+
+def error_of(arguments: list[object]) -> str:
+    with pytest.raises(UserError) as raised:
+        parse_config([str(argument) for argument in arguments], "train.py")
+    message = str(raised.value)
+    assert "\n" not in message
+    return message
+
+
+def changed(file: Path, old: str, new: str) -> Path:
+    assert TEXT.count(old) == 1
+    file.write_text(TEXT.replace(old, new))
+    return file
+
+
+def test_the_file_lies_over_the_defaults_and_options_over_both(file: Path) -> None:
+    config = parse_config([str(file), "--train.max_steps", "20", "--data.root=../corpora"], "train.py")
+    assert config.train == TrainConfig(max_steps=20, learning_rate=1e-3)
+    assert config.data.root == "../corpora"
+    assert config.data.train == [CorpusConfig(source=["a.de"], target=["a.en"])]
+
+
+def test_the_file_may_stand_anywhere_or_be_an_option(file: Path) -> None:
+    expected = parse_config([str(file), "--seed", "3"], "train.py")
+    assert parse_config(["--seed", "3", str(file)], "train.py") == expected
+    assert parse_config(["--config", str(file), "--seed", "3"], "train.py") == expected
+    assert parse_config([f"--config={file}", "--seed", "3"], "train.py") == expected
+
+
+def test_options_of_every_type(file: Path) -> None:
+    arguments = ["--train.betas", "[0.5, 0.25]", "--train.learning_rate", "2e-4", "--tokenizer.byte_fallback", "true",
+                 "--loss.name", "encouraging", "--loss.log_end", "0.75", "--data.cache", "1e-3",
+                 "--train.weight_decay", "1"]  # fmt: skip
+    config = parse_config([str(file), *arguments], "train.py")
+    assert config.train.betas == [0.5, 0.25]
+    assert config.train.learning_rate == 2e-4
+    assert config.tokenizer.byte_fallback is True
+    assert config.loss == LossConfig(name="encouraging", log_end=0.75)
+    assert config.data.cache == "1e-3"  # a text setting stays text
+    assert isinstance(config.train.weight_decay, float)
+    assert parse_config([str(file), "--loss.log_end", "null"], "train.py").loss.log_end is None
+
+
+def test_options_reach_whole_sections_and_lists(file: Path) -> None:
+    config = parse_config(
+        [str(file), "--train", "{max_steps: 5}", "--data.train+", "[{files: [b.tsv], weight: 2}]"], "train.py"
+    )
+    assert config.train.max_steps == 5
+    assert config.data.train == [
+        CorpusConfig(source=["a.de"], target=["a.en"]), CorpusConfig(files=["b.tsv"], weight=2.0)
+    ]  # fmt: skip
+
+
+def test_unknown_keys_are_told_with_the_nearest_valid_one(file: Path) -> None:
+    changed(file, "learning_rate", "learing_rate")
+    assert error_of([file]) == f"unknown key train.learing_rate in {file}; did you mean train.learning_rate?"
+    changed(file, "source: [a.de]", "sorce: [a.de]")
+    assert error_of([file]) == f"unknown key data.train[0].sorce in {file}; did you mean data.train[0].source?"
+    changed(file, "grammar: {pairs: 10}", "grammar: {pairs: 10, sed: 1}")
+    assert "data.valid[0].grammar.sed" in error_of([file])
+    changed(file, "run_dir", "dropout: 0.1\nrun_dir")
+    assert error_of([file]) == f"unknown key dropout in {file}; did you mean model.dropout?"
+
+
+def test_unknown_options_are_told_with_the_nearest_valid_one(file: Path) -> None:
+    assert error_of([file, "--train.max_step", 3]).endswith("did you mean --train.max_steps?")
+    assert error_of([file, "--train.dropout", 3]).endswith("did you mean --model.dropout?")
+    assert "did you mean" in error_of([file, "-train.max_steps", 3])
+    assert error_of([file, "--qqq", 3]) == "train.py: unknown option --qqq; --print_config shows all keys"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("max_steps: 10", "max_steps: ten", "train.max_steps in {file} is 'ten'; it must be a whole number"),
+        ("max_steps: 10", "max_steps: true", "train.max_steps in {file} is True; it must be a whole number"),
+        ("1e-3", "fast", "train.learning_rate in {file} is 'fast'; it must be a number"),
+        ("1e-3", "[1]", "train.learning_rate in {file} is [1]; it must be a number"),
+        ("[a.de]", "a.de", "data.train[0].source in {file} is 'a.de'; it must be a list"),
+        ("[a.de]", "[7]", "data.train[0].source[0] in {file} is 7; it must be text (put it in quotes)"),
+        ("runs/x", "", "run_dir in {file} is empty; it must be text (put it in quotes)"),
+        ("max_steps: 10", "max_steps: 10\n  patience: -3", "train.patience in {file} is -3; it must be 0 or more"),
+        ("pairs: 10", "pairs: 0", "data.valid[0].grammar.pairs in {file} is 0; it must be at least 1"),
+        ("target: [a.en]", "target: []", "data.train[0] in {file}: source and target"),
+        ("max_steps: 10", "best_by: blue", "one of nll, perplexity, accuracy"),
+        ("max_steps: 10", "best_by: blue", "(did you mean bleu?)"),
+        ("  source_language: de\n", "", "missing in {file}: data.source_language; add"),
+        ("pairs: 10", "seed: 1", "missing key data.valid[0].grammar.pairs in {file}; add it"),
+        ("train:\n  max_steps: 10\n  learning_rate: 1e-3\n", "", "train.max_epochs"),
+        ("[a.de]", "[a.de", "{file}, line 6: not valid YAML"),
+        ("run_dir", "seed: 1\nseed: 2\nrun_dir", "{file}, line 2: not valid YAML: the key 'seed' stands twice"),
+        ("run_dir", "\trun_dir", "{file}, line 1: not valid YAML"),
+        ("run_dir", "run_dir\x00", "{file}: not valid YAML"),
+        (TEXT, "just text", "it must be a section of"),
+        (TEXT, "", "missing in {file}: run_dir"),
+        (TEXT, "run_dir: a\ndata: [1]", "data in {file} is [1]; it must be a section of"),
+    ],
+)
+def test_a_wrong_file_is_told_in_one_line(file: Path, old: str, new: str, words: str) -> None:
+    changed(file, old, new)
+    assert words.format(file=file) in error_of([file])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--train.max_steps", "ten"], "--train.max_steps is 'ten'; it must be a whole number"),
+        (["--train.patience", "-3"], "--train.patience is -3; it must be 0 or more"),
+        (["--train.max_steps"], "train.py: option --train.max_steps needs a value"),
+        (["--train.betas", "0.9"], "--train.betas is 0.9; it must be a list"),
+        (["--train.betas", "[0.9"], "--train.betas is '[0.9'; it must be a list"),
+        (["--tokenizer.joint", "maybe"], "--tokenizer.joint is 'maybe'; it must be true or false"),
+        (["--data.cleaning.max_ratio", "0.5"], "--data.cleaning.max_ratio is 0.5; it must be 0 or at least 1"),
+        (["--data.train", "[{sorce: [a]}]"],
+         "unknown key data.train[0].sorce in --data.train; did you mean data.train[0].source?"),
+        (["--data.train+", "[{files: [a], weight: 0}]"],
+         "data.train[0].weight in --data.train+ is 0.0; it must be above 0 and at most 100"),
+        (["other.yaml"], "train.py: two config files, {file} and other.yaml; name one"),
+    ],
+)  # fmt: skip
+def test_a_wrong_option_is_told_in_one_line(file: Path, arguments: list[str], message: str) -> None:
+    assert error_of([file, *arguments]) == message.format(file=file)
+
+
+@pytest.mark.parametrize("value", ["{max_stes: 5}", "/nowhere/at/all.yaml", "7"])
+def test_a_wrong_section_option_is_one_line(file: Path, value: str) -> None:
+    error_of([file, "--train", value])
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    assert error_of([tmp_path / "none.yaml"]) == f"no config file {tmp_path / 'none.yaml'}; check the name"
+    assert "Is a directory" in error_of([tmp_path])
+    (tmp_path / "latin.yaml").write_bytes(b"run_dir: caf\xe9\n")
+    assert "not UTF-8" in error_of([tmp_path / "latin.yaml"])
+    assert "no config file" in error_of([])
+
+
+def test_print_config_prints_what_reads_back_equal(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = parse_config([str(file), "--seed", "7"], "train.py")
+    with pytest.raises(SystemExit) as raised:
+        parse_config([str(file), "--seed", "7", "--print_config"], "train.py")
+    assert raised.value.code == 0
+    file.write_text(capsys.readouterr().out)
+    assert read_config(file) == config
+
+
+def test_help_tells_every_setting_with_its_docstring(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        parse_config(["--help"], "train.py")
+    assert raised.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "peak learning rate" in text
+    assert "python train.py configs/" in text
+    assert "--decode.max_length_extra" in text
+
+
+@settings(max_examples=20)
+@given(
+    run_dir=st.text(min_size=1).filter(lambda text: text.isprintable()),
+    name=st.sampled_from(["no", "1e-3", "null", "~", "2014", "a: b", "Straße", " x ", "- y", "0x1F", "1_000"]),
+    rate=st.floats(min_value=1e-12, max_value=1e3, exclude_min=True),
+    log_end=st.none() | st.floats(min_value=0, max_value=1),
+)
+def test_dump_and_read_give_the_same_config(
+    tmp_path_factory: pytest.TempPathFactory, run_dir: str, name: str, rate: float, log_end: float | None
+) -> None:
+    config = Config(
+        run_dir=run_dir,
+        data=DataConfig(
+            source_language=name, target_language="en",
+            train=[CorpusConfig(hub=name, hub_config=name, columns=[name, "b"])],
+            valid=[CorpusConfig(source=[run_dir], target=["b"])],
+        ),
+        loss=LossConfig(name="encouraging", log_end=log_end),
+        train=TrainConfig(max_steps=3, learning_rate=rate),
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("configs") / "config.yaml"
+    path.write_text(dump_config(config), encoding="utf-8")
+    assert read_config(path) == config
+    assert parse_config([str(path)], "train.py") == config

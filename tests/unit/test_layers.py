@@ -1,0 +1,104 @@
+"""The layers of the package: imports run downwards only, and what must be light is light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+LAYERS = {
+    "config": 0, "config_file": 0, "errors": 0, "progress": 0, "atomic": 0,
+    "corpus": 1, "losses": 1,
+    "model": 2, "calibration": 2,
+    "decoding": 3,
+    "evaluation": 4, "report": 4,
+    "training": 5,
+    "cli": 6,
+}  # fmt: skip
+
+MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "mt").rglob("*.py"))
+
+
+def imported_names(source: str, package: list[str]) -> Iterator[str]:
+    """Full names of all imports, wherever they stand; `from a import b` gives a.b."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def violations(module: Path, source: str) -> list[str]:
+    """Imports of `module` (mt/folder/name.py) that do not point downwards or into its own folder."""
+    own = module.with_suffix("").parts[1]
+    found = []
+    for name in imported_names(source, list(module.parts[:-1])):
+        parts = name.split(".")
+        if parts[0] != "mt" or parts[1:] == ["__version__"]:
+            continue
+        area = parts[1] if len(parts) > 1 else "(mt itself)"
+        if area != own and LAYERS.get(area, 99) >= LAYERS[own] and not (LAYERS[own] == LAYERS.get(area) == 0):
+            found.append(f"{module} imports {name}")
+    return found
+
+
+def test_every_module_has_a_layer() -> None:
+    areas = {path.with_suffix("").parts[1] for path in MODULES} - {"__init__"}
+    assert areas <= set(LAYERS)
+
+
+@pytest.mark.parametrize("module", [path for path in MODULES if path != Path("mt/__init__.py")], ids=str)
+def test_imports_run_downwards(module: Path) -> None:
+    assert violations(module, (ROOT / module).read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("mt/losses/a.py", "from mt.model.transformer import Transformer"),
+        ("mt/losses/a.py", "def f():\n    import mt.corpus.text"),  # the same layer, another folder
+        ("mt/decoding/a.py", "from mt import evaluation"),
+        ("mt/decoding/a.py", "from mt import load"),
+        ("mt/model/a.py", "import mt"),
+        ("mt/corpus/a.py", "from ..training import loop"),
+    ],
+)
+def test_an_import_upwards_is_found(module: str, source: str) -> None:
+    assert len(violations(Path(module), source)) == 1
+
+
+@pytest.mark.parametrize(
+    "source", ["from mt.errors import UserError", "from . import cache", "from mt.losses import projection", "import os"]
+)
+def test_an_import_downwards_is_allowed(source: str) -> None:
+    assert violations(Path("mt/model/a.py"), source) == []
+
+
+def test_the_config_imports_nothing_else_of_the_package() -> None:
+    names = imported_names((ROOT / "mt/config.py").read_text(encoding="utf-8"), ["mt"])
+    assert [name for name in names if name.startswith("mt")] == []
+
+
+def test_the_report_never_imports_torch() -> None:
+    for path in (ROOT / "mt/report").rglob("*.py"):
+        assert not [name for name in imported_names(path.read_text("utf-8"), []) if name.split(".")[0] == "torch"]
+
+
+@pytest.mark.parametrize(
+    "module",
+    ["mt", "mt.config", "mt.config_file", "mt.corpus", "mt.report.report", "mt.cli.train", "mt.cli.translate",
+     "mt.cli.prepare", "mt.cli.evaluate", "mt.cli.score"],
+)  # fmt: skip
+def test_importing_is_light(module: str) -> None:
+    heavy = "{'torch', 'datasets', 'matplotlib', 'sacrebleu', 'tensorboard', 'pandas'}"
+    code = f"import sys, {module}; print(*sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
