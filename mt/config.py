@@ -279,7 +279,7 @@ class TrainConfig:
     """updates between checkpoints; 0: at each validation"""
     keep_checkpoints: int = 5
     """newest checkpoints kept, the best one aside"""
-    best_by: Literal["nll", "perplexity", "accuracy", "ece", "loss", "bleu", "chrf"] = "bleu"
+    best_by: Literal["nll", "perplexity", "accuracy", "ece", "bleu", "chrf"] = "bleu"
     """validation figure that picks the best checkpoint"""
     patience: int = 0
     """stop after so many validations without a better best_by; 0: never"""

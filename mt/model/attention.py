@@ -99,10 +99,9 @@ class CrossAttention(nn.Module):
         """
         batch, length, width = hidden.shape
         query = self.query(hidden).view(batch, length, self.heads, width // self.heads).transpose(1, 2)
+        keys, values = projected.unbind()  # one gradient for both, where indexing would add up two
         dropout = self.dropout if self.training else 0.0
-        mixed = functional.scaled_dot_product_attention(
-            query, projected[0], projected[1], attn_mask=mask, dropout_p=dropout
-        )
+        mixed = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, dropout_p=dropout)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 

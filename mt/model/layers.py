@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from mt.config import ModelConfig
 from mt.model.attention import CrossAttention, SelfAttention
+from mt.model.dropout import Dropout
 
 
 class FeedForward(nn.Module):
@@ -23,7 +24,7 @@ class FeedForward(nn.Module):
         self.gated = config.activation == "swiglu"
         self.input = nn.Linear(config.width, 2 * inner if self.gated else inner)
         self.output = nn.Linear(inner, config.width)
-        self.dropout = nn.Dropout(config.activation_dropout)
+        self.dropout = Dropout(config.activation_dropout)
         for linear in (self.input, self.output):
             nn.init.xavier_uniform_(linear.weight)
             nn.init.zeros_(linear.bias)
@@ -48,7 +49,7 @@ class Residual(nn.Module):
         super().__init__()
         self.pre = config.norm == "pre"
         self.norm = nn.LayerNorm(config.width)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def forward(self, hidden: Tensor, sublayer: Callable[[Tensor], Tensor]) -> Tensor:
         """(…, width) -> (…, width)."""

@@ -12,6 +12,7 @@ from torch.nn import functional
 from mt.config import ModelConfig
 from mt.model.attention import key_mask
 from mt.model.cache import DecoderState
+from mt.model.dropout import Dropout
 from mt.model.layers import DecoderLayer, EncoderLayer
 from mt.model.positions import rotation_table, sinusoids
 
@@ -64,7 +65,7 @@ class Transformer(nn.Module):
         pre = config.norm == "pre"
         self.encoder_norm = nn.LayerNorm(width) if pre else nn.Identity()
         self.decoder_norm = nn.LayerNorm(width) if pre else nn.Identity()
-        self.embedding_dropout = nn.Dropout(config.embedding_dropout)
+        self.embedding_dropout = Dropout(config.embedding_dropout)
         self._tables: dict[tuple[str, int], Tensor] = {}
 
     @staticmethod

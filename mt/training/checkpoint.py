@@ -1,0 +1,175 @@
+"""Checkpoints: a model directory each, and beside it everything that an exact continuation needs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mt.atomic import atomic_folder, write_text
+from mt.config import Config
+from mt.corpus.tokenizer import Tokenizer
+from mt.errors import UserError
+from mt.model.directory import load_weights, read_json, read_tensors, save_model, weights
+from mt.model.transformer import Transformer
+from mt.training.optimiser import MovingAverage, load_optimiser_tensors, optimiser_tensors
+
+
+@dataclass
+class Progress:
+    """Where a run stands: small numbers that go to `training.json`."""
+
+    step: int = 0
+    """updates made"""
+    epoch: int = 0
+    """passes over the data that are complete"""
+    batch: int = 0
+    """batches of the current epoch that are done"""
+    tokens: int = 0
+    """target tokens trained on"""
+    seconds: float = 0.0
+    """time spent in training, validation left out"""
+    best: str = ""
+    """name of the best checkpoint so far"""
+    bad_validations: int = 0
+    """validations since the best one"""
+    scores: dict[str, float] = field(default_factory=dict)
+    """validation figure (`train.best_by`) of each validated checkpoint"""
+    sums: dict[str, float] = field(default_factory=dict)
+    """loss, nll, correct and tokens since the last line of the log"""
+    fingerprints: dict[str, str] = field(default_factory=dict)
+    """what the data was made from"""
+
+
+def step_name(step: int) -> str:
+    """Folder name of the checkpoint after update `step`."""
+    return f"step_{step:08d}"
+
+
+class Checkpoints:
+    """The `checkpoints` folder of a run, with its pointers `best` and `last`."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.run = Path(config.run_dir)
+        self.folder = self.run / "checkpoints"
+
+    def save(
+        self, model: Transformer, optimiser: torch.optim.AdamW, average: MovingAverage | None,
+        progress: Progress, tokenizer: Tokenizer, meta: dict[str, Any],
+    ) -> None:  # fmt: skip
+        """Writes the checkpoint of this update, moves `last` (and `best`), and deletes what is no longer kept.
+
+        The model file holds the averaged weights where there is a moving average.
+        """
+        name = step_name(progress.step)
+        tensors = {"random.cpu": torch.get_rng_state(), **optimiser_tensors(model, optimiser)}
+        if torch.cuda.is_initialized():
+            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        if average is not None:
+            tensors.update({f"model.{key}": value for key, value in weights(model).items()})
+        with atomic_folder(self.folder / name) as folder:
+            self._save_model(folder, model, average, tokenizer, {**meta, "step": progress.step})
+            save_file(tensors, folder / "training.safetensors")
+            write_text(folder / "training.json", json.dumps(asdict(progress), indent=2) + "\n")
+        write_text(self.run / "last", name + "\n")
+        if progress.best:
+            write_text(self.run / "best", progress.best + "\n")
+        self._prune(progress)
+
+    def _save_model(
+        self, folder: Path, model: Transformer, average: MovingAverage | None, tokenizer: Tokenizer, meta: dict[str, Any]
+    ) -> None:
+        if average is None:
+            save_model(folder, model, tokenizer, self.config, meta)
+        else:
+            with average.applied():
+                save_model(folder, model, tokenizer, self.config, meta)
+
+    def last(self) -> Path | None:
+        """The newest checkpoint; None where there is none yet."""
+        pointer = self.run / "last"
+        if not pointer.exists():
+            return None
+        folder = self.folder / pointer.read_text(encoding="utf-8").strip()
+        if not folder.is_dir():
+            raise UserError(f"{pointer}: names {folder}, which is not there; restore it or take another run_dir")
+        return folder
+
+    def load(
+        self, folder: Path, model: Transformer, optimiser: torch.optim.AdamW, average: MovingAverage | None
+    ) -> Progress:
+        """Puts everything back as it was when `folder` was written, random states included.
+
+        Raises:
+            UserError: a file is missing, cut short or does not fit.
+        """
+        try:
+            progress = Progress(**read_json(folder / "training.json"))
+        except TypeError:
+            raise UserError(f"{folder / 'training.json'}: not a training state; restore the file") from None
+        state = read_tensors(folder / "training.safetensors")
+        saved = read_tensors(folder / "model.safetensors")
+        if average is None:
+            load_weights(model, saved, folder / "model.safetensors")
+        else:
+            raw = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
+            load_weights(model, raw, folder / "training.safetensors")
+            with average.applied():
+                load_weights(model, saved, folder / "model.safetensors")
+        load_optimiser_tensors(model, optimiser, state)
+        torch.set_rng_state(state["random.cpu"])
+        if "random.cuda" in state and torch.cuda.is_available():
+            torch.cuda.set_rng_state(state["random.cuda"])
+        return progress
+
+    def averaged(self, progress: Progress) -> dict[str, Tensor]:
+        """Mean weights of the last or the best checkpoints, as `train.average` says (Vaswani et al. 2017, 6.1).
+
+        Returns:
+            Weights by name, float32. Only validated checkpoints that are still there count.
+        """
+        folders = [self.folder / name for name in self._averaging_candidates(progress)]
+        sums: dict[str, Tensor] = {}
+        for folder in folders:
+            for name, tensor in read_tensors(folder / "model.safetensors").items():
+                sums[name] = sums[name] + tensor.double() if name in sums else tensor.double()
+        return {name: (tensor / len(folders)).float() for name, tensor in sums.items()}
+
+    def save_averaged(self, model: Transformer, progress: Progress, tokenizer: Tokenizer, meta: dict[str, Any]) -> None:
+        """Writes `checkpoints/average` (a model directory) and moves `best` onto what `progress.best` names."""
+        names = self._averaging_candidates(progress)
+        with atomic_folder(self.folder / "average") as folder:
+            save_model(folder, model, tokenizer, self.config, {**meta, "step": progress.step, "average_of": names})
+        write_text(self.run / "best", progress.best + "\n")
+
+    def better(self, score: float, than: float) -> bool:
+        """Whether a validation figure is better than another: nll, perplexity and ece fall, the others rise."""
+        return score < than if self.config.train.best_by in ("nll", "perplexity", "ece") else score > than
+
+    def _ranked(self, progress: Progress) -> list[str]:
+        falling = self.config.train.best_by in ("nll", "perplexity", "ece")
+        names = [name for name in progress.scores if name != "average"]
+        return sorted(names, key=lambda name: progress.scores[name] if falling else -progress.scores[name])
+
+    def _averaging_candidates(self, progress: Progress) -> list[str]:
+        train = self.config.train
+        order = self._ranked(progress) if train.average == "best" else sorted(progress.scores, reverse=True)
+        present = [name for name in order if name != "average" and (self.folder / name).is_dir()]
+        return present[: train.average_count]
+
+    def _prune(self, progress: Progress) -> None:
+        train = self.config.train
+        names = sorted(path.name for path in self.folder.glob("step_*") if path.is_dir())
+        kept = {*names[-train.keep_checkpoints :], progress.best}
+        if train.average != "none":
+            kept.update(self._averaging_candidates(progress))
+        for name in names:
+            if name not in kept:
+                shutil.rmtree(self.folder / name)
