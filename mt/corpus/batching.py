@@ -188,7 +188,9 @@ def _group(
     return batches
 
 
-def _cut(rows: np.ndarray, source: np.ndarray, target: np.ndarray, batch_tokens: int) -> list[tuple[int, int]]:
+def _cut(
+    rows: np.ndarray, source: np.ndarray, target: np.ndarray, batch_tokens: int
+) -> list[tuple[int, int]]:
     """Divides a line of pieces into batches so that the cost is least (dynamic programming).
 
     The cost is the number of positions of both sides, padding included, plus a fifth of the budget for each
@@ -214,7 +216,8 @@ def _cut(rows: np.ndarray, source: np.ndarray, target: np.ndarray, batch_tokens:
         widest_source = np.maximum.accumulate(source[first:reach])
         widest_target = np.maximum.accumulate(target[first:reach])
         taken = before[first + 1 : reach + 1] - before[first]
-        fits = int(np.searchsorted(taken * np.maximum(widest_source, widest_target), batch_tokens, side="right"))
+        slots = taken * np.maximum(widest_source, widest_target)
+        fits = int(np.searchsorted(slots, batch_tokens, side="right"))
         total = cost[first] + batch_tokens // 5 + (taken * (widest_source + widest_target))[:fits]
         better = total < cost[first + 1 : first + 1 + fits]
         cost[first + 1 : first + 1 + fits][better] = total[better]

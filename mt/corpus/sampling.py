@@ -1,13 +1,14 @@
 """Subword sampling: a random segmentation of each word, exact and reproducible in any process.
 
-SentencePiece can sample by itself, but its generator cannot be seeded: since 0.2.2 it mixes a salt of the
-process into the seed, so that no training could be continued exactly. Here the model gives its pieces, and the
-segmentation is drawn by NumPy:
+SentencePiece can sample by itself, but not reproducibly: in version 0.2.3 the same seed gives other segmentations
+in each process, so that no training could be continued exactly. Here the model gives its pieces, and NumPy
+draws the segmentation:
 
 - unigram models: forward filtering, backward sampling over all segmentations, each with probability
   proportional to p ** alpha (Kudo 2018, "Subword Regularization", section 3.2, l = infinity);
 - BPE models: BPE-dropout (Provilkov et al. 2020): before each merge, every possible merge is left out with
-  the given probability; the best of the others is done; without any, the word is finished.
+  the given probability; the best of the others is done; without any, the word is finished. (SentencePiece
+  leaves a merge out once and for all: there the same probability makes smaller pieces.)
 
 Pieces never cross a word boundary, so words are drawn one by one, all words of the same length at once.
 """
@@ -154,7 +155,9 @@ class _Spans:
         piece: the same shape, int64, its id.
     """
 
-    def __init__(self, texts: list[str], length: int, pieces: dict[str, tuple[int, float]], longest: int) -> None:
+    def __init__(
+        self, texts: list[str], length: int, pieces: dict[str, tuple[int, float]], longest: int
+    ) -> None:
         widest = min(length, longest)
         self.lengths = np.array([len(text) for text in texts], dtype=np.int64)
         places, ids, scores = [], [], []
@@ -180,7 +183,7 @@ def _sample_unigram(spans: _Spans, words: np.ndarray, alpha: float, draws: _Unif
         (words, length) int64: the id of the piece that ends with this character, or -1.
     """
     count, length, widest = spans.score.shape
-    forward = np.full((count, length + 1), -np.inf)  # log of the summed weight of all segmentations up to here
+    forward = np.full((count, length + 1), -np.inf)  # log of the summed weight of all segmentations so far
     forward[:, 0] = 0
     cumulative = np.zeros((count, length, widest))  # of the last piece's number of characters
     for end in range(length):
@@ -219,9 +222,8 @@ def _drop_merges(spans: _Spans, words: np.ndarray, dropout: float, draws: _Unifo
         possible = (merged <= widest) & (borders[:, 2:] > borders[:, 1:-1])
         score = np.full(merged.shape, -np.inf)
         row, column = np.nonzero(possible)
-        score[row, column] = spans.score[
-            words[rows[row]], borders[row, column + 2] - 1, merged[row, column] - 1
-        ]
+        end = borders[row, column + 2] - 1
+        score[row, column] = spans.score[words[rows[row]], end, merged[row, column] - 1]
         if dropout > 0:
             score[draws(*score.shape) < dropout] = -np.inf
         best = score.argmax(axis=1) if score.shape[1] else np.zeros(len(rows), dtype=np.int64)
@@ -233,7 +235,9 @@ def _drop_merges(spans: _Spans, words: np.ndarray, dropout: float, draws: _Unifo
     return drawn
 
 
-def _write(drawn: np.ndarray, spans: _Spans, words: np.ndarray, rows: np.ndarray, borders: np.ndarray) -> None:
+def _write(
+    drawn: np.ndarray, spans: _Spans, words: np.ndarray, rows: np.ndarray, borders: np.ndarray
+) -> None:
     """Puts the ids of finished words, symbols between `borders`, where each symbol ends."""
     size = np.diff(borders, axis=1)
     row, column = np.nonzero(size)

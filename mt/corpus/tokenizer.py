@@ -1,7 +1,7 @@
 """Subwords: one joint SentencePiece model, or one for each side (Kudo and Richardson 2018).
 
-Lines of text in, lists of piece ids out; every encoded line ends with the end-of-sentence id. No line, whatever
-characters are in it, makes an error.
+Lines of text in, lists of piece ids out; every encoded line ends with the end-of-sentence id. No line makes an
+error, whatever characters are in it.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class Tokenizer:
         ]
         if min(special[0]) < 0 or len(set(special)) != 1:
             raise UserError(
-                f"tokeniser: its padding, unknown, begin and end ids are {special}, and all must exist and be "
-                "the same on both sides; train one with tools/prepare.py"
+                f"tokeniser: its padding, unknown, begin and end ids are {special}; all must exist and be the "
+                "same on both sides; train one with tools/prepare.py"
             )
         self.pad_id, self.unknown_id, self.begin_id, self.end_id = special[0]
         self.source_size: int = self._source.get_piece_size()
@@ -100,8 +100,11 @@ class Tokenizer:
 
         A line feed, which byte pieces can spell, becomes a space: the result is one line.
         """
-        text: str = self._target.decode([int(piece) for piece in ids])
-        return text.replace("\n", " ")
+        return _decode(self._target, ids)
+
+    def decode_source(self, ids: Sequence[int]) -> str:
+        """As `decode_target`, for the source side."""
+        return _decode(self._source, ids)
 
     def source_pieces(self, ids: Sequence[int]) -> list[str]:
         """The surface of each piece, "</s>" for the end of sentence."""
@@ -130,8 +133,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         models = [name.read_bytes() for name in names]
     except OSError as error:
         raise UserError(
-            f"tokeniser: {folder} holds neither tokenizer.model nor source.model and target.model that can be "
-            f"read ({error.strerror}); give a model directory"
+            f"tokeniser: {folder} holds neither tokenizer.model nor source.model and target.model that can "
+            f"be read ({error.strerror}); give a model directory"
         ) from None
     try:
         return Tokenizer(*models)
@@ -155,7 +158,8 @@ def train_tokenizer(
     """
     if config.joint:
         return Tokenizer(_train(config, _alternate(source_lines, target_lines), "both sides"))
-    return Tokenizer(_train(config, source_lines, "the source side"), _train(config, target_lines, "the target side"))
+    source_model = _train(config, source_lines, "the source side")
+    return Tokenizer(source_model, _train(config, target_lines, "the target side"))
 
 
 def _train(config: TokenizerConfig, lines: Iterable[str], what: str) -> bytes:
@@ -195,7 +199,7 @@ def _training_error(text: str, config: TokenizerConfig, what: str) -> UserError:
             f"{needed}: raise it, or lower tokenizer.character_coverage"
         )
     if "sentences_.empty()" in text or "all_chars_count" in text:
-        return UserError(f"tokeniser: no text on {what} to learn pieces from; check data.train and data.cleaning")
+        return UserError(f"tokeniser: no text on {what} to learn from; check data.train and data.cleaning")
     return UserError(f"tokeniser: SentencePiece could not learn pieces from {what}: {text}")
 
 
@@ -203,7 +207,7 @@ def _load_processor(model: bytes) -> Any:
     try:
         return sentencepiece.SentencePieceProcessor(model_proto=model)
     except (RuntimeError, OSError):
-        raise UserError("tokeniser: not a SentencePiece model, or a damaged one; copy the file again") from None
+        raise UserError("tokeniser: not a SentencePiece model, or damaged; copy the file again") from None
 
 
 def _encode(processor: Any, lines: Sequence[str]) -> list[list[int]]:
@@ -213,6 +217,11 @@ def _encode(processor: Any, lines: Sequence[str]) -> list[list[int]]:
     except UnicodeEncodeError:
         encodable = [_encodable(line) for line in lines]
         return list(processor.encode(encodable, add_eos=True, num_threads=threads))
+
+
+def _decode(processor: Any, ids: Sequence[int]) -> str:
+    text: str = processor.decode([int(piece) for piece in ids])
+    return text.replace("\n", " ")
 
 
 def _encodable(line: str) -> str:

@@ -1,0 +1,242 @@
+"""The token store: the pairs of one split as piece ids in a memory-mapped Arrow file.
+
+Written through `datasets` in chunks of bounded size; read without copying, through the Arrow buffers. A manifest
+beside the file holds its length and checksum, so that a truncated or edited file is an error and not a crash.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import mmap
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow
+
+from mt.atomic import write_text
+from mt.errors import UserError
+
+_FILE = "pairs.arrow"
+_MANIFEST = "manifest.json"
+
+
+class TokenStore:
+    """Pairs of one split. Both sides end with the end-of-sentence id.
+
+    Attributes:
+        source_lengths, target_lengths: (pairs,) int32, tokens of each side, end of sentence included.
+        corpus: (pairs,) int32, number of the corpus, in the order of the config, that a pair comes from.
+        weights: (pairs,) float64, how often a pair is seen in an epoch, or None: once.
+    """
+
+    def __init__(self, buffer: pyarrow.Buffer) -> None:
+        """
+        Args:
+            buffer: an Arrow stream of record batches, as `StoreWriter` writes it.
+        """
+        batches = list(pyarrow.ipc.open_stream(buffer))
+        columns = {
+            side: [_list_views(batch.column(side)) for batch in batches] for side in ("source", "target")
+        }
+        self._sources, self._targets = columns["source"], columns["target"]
+        with_text = bool(batches) and "source_text" in batches[0].schema.names
+        self._source_texts = [batch.column("source_text") for batch in batches] if with_text else None
+        self._target_texts = [batch.column("target_text") for batch in batches] if with_text else None
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in batches)]).tolist()
+        self.source_lengths = _concatenate([np.diff(offsets) for offsets, _ in self._sources])
+        self.target_lengths = _concatenate([np.diff(offsets) for offsets, _ in self._targets])
+        self.corpus = _concatenate([batch.column("corpus").to_numpy() for batch in batches])
+        self.weights: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def has_text(self) -> bool:
+        """Whether the texts are kept beside the ids."""
+        return self._source_texts is not None
+
+    def source(self, index: int) -> np.ndarray:
+        """(length,) int32: a read-only view of the source ids of one pair."""
+        chunk, row = self._place(index)
+        offsets, values = self._sources[chunk]
+        return values[offsets[row] : offsets[row + 1]]
+
+    def target(self, index: int) -> np.ndarray:
+        """As `source`, for the target side."""
+        chunk, row = self._place(index)
+        offsets, values = self._targets[chunk]
+        return values[offsets[row] : offsets[row + 1]]
+
+    def source_text(self, index: int) -> str:
+        """Text of the source side; only where `has_text`."""
+        assert self._source_texts is not None, "this store was written without text"
+        chunk, row = self._place(index)
+        return str(self._source_texts[chunk][row])
+
+    def target_text(self, index: int) -> str:
+        """As `source_text`, for the target side."""
+        assert self._target_texts is not None, "this store was written without text"
+        chunk, row = self._place(index)
+        return str(self._target_texts[chunk][row])
+
+    def target_counts(self, size: int) -> np.ndarray:
+        """(size,) int64: how often each target id occurs."""
+        counts = np.zeros(size, dtype=np.int64)
+        for offsets, values in self._targets:
+            counts += np.bincount(values[offsets[0] : offsets[-1]], minlength=size)
+        return counts
+
+    def _place(self, index: int) -> tuple[int, int]:
+        if not 0 <= index < self._starts[-1]:
+            raise IndexError(f"pair {index} of a store of {len(self)}")
+        chunk = bisect_right(self._starts, index) - 1
+        return chunk, index - self._starts[chunk]
+
+
+class StoreWriter:
+    """Writes an Arrow stream that `TokenStore` reads; `close` it, or use it in a `with` block."""
+
+    def __init__(self, file: BinaryIO, *, with_text: bool) -> None:
+        """
+        Args:
+            file: open for writing; it is not closed.
+            with_text: keep the texts beside the ids.
+        """
+        import datasets
+        from datasets.arrow_writer import ArrowWriter
+
+        self._with_text = with_text
+        ids = datasets.Sequence(datasets.Value("int32"))
+        columns: dict[str, Any] = {"source": ids, "target": ids, "corpus": datasets.Value("int32")}
+        if with_text:
+            columns.update(source_text=datasets.Value("string"), target_text=datasets.Value("string"))
+        features = datasets.Features(columns)
+        self._schema = features.arrow_schema
+        # Python's own file, so that an error while writing is an OSError with its reason
+        self._writer = ArrowWriter(features=features, stream=pyarrow.PythonFile(file, mode="w"))
+        self._closed = False
+
+    def write(
+        self,
+        source: Sequence[Sequence[int]],
+        target: Sequence[Sequence[int]],
+        corpus: Sequence[int] | np.ndarray,
+        source_text: Sequence[str] = (),
+        target_text: Sequence[str] = (),
+    ) -> None:
+        """Adds pairs: one record batch. The texts are needed if the store is to have them."""
+        columns: list[Any] = [source, target, corpus]
+        if self._with_text:
+            columns += [source_text, target_text]
+        arrays = [
+            pyarrow.array(column, type=self._schema.field(number).type) for number, column in enumerate(columns)
+        ]
+        table = pyarrow.Table.from_arrays(arrays, names=self._schema.names)
+        self._writer.write_table(table, writer_batch_size=max(len(table), 1))
+
+    def close(self) -> None:
+        """Ends the stream."""
+        if not self._closed:
+            self._closed = True
+            if self._writer.pa_writer is None:  # nothing was written: a stream without batches
+                self._writer._build_writer(self._schema)
+            self._writer.finalize(close_stream=False)
+
+    def __enter__(self) -> StoreWriter:
+        return self
+
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
+        if kind is None:
+            self.close()
+
+
+def create_store(folder: Path, *, with_text: bool) -> _FolderWriter:
+    """A writer for a new store in a folder; the manifest is written when the `with` block ends well."""
+    return _FolderWriter(folder, with_text=with_text)
+
+
+def open_store(folder: Path) -> TokenStore:
+    """Maps the store of a folder into memory.
+
+    Raises:
+        UserError: a file is missing, or is not what the manifest says.
+    """
+    check_manifest(folder)
+    with (folder / _FILE).open("rb") as file:
+        return map_store(file)
+
+
+def map_store(file: BinaryIO) -> TokenStore:
+    """A store over an open file; the mapping outlives the file, even a deleted one."""
+    return TokenStore(pyarrow.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+
+
+def write_manifest(folder: Path) -> None:
+    """Writes `manifest.json`: bytes and checksum of every file that lies directly in the folder."""
+    files = {
+        path.name: {"bytes": path.stat().st_size, "blake2b": checksum(path)}
+        for path in sorted(folder.iterdir())
+        if path.is_file() and path.name != _MANIFEST
+    }
+    write_text(folder / _MANIFEST, json.dumps({"files": files}, indent=2) + "\n")
+
+
+def check_manifest(folder: Path) -> None:
+    """Compares the files of a folder with its manifest.
+
+    Raises:
+        UserError: the manifest or a file is missing, cut or changed; says which, and to delete the folder.
+    """
+    remedy = f"delete the folder {folder} and run again"
+    try:
+        files = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["files"]
+        for name, expected in files.items():
+            path = folder / name
+            length = path.stat().st_size
+            if length != expected["bytes"]:
+                raise UserError(
+                    f"{path}: is {length} bytes long, and was {expected['bytes']} when it was written; {remedy}"
+                )
+            if checksum(path) != expected["blake2b"]:
+                raise UserError(f"{path}: was changed or damaged after it was written; {remedy}")
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); {remedy}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{folder / _MANIFEST}: damaged; {remedy}") from None
+
+
+def checksum(path: Path) -> str:
+    """BLAKE2b of a file, 32 hexadecimal digits."""
+    digest = hashlib.blake2b(digest_size=16)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class _FolderWriter(StoreWriter):
+    def __init__(self, folder: Path, *, with_text: bool) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._file = (folder / _FILE).open("wb")
+        super().__init__(self._file, with_text=with_text)
+
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
+        super().__exit__(kind, value, trace)
+        self._file.close()
+        if kind is None:
+            write_manifest(self._folder)
+
+
+def _list_views(column: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Offsets (rows + 1,) and values of a list column, without copying."""
+    return column.offsets.to_numpy(zero_copy_only=True), column.values.to_numpy(zero_copy_only=True)
+
+
+def _concatenate(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.empty(0, dtype=np.int32), *arrays]).astype(np.int32, copy=False)

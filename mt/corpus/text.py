@@ -1,0 +1,262 @@
+"""Raw parallel text of any form as a stream of (source, target) pairs.
+
+Only the line feed separates lines: a carriage return, a form feed or U+2028 is a character like any other, and so
+is NUL. White space at the ends of a side (the carriage return of Windows files, for one) is removed; a line
+feed inside a field of CSV, JSON or Parquet becomes a space, so that a side is always one line.
+"""
+
+from __future__ import annotations
+
+import gzip
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mt.config import CorpusConfig, DataConfig
+from mt.errors import UserError
+
+_GZIP = b"\x1f\x8b"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BUILDERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+
+
+def read_pairs(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
+    """The pairs of one corpus, streamed.
+
+    Args:
+        corpus: where the text is.
+        data: languages, and the folder that relative file names start from.
+
+    Raises:
+        UserError: a missing, damaged or badly encoded file, sides of different length, a missing column.
+    """
+    if corpus.grammar is not None:
+        from mt.corpus.grammar import sample_pairs
+
+        grammar = corpus.grammar
+        pairs = sample_pairs(grammar.languages, grammar.pairs, grammar.seed, split=corpus.split)
+    elif corpus.hub:
+        pairs = _read_hub(corpus, data)
+    elif corpus.files:
+        pairs = _read_files(corpus, data)
+    else:
+        pairs = _read_sides(corpus, data)
+    for source, target in pairs:
+        yield source.strip(), target.strip()
+
+
+def read_lines(paths: Sequence[Path]) -> Iterator[str]:
+    """The lines of text files, one file after the other.
+
+    Files may be gzip-compressed (told by their first bytes, not by their name). Lines come without their line
+    feed and otherwise as they are; a last line without one counts, an empty rest after the last one does not.
+    A byte order mark at the beginning of a file is left out.
+
+    Raises:
+        UserError: a file that is missing, cannot be read, is damaged gzip, or holds a line that is not UTF-8.
+    """
+    for path in paths:
+        for number, line in enumerate(_byte_lines(path), start=1):
+            try:
+                yield line.decode()
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{path}: line {number} is not UTF-8 (byte {error.start + 1} of the line); convert the "
+                    "file, for example with iconv -f ISO-8859-1 -t UTF-8"
+                ) from None
+
+
+def input_files(corpus: CorpusConfig, data: DataConfig) -> list[Path]:
+    """The files that a corpus is read from: source files, target files, then others. Not for the grammar.
+
+    Raises:
+        UserError: one of them is missing.
+    """
+    paths = [_find(name, data) for name in (*corpus.source, *corpus.target, *corpus.files)]
+    folder = Path(data.root, corpus.hub)
+    if corpus.hub and folder.is_dir():
+        paths += sorted(path for path in folder.rglob("*") if path.is_file())
+    return paths
+
+
+def _find(name: str, data: DataConfig) -> Path:
+    path = Path(data.root, name)
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file; say where the data is with --data.root FOLDER")
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder, and a file is needed")
+    return path
+
+
+def _byte_lines(path: Path) -> Iterator[bytes]:
+    try:
+        with _open(path) as file:
+            for number, line in enumerate(file):
+                if number == 0:
+                    line = line.removeprefix(_BYTE_ORDER_MARK)
+                    if not line:
+                        continue
+                yield line.removesuffix(b"\n")
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: damaged gzip file ({error}); copy it again") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[BinaryIO]:
+    with path.open("rb") as file:
+        if file.peek(2)[:2] == _GZIP:
+            with gzip.open(file) as unpacked:
+                yield unpacked  # type: ignore[misc]  # GzipFile reads like any binary file
+        else:
+            yield file
+
+
+def _read_sides(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
+    files = [(_find(source, data), _find(target, data)) for source, target in zip(corpus.source, corpus.target)]
+    for source_path, target_path in files:
+        sources, targets = read_lines([source_path]), read_lines([target_path])
+        for number, (source, target) in enumerate(zip_longest(sources, targets)):
+            if source is None or target is None:
+                longer = number + 1 + sum(1 for _ in (targets if source is None else sources))
+                counts = (number, longer) if source is None else (longer, number)
+                raise UserError(
+                    f"{source_path} has {counts[0]} lines and {target_path} has {counts[1]}; line by line they "
+                    "must be translations of each other"
+                )
+            yield source, target
+
+
+def _read_files(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
+    for name in corpus.files:
+        path = _find(name, data)
+        kind = Path(name.removesuffix(".gz")).suffix.lower()
+        if kind in (".tsv", ".txt"):
+            yield from _read_tsv(path, corpus, data)
+        elif kind in _BUILDERS:
+            yield from _read_dataset(
+                str(path), corpus, data, path=_BUILDERS[kind], split="train", data_files=str(path),
+                **({"dtype": str, "keep_default_na": False} if kind == ".csv" else {}),
+            )  # fmt: skip
+        else:
+            raise UserError(
+                f"{path}: its form is not known by its name; it must end in .tsv, .csv, .jsonl, .json or .parquet"
+            )
+
+
+def _read_tsv(path: Path, corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
+    """Fields between tabs, nothing quoted. Two numbers in `columns` mean: no header."""
+    wanted = corpus.columns or [data.source_language, data.target_language]
+    numbers: list[int] | None = None
+    if corpus.columns and all(column.isdecimal() for column in corpus.columns):
+        numbers = [int(column) for column in corpus.columns]
+    for row, line in enumerate(read_lines([path]), start=1):
+        fields = line.split("\t")
+        if numbers is None:
+            header = [field.strip() for field in fields]
+            if set(wanted) <= set(header):
+                numbers = [header.index(column) for column in wanted]
+                continue
+            if corpus.columns:
+                raise _missing_column(str(path), wanted, header)
+            numbers = [0, 1]  # no header with the language codes: the first two columns
+        if len(fields) <= max(numbers):
+            raise UserError(
+                f"{path}: line {row} has {len(fields)} columns between tabs; columns {numbers[0]} and {numbers[1]} "
+                "(counted from 0) are needed"
+            )
+        yield fields[numbers[0]], fields[numbers[1]]
+
+
+def _read_hub(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
+    """A data set of the hub, `name` or `name@revision`, or a folder."""
+    folder = Path(data.root, corpus.hub)
+    name, _, revision = corpus.hub.partition("@")
+    if folder.is_dir():
+        name, revision = str(folder), ""
+    yield from _read_dataset(
+        corpus.hub, corpus, data, path=name, name=corpus.hub_config or None, split=corpus.split,
+        revision=revision or None,
+    )  # fmt: skip
+
+
+def _read_dataset(
+    what: str, corpus: CorpusConfig, data: DataConfig, **arguments: Any
+) -> Iterator[tuple[str, str]]:
+    """Rows that `datasets` streams; nothing is left in its cache."""
+    import datasets
+
+    columns = corpus.columns or [data.source_language, data.target_language]
+    with tempfile.TemporaryDirectory(prefix="mt-datasets-") as cache, _quiet(datasets):
+        try:
+            rows = iter(datasets.load_dataset(streaming=True, cache_dir=cache, **arguments))
+        except Exception as error:  # whatever a file or the hub may raise: it is said in one line
+            raise _unreadable(what, error) from error
+        for number in range(1, 1 << 62):
+            try:
+                row = next(rows, None)
+            except Exception as error:
+                raise _unreadable(what, error) from error
+            if row is None:
+                return
+            source, target = (_field(row, column, columns, number, what) for column in columns)
+            yield source, target
+
+
+def _field(row: dict[str, Any], column: str, columns: list[str], number: int, what: str) -> str:
+    value: Any = row
+    if column in row:
+        value = row[column]
+    else:
+        nested = row if "." in column or "translation" not in row else row["translation"]
+        for part in column.split("."):
+            if not isinstance(nested, dict) or part not in nested:
+                raise _missing_column(what, columns, _column_names(row))
+            nested = nested[part]
+        value = nested
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise UserError(f"{what}: column {column} of row {number} holds {value!r}, and text is needed")
+    return value.replace("\n", " ")
+
+
+def _column_names(row: dict[str, Any], prefix: str = "") -> list[str]:
+    names = []
+    for name, value in row.items():
+        names += _column_names(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
+    return names
+
+
+def _missing_column(what: str, wanted: Sequence[str], found: Sequence[str]) -> UserError:
+    return UserError(
+        f"{what}: columns {', '.join(wanted)} are needed, and there are {', '.join(found)}; name the source and "
+        "the target column in `columns`"
+    )
+
+
+def _unreadable(what: str, error: Exception) -> UserError:
+    cause = error
+    while cause.__cause__ is not None:  # type: ignore[truthy-bool]
+        cause = cause.__cause__  # type: ignore[assignment]
+    return UserError(f"{what}: cannot be read: {type(cause).__name__}: {str(cause)[:500]}")
+
+
+@contextmanager
+def _quiet(datasets: Any) -> Iterator[None]:
+    """Progress bars and warnings of `datasets` off."""
+    silent = datasets.utils.are_progress_bars_disabled()
+    level = datasets.logging.get_verbosity()
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        if not silent:
+            datasets.enable_progress_bars()
+        datasets.logging.set_verbosity(level)
