@@ -1,0 +1,76 @@
+"""Translation records: what one line of input comes to, for programs and for JSON lines."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mt.corpus.tokenizer import Tokenizer
+from mt.decoding.beam_search import Hypothesis
+
+# Whatever some program takes for the end of a line; byte pieces can spell any of them.
+_LINE_BREAKS = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+
+
+def translation_record(
+    line: int, source: str, hypotheses: Sequence[Hypothesis], tokenizer: Tokenizer, nbest: int = 1
+) -> dict[str, Any]:
+    """The record of one line.
+
+    Args:
+        line: number of the line, from 0.
+        source: its text.
+        hypotheses: outputs, best first; none for a blank line.
+        tokenizer: turns ids to text.
+        nbest: above 1, the record lists all outputs of different text under "nbest", the best first.
+
+    Returns:
+        line, source, translation, score, confidence, tokens, log_probs, token_confidence, and nbest if asked for.
+        A blank line has the translation "", empty lists, score 0 and confidence 1. Numbers keep seven
+        significant digits.
+    """
+    outputs = [_output(hypothesis, tokenizer) for hypothesis in hypotheses] or [_output(None, tokenizer)]
+    record = {"line": line, "source": source, **outputs[0]}
+    if nbest > 1:
+        by_text: dict[str, dict[str, Any]] = {}
+        for output in outputs:  # the same text by other pieces is no second translation
+            by_text.setdefault(output["translation"], output)
+        record["nbest"] = list(by_text.values())
+    return record
+
+
+def _output(hypothesis: Hypothesis | None, tokenizer: Tokenizer) -> dict[str, Any]:
+    if hypothesis is None:
+        return {"translation": "", "score": 0.0, "confidence": 1.0, **token_fields([], np.zeros(0))}
+    text = _LINE_BREAKS.sub(" ", tokenizer.decode_target(hypothesis.tokens))
+    confidence = float(np.exp(hypothesis.log_probs, dtype=np.float64).mean())
+    return {
+        "translation": text,
+        "score": _shortened(hypothesis.score),
+        "confidence": _shortened(confidence),
+        **token_fields(tokenizer.target_pieces(hypothesis.tokens), hypothesis.log_probs),
+    }
+
+
+def token_fields(pieces: list[str], log_probs: np.ndarray) -> dict[str, Any]:
+    """The part of a record that goes token by token."""
+    return {
+        "tokens": pieces,
+        "log_probs": [_shortened(value) for value in log_probs.tolist()],
+        "token_confidence": [_shortened(value) for value in np.exp(log_probs, dtype=np.float64).tolist()],
+    }
+
+
+def json_line(record: dict[str, Any]) -> str:
+    """The record as one line of JSON, whatever a reader takes for a line break; without the final line feed."""
+    text = json.dumps(record, ensure_ascii=False)
+    return _LINE_BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _shortened(value: float) -> float:
+    """Seven significant digits: all that float32 holds."""
+    return float(f"{value:.7g}")

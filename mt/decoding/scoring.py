@@ -1,0 +1,97 @@
+"""Forced decoding: what the model thinks of given translations, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mt.decoding.grouping import length_groups, padded
+from mt.model.directory import LoadedModel
+from mt.model.transformer import Transformer
+
+_WINDOW = 4000  # pairs that are sorted by length at a time
+_CHUNK = 512  # tokens whose scores over the whole vocabulary exist at a time
+
+
+class ForcedScores(NamedTuple):
+    """One pair; each field (target tokens,), end of sentence included."""
+
+    log_probs: np.ndarray
+    """float32, natural log of the probability of each target token given the ones before it"""
+    confidence: np.ndarray
+    """float32, probability of the likeliest token there"""
+    correct: np.ndarray
+    """bool, whether the likeliest token is the target's"""
+    predicted: np.ndarray
+    """int64, id of the likeliest token"""
+    squares: np.ndarray
+    """float32, sum of the squared probabilities of all tokens there (for the Brier score)"""
+
+    @property
+    def total(self) -> float:
+        """Sum of log_probs, nats."""
+        return float(self.log_probs.sum(dtype=np.float64))
+
+
+def score_pairs(
+    loaded: LoadedModel,
+    sources: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
+    *,
+    batch_tokens: int | None = None,
+) -> Iterator[ForcedScores]:
+    """Scores each target given its source, in order.
+
+    Args:
+        loaded: the model.
+        sources: ids of each source, end of sentence last.
+        targets: ids of each target, end of sentence last, no beginning.
+        batch_tokens: most positions of a batch on either side; None: the model's decode.batch_tokens.
+
+    Yields:
+        One result for each pair. The vocabulary's scores are made for a few hundred tokens at a time.
+    """
+    budget = batch_tokens or loaded.config.decode.batch_tokens
+    for start in range(0, len(sources), _WINDOW):
+        window_sources, window_targets = sources[start : start + _WINDOW], targets[start : start + _WINDOW]
+        lengths = [max(len(source), len(target)) for source, target in zip(window_sources, window_targets)]
+        results: dict[int, ForcedScores] = {}
+        for group in length_groups(lengths, budget):
+            batch = _score_batch(
+                loaded, [window_sources[index] for index in group], [window_targets[index] for index in group]
+            )
+            results.update(zip(group, batch))
+        for index in range(len(lengths)):
+            yield results.pop(index)
+
+
+@torch.inference_mode()
+def _score_batch(
+    loaded: LoadedModel, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
+) -> list[ForcedScores]:
+    model, tokenizer = loaded.model, loaded.tokenizer
+    device = model.output_weight.device
+    target_ids = padded(targets, tokenizer.pad_id, device)
+    target_input = target_ids.roll(1, dims=1)
+    target_input[:, 0] = tokenizer.begin_id
+    hidden = model.decode(target_input, model.encode(padded(sources, tokenizer.pad_id, device)))
+    lengths = torch.tensor([len(target) for target in targets], device=device)
+    real = torch.arange(target_ids.size(1), device=device) < lengths[:, None]
+    fields = _score_tokens(model, hidden[real], target_ids[real])
+    ends = np.cumsum([len(target) for target in targets])[:-1]
+    return [ForcedScores(*parts) for parts in zip(*(np.split(field, ends) for field in fields))]
+
+
+def _score_tokens(model: Transformer, hidden: Tensor, target_ids: Tensor) -> list[np.ndarray]:
+    """(tokens, width) and (tokens,) -> the fields of ForcedScores over all tokens."""
+    parts = []
+    for states, ids in zip(torch.split(hidden, _CHUNK), torch.split(target_ids, _CHUNK)):
+        log_probs = model.logits(states).float().log_softmax(-1)
+        best, best_ids = log_probs.max(-1)
+        chosen = log_probs.gather(1, ids[:, None])[:, 0]
+        parts.append((chosen, best.exp(), best_ids == ids, best_ids, log_probs.mul_(2).exp_().sum(-1)))
+    return [torch.cat(field).cpu().numpy() for field in zip(*parts)]

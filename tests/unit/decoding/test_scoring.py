@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from mt.decoding.scoring import score_pairs
+from mt.decoding.translator import SearchOptions, Translator
+from mt.model.directory import LoadedModel
+
+SOURCES = [
+    "der hund sieht einen ball",
+    "frau",
+    "die frau liest ein rotes buch am alten fluss und der hund",
+    "ball",
+]
+TARGETS = ["ein ball", "die frau am fluss und der hund", "", "hund ball und hund ball und buch"]
+
+
+@pytest.mark.parametrize("beam", [1, 5])
+@pytest.mark.parametrize(("penalty", "alpha"), [("none", 1.0), ("average", 1.0), ("gnmt", 0.6)])
+def test_forced_score_equals_search_score(loaded: LoadedModel, beam: int, penalty: str, alpha: float) -> None:
+    options = SearchOptions(
+        beam=beam, nbest=beam, length_penalty=penalty, length_alpha=alpha, batch_tokens=500
+    )
+    source_ids = loaded.tokenizer.encode_source(SOURCES)
+    found = Translator(loaded).search(source_ids, options)
+    pairs = [(ids, hypothesis) for ids, hypotheses in zip(source_ids, found) for hypothesis in hypotheses]
+    assert len(pairs) > 3
+    forced = score_pairs(loaded, [ids for ids, _ in pairs], [hypothesis.tokens for _, hypothesis in pairs])
+    for (_, hypothesis), scores in zip(pairs, forced, strict=True):
+        assert scores.log_probs == pytest.approx(hypothesis.log_probs, abs=1e-4)
+        assert scores.total == pytest.approx(hypothesis.total, abs=1e-4)
+
+
+def test_scores_equal_the_plain_softmax(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mt.decoding.scoring._CHUNK", 5)
+    monkeypatch.setattr("mt.decoding.scoring._WINDOW", 3)
+    tokenizer, model = loaded.tokenizer, loaded.model
+    sources, targets = tokenizer.encode_source(SOURCES), tokenizer.encode_target(TARGETS)
+    results = list(score_pairs(loaded, sources, targets, batch_tokens=40))
+    assert len(results) == 4
+    for source, target, result in zip(sources, targets, results):
+        read = torch.tensor([[tokenizer.begin_id, *target[:-1]]])
+        with torch.inference_mode():
+            logits = model.logits(model.decode(read, model.encode(torch.tensor([source]))))[0]
+        probabilities = logits.double().softmax(-1).numpy()
+        places = np.arange(len(target))
+        assert result.log_probs.dtype == np.float32
+        assert result.log_probs == pytest.approx(np.log(probabilities[places, target]), abs=1e-4)
+        assert result.confidence == pytest.approx(probabilities.max(-1), abs=1e-5)
+        assert result.squares == pytest.approx((probabilities**2).sum(-1), abs=1e-5)
+        assert result.correct.tolist() == (probabilities.argmax(-1) == target).tolist()
+
+
+def test_no_pairs_give_no_scores(loaded: LoadedModel) -> None:
+    assert list(score_pairs(loaded, [], [])) == []

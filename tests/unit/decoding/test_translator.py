@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Iterator
+from importlib import util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mt.decoding.beam_search import Hypothesis
+from mt.decoding.records import json_line, translation_record
+from mt.decoding.translator import Translator
+from mt.errors import UserError
+
+LINES = [
+    "der hund sieht einen ball", "", "frau", "   ", "die frau liest ein rotes buch am alten fluss und der hund",
+    "ein\u2028rotes buch", "\0", "hund \0 ball", "🙂 ball 🙂", "\t", "\r", "buch\r", "\ud800 ball", "\u200b", "ﬁ ÄÖÜ ß",
+    "wort " * 5000, "am alten fluss", "." * 300,
+]  # fmt: skip
+
+
+def similar(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> None:
+    """The same tokens, scores within 1e-4."""
+    assert [record["tokens"] for record in first] == [record["tokens"] for record in second]
+    assert [record["translation"] for record in first] == [record["translation"] for record in second]
+    for one, other in zip(first, second, strict=True):
+        assert one["score"] == pytest.approx(other["score"], abs=1e-4)
+        assert one["log_probs"] == pytest.approx(other["log_probs"], abs=1e-4)
+
+
+def test_every_line_has_its_record(translator: Translator) -> None:
+    records = list(translator.translate(LINES))
+    assert [record["line"] for record in records] == list(range(len(LINES)))
+    assert [record["source"] for record in records] == [line.replace("\ud800", "\ufffd") for line in LINES]
+    for record in records:
+        assert len(record["translation"].splitlines()) <= 1
+        assert len(record["tokens"]) == len(record["log_probs"]) == len(record["token_confidence"])
+        assert "nbest" not in record
+        written = json_line(record)
+        assert len(written.splitlines()) == 1 and json.loads(written) == record
+        written.encode()
+
+
+def test_blank_lines_do_not_reach_the_model(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(translator.loaded.model, "encode", None)
+    records = list(translator.translate(["", " \t", "\u2028", "\r", "\u200b"]))
+    for record in records:
+        assert record["translation"] == "" and record["score"] == 0 and record["confidence"] == 1
+        assert record["tokens"] == record["log_probs"] == record["token_confidence"] == []
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_batches_windows_and_neighbours_change_nothing(translator: Translator, beam: int) -> None:
+    expected = list(translator.translate(LINES, beam=beam))
+    similar(list(translator.translate(LINES, beam=beam, batch_tokens=1)), expected)
+    similar(list(translator.translate(LINES, beam=beam, batch_tokens=100_000, window=3)), expected)
+    order = list(range(len(LINES)))
+    random.Random(3).shuffle(order)
+    shuffled = list(translator.translate([LINES[index] for index in order], beam=beam, batch_tokens=900))
+    similar(shuffled, [expected[index] for index in order])
+
+
+def test_first_lines_alone_are_translated_alike(translator: Translator) -> None:
+    similar(list(translator.translate(LINES[:3])), list(translator.translate(LINES))[:3])
+
+
+def test_record_is_consistent(translator: Translator) -> None:
+    tokenizer = translator.loaded.tokenizer
+    for record in translator.translate(LINES[:3] + LINES[4:9], length_penalty="gnmt", length_alpha=0.6):
+        if not record["tokens"]:
+            continue
+        assert record["tokens"][-1] == "</s>"
+        length = len(record["tokens"])
+        assert record["score"] == pytest.approx(
+            sum(record["log_probs"]) / ((5 + length) / 6) ** 0.6, abs=1e-4
+        )
+        assert record["token_confidence"] == pytest.approx(np.exp(record["log_probs"]).tolist(), abs=1e-6)
+        assert record["confidence"] == pytest.approx(np.mean(record["token_confidence"]), abs=1e-6)
+        assert tokenizer.pad_id not in record["tokens"]
+
+
+def test_nbest_is_sorted_and_unique(translator: Translator) -> None:
+    for record in translator.translate(LINES[:5], beam=6, nbest=6):
+        best = record["nbest"]
+        texts = [output["translation"] for output in best]
+        assert len(set(texts)) == len(texts) <= 6
+        assert [output["score"] for output in best] == sorted(
+            (output["score"] for output in best), reverse=True
+        )
+        assert {key: record[key] for key in best[0]} == best[0]
+
+
+def test_outputs_of_equal_text_are_listed_once(translator: Translator) -> None:
+    tokenizer = translator.loaded.tokenizer
+    whole, end = tokenizer.encode_target(["ball"])[0][:-1], tokenizer.end_id
+    split = [tokenizer._target.piece_to_id(piece) for piece in ("▁", "b", "a", "l", "l")]
+    assert tokenizer.decode_target(whole) == tokenizer.decode_target(split) == "ball"
+    hypotheses = [
+        Hypothesis([*ids, end], np.full(len(ids) + 1, -0.5, dtype=np.float32), -1.0, score)
+        for ids, score in ((split, -0.1), (whole, -0.2), (whole[:0], -0.3))
+    ]
+    record = translation_record(0, "Ball", hypotheses, tokenizer, nbest=3)
+    assert [(output["translation"], output["score"]) for output in record["nbest"]] == [
+        ("ball", -0.1),
+        ("", -0.3),
+    ]
+
+
+def test_line_breaks_in_an_output_become_spaces(translator: Translator) -> None:
+    tokenizer = translator.loaded.tokenizer
+    spelled = "a\nb\rc\u2028d\x85e"
+    ids = [tokenizer._target.piece_to_id(f"<0x{byte:02X}>") for byte in spelled.encode()]
+    assert tokenizer.unknown_id not in ids
+    hypothesis = Hypothesis([*ids, tokenizer.end_id], np.zeros(len(ids) + 1, dtype=np.float32), 0.0, 0.0)
+    assert translation_record(0, "x", [hypothesis], tokenizer)["translation"] == "a b c d e"
+
+
+def test_too_long_lines_are_cut_and_reported(translator: Translator) -> None:
+    cut: list[int] = []
+    long, longest = "hund " * 100, translator.loaded.config.decode.max_length
+    records = list(translator.translate(["ball", long, long + "frau", "hund"], window=3, on_cut=cut.append))
+    assert cut == [1, 2]
+    similar(records[1:2], [{**records[2]}])
+    ids = translator.loaded.tokenizer.encode_source([long])[0]
+    kept = [*ids[: longest - 1], ids[-1]]
+    options_used: list[list[list[int]]] = []
+    search = translator.search
+
+    def spy(source_ids: list[list[int]], options: Any) -> Any:
+        options_used.append(source_ids)
+        return search(source_ids, options)
+
+    translator.search = spy  # type: ignore[method-assign]
+    try:
+        list(translator.translate([long]))
+    finally:
+        del translator.search
+    assert options_used == [[kept]]
+
+
+def test_reads_no_further_than_a_window(translator: Translator) -> None:
+    read: list[int] = []
+
+    def lines() -> Iterator[str]:
+        for number in range(10):
+            read.append(number)
+            yield "ball"
+
+    records = translator.translate(lines(), window=4)
+    assert read == []
+    next(records)
+    assert read == [0, 1, 2, 3]
+
+
+def test_answers_at_once_when_nothing_waits(translator: Translator) -> None:
+    read: list[str] = []
+    lines = (read.append(line) or line for line in ["hund", "ball", "frau"])
+    records = translator.translate(lines, more_waiting=lambda: len(read) != 2)
+    assert next(records)["source"] == "hund" and read == ["hund", "ball"]
+    assert [record["source"] for record in records] == ["ball", "frau"]
+
+
+@settings(max_examples=25, deadline=None)
+@given(lines=st.lists(st.text(), max_size=5))
+def test_any_text_comes_back_as_one_line(translator: Translator, lines: list[str]) -> None:
+    records = list(translator.translate(lines, beam=2, batch_tokens=300))
+    assert [record["line"] for record in records] == list(range(len(lines)))
+    for record in records:
+        assert len(record["translation"].splitlines()) <= 1
+        json_line(record).encode()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"beam": 0}, "beam is 0"),
+        ({"beam": 2, "nbest": 3}, "at most beam, 2"),
+        ({"length_penalty": "reward"}, "one of none, average, gnmt"),
+        ({"length_alpha": -1.0}, "0 or more"),
+        ({"window": 0}, "window is 0"),
+    ],
+)
+def test_an_option_out_of_range_is_refused_at_once(
+    translator: Translator, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        translator.translate(["ball"], **options)
+
+
+def test_a_model_in_training_mode_is_not_searched(translator: Translator) -> None:
+    translator.loaded.model.train()
+    try:
+        with pytest.raises(AssertionError, match="dropout"):
+            list(translator.translate(["ball"]))
+    finally:
+        translator.loaded.model.eval()
+
+
+def test_importing_the_package_is_light() -> None:
+    import subprocess
+
+    code = "import sys, mt; assert 'torch' not in sys.modules and 'numpy' not in sys.modules; print(mt.__version__)"
+    folder = Path(util.find_spec("mt").origin).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.stdout.strip() == "0.1.0", done.stderr
+
+
+def test_padding_of_the_source_leaks_nothing(translator: Translator) -> None:
+    """A change of what stands at padded places changes no score."""
+    model, tokenizer = translator.loaded.model, translator.loaded.tokenizer
+    ids = tokenizer.encode_source(["hund ball", "die frau liest ein buch am fluss"])
+    width = max(map(len, ids))
+    rows = torch.tensor([row + [tokenizer.pad_id] * (width - len(row)) for row in ids])
+    with torch.inference_mode():
+        together = model.step(torch.full((2,), tokenizer.begin_id), model.start(model.encode(rows)))
+        alone = model.step(
+            torch.tensor([tokenizer.begin_id]), model.start(model.encode(torch.tensor([ids[0]])))
+        )
+    torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=0)
