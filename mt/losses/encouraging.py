@@ -1,0 +1,186 @@
+"""Encouraging Loss with log-end (Zhao et al. 2022, "Well-classified examples are underestimated", AAAI).
+
+    sum_k q_k (-log p_k) + sum_k q'_k B(p_k),   B(p) = log(1 - p) up to p = log_end, then its tangent
+
+q is the smoothed target, q' the same with its own weight; the target's entropy is not subtracted. log_end 1 is
+the pure bonus log(1 - p), exact here at any margin; the published code clamps 1 - p at 1e-5, and so loses the
+gradient where the loss is meant to act.
+
+How it stays finite: one class s of each row is taken out of the softmax, and the rest is normalised without it.
+With x = LSE of the others - z_s, p_s = sigmoid(-x) and 1 - p_s = sigmoid(x), both to full relative precision, and
+p_i / (1 - p_s) is the softmax without s. s is the only class whose probability can come near 1: the arg-max, or
+without smoothing of the bonus the target, the only class that has one. With w_k = q'_k p_k / (1 - min(p_k, log_end)) the
+gradient is (p_i sum_k q_k - q_i) + (p_i sum_k w_k - w_i).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from mt.losses.function import LossFunction, Rows, softmax_
+from mt.losses.targets import SmoothedTarget, Weights
+
+
+class _Apart(NamedTuple):
+    """The class s of each row that is taken out of the softmax; each (rows,)."""
+
+    ids: Tensor
+    is_gold: Tensor
+    logit: Tensor
+    """relative to the highest other logit"""
+    log_odds: Tensor
+    """log((1 - p_s) / p_s)"""
+    probability: Tensor
+    rest: Tensor
+    """1 - p_s"""
+    bonus: Tensor
+    """B(p_s)"""
+    slope: Tensor
+    """-(1 - p_s) B'(p_s), 1 up to log_end"""
+    weight: Tensor
+    """q'_s"""
+
+
+class _Others(NamedTuple):
+    """The bonus of every class but s."""
+
+    quotient: Tensor
+    """p_k / (1 - min(p_k, log_end)), (rows, vocabulary), 0 at excluded classes"""
+    base: Tensor
+    """q'_k of each class, times its prior (rows,)"""
+    on_gold: Tensor
+    """q' of the target on top of that, 0 where s is the target (rows,)"""
+    pull: Tensor
+    """sum of w_k (rows,)"""
+
+
+class Encouraging(LossFunction):
+    """Cross-entropy with a bonus for probability on the target, each with its smoothed target."""
+
+    def __init__(
+        self, target: SmoothedTarget, bonus: SmoothedTarget, log_end: float, pad_id: int, signature: str = ""
+    ) -> None:
+        if not 0 <= log_end <= 1:
+            raise ValueError(f"log_end is {log_end!r}; it must be 0 to 1")
+        self.target = target
+        self.bonus = bonus
+        self.log_end = log_end
+        self.pad_id = pad_id
+        self.signature = signature
+
+    def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Rows:
+        ids = targets if self.bonus.hard else logits.argmax(1)
+        is_gold = ids == targets
+        column = ids[:, None]
+        gold_logit, logit = logits.gather(1, targets[:, None]), logits.gather(1, column)
+        highest = logits.scatter_(1, column, -torch.inf).amax(1, keepdim=True)
+        logits.sub_(highest)
+        gold_logit, logit = (gold_logit - highest).squeeze(1), (logit - highest).squeeze(1)
+
+        weights = self.target.weights(targets, logits.dtype)
+        spread = None
+        if not self.target.hard:
+            spread = self.target.weighted_sum(logits.scatter_(1, column, 0))
+            spread += self.target.prior_at(ids, logits.dtype) * logit
+            logits.scatter_(1, column, -torch.inf)
+        log_rest = softmax_(logits)
+        log_odds = log_rest - logit
+        normaliser = torch.logaddexp(log_rest, logit)
+        nll = torch.where(is_gold, -logsigmoid(-log_odds), normaliser - gold_logit)
+        loss = nll.clone()
+        if spread is not None:
+            loss = weights.total * normaliser - weights.gold * gold_logit - weights.base * spread
+
+        apart = self._apart(targets, ids, is_gold, logit, log_odds)
+        loss += apart.weight * apart.bonus
+        others = None
+        if not self.bonus.hard:
+            others, bonus = self._others(logits, targets, apart)
+            loss += bonus
+        if gradient:
+            self._gradient_(logits, targets, weights, apart, others)
+        return Rows(loss, nll, logit >= 0 if self.bonus.hard else is_gold)
+
+    def _apart(self, targets: Tensor, ids: Tensor, is_gold: Tensor, logit: Tensor, log_odds: Tensor) -> _Apart:
+        probability, rest = torch.sigmoid(-log_odds), torch.sigmoid(log_odds)
+        bonus, slope = logsigmoid(log_odds), torch.ones_like(rest)
+        if self.log_end < 1:
+            beyond, room = probability > self.log_end, 1 - self.log_end
+            bonus = torch.where(beyond, math.log(room) - (probability - self.log_end) / room, bonus)
+            slope = torch.where(beyond, rest / room, slope)
+        weights = self.bonus.weights(targets, logit.dtype)
+        weight = weights.gold * (is_gold & self.bonus.included(targets))
+        weight += weights.base * self.bonus.prior_at(ids, logit.dtype)
+        return _Apart(ids, is_gold, logit, log_odds, probability, rest, bonus, slope, weight)
+
+    def _others(self, softmax: Tensor, targets: Tensor, apart: _Apart) -> tuple[_Others, Tensor]:
+        """softmax: without s, (rows, vocabulary). Also returns sum over k but s of q'_k B(p_k), (rows,)."""
+        weights = self.bonus.weights(targets, softmax.dtype)
+        on_gold = weights.gold * (~apart.is_gold & self.bonus.included(targets))
+        p = softmax * apart.rest[:, None]
+        p[:, self.bonus.excluded] = 0
+        gold = p.gather(1, targets[:, None])
+        # these classes have p <= 1/2, and s, missing here, has 0
+        room = 1 - (p.clamp(max=self.log_end) if self.log_end < 0.5 else p)
+        gold_room = 1 - gold.clamp(max=self.log_end)
+        if self.bonus.prior is None:  # the product is at least 1/4
+            bonus = weights.base * room.prod(1).log_()
+        else:
+            bonus = weights.base * self.bonus.weighted_sum(room.log())
+        bonus += on_gold * gold_room.log().squeeze(1)
+        if self.log_end < 0.5:
+            beyond, gold_beyond = (p - self.log_end).clamp_(min=0), (gold - self.log_end).clamp(min=0)
+            tangent = weights.base * self.bonus.weighted_sum(beyond) + on_gold * gold_beyond.squeeze(1)
+            bonus -= tangent / (1 - self.log_end)
+        quotient = torch.div(p, room, out=p)
+        pull = weights.base * self.bonus.weighted_sum(quotient) + on_gold * (gold / gold_room).squeeze(1)
+        return _Others(quotient, weights.base, on_gold, pull), bonus
+
+    def _gradient_(
+        self, softmax: Tensor, targets: Tensor, weights: Weights, apart: _Apart, others: _Others | None
+    ) -> None:
+        """Turns the softmax without s into the gradient."""
+        column, pull = targets[:, None], 0.0 if others is None else others.pull
+        encouraged = apart.weight * apart.probability * apart.slope
+        softmax.mul_((apart.rest * (weights.total + pull) + encouraged)[:, None])
+        on_gold = weights.gold * ~apart.is_gold
+        if others is not None:
+            on_gold += others.on_gold * others.quotient.gather(1, column).squeeze(1)
+            if self.bonus.prior is not None:
+                others.quotient.mul_(self.bonus.prior.to(softmax))
+            softmax.addcmul_(others.quotient, others.base[:, None], value=-1)
+        if not self.target.hard:
+            self.target.subtract_prior_(softmax, weights.base)
+        softmax.scatter_add_(1, column, -on_gold[:, None])
+        q = weights.base * self.target.prior_at(apart.ids, softmax.dtype) + weights.gold * apart.is_gold
+        # total * p_s - q_s, where p_s = 1 - rest would round to 1
+        at_apart = (weights.total - q) - weights.total * apart.rest + apart.probability * pull - encouraged
+        softmax.scatter_(1, apart.ids[:, None], at_apart[:, None])
+
+
+def encouraging(
+    logits: Tensor, targets: Tensor, *, log_end: float, smoothing: float, definition: str, pad_id: int,
+    bonus_smoothing: float | None = None, excluded_ids: tuple[int, ...] = (), unigram: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """sum_k q_k (-log p_k + B(p_k)) a token, the target's entropy not subtracted, as published: logits
+    (..., vocabulary) of any float type, targets (...) int64 -> (...) float32 nats (float64 in, float64 out), 0 at
+    padding. Negative for confident, correct models: never a perplexity.
+
+    log_end: in [0, 1]. smoothing, definition, unigram: as in label_smoothed_kl; 0 gives hard targets.
+    bonus_smoothing: the bonus' own smoothing weight (None: the same).
+    excluded_ids: classes that get no smoothing mass and no bonus, not even as a target; the definition is applied
+    to the remaining classes, `uniform_nopad` excluding padding besides. Raises ValueError.
+    """
+    def smoothed(weight: float) -> SmoothedTarget:
+        return SmoothedTarget(
+            definition, weight, pad_id=pad_id, vocabulary_size=logits.shape[-1], unigram=unigram,
+            excluded_ids=tuple(excluded_ids),
+        )  # fmt: skip
+
+    bonus = smoothed(smoothing if bonus_smoothing is None else bonus_smoothing)
+    return Encouraging(smoothed(smoothing), bonus, log_end, pad_id)(logits, targets)

@@ -1,0 +1,78 @@
+"""What every training loss offers: values a token with autograd, and rows with their gradient in place."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+class Rows(NamedTuple):
+    """Figures of some target positions, each (rows,)."""
+
+    loss: Tensor
+    """training loss in nats"""
+    nll: Tensor
+    """-log p of the target, unsmoothed, in nats"""
+    correct: Tensor
+    """bool: the target class has the highest logit"""
+
+
+def softmax_(logits: Tensor) -> Tensor:
+    """Turns logits (rows, vocabulary), each row's highest being 0, into their softmax in place; returns the
+    log-sum-exp (rows,). Torch's own softmax is twice as fast as its exp, and its highest value holds the sum."""
+    torch.softmax(logits, 1, out=logits)
+    return logits.amax(1).log_().neg_()
+
+
+class LossFunction(ABC):
+    """A loss of logits and targets with a closed-form gradient.
+
+    Called like a function, it returns the loss a token: logits (..., vocabulary) of any float type, targets (...)
+    int64 -> (...) float32 nats (float64 in, float64 out), 0 at padding, differentiable once.
+    """
+
+    pad_id: int
+    signature: str
+
+    @abstractmethod
+    def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Rows:
+        """Figures of rows without padding; overwrites the logits.
+
+        logits (rows, vocabulary) float32 or float64 become d loss / d logits of each row if `gradient`, else
+        they are left without meaning. targets (rows,) int64.
+        """
+
+    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if logits.shape[:-1] != targets.shape:
+            raise ValueError(f"logits {tuple(logits.shape)} do not fit targets {tuple(targets.shape)}")
+        gradient = torch.is_grad_enabled() and logits.requires_grad
+        loss: Tensor = _PerToken.apply(logits, targets, self, gradient)  # type: ignore[no-untyped-call]
+        return loss
+
+
+class _PerToken(torch.autograd.Function):
+    """Loss a token, its gradient computed beside it."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor, function: LossFunction, gradient: bool) -> Tensor:
+        wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+        rows = logits.reshape(-1, logits.shape[-1]).to(wide, copy=True)
+        flat = targets.reshape(-1)
+        padding = flat == function.pad_id
+        loss = function.rows_(rows, flat.masked_fill(padding, 0), gradient=gradient).loss
+        if gradient:
+            rows[padding] = 0
+            ctx.save_for_backward(rows)
+            ctx.logits_like = (logits.shape, logits.dtype)
+        return loss.masked_fill(padding, 0).view(targets.shape)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
+        (rows,) = ctx.saved_tensors
+        shape, dtype = ctx.logits_like
+        return (rows * incoming.reshape(-1, 1)).to(dtype).view(shape), None, None, None

@@ -1,0 +1,155 @@
+"""The output projection and the loss in one step, without the logits of the whole batch.
+
+Rows of hidden states are taken chunk by chunk: their logits are computed, turned in place into the gradient of the
+loss, and multiplied into the gradients of hidden states and weight at once; backward only scales these. A chunk is
+as many rows as matrix products like (big), the loss works on slices of it that stay in the processor's cache.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from mt.losses.function import LossFunction
+
+_SLICE_BYTES = 2 << 20  # about the cache of one core
+
+
+class LossSums(NamedTuple):
+    """Sums over the tokens that are not padding; scalar tensors."""
+
+    loss: Tensor
+    """training loss in nats, float32 (float64 for float64 input); carries the gradient"""
+    nll: Tensor
+    """-log p of the targets in nats, unsmoothed"""
+    correct: Tensor
+    """int64: tokens whose target has the highest logit"""
+    tokens: Tensor
+    """int64: tokens"""
+
+
+def projected_loss(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *, loss: LossFunction, pad_id: int,
+    chunk_tokens: int = 1024,
+) -> LossSums:  # fmt: skip
+    """Loss sums of logits = hidden @ weight.T + bias.
+
+    hidden (rows, width), weight (vocabulary, width), bias (vocabulary,) or None, targets (rows,) int64. Under
+    autocast the products are taken in its type, the loss in float32. chunk_tokens: rows whose logits exist at a
+    time. The gradient can be asked for once. Raises ValueError if shapes do not fit.
+    """
+    if hidden.dim() != 2 or targets.shape != hidden.shape[:1] or weight.shape[1:] != hidden.shape[1:]:
+        raise ValueError(
+            f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)} and targets {tuple(targets.shape)} "
+            "do not fit; they must be (rows, width), (vocabulary, width) and (rows,)"
+        )
+    real = targets != pad_id
+    tokens = real.sum()
+    kept = real.nonzero().squeeze(1)
+    if len(kept) < len(targets):
+        hidden, targets = hidden.index_select(0, kept), targets[kept]
+    inputs = [hidden, weight] if bias is None else [hidden, weight, bias]
+    gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    sums = _Projected.apply(hidden, weight, bias, targets, loss, gradient, chunk_tokens)  # type: ignore[no-untyped-call]
+    return LossSums(*sums, tokens)
+
+
+class _Projected(torch.autograd.Function):
+    """(hidden, weight, bias, targets) -> sums of loss, nll and correct; gradients are made on the way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, loss: LossFunction,
+        gradient: bool, chunk_tokens: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        device = hidden.device.type
+        product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        with torch.autocast(device, enabled=False):
+            chunks = _Chunks(hidden, weight, bias, product, gradient, chunk_tokens)
+            sums = chunks.run(targets, loss)
+        if gradient:
+            ctx.gradients = chunks.gradients
+        ctx.mark_non_differentiable(sums[1], sums[2])
+        return sums
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, incoming: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        gradients, ctx.gradients = ctx.gradients, None
+        if gradients is None:
+            raise RuntimeError("the gradient of a projected loss can be asked for once")
+        needed = zip(gradients, ctx.needs_input_grad[:3], strict=True)
+        scaled = [grad.mul_(incoming) if grad is not None and need else None for grad, need in needed]
+        return *scaled, None, None, None, None
+
+
+class _Chunks:
+    """One pass over the rows, with the buffers that all chunks share."""
+
+    def __init__(
+        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, product: torch.dtype, gradient: bool,
+        chunk_tokens: int,
+    ) -> None:  # fmt: skip
+        self.hidden, self.weight = hidden.to(product), weight.to(product)
+        self.bias = bias
+        self.wide = torch.float64 if product == torch.float64 else torch.float32
+        self.gradient = gradient
+        self.rows = max(1, min(chunk_tokens, len(hidden)))
+        self.buffer = hidden.new_empty(self.rows, len(weight), dtype=self.wide)
+        self.slice_rows = max(1, _SLICE_BYTES // (len(weight) * self.buffer.element_size()))
+        self.kinds = (hidden.dtype, weight.dtype)
+        self.gradients: tuple[Tensor | None, ...] = (None, None, None)
+
+    def run(self, targets: Tensor, loss: LossFunction) -> tuple[Tensor, Tensor, Tensor]:
+        """Sums of loss, nll (float64 inside, so that long batches lose nothing) and correct."""
+        figures = [self.buffer.new_zeros((), dtype=torch.float64) for _ in range(2)]
+        correct = torch.zeros((), dtype=torch.int64, device=self.buffer.device)
+        if self.gradient:
+            self._start_gradients()
+        for start in range(0, len(targets), self.rows):
+            chunk = slice(start, min(start + self.rows, len(targets)))
+            logits = self._logits(chunk)
+            for inner in range(0, len(logits), self.slice_rows):
+                part = slice(inner, inner + self.slice_rows)
+                rows = loss.rows_(logits[part], targets[chunk][part], gradient=self.gradient)
+                figures[0] += rows.loss.sum(dtype=torch.float64)
+                figures[1] += rows.nll.sum(dtype=torch.float64)
+                correct += rows.correct.sum()
+            if self.gradient:
+                self._add_gradients(chunk, logits)
+        if self.gradient:
+            self._finish_gradients()
+        return figures[0].to(self.wide), figures[1].to(self.wide), correct
+
+    def _logits(self, chunk: slice) -> Tensor:
+        hidden = self.hidden[chunk]
+        logits = self.buffer[: len(hidden)]
+        if self.weight.dtype == self.wide:
+            torch.mm(hidden, self.weight.t(), out=logits)
+        else:
+            logits.copy_(hidden @ self.weight.t())
+        if self.bias is not None:
+            logits += self.bias
+        return logits
+
+    def _start_gradients(self) -> None:
+        self.of_hidden = torch.empty_like(self.hidden)
+        self.of_weight = torch.zeros_like(self.weight, dtype=self.wide)
+        self.of_bias = None if self.bias is None else torch.zeros_like(self.bias, dtype=self.wide)
+
+    def _add_gradients(self, chunk: slice, of_logits: Tensor) -> None:
+        if self.of_bias is not None:
+            self.of_bias += of_logits.sum(0)
+        narrow = of_logits.to(self.weight.dtype)
+        torch.mm(narrow, self.weight, out=self.of_hidden[chunk])
+        if self.weight.dtype == self.wide:
+            self.of_weight.addmm_(narrow.t(), self.hidden[chunk])
+        else:
+            self.of_weight += narrow.t() @ self.hidden[chunk]
+
+    def _finish_gradients(self) -> None:
+        of_bias = None if self.of_bias is None or self.bias is None else self.of_bias.to(self.bias.dtype)
+        self.gradients = self.of_hidden.to(self.kinds[0]), self.of_weight.to(self.kinds[1]), of_bias

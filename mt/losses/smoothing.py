@@ -1,0 +1,60 @@
+"""Label-smoothed Kullback-Leibler loss, KL(q || p) with q one of the named smoothed targets.
+
+KL = sum_k q_k log(q_k / p_k) = CE(q, p) - H(q): the gradient of label-smoothed cross-entropy, and a value that
+is 0 for a perfect fit. (`scatter` sums to less than 1, so its minimum lies a little below 0.)
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mt.losses.function import LossFunction, Rows, softmax_
+from mt.losses.targets import SmoothedTarget
+
+
+class LabelSmoothedKL(LossFunction):
+    """KL from a smoothed target to the model's distribution."""
+
+    def __init__(self, target: SmoothedTarget, pad_id: int, signature: str = "") -> None:
+        self.target = target
+        self.pad_id = pad_id
+        self.signature = signature
+
+    def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Rows:
+        target, column = self.target, targets[:, None]
+        weights = target.weights(targets, logits.dtype)
+        logits.sub_(logits.amax(1, keepdim=True))
+        gold = logits.gather(1, column).squeeze(1)
+        loss = target.negative_entropy(targets, weights) - weights.gold * gold
+        if not target.hard:
+            loss -= weights.base * target.weighted_sum(logits)
+        normaliser = softmax_(logits)
+        loss += weights.total * normaliser
+        if gradient:  # total * p - q
+            if target.definition == "scatter":
+                logits.mul_(weights.total[:, None])
+            if not target.hard:
+                target.subtract_prior_(logits, weights.base)
+            logits.scatter_add_(1, column, -weights.gold[:, None])
+        return Rows(loss, normaliser - gold, gold == 0)
+
+
+def label_smoothed_kl(
+    logits: Tensor, targets: Tensor, *, smoothing: float | Tensor, definition: str, pad_id: int,
+    unigram: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """KL(q || p) a token, with its constant: logits (..., vocabulary) of any float type, targets (...) int64 ->
+    (...) float32 nats (float64 in, float64 out), 0 at padding.
+
+    smoothing: weight in [0, 1), or a tensor shaped like targets (graduated smoothing, Wang et al. 2020).
+    definition: uniform, others, uniform_nopad, others_nopad, scatter, unigram; see mt.losses.targets.
+    unigram: (vocabulary,) class frequencies, for the definition of that name. Raises ValueError.
+    """
+    if isinstance(smoothing, Tensor):
+        if smoothing.shape != targets.shape:
+            raise ValueError(f"smoothing {tuple(smoothing.shape)} does not fit targets {tuple(targets.shape)}")
+        smoothing = smoothing.reshape(-1)
+    target = SmoothedTarget(
+        definition, smoothing, pad_id=pad_id, vocabulary_size=logits.shape[-1], unigram=unigram
+    )
+    return LabelSmoothedKL(target, pad_id)(logits, targets)

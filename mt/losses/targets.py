@@ -1,0 +1,145 @@
+"""Smoothed target distributions: which class of the vocabulary gets how much of a token's weight.
+
+Every named definition has the same shape, q_k = base * prior_k + gold * [k = y], so a loss needs only a few
+numbers a row and never builds q. With n classes that may get mass (all V, less the excluded ones) and weight a:
+
+    definition                prior_k      base       gold           sum of q
+    uniform, uniform_nopad    1            a / n      1 - a          1
+    others, others_nopad      1            a / (n-1)  1 - a - base   1
+    scatter                   1            a / n      1 - a - base   1 - a / n
+    unigram                   u_k          a          1 - a          1
+
+prior_k is 0 for excluded classes, and the `_nopad` forms exclude the padding class. Sources: Szegedy et al. 2016
+(uniform), Pereyra et al. 2017 (unigram); `others` is what newer fairseq and `others_nopad` what OpenNMT-py
+compute; `scatter` is the tutorial form that loses the mass a / n.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+DEFINITIONS = ("uniform", "others", "uniform_nopad", "others_nopad", "scatter", "unigram")
+
+
+class Weights(NamedTuple):
+    """What a row of targets needs: each (rows,), in the float type of the logits."""
+
+    base: Tensor
+    """weight that every class gets, times its prior"""
+    gold: Tensor
+    """weight on the target class, on top of base"""
+    total: Tensor
+    """sum of the row's weights"""
+
+
+class SmoothedTarget:
+    """One target distribution over a vocabulary.
+
+    definition: one of DEFINITIONS. smoothing: weight in [0, 1), or a tensor (rows,) of them. pad_id: padding
+    class. unigram: (vocabulary,) non-negative frequencies, only for `unigram`, normalised here over the classes
+    that may get mass. excluded_ids: classes without mass. Raises ValueError for a value out of range.
+    """
+
+    def __init__(
+        self, definition: str, smoothing: float | Tensor, *, pad_id: int, vocabulary_size: int,
+        unigram: Tensor | None = None, excluded_ids: tuple[int, ...] = (),
+    ) -> None:  # fmt: skip
+        if definition not in DEFINITIONS:
+            raise ValueError(f"definition is {definition!r}; it must be one of {', '.join(DEFINITIONS)}")
+        if not isinstance(smoothing, Tensor) and not 0 <= smoothing < 1:
+            raise ValueError(f"smoothing is {smoothing!r}; it must be at least 0 and below 1")
+        if (definition == "unigram") != (unigram is not None):
+            raise ValueError("unigram frequencies belong to the definition unigram, and it needs them")
+        excluded = set(excluded_ids) | ({pad_id} if definition.endswith("_nopad") else set())
+        self.excluded = tuple(sorted(index for index in excluded if 0 <= index < vocabulary_size))
+        self.definition = definition
+        self.smoothing = smoothing
+        self.vocabulary_size = vocabulary_size
+        self.classes = vocabulary_size - len(self.excluded)
+        self.prior: Tensor | None = None
+        if unigram is not None:
+            if unigram.shape != (vocabulary_size,):
+                raise ValueError(f"unigram has shape {tuple(unigram.shape)}; it must be ({vocabulary_size},)")
+            prior = unigram.detach().to(torch.float64).clone()
+            prior[list(self.excluded)] = 0
+            self.prior = prior / prior.sum()
+        if self.classes < 2:
+            raise ValueError(f"only {self.classes} classes are left to smooth over; it takes 2")
+
+    @property
+    def hard(self) -> bool:
+        """Whether all weight lies on the target class."""
+        return not isinstance(self.smoothing, Tensor) and self.smoothing == 0
+
+    def included(self, ids: Tensor) -> Tensor:
+        """(rows,) bool: whether the class may get smoothing mass."""
+        allowed = torch.ones_like(ids, dtype=torch.bool)
+        for index in self.excluded:
+            allowed &= ids != index
+        return allowed
+
+    def weights(self, targets: Tensor, dtype: torch.dtype) -> Weights:
+        """Row weights of targets (rows,) int64."""
+        smoothing = torch.as_tensor(self.smoothing, dtype=dtype, device=targets.device).expand(targets.shape)
+        total = torch.ones_like(smoothing)
+        if self.definition == "unigram":
+            return Weights(smoothing, 1 - smoothing, total)
+        inside = self.included(targets).to(dtype)
+        if self.definition.startswith("others"):
+            base = smoothing / (self.classes - inside)
+            return Weights(base, 1 - smoothing - base * inside, total)
+        base = smoothing / self.classes
+        if self.definition == "scatter":
+            return Weights(base, 1 - smoothing - base * inside, 1 - base * inside)
+        return Weights(base, 1 - smoothing, total)
+
+    def prior_at(self, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """(rows,) prior of one class a row."""
+        if self.prior is None:
+            return self.included(ids).to(dtype)
+        return self.prior.to(ids.device, dtype)[ids]
+
+    def weighted_sum(self, values: Tensor) -> Tensor:
+        """Sum over classes of prior_k * values_k: (rows, vocabulary) -> (rows,). Values of excluded classes,
+        infinite ones too, play no part."""
+        with self.without_excluded(values):
+            return values.sum(1) if self.prior is None else values @ self.prior.to(values)
+
+    def subtract_prior_(self, values: Tensor, base: Tensor) -> None:
+        """values_k -= base * prior_k in place, base (rows,)."""
+        if self.prior is not None:
+            values.addr_(base, self.prior.to(values), alpha=-1)
+            return
+        kept = values[:, self.excluded].clone() if self.excluded else None
+        values.sub_(base[:, None])
+        if kept is not None:
+            values[:, self.excluded] = kept
+
+    def negative_entropy(self, targets: Tensor, weights: Weights) -> Tensor:
+        """Sum over classes of q_k log q_k: (rows,), the constant between cross-entropy and KL."""
+        at_gold = weights.base * self.prior_at(targets, weights.base.dtype)
+        on_gold = at_gold + weights.gold
+        if self.prior is None:
+            inside = self.included(targets).to(at_gold)
+            elsewhere = (self.classes - inside) * torch.xlogy(weights.base, weights.base)
+        else:
+            prior = self.prior.to(at_gold)
+            elsewhere = weights.base * torch.xlogy(prior, prior).sum() + torch.xlogy(weights.base, weights.base)
+            elsewhere = elsewhere - torch.xlogy(at_gold, at_gold)
+        return elsewhere + torch.xlogy(on_gold, on_gold)
+
+    @contextmanager
+    def without_excluded(self, values: Tensor) -> Iterator[None]:
+        """Within the block the excluded columns of values (rows, vocabulary) are 0."""
+        if not self.excluded:
+            yield
+            return
+        kept = values[:, self.excluded].clone()
+        values[:, self.excluded] = 0
+        yield
+        values[:, self.excluded] = kept
