@@ -25,16 +25,20 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"{output}: is no folder; --output wants a folder")
     output.mkdir(parents=True, exist_ok=True)  # a place that cannot be written shows now, not after the work
 
-    from mt.evaluation.evaluate import evaluate, evaluate_records, read_test
+    from mt.evaluation.test_set import read_test_set
+
+    references = [Path(name) for name in given.reference]
+    test_set = read_test_set(None if given.source is None else Path(given.source), references)
+
+    from mt.evaluation.evaluate import evaluate, evaluate_records
     from mt.report.report import write_report
 
-    text = read_test(None if given.source is None else Path(given.source), [Path(name) for name in given.reference])
     resampling = {"bootstrap": given.bootstrap, "seed": given.seed}
     if given.records is not None:
-        results = evaluate_records(Path(given.records), text, output, **resampling)
+        results = evaluate_records(Path(given.records), test_set, output, **resampling)
     else:
         results = evaluate(
-            _load(given), text, output, beams=beams, length_penalty=given.length_penalty,
+            _load(given), test_set, output, beams=beams, length_penalty=given.length_penalty,
             length_alpha=given.length_alpha, batch_tokens=given.batch_tokens, **resampling,
         )  # fmt: skip
     report = write_report(output)

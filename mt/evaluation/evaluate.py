@@ -5,74 +5,31 @@ Writes `results.json`, `hypotheses.txt` and `records.jsonl`; the page and the fi
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mt.atomic import write_text
-from mt.corpus.text import read_lines
 from mt.decoding.records import json_line
 from mt.decoding.translator import Translator
 from mt.errors import UserError
 from mt.evaluation.quality import corpus_quality, looks_tokenized, sentence_chrf
 from mt.evaluation.records import Record, read_records
+from mt.evaluation.test_set import TestSet, fingerprint
 from mt.evaluation.token_calibration import inference, label, label_by_words, teacher_forced
 from mt.model.directory import LoadedModel
 from mt.progress import message, progress_bar
 
-__all__ = ["DEFAULT_BEAM", "TestText", "evaluate", "evaluate_records", "read_test", "teacher_forced"]
+__all__ = ["DEFAULT_BEAM", "evaluate", "evaluate_records", "teacher_forced"]
 
 DEFAULT_BEAM = 5
 """the beam of the top level of results.json"""
 
 
-@dataclass(frozen=True)
-class TestText:
-    """What is translated, and what it should come to. All streams are equally long."""
-
-    __test__ = False  # not a test case, whatever pytest thinks of its name
-
-    sources: list[str]
-    references: list[list[str]]
-    description: dict[str, Any]
-    """the `data` block of results.json: file names, number of lines, fingerprints"""
-
-
-def read_test(source: Path | None, references: Sequence[Path]) -> TestText:
-    """Reads a test set, plain or gzip.
-
-    Args:
-        source: file of source lines; None where a system's records take their place.
-        references: one file per reference, at least one.
-
-    Raises:
-        UserError: a file is missing, empty, or as long as no other; names both files and their numbers of lines.
-    """
-    paths = [*([] if source is None else [source]), *references]
-    streams = [list(read_lines([path])) for path in paths]
-    for path, stream in zip(paths, streams):
-        if not stream:
-            raise UserError(f"{path}: is empty; evaluation needs at least one line")
-        if len(stream) != len(streams[0]):
-            raise UserError(
-                f"{paths[0]} has {len(streams[0])} lines, {path} has {len(stream)}; "
-                "line n of each must belong to the same sentence"
-            )
-    description = {
-        "source": None if source is None else source.name,
-        "references": [path.name for path in references],
-        "lines": len(streams[0]),
-        "fingerprints": {path.name: _fingerprint(stream) for path, stream in zip(paths, streams)},
-    }
-    return TestText([] if source is None else streams[0], streams[len(paths) - len(references) :], description)
-
-
 def evaluate(
     loaded: LoadedModel,
-    text: TestText,
+    test_set: TestSet,
     output: Path,
     *,
     beams: Sequence[int] = (DEFAULT_BEAM,),
@@ -87,7 +44,7 @@ def evaluate(
 
     Args:
         loaded: the model.
-        text: what to translate.
+        test_set: what to translate.
         output: folder for results.json, hypotheses.txt and records.jsonl, made if need be.
         beams: sizes to evaluate; 5, the default beam, is added because it is the top level of the results.
         length_penalty, length_alpha, batch_tokens: of the search; None: as the model's config says.
@@ -103,19 +60,19 @@ def evaluate(
         "length_penalty": decode.length_penalty if length_penalty is None else length_penalty,
         "length_alpha": decode.length_alpha if length_alpha is None else length_alpha,
     }
-    first_reference = loaded.tokenizer.encode_target(text.references[0])
+    first_reference = loaded.tokenizer.encode_target(test_set.references[0])
     reference_tokens = [loaded.tokenizer.target_pieces(ids) for ids in first_reference]
     blocks: dict[str, dict[str, Any]] = {}
     kept: list[Record] = []
     cut: set[int] = set()
     for beam in sorted({*beams, DEFAULT_BEAM}):
-        records = _translate(loaded, text.sources, cut, beam=beam, batch_tokens=batch_tokens, **options)
+        records = _translate(loaded, test_set.sources, cut, beam=beam, batch_tokens=batch_tokens, **options)
         label(records, reference_tokens)
-        blocks[str(beam)] = _measure(records, text, bootstrap, seed)
+        blocks[str(beam)] = _measure(records, test_set, bootstrap, seed)
         if beam == DEFAULT_BEAM:
             kept = records
     top = blocks[str(DEFAULT_BEAM)]
-    forced = teacher_forced(loaded, text.sources, text.references[0])
+    forced = teacher_forced(loaded, test_set.sources, test_set.references[0])
     results = {
         **top,
         "calibration": {"teacher_forced": forced, **top["calibration"]},
@@ -123,16 +80,16 @@ def evaluate(
         "beams": blocks,
         "decode": {**options, "max_length": decode.max_length, "lines_cut": len(cut)},
         "model": _describe(loaded),
-        "data": text.description,
+        "data": test_set.description,
     }
     if truth is not None:
         results["truth"] = dict(truth)
-    _write(output, results, kept, text.references)
+    _write(output, results, kept, test_set.references)
     return results
 
 
 def evaluate_records(
-    records_path: Path, text: TestText, output: Path, *, bootstrap: int = 1000, seed: int = 12345
+    records_path: Path, test_set: TestSet, output: Path, *, bootstrap: int = 1000, seed: int = 12345
 ) -> dict[str, Any]:
     """Measures another system's output, given as translation records (see `read_records`).
 
@@ -142,21 +99,21 @@ def evaluate_records(
         UserError: a line that is no record, or another number of records than of references.
     """
     records = read_records(records_path)
-    lines = text.description["lines"]
+    lines = test_set.description["lines"]
     if len(records) != lines:
-        names = ", ".join(text.description["references"])
+        names = ", ".join(test_set.description["references"])
         raise UserError(f"{records_path} has {len(records)} lines, {names} has {lines}; give one record per line")
-    sources = text.sources or [record.get("source", "") for record in records]
+    sources = test_set.sources or [record.get("source", "") for record in records]
     for record, source in zip(records, sources):
         record["source"] = source
     if all("reference_tokens" in record for record in records if record.get("tokens")):
         label(records, [record.pop("reference_tokens", []) for record in records])
         level = "tokens"
     else:
-        label_by_words(records, text.references[0])
+        label_by_words(records, test_set.references[0])
         level = "words"
-    known = bool(text.sources) or any(sources)
-    block = _measure(records, TestText(sources if known else [], text.references, {}), bootstrap, seed)
+    known = bool(test_set.sources) or any(sources)
+    block = _measure(records, TestSet(sources if known else [], test_set.references, {}), bootstrap, seed)
     results = {
         **block,
         "calibration": {"teacher_forced": None, **block["calibration"]},
@@ -164,12 +121,12 @@ def evaluate_records(
         "beams": {},
         "model": {
             "name": records_path.name,
-            "fingerprint": _fingerprint([record["translation"] for record in records]),
+            "fingerprint": fingerprint([record["translation"] for record in records]),
             "labels_aligned_by": level,
         },
-        "data": text.description,
+        "data": test_set.description,
     }
-    _write(output, results, records, text.references)
+    _write(output, results, records, test_set.references)
     return results
 
 
@@ -182,13 +139,13 @@ def _translate(loaded: LoadedModel, sources: list[str], cut: set[int], **options
     return records
 
 
-def _measure(records: list[Record], text: TestText, bootstrap: int, seed: int) -> dict[str, Any]:
+def _measure(records: list[Record], test_set: TestSet, bootstrap: int, seed: int) -> dict[str, Any]:
     """One block of results: quality, length ratio, empties, and calibration of the output."""
     hypotheses = [record["translation"] for record in records]
     if looks_tokenized(hypotheses):
         message("note: many translations end in \" .\": BLEU wants detokenised text on both sides")
     quality = corpus_quality(
-        hypotheses, text.references, sources=text.sources or None, bootstrap=bootstrap, seed=seed
+        hypotheses, test_set.references, sources=test_set.sources or None, bootstrap=bootstrap, seed=seed
     )
     return {**quality, "calibration": {"inference": inference(records)}}
 
@@ -228,10 +185,3 @@ def _describe(loaded: LoadedModel) -> dict[str, Any]:
         "fingerprint": meta.get("weights_blake2b"),
         "tokenizer": loaded.tokenizer.fingerprint,
     }
-
-
-def _fingerprint(lines: Sequence[str]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for line in lines:
-        digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
-    return digest.hexdigest()

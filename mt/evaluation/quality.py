@@ -52,7 +52,7 @@ def corpus_quality(
         )
     streams = [list(stream) for stream in references]
     bleu, bleu_score = _measure(BLEU(force=True), hypotheses, streams, bootstrap, seed)
-    result = {"bleu": bleu, "chrf": _measure(CHRF(), hypotheses, streams, bootstrap, seed)[0]}
+    result: dict[str, Any] = {"bleu": bleu, "chrf": _measure(CHRF(), hypotheses, streams, bootstrap, seed)[0]}
     if ter:
         result["ter"] = _measure(TER(), hypotheses, streams, bootstrap, seed)[0]
     result["bleu_tokenized_lowercased"] = _tokenized_lowercased_bleu(hypotheses, streams)

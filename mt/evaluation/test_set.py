@@ -1,0 +1,61 @@
+"""A test set: source lines and the references of each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mt.corpus.text import read_lines
+from mt.errors import UserError
+
+
+@dataclass(frozen=True)
+class TestSet:
+    """What is translated, and what it should come to. All streams are equally long."""
+
+    __test__ = False  # not a test case, whatever pytest thinks of its name
+
+    sources: list[str]
+    references: list[list[str]]
+    description: dict[str, Any]
+    """the `data` block of results.json: file names, number of lines, fingerprints"""
+
+
+def read_test_set(source: Path | None, references: Sequence[Path]) -> TestSet:
+    """Reads a test set, plain or gzip.
+
+    Args:
+        source: file of source lines; None where a system's records take their place.
+        references: one file per reference, at least one.
+
+    Raises:
+        UserError: a file is missing, empty, or not as long as the first; names both files and their numbers of lines.
+    """
+    paths = [*([] if source is None else [source]), *references]
+    streams = [list(read_lines([path])) for path in paths]
+    for path, stream in zip(paths, streams):
+        if not stream:
+            raise UserError(f"{path}: is empty; evaluation needs at least one line")
+        if len(stream) != len(streams[0]):
+            raise UserError(
+                f"{paths[0]} has {len(streams[0])} lines, {path} has {len(stream)}; "
+                "line n of each must belong to the same sentence"
+            )
+    description = {
+        "source": None if source is None else source.name,
+        "references": [path.name for path in references],
+        "lines": len(streams[0]),
+        "fingerprints": {path.name: fingerprint(stream) for path, stream in zip(paths, streams)},
+    }
+    return TestSet([] if source is None else streams[0], streams[len(paths) - len(references) :], description)
+
+
+def fingerprint(lines: Sequence[str]) -> str:
+    """Hash of the lines, whatever form their file has."""
+    digest = hashlib.blake2b(digest_size=16)
+    for line in lines:
+        digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()
