@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -73,12 +74,12 @@ RunCommand = Callable[..., "subprocess.CompletedProcess[str]"]
 def run_command(tmp_path: Path) -> RunCommand:
     """Runs a script of the repository from another folder: `run_command("train.py", "x.yaml", stdin="")`."""
 
-    def run(script: str, *arguments: object, stdin: str = "", timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    def run(script: str, *arguments: object, stdin: str = "", **options: Any) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, str(ROOT / script), *map(str, arguments)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
         return subprocess.run(
             command, input=stdin, capture_output=True, text=True, encoding="utf-8", cwd=tmp_path,
-            env=environment, timeout=timeout, check=False,
+            env=environment, timeout=120, check=False, **options,
         )  # fmt: skip
 
     return run
