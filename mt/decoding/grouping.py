@@ -1,4 +1,4 @@
-"""Sentences of similar length side by side, so that little of a batch is padding."""
+"""From ids to batches: cut, grouped by length so that little of a batch is padding, padded."""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def length_groups(lengths: Sequence[int], most: int) -> list[list[int]]:
         else:
             groups.append([index])
     return groups
+
+
+def cut_source(ids: Sequence[int], longest: int) -> list[int]:
+    """The first tokens and the end of sentence, `longest` together, of what has more."""
+    return list(ids) if len(ids) <= longest else [*ids[: longest - 1], ids[-1]]
 
 
 def padded(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device | str) -> Tensor:

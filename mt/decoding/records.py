@@ -45,19 +45,34 @@ def translation_record(
 
 def _output(hypothesis: Hypothesis | None, tokenizer: Tokenizer) -> dict[str, Any]:
     if hypothesis is None:
-        return {"translation": "", "score": 0.0, "confidence": 1.0, **token_fields([], np.zeros(0))}
+        return {"translation": "", "score": 0.0, "confidence": 1.0, **_token_fields([], np.zeros(0))}
     text = _LINE_BREAKS.sub(" ", tokenizer.decode_target(hypothesis.tokens))
     confidence = float(np.exp(hypothesis.log_probs, dtype=np.float64).mean())
     return {
         "translation": text,
         "score": _shortened(hypothesis.score),
         "confidence": _shortened(confidence),
-        **token_fields(tokenizer.target_pieces(hypothesis.tokens), hypothesis.log_probs),
+        **_token_fields(tokenizer.target_pieces(hypothesis.tokens), hypothesis.log_probs),
     }
 
 
-def token_fields(pieces: list[str], log_probs: np.ndarray) -> dict[str, Any]:
-    """The part of a record that goes token by token."""
+def score_record(
+    line: int, source: str, target: str, pieces: list[str], log_probs: np.ndarray
+) -> dict[str, Any]:
+    """The record of one forced translation: its score is the sum of its log_probs, in nats."""
+    confidence = float(np.exp(log_probs, dtype=np.float64).mean())
+    return {
+        "line": line,
+        "source": source,
+        "target": target,
+        "score": _shortened(float(log_probs.sum(dtype=np.float64))),
+        "confidence": _shortened(confidence),
+        **_token_fields(pieces, log_probs),
+    }
+
+
+def _token_fields(pieces: list[str], log_probs: np.ndarray) -> dict[str, Any]:
+    """What goes token by token."""
     return {
         "tokens": pieces,
         "log_probs": [_shortened(value) for value in log_probs.tolist()],

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mt.decoding.grouping import length_groups, padded
+from mt.decoding.grouping import cut_source, length_groups, padded
+from mt.decoding.records import score_record
 from mt.model.directory import LoadedModel
 from mt.model.transformer import Transformer
 
@@ -67,6 +69,29 @@ def score_pairs(
             results.update(zip(group, batch))
         for index in range(len(lengths)):
             yield results.pop(index)
+
+
+def score_lines(
+    loaded: LoadedModel, pairs: Iterable[tuple[str, str]], *, batch_tokens: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """Scores pairs of lines, in order, reading a window of them at a time.
+
+    Yields:
+        For each pair line (from 0), source, target, score (sum of log_probs, nats), confidence (mean of
+        token_confidence), tokens, log_probs and token_confidence of the target as the tokeniser splits it. A
+        source of more than the config's decode.max_length tokens is cut there, as in translation.
+    """
+    tokenizer, longest = loaded.tokenizer, loaded.config.decode.max_length
+    pairs = iter(pairs)
+    line = 0
+    while window := list(islice(pairs, _WINDOW)):
+        source_ids = tokenizer.encode_source([source for source, _ in window])
+        target_ids = tokenizer.encode_target([target for _, target in window])
+        source_ids = [cut_source(ids, longest) for ids in source_ids]
+        scored = score_pairs(loaded, source_ids, target_ids, batch_tokens=batch_tokens)
+        for (source, target), ids, scores in zip(window, target_ids, scored):
+            yield score_record(line, source, target, tokenizer.target_pieces(ids), scores.log_probs)
+            line += 1
 
 
 @torch.inference_mode()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from mt.decoding.beam_search import Hypothesis, beam_search
-from mt.decoding.grouping import length_groups, padded
+from mt.decoding.grouping import cut_source, length_groups, padded
 from mt.decoding.records import translation_record
 from mt.errors import UserError
 from mt.model.directory import LoadedModel
@@ -114,11 +114,9 @@ class Translator:
         for offset, (line, ids) in enumerate(zip(lines, tokenizer.encode_source(lines))):
             # A line can also be blank to the tokeniser alone: zero-width characters, say.
             blank = not line.strip() or len(ids) <= 1
-            if not blank and len(ids) > longest:
-                ids = [*ids[: longest - 1], tokenizer.end_id]
-                if on_cut is not None:
-                    on_cut(first + offset)
-            all_ids.append([] if blank else ids)
+            if not blank and len(ids) > longest and on_cut is not None:
+                on_cut(first + offset)
+            all_ids.append([] if blank else cut_source(ids, longest))
         return all_ids
 
     def search(self, source_ids: list[list[int]], options: SearchOptions) -> list[list[Hypothesis]]:

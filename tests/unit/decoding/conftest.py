@@ -19,7 +19,23 @@ from mt.corpus.tokenizer import Tokenizer, train_tokenizer
 from mt.decoding.translator import Translator
 from mt.model.directory import LoadedModel, build_model
 
-WORDS = "der hund sieht einen kleinen ball und die frau liest ein rotes buch am alten fluss".split()
+WORDS = [
+    "der",
+    "hund",
+    "sieht",
+    "einen",
+    "kleinen",
+    "ball",
+    "und",
+    "die",
+    "frau",
+    "liest",
+    "ein",
+    "rotes",
+    "buch",
+    "am",
+    "fluss",
+]
 
 
 def some_lines(count: int, seed: int) -> list[str]:

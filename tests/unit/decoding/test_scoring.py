@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mt.decoding.scoring import score_pairs
+from mt.decoding.scoring import score_lines, score_pairs
 from mt.decoding.translator import SearchOptions, Translator
 from mt.model.directory import LoadedModel
 
@@ -55,3 +55,20 @@ def test_scores_equal_the_plain_softmax(loaded: LoadedModel, monkeypatch: pytest
 
 def test_no_pairs_give_no_scores(loaded: LoadedModel) -> None:
     assert list(score_pairs(loaded, [], [])) == []
+
+
+def test_lines_are_scored_in_order_with_their_tokens(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mt.decoding.scoring._WINDOW", 3)
+    records = list(score_lines(loaded, zip(SOURCES, TARGETS)))
+    assert [(record["line"], record["source"], record["target"]) for record in records] == [
+        (line, *pair) for line, pair in enumerate(zip(SOURCES, TARGETS))
+    ]
+    sources, targets = loaded.tokenizer.encode_source(SOURCES), loaded.tokenizer.encode_target(TARGETS)
+    for record, ids, scores in zip(records, targets, score_pairs(loaded, sources, targets)):
+        assert record["tokens"] == loaded.tokenizer.target_pieces(ids)
+        assert record["log_probs"] == pytest.approx(scores.log_probs, abs=1e-5)
+        assert record["score"] == pytest.approx(sum(record["log_probs"]), abs=1e-4)
+        assert record["confidence"] == pytest.approx(np.exp(scores.log_probs).mean(), abs=1e-5)
+    assert records[2]["tokens"] == ["</s>"]
