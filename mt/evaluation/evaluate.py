@@ -142,8 +142,6 @@ def _translate(loaded: LoadedModel, sources: list[str], cut: set[int], **options
 def _measure(records: list[Record], test_set: TestSet, bootstrap: int, seed: int) -> dict[str, Any]:
     """One block of results: quality, length ratio, empties, and calibration of the output."""
     hypotheses = [record["translation"] for record in records]
-    if looks_tokenized(hypotheses):
-        message("note: many translations end in \" .\": BLEU wants detokenised text on both sides")
     quality = corpus_quality(
         hypotheses, test_set.references, sources=test_set.sources or None, bootstrap=bootstrap, seed=seed
     )
@@ -156,6 +154,8 @@ def _write(
     """Writes the files of an evaluation, results.json last."""
     output.mkdir(parents=True, exist_ok=True)
     hypotheses = [record["translation"] for record in records]
+    if looks_tokenized(hypotheses):
+        message('note: many translations end in " .": BLEU wants detokenised text on both sides')
     for record, chrf, *lines in zip(records, sentence_chrf(hypotheses, references), *references):
         record["reference"] = lines[0]
         if len(lines) > 1:
