@@ -8,5 +8,11 @@ from mt.losses.projection import LossSums, projected_loss
 from mt.losses.smoothing import label_smoothed_kl
 
 __all__ = [
-    "LossFunction", "LossSums", "build_loss", "encouraging", "label_smoothed_kl", "projected_loss", "signature",
-]  # fmt: skip
+    "LossFunction",
+    "LossSums",
+    "build_loss",
+    "encouraging",
+    "label_smoothed_kl",
+    "projected_loss",
+    "signature",
+]

@@ -16,8 +16,8 @@ _LOG_END = 0.5  # "works for all settings we tested" (the authors of the Encoura
 def build_loss(
     config: LossConfig, *, pad_id: int, begin_id: int, vocabulary_size: int, unigram: Tensor | None = None
 ) -> LossFunction:
-    """The loss of a config. unigram: (vocabulary,) target-side frequencies, used by that definition alone, which
-    needs them. Raises ValueError."""
+    """The loss of a config. unigram: (vocabulary,) target-side frequencies, used by that definition
+    alone, which needs them. Raises ValueError."""
     encouraging = config.name == "encouraging"
     special = (pad_id, begin_id) if encouraging and config.exclude_special is not False else ()
 

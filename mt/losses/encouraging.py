@@ -2,15 +2,16 @@
 
     sum_k q_k (-log p_k) + sum_k q'_k B(p_k),   B(p) = log(1 - p) up to p = log_end, then its tangent
 
-q is the smoothed target, q' the same with its own weight; the target's entropy is not subtracted. log_end 1 is
-the pure bonus log(1 - p), exact here at any margin; the published code clamps 1 - p at 1e-5, and so loses the
-gradient where the loss is meant to act.
+q is the smoothed target, q' the same with its own weight; the target's entropy is not subtracted. log_end 1
+is the pure bonus log(1 - p), exact here at any margin; the published code clamps 1 - p at 1e-5, and so loses
+the gradient where the loss is meant to act.
 
-How it stays finite: one class s of each row is taken out of the softmax, and the rest is normalised without it.
-With x = LSE of the others - z_s, p_s = sigmoid(-x) and 1 - p_s = sigmoid(x), both to full relative precision, and
-p_i / (1 - p_s) is the softmax without s. s is the only class whose probability can come near 1: the arg-max, or
-without smoothing of the bonus the target, the only class that has one. With w_k = q'_k p_k / (1 - min(p_k, log_end)) the
-gradient is (p_i sum_k q_k - q_i) + (p_i sum_k w_k - w_i).
+How it stays finite: one class s of each row is taken out of the softmax, and the rest is normalised without
+it. With x = LSE of the others - z_s, p_s = sigmoid(-x) and 1 - p_s = sigmoid(x), both to full relative
+precision, and p_i / (1 - p_s) is the softmax without s. s is the only class whose probability can come near
+1: the arg-max, or without smoothing of the bonus the target, the only class that has one. The gradient is
+
+    (p_i sum_k q_k - q_i) + (p_i sum_k w_k - w_i)   with   w_k = q'_k p_k / (1 - min(p_k, log_end))
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ class Encouraging(LossFunction):
         self.signature = signature
 
     def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Rows:
+        """See LossFunction.rows_; without a smoothed bonus it needs no more passes than cross-entropy."""
         ids = targets if self.bonus.hard else logits.argmax(1)
         is_gold = ids == targets
         column = ids[:, None]
@@ -106,7 +108,9 @@ class Encouraging(LossFunction):
             self._gradient_(logits, targets, weights, apart, others)
         return Rows(loss, nll, logit >= 0 if self.bonus.hard else is_gold)
 
-    def _apart(self, targets: Tensor, ids: Tensor, is_gold: Tensor, logit: Tensor, log_odds: Tensor) -> _Apart:
+    def _apart(
+        self, targets: Tensor, ids: Tensor, is_gold: Tensor, logit: Tensor, log_odds: Tensor
+    ) -> _Apart:
         probability, rest = torch.sigmoid(-log_odds), torch.sigmoid(log_odds)
         bonus, slope = logsigmoid(log_odds), torch.ones_like(rest)
         if self.log_end < 1:
@@ -167,15 +171,17 @@ def encouraging(
     logits: Tensor, targets: Tensor, *, log_end: float, smoothing: float, definition: str, pad_id: int,
     bonus_smoothing: float | None = None, excluded_ids: tuple[int, ...] = (), unigram: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """sum_k q_k (-log p_k + B(p_k)) a token, the target's entropy not subtracted, as published: logits
-    (..., vocabulary) of any float type, targets (...) int64 -> (...) float32 nats (float64 in, float64 out), 0 at
-    padding. Negative for confident, correct models: never a perplexity.
+    """sum_k q_k (-log p_k + B(p_k)) a token, the target's entropy not subtracted, as published.
+
+    logits (..., vocabulary) of any float type, targets (...) int64 -> (...) float32 nats (float64 in, float64
+    out), 0 at padding. Negative for confident, correct models: never a perplexity.
 
     log_end: in [0, 1]. smoothing, definition, unigram: as in label_smoothed_kl; 0 gives hard targets.
     bonus_smoothing: the bonus' own smoothing weight (None: the same).
-    excluded_ids: classes that get no smoothing mass and no bonus, not even as a target; the definition is applied
-    to the remaining classes, `uniform_nopad` excluding padding besides. Raises ValueError.
+    excluded_ids: classes that get no smoothing mass and no bonus, not even as a target; the definition is
+    applied to the remaining classes, the `_nopad` forms excluding padding besides. Raises ValueError.
     """
+
     def smoothed(weight: float) -> SmoothedTarget:
         return SmoothedTarget(
             definition, weight, pad_id=pad_id, vocabulary_size=logits.shape[-1], unigram=unigram,

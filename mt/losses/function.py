@@ -23,7 +23,7 @@ class Rows(NamedTuple):
 
 def softmax_(logits: Tensor) -> Tensor:
     """Turns logits (rows, vocabulary), each row's highest being 0, into their softmax in place; returns the
-    log-sum-exp (rows,). Torch's own softmax is twice as fast as its exp, and its highest value holds the sum."""
+    log-sum-exp (rows,). Torch's softmax is faster than its exp, and its highest value tells the sum."""
     torch.softmax(logits, 1, out=logits)
     return logits.amax(1).log_().neg_()
 
@@ -31,8 +31,8 @@ def softmax_(logits: Tensor) -> Tensor:
 class LossFunction(ABC):
     """A loss of logits and targets with a closed-form gradient.
 
-    Called like a function, it returns the loss a token: logits (..., vocabulary) of any float type, targets (...)
-    int64 -> (...) float32 nats (float64 in, float64 out), 0 at padding, differentiable once.
+    Called like a function, it returns the loss a token: logits (..., vocabulary) of any float type, targets
+    (...) int64 -> (...) float32 nats (float64 in, float64 out), 0 at padding, differentiable once.
     """
 
     pad_id: int
@@ -47,6 +47,7 @@ class LossFunction(ABC):
         """
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Loss a token, shaped like targets. Raises ValueError if the shapes do not fit."""
         if logits.shape[:-1] != targets.shape:
             raise ValueError(f"logits {tuple(logits.shape)} do not fit targets {tuple(targets.shape)}")
         gradient = torch.is_grad_enabled() and logits.requires_grad
@@ -71,7 +72,7 @@ class _PerToken(torch.autograd.Function):
         return loss.masked_fill(padding, 0).view(targets.shape)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
         (rows,) = ctx.saved_tensors
         shape, dtype = ctx.logits_like

@@ -1,8 +1,8 @@
 """The output projection and the loss in one step, without the logits of the whole batch.
 
-Rows of hidden states are taken chunk by chunk: their logits are computed, turned in place into the gradient of the
-loss, and multiplied into the gradients of hidden states and weight at once; backward only scales these. A chunk is
-as many rows as matrix products like (big), the loss works on slices of it that stay in the processor's cache.
+Rows of hidden states are taken chunk by chunk: their logits are computed, turned in place into the gradient of
+the loss, and multiplied into the gradients of hidden states and weight at once; backward only scales these. A
+chunk has as many rows as matrix products like; the loss works on slices of it that stay in the cache.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def projected_loss(
     """Loss sums of logits = hidden @ weight.T + bias.
 
     hidden (rows, width), weight (vocabulary, width), bias (vocabulary,) or None, targets (rows,) int64. Under
-    autocast the products are taken in its type, the loss in float32. chunk_tokens: rows whose logits exist at a
-    time. The gradient can be asked for once. Raises ValueError if shapes do not fit.
+    autocast the products are taken in its type, the loss in float32. chunk_tokens: rows whose logits exist at
+    a time. The gradient can be asked for once. Raises ValueError if shapes do not fit.
     """
     if hidden.dim() != 2 or targets.shape != hidden.shape[:1] or weight.shape[1:] != hidden.shape[1:]:
         raise ValueError(
@@ -53,8 +53,10 @@ def projected_loss(
         hidden, targets = hidden.index_select(0, kept), targets[kept]
     inputs = [hidden, weight] if bias is None else [hidden, weight, bias]
     gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
-    sums = _Projected.apply(hidden, weight, bias, targets, loss, gradient, chunk_tokens)  # type: ignore[no-untyped-call]
-    return LossSums(*sums, tokens)
+    total, nll, correct = _Projected.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, bias, targets, loss, gradient, chunk_tokens
+    )
+    return LossSums(total, nll, correct, tokens)
 
 
 class _Projected(torch.autograd.Function):
@@ -76,7 +78,7 @@ class _Projected(torch.autograd.Function):
         return sums
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, incoming: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
         gradients, ctx.gradients = ctx.gradients, None
         if gradients is None:

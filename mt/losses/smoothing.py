@@ -1,7 +1,7 @@
 """Label-smoothed Kullback-Leibler loss, KL(q || p) with q one of the named smoothed targets.
 
-KL = sum_k q_k log(q_k / p_k) = CE(q, p) - H(q): the gradient of label-smoothed cross-entropy, and a value that
-is 0 for a perfect fit. (`scatter` sums to less than 1, so its minimum lies a little below 0.)
+KL = sum_k q_k log(q_k / p_k) = CE(q, p) - H(q): the gradient of label-smoothed cross-entropy, and a value
+that is 0 for a perfect fit. (`scatter` sums to less than 1, so its minimum lies a little below 0.)
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ class LabelSmoothedKL(LossFunction):
         self.signature = signature
 
     def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Rows:
+        """See LossFunction.rows_."""
         target, column = self.target, targets[:, None]
         weights = target.weights(targets, logits.dtype)
         logits.sub_(logits.amax(1, keepdim=True))
@@ -43,8 +44,10 @@ def label_smoothed_kl(
     logits: Tensor, targets: Tensor, *, smoothing: float | Tensor, definition: str, pad_id: int,
     unigram: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """KL(q || p) a token, with its constant: logits (..., vocabulary) of any float type, targets (...) int64 ->
-    (...) float32 nats (float64 in, float64 out), 0 at padding.
+    """KL(q || p) a token, with its constant.
+
+    logits (..., vocabulary) of any float type, targets (...) int64 -> (...) float32 nats (float64 in, float64
+    out), 0 at padding.
 
     smoothing: weight in [0, 1), or a tensor shaped like targets (graduated smoothing, Wang et al. 2020).
     definition: uniform, others, uniform_nopad, others_nopad, scatter, unigram; see mt.losses.targets.
@@ -52,7 +55,8 @@ def label_smoothed_kl(
     """
     if isinstance(smoothing, Tensor):
         if smoothing.shape != targets.shape:
-            raise ValueError(f"smoothing {tuple(smoothing.shape)} does not fit targets {tuple(targets.shape)}")
+            shapes = tuple(smoothing.shape), tuple(targets.shape)
+            raise ValueError(f"smoothing has shape {shapes[0]}, targets {shapes[1]}; they must be the same")
         smoothing = smoothing.reshape(-1)
     target = SmoothedTarget(
         definition, smoothing, pad_id=pad_id, vocabulary_size=logits.shape[-1], unigram=unigram

@@ -1,7 +1,7 @@
 """Smoothed target distributions: which class of the vocabulary gets how much of a token's weight.
 
 Every named definition has the same shape, q_k = base * prior_k + gold * [k = y], so a loss needs only a few
-numbers a row and never builds q. With n classes that may get mass (all V, less the excluded ones) and weight a:
+numbers a row and never builds q. With n classes that may get mass (V less the excluded ones) and weight a:
 
     definition                prior_k      base       gold           sum of q
     uniform, uniform_nopad    1            a / n      1 - a          1
@@ -9,9 +9,9 @@ numbers a row and never builds q. With n classes that may get mass (all V, less 
     scatter                   1            a / n      1 - a - base   1 - a / n
     unigram                   u_k          a          1 - a          1
 
-prior_k is 0 for excluded classes, and the `_nopad` forms exclude the padding class. Sources: Szegedy et al. 2016
-(uniform), Pereyra et al. 2017 (unigram); `others` is what newer fairseq and `others_nopad` what OpenNMT-py
-compute; `scatter` is the tutorial form that loses the mass a / n.
+prior_k is 0 for excluded classes, and the `_nopad` forms exclude the padding class. Sources: Szegedy et al.
+2016 (uniform), Pereyra et al. 2017 (unigram); `others` is what newer fairseq and `others_nopad` what
+OpenNMT-py compute; `scatter` is the tutorial form that loses the mass a / n.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class SmoothedTarget:
     """One target distribution over a vocabulary.
 
     definition: one of DEFINITIONS. smoothing: weight in [0, 1), or a tensor (rows,) of them. pad_id: padding
-    class. unigram: (vocabulary,) non-negative frequencies, only for `unigram`, normalised here over the classes
-    that may get mass. excluded_ids: classes without mass. Raises ValueError for a value out of range.
+    class. unigram: (vocabulary,) non-negative frequencies, only for `unigram`, normalised here over the
+    classes that may get mass. excluded_ids: classes without mass. Raises ValueError for a value out of range.
     """
 
     def __init__(
@@ -129,8 +129,9 @@ class SmoothedTarget:
             elsewhere = (self.classes - inside) * torch.xlogy(weights.base, weights.base)
         else:
             prior = self.prior.to(at_gold)
-            elsewhere = weights.base * torch.xlogy(prior, prior).sum() + torch.xlogy(weights.base, weights.base)
-            elsewhere = elsewhere - torch.xlogy(at_gold, at_gold)
+            everywhere = weights.base * torch.xlogy(prior, prior).sum()
+            everywhere = everywhere + torch.xlogy(weights.base, weights.base)
+            elsewhere = everywhere - torch.xlogy(at_gold, at_gold)
         return elsewhere + torch.xlogy(on_gold, on_gold)
 
     @contextmanager

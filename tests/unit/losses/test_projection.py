@@ -1,0 +1,157 @@
+"""The fused projection against logits in one piece and autograd."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import mt.losses.projection
+from mt.config import LossConfig
+from mt.losses import LossFunction, build_loss, projected_loss
+
+PAD = 0
+CONFIGS = [
+    LossConfig(smoothing=0.0),
+    LossConfig(definition="scatter"),
+    LossConfig(definition="others_nopad"),
+    LossConfig(name="encouraging"),
+    LossConfig(name="encouraging", log_end=1.0, smoothing=0.0),
+    LossConfig(name="encouraging", log_end=0.25, definition="uniform", exclude_special=False),
+]
+
+
+def case(count: int, seed: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """hidden (count, 7), weight (23, 7), bias (23,), targets with padding."""
+    generator = torch.Generator().manual_seed(seed)
+    hidden = torch.randn(count, 7, generator=generator, dtype=torch.float64)
+    weight = torch.randn(23, 7, generator=generator, dtype=torch.float64)
+    bias = torch.randn(23, generator=generator, dtype=torch.float64)
+    targets = torch.randint(0, 23, (count,), generator=generator)
+    targets[::4] = PAD
+    best = (hidden @ weight.t() + bias).argmax(1)
+    targets[1::3] = best[1::3]
+    inputs = [tensor.to(dtype).requires_grad_() for tensor in (hidden, weight, bias)]
+    return inputs[0], inputs[1], inputs[2], targets
+
+
+def function(config: LossConfig) -> LossFunction:
+    return build_loss(config, pad_id=PAD, begin_id=2, vocabulary_size=23)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(CONFIGS), st.integers(1, 20), st.integers(0, 999), st.sampled_from([1, 3, 5, 64]),
+    st.booleans(), st.sampled_from([8 * 23, 8 * 23 * 2, 1 << 20]),
+)  # fmt: skip
+def test_chunks_give_the_sums_and_gradients_of_the_whole(
+    config: LossConfig, count: int, seed: int, chunk: int, with_bias: bool, slice_bytes: int
+) -> None:
+    hidden, weight, bias, targets = case(count, seed)
+    inputs = [hidden, weight] + ([bias] if with_bias else [])
+    loss = function(config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mt.losses.projection, "_SLICE_BYTES", slice_bytes)
+        sums = projected_loss(
+            hidden, weight, bias if with_bias else None, targets, loss=loss, pad_id=PAD, chunk_tokens=chunk
+        )
+    gradients = torch.autograd.grad(sums.loss / 7, inputs)
+
+    logits = hidden @ weight.t() + (bias if with_bias else 0)
+    dense = loss(logits, targets).sum()
+    torch.testing.assert_close(sums.loss, dense)
+    for ours, theirs in zip(gradients, torch.autograd.grad(dense / 7, inputs), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    real = targets != PAD
+    nll = torch.nn.functional.cross_entropy(logits[real], targets[real], reduction="sum")
+    torch.testing.assert_close(sums.nll, nll.detach())
+    assert int(sums.correct) == int((logits.argmax(1) == targets)[real].sum())
+    assert int(sums.tokens) == int(real.sum())
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_without_gradient_the_sums_are_the_same(config: LossConfig) -> None:
+    hidden, weight, bias, targets = case(9, 1)
+    loss = function(config)
+    with_gradient = projected_loss(hidden, weight, bias, targets, loss=loss, pad_id=PAD)
+    with torch.no_grad():
+        without = projected_loss(hidden, weight, bias, targets, loss=loss, pad_id=PAD)
+    assert with_gradient.loss.requires_grad and not without.loss.requires_grad
+    for ours, theirs in zip(without, with_gradient, strict=True):
+        torch.testing.assert_close(ours, theirs.detach())
+
+
+def test_padding_rows_change_nothing_even_if_they_are_not_numbers() -> None:
+    hidden, weight, _, targets = case(8, 2)
+    loss = function(CONFIGS[3])
+    real = targets != PAD
+    alone = projected_loss(hidden[real], weight, None, targets[real], loss=loss, pad_id=PAD)
+    expected = torch.autograd.grad(alone.loss, [hidden, weight])
+    padded = torch.where(real[:, None], hidden, torch.full_like(hidden, torch.nan))
+    sums = projected_loss(padded, weight, None, targets, loss=loss, pad_id=PAD)
+    gradients = torch.autograd.grad(sums.loss, [hidden, weight])
+    assert torch.equal(sums.loss, alone.loss)
+    assert torch.equal(gradients[0], expected[0]) and torch.equal(gradients[1], expected[1])
+    assert not gradients[0][~real].any()
+
+
+def test_a_batch_of_padding_has_no_loss_and_no_gradient() -> None:
+    hidden, weight, bias, _ = case(3, 3)
+    sums = projected_loss(hidden, weight, bias, torch.full((3,), PAD), loss=function(CONFIGS[3]), pad_id=PAD)
+    assert [float(figure) for figure in sums] == [0, 0, 0, 0]
+    assert not any(gradient.any() for gradient in torch.autograd.grad(sums.loss, [hidden, weight, bias]))
+
+
+def test_gradients_of_parts_add_up_to_that_of_the_whole() -> None:
+    hidden, weight, bias, targets = case(16, 4, torch.float32)
+    loss = function(CONFIGS[3])
+    whole = projected_loss(hidden, weight, bias, targets, loss=loss, pad_id=PAD)
+    expected = torch.autograd.grad(whole.loss / whole.tokens, weight)[0]
+    for part in torch.arange(16).chunk(8):
+        sums = projected_loss(hidden[part], weight, bias, targets[part], loss=loss, pad_id=PAD)
+        (sums.loss / whole.tokens).backward()
+    torch.testing.assert_close(weight.grad, expected, rtol=0, atol=1e-6)
+
+
+def test_bfloat16_products_keep_the_loss_in_float32() -> None:
+    hidden, weight, bias, targets = case(12, 5, torch.float32)
+    loss = function(CONFIGS[3])
+    exact = projected_loss(hidden, weight, bias, targets, loss=loss, pad_id=PAD)
+    expected = torch.autograd.grad(exact.loss, [hidden, weight, bias])
+    with torch.autocast("cpu", torch.bfloat16):
+        sums = projected_loss(hidden, weight, bias, targets, loss=loss, pad_id=PAD)
+    gradients = torch.autograd.grad(sums.loss, [hidden, weight, bias])
+    assert sums.loss.dtype == torch.float32
+    assert {gradient.dtype for gradient in gradients} == {torch.float32}
+    torch.testing.assert_close(sums.loss, exact.loss, rtol=0.02, atol=0.05)
+    for ours, theirs in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.1)
+
+
+def test_the_weight_may_be_tied_to_what_made_the_hidden_states() -> None:
+    _, weight, _, targets = case(6, 6)
+    inputs = torch.tensor([1, 2, 3, 4, 5, 6])
+    loss = function(CONFIGS[2])
+    sums = projected_loss(torch.tanh(weight[inputs]), weight, None, targets, loss=loss, pad_id=PAD)
+    dense = loss(torch.tanh(weight[inputs]) @ weight.t(), targets).sum()
+    torch.testing.assert_close(
+        torch.autograd.grad(sums.loss, weight)[0], torch.autograd.grad(dense, weight)[0]
+    )
+
+
+def test_a_second_backward_is_refused_in_words() -> None:
+    hidden, weight, _, targets = case(4, 7)
+    sums = projected_loss(hidden, weight, None, targets, loss=function(CONFIGS[0]), pad_id=PAD)
+    sums.loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="once"):
+        sums.loss.backward()
+
+
+def test_shapes_that_do_not_fit_are_named() -> None:
+    hidden, weight, _, targets = case(4, 8)
+    with pytest.raises(ValueError, match="do not fit"):
+        projected_loss(hidden, weight[:, :3], None, targets, loss=function(CONFIGS[0]), pad_id=PAD)
+    with pytest.raises(ValueError, match="do not fit"):
+        projected_loss(hidden, weight, None, targets[:2], loss=function(CONFIGS[0]), pad_id=PAD)
