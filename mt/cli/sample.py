@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="seed of the draw (default: 1)")
     parser.add_argument("--output", metavar="PREFIX", required=True, help="the files' names without the language")
     given = parser.parse_args(arguments)
-    languages = given.languages.split(",")
+    languages = tuple(given.languages.split(","))
     if len(set(languages)) != 2 or not set(languages) <= {"de", "en", "fr"}:
         raise UserError(f"--languages is {given.languages}; it must be two different ones of de, en, fr: de,en")
     if given.pairs < 1:

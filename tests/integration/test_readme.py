@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,22 @@ def test_every_make_command_has_its_target() -> None:
     for document in [README, *(path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md"))]:
         for target in re.findall(r"\bmake ([a-z-]+)`", document):
             assert target in TARGETS
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("pair", ["de-en", "fr-en"])
+def test_make_demo_trains_translates_and_evaluates_the_pair(pair: str) -> None:
+    done = subprocess.run(
+        ["make", "--dry-run", "demo", f"PAIR={pair}", "DEMO_DIR=here", "DEMO_OPTIONS=--seed 2"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    commands = done.stdout.replace("\\\n", " ")
+    source, target = pair.split("-")
+    assert f"train.py configs/demo-{pair}.yaml --run_dir here --seed 2" in commands
+    assert f"here/test.{source} | " in commands
+    assert f"--source here/test.{source}" in commands
+    assert f"--reference here/test.{target}" in commands
+    assert "--output here/evaluation" in commands
 
 
 def test_continuous_integration_runs_the_two_commands() -> None:

@@ -27,7 +27,7 @@ def assert_user_error(done: subprocess.CompletedProcess[str], *words: str) -> No
 
 @pytest.mark.parametrize("script", ["train.py", "tools/prepare.py"])
 class TestConfig:
-    def test_an_unknown_key_is_told_with_the_nearest_one(self, script: str, tiny_config: Path, run_command: Any) -> None:
+    def test_an_unknown_key_has_a_nearest_one(self, script: str, tiny_config: Path, run_command: Any) -> None:
         tiny_config.write_text(tiny_config.read_text().replace("warmup_steps", "warm_up_steps"))
         wanted = f"unknown key train.warm_up_steps in {tiny_config}; did you mean train.warmup_steps?"
         assert_user_error(run_command(script, tiny_config), wanted)

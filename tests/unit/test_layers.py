@@ -78,7 +78,8 @@ def test_an_import_upwards_is_found(module: str, source: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "source", ["from mt.errors import UserError", "from . import cache", "from mt.losses import projection", "import os"]
+    "source",
+    ["from mt.errors import UserError", "from . import cache", "from mt.losses import projection", "import os"],
 )
 def test_an_import_downwards_is_allowed(source: str) -> None:
     assert violations(Path("mt/model/a.py"), source) == []
