@@ -1,0 +1,36 @@
+"""The log takes back what a killed run wrote after its last checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mt.errors import UserError
+from mt.training.log import RunLog, read_log
+
+
+def test_events_after_the_checkpoint_and_a_cut_last_line_are_taken_back(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    events = [{"event": "train", "step": step} for step in (10, 20, 30)]
+    path.write_text("\n".join(json.dumps(event) for event in events) + '\n{"event": "tra')
+    log = RunLog(tmp_path, 20)
+    log.event("train", 30, loss=1.5)
+    log.close()
+    assert [(event["step"], event.get("loss")) for event in read_log(path)] == [(10, None), (20, None), (30, 1.5)]
+
+
+def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
+    with pytest.raises(UserError, match="line 2"):
+        read_log(tmp_path / "log.jsonl")
+
+
+def test_corpus_text_is_escaped_in_tensorboard(tmp_path: Path) -> None:
+    log = RunLog(tmp_path, 0)
+    log.samples([("<script>alert(1)</script>", "a & b", "c")], 1)
+    log.close()
+    written = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
+    assert b"&lt;script&gt;" in written
+    assert b"<script>" not in written
