@@ -13,8 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-_TIES, _PARTING, _SHUFFLE, _PHASE = 1, 2, 3, 4  # one random stream for each use
-_GOLDEN = 0.6180339887498949  # multiples of it, modulo 1, spread evenly
+_TIES, _STRIPS, _PARTING, _CUTS, _SHUFFLE, _PHASE = range(1, 7)  # one random stream for each use
 
 
 def plan_batches(
@@ -69,8 +68,9 @@ def plan_batches(
         return []
 
     indices = indices[np.argsort(_draws(len(indices), seed, epoch, _TIES), kind="stable")]
-    parting = _draws(2, seed, epoch, _PARTING)
-    batches = _group(indices, source_lengths[indices], target_lengths[indices], batch_tokens, parting)
+    batches = _group(
+        indices, source_lengths[indices], target_lengths[indices], batch_tokens, seed=seed, epoch=epoch
+    )
     order = np.argsort(_draws(len(batches), seed, epoch, _SHUFFLE), kind="stable")
     rounds = -(-len(batches) // world)
     mine = [batches[number] for number in order[rank::world]]
@@ -99,7 +99,7 @@ def epoch_copies(weights: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
     rank = np.empty(len(weights), dtype=np.int64)
     rank[np.argsort(_draws(len(weights), seed, 0, _PHASE), kind="stable")] = np.arange(len(weights))
     phase = (rank + 0.5) / max(len(weights), 1)
-    copies = whole + np.floor(part * (epoch + 1) + phase) - np.floor(part * epoch + phase)
+    copies: np.ndarray = whole + np.floor(part * (epoch + 1) + phase) - np.floor(part * epoch + phase)
     return copies.astype(np.int64)
 
 
@@ -141,22 +141,23 @@ def _draws(count: int, seed: int, epoch: int, stream: int) -> np.ndarray:
 
 
 def _group(
-    indices: np.ndarray, source: np.ndarray, target: np.ndarray, batch_tokens: int, parting: np.ndarray
+    indices: np.ndarray, source: np.ndarray, target: np.ndarray, batch_tokens: int, *, seed: int, epoch: int
 ) -> list[np.ndarray]:
     """Cuts the pairs into batches of similar lengths, rows * longest <= batch_tokens.
 
     Lengths are small integers, so most pairs of a large corpus share both with many others: they fill
     batches without padding. The leftovers of each such cell, parted in two at a random place, are lined up
     in strips of two source lengths, by target length upwards and downwards in turns, so that neighbours in
-    the line are neighbours in both lengths; `_cut` divides the line.
+    the line are neighbours in both lengths; `_cut` divides the line. Where strips begin and a little of what a
+    cut costs are random too: otherwise every fifth batch would return in each epoch.
 
     Args:
         indices: (pairs,) int64, in random order.
         source: (pairs,) int64, their source lengths; target: the same for the targets.
         batch_tokens: budget of a batch.
-        parting: two uint64 draws: where the strips begin, and where leftovers are parted.
+        seed, epoch: decide the random choices.
     """
-    strip = (source + int(parting[0] % 2)) // 2
+    strip = (source + int(_draws(1, seed, epoch, _STRIPS)[0] % 2)) // 2
     ceiling = int(target.max()) + 1
     line = ((strip * ceiling + np.where(strip % 2 == 0, target, ceiling - 1 - target)) * 2) + source % 2
     order = np.argsort(line, kind="stable")
@@ -175,31 +176,34 @@ def _group(
     ]
 
     remaining = end - leftover
-    share = np.float64(int(parting[1]) >> 11) / 2.0**53
-    middle = leftover + (remaining * ((share + _GOLDEN * np.arange(len(remaining))) % 1.0)).astype(np.int64)
+    parting = _draws(len(remaining), seed, epoch, _PARTING) >> np.uint64(1)
+    middle = leftover + parting.astype(np.int64) % np.maximum(remaining, 1)
     piece_start = np.stack([leftover, middle], axis=1).ravel()
     piece_end = np.stack([middle, end], axis=1).ravel()
     filled = piece_end > piece_start
     piece_start, piece_end = piece_start[filled], piece_end[filled]
     rows = piece_end - piece_start
-    for first, last in _cut(rows, source[piece_start], target[piece_start], batch_tokens):
+    noise = _draws(len(rows), seed, epoch, _CUTS) % np.uint64(batch_tokens // 20 + 1)
+    cut_cost = batch_tokens // 6 + noise.astype(np.int64)
+    for first, last in _cut(rows, source[piece_start], target[piece_start], batch_tokens, cut_cost):
         pieces = [indices[piece_start[piece] : piece_end[piece]] for piece in range(first, last)]
         batches.append(np.concatenate(pieces))
     return batches
 
 
 def _cut(
-    rows: np.ndarray, source: np.ndarray, target: np.ndarray, batch_tokens: int
+    rows: np.ndarray, source: np.ndarray, target: np.ndarray, batch_tokens: int, cut_cost: np.ndarray
 ) -> list[tuple[int, int]]:
     """Divides a line of pieces into batches so that the cost is least (dynamic programming).
 
-    The cost is the number of positions of both sides, padding included, plus a fifth of the budget for each
-    batch: without that, ever smaller batches would have ever less padding.
+    The cost is the number of positions of both sides, padding included, plus `cut_cost` for each batch:
+    without that, ever smaller batches would have ever less padding.
 
     Args:
         rows: (pieces,) int64, pairs in each piece, all of the same lengths.
         source: (pieces,) int64, source length of each piece; target: the same for the targets.
         batch_tokens: budget of a batch; each piece alone keeps it.
+        cut_cost: (pieces,) int64, positions that a batch costs which ends after this piece.
 
     Returns:
         (first piece, last piece + 1) of each batch.
@@ -218,7 +222,7 @@ def _cut(
         taken = before[first + 1 : reach + 1] - before[first]
         slots = taken * np.maximum(widest_source, widest_target)
         fits = int(np.searchsorted(slots, batch_tokens, side="right"))
-        total = cost[first] + batch_tokens // 5 + (taken * (widest_source + widest_target))[:fits]
+        total = (cost[first] + cut_cost[first:reach] + taken * (widest_source + widest_target))[:fits]
         better = total < cost[first + 1 : first + 1 + fits]
         cost[first + 1 : first + 1 + fits][better] = total[better]
         came_from[first + 1 : first + 1 + fits][better] = first

@@ -22,6 +22,7 @@ import numpy as np
 
 _SPACE = "▁"  # SentencePiece's sign for a space, the first character of each word
 _CHUNK = 10_000  # lines drawn at once
+_REMEMBERED = 100_000  # words whose pieces are remembered, about 1 kB each
 
 
 class SubwordSampler:
@@ -33,14 +34,20 @@ class SubwordSampler:
             processor: a loaded SentencePieceProcessor, BPE or unigram.
         """
         self._processor = processor
-        self._pieces: dict[str, tuple[int, float]] = {}
-        for piece in range(processor.get_piece_size()):
-            special = (processor.is_control, processor.is_unknown, processor.is_byte, processor.is_unused)
-            if not any(kind(piece) for kind in special):
-                self._pieces[processor.id_to_piece(piece)] = (piece, processor.get_score(piece))
-        self._longest = max(map(len, self._pieces), default=1)
+        special = (processor.is_control, processor.is_unknown, processor.is_byte, processor.is_unused)
+        pieces = {
+            processor.id_to_piece(piece): piece
+            for piece in range(processor.get_piece_size())
+            if not any(kind(piece) for kind in special)
+        }
+        self._scores = np.array([processor.get_score(piece) for piece in range(processor.get_piece_size())])
         # the score of a BPE piece is its rank, negated; that of a unigram piece a natural logarithm
-        self._unigram = not all(score.is_integer() for _, score in self._pieces.values())
+        self._unigram = not all(self._scores[piece].is_integer() for piece in pieces.values())
+        self._characters = {piece for piece in pieces if len(piece) == 1}
+        self._longest = max(map(len, pieces), default=1)
+        # every beginning of a piece; -1 where it is not itself one
+        self._beginnings = {piece[:end]: -1 for piece in pieces for end in range(1, len(piece))} | pieces
+        self._inside: dict[str, np.ndarray] = {}
 
     def encode(self, lines: Sequence[str], sampling: float, seed: int) -> list[list[int]]:
         """Ids of each line with the end id, freshly segmented.
@@ -112,7 +119,7 @@ class SubwordSampler:
 
     def _group_length(self, word: str) -> int:
         """Words of one group are drawn together, padded to this many characters; 0: not drawn but encoded."""
-        if _SPACE not in self._pieces or any(character not in self._pieces for character in word):
+        if not self._characters.issuperset(_SPACE + word):
             return 0
         characters = len(word) + 1
         step = 4 if characters <= 32 else 32
@@ -127,11 +134,31 @@ class SubwordSampler:
             table = np.full((len(texts), max(map(len, encoded))), -1, dtype=np.int64)
             for row, ids in zip(table, encoded):
                 row[: len(ids)] = ids
-            return table[words]
-        spans = _Spans(texts, length, self._pieces, self._longest)
+            drawn: np.ndarray = table[words]
+            return drawn
+        inside = [self._pieces_inside(text) for text in texts]
+        spans = _Spans(list(map(len, texts)), inside, length, min(length, self._longest), self._scores)
         if self._unigram:
             return _sample_unigram(spans, words, sampling, draws)
         return _drop_merges(spans, words, sampling, draws)
+
+    def _pieces_inside(self, text: str) -> np.ndarray:
+        """(3, pieces) int32: last character, number of characters and id of every piece inside a word."""
+        known = self._inside.get(text)
+        if known is not None:
+            return known
+        found = []
+        for start in range(len(text)):
+            for end in range(start + 1, len(text) + 1):
+                piece = self._beginnings.get(text[start:end])
+                if piece is None:
+                    break
+                if piece >= 0:
+                    found.append((end - 1, end - start, piece))
+        if len(self._inside) >= _REMEMBERED:
+            self._inside.clear()
+        self._inside[text] = np.array(found, dtype=np.int32).T
+        return self._inside[text]
 
 
 class _Uniform:
@@ -142,38 +169,30 @@ class _Uniform:
 
     def __call__(self, *shape: int) -> np.ndarray:
         raw = np.asarray(self._generator.random_raw(int(np.prod(shape))), dtype=np.uint64)
-        return ((raw >> np.uint64(11)) * 2.0**-53).reshape(shape)
+        numbers: np.ndarray = (raw >> np.uint64(11)) * 2.0**-53
+        return numbers.reshape(shape)
 
 
 class _Spans:
-    """The pieces inside each word, by where they end.
+    """The pieces inside each word of a group, by where they end.
 
     Attributes:
         lengths: (words,) characters of each word.
-        score: (words, length, widest) float64; [w, e, n] of the piece of n + 1 characters that ends with
-            character e of word w; -inf: there is no such piece.
-        piece: the same shape, int64, its id.
+        piece: (words, length, widest) int64; [w, e, n] is the id of the piece of n + 1 characters that ends
+            with character e of word w, or -1: there is no such piece.
+        score: the same shape, float64: its score, or -inf.
     """
 
     def __init__(
-        self, texts: list[str], length: int, pieces: dict[str, tuple[int, float]], longest: int
+        self, lengths: list[int], inside: list[np.ndarray], length: int, widest: int, scores: np.ndarray
     ) -> None:
-        widest = min(length, longest)
-        self.lengths = np.array([len(text) for text in texts], dtype=np.int64)
-        places, ids, scores = [], [], []
-        for word, text in enumerate(texts):
-            for end in range(len(text)):
-                place = (word * length + end) * widest
-                for characters in range(1, min(end + 1, widest) + 1):
-                    found = pieces.get(text[end + 1 - characters : end + 1])
-                    if found is not None:
-                        places.append(place + characters - 1)
-                        ids.append(found[0])
-                        scores.append(found[1])
-        self.piece = np.full((len(texts), length, widest), -1, dtype=np.int64)
-        self.score = np.full((len(texts), length, widest), -np.inf)
-        self.piece.reshape(-1)[places] = ids
-        self.score.reshape(-1)[places] = scores
+        self.lengths = np.array(lengths, dtype=np.int64)
+        words = np.repeat(np.arange(len(inside)), [found.shape[1] for found in inside])
+        end, characters, ids = np.concatenate(inside, axis=1)
+        self.piece = np.full((len(inside), length, widest), -1, dtype=np.int64)
+        self.piece[words, end, characters - 1] = ids
+        self.score = np.full(self.piece.shape, -np.inf)
+        self.score[words, end, characters - 1] = scores[ids]
 
 
 def _sample_unigram(spans: _Spans, words: np.ndarray, alpha: float, draws: _Uniform) -> np.ndarray:

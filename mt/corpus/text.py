@@ -8,10 +8,13 @@ feed inside a field of CSV, JSON or Parquet becomes a space, so that a side is a
 from __future__ import annotations
 
 import gzip
+import logging
 import tempfile
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from glob import escape
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -38,15 +41,16 @@ def read_pairs(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, st
         from mt.corpus.grammar import sample_pairs
 
         grammar = corpus.grammar
-        pairs = sample_pairs(grammar.languages, grammar.pairs, grammar.seed, split=corpus.split)
+        source, target = grammar.languages
+        pairs = sample_pairs((source, target), grammar.pairs, grammar.seed, split=corpus.split)
     elif corpus.hub:
         pairs = _read_hub(corpus, data)
     elif corpus.files:
         pairs = _read_files(corpus, data)
     else:
         pairs = _read_sides(corpus, data)
-    for source, target in pairs:
-        yield source.strip(), target.strip()
+    for source_text, target_text in pairs:
+        yield source_text.strip(), target_text.strip()
 
 
 def read_lines(paths: Sequence[Path]) -> Iterator[str]:
@@ -139,19 +143,45 @@ def _read_files(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, s
         if kind in (".tsv", ".txt"):
             yield from _read_tsv(path, corpus, data)
         elif kind in _BUILDERS:
-            yield from _read_dataset(
-                str(path), corpus, data, path=_BUILDERS[kind], split="train", data_files=str(path),
-                **({"dtype": str, "keep_default_na": False} if kind == ".csv" else {}),
-            )  # fmt: skip
+            yield from _read_table(path, _BUILDERS[kind], corpus, data)
         else:
             raise UserError(
                 f"{path}: its form is not known by its name; it must end in .tsv, .csv, .jsonl, .json or .parquet"
             )
 
 
+def _read_table(path: Path, builder: str, corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
+    """A CSV, JSON or Parquet file. Every CSV field is text as it stands: "NA" and "1.50" too."""
+    options: dict[str, Any] = {}
+    if builder == "csv":
+        options = {
+            "converters": dict.fromkeys(_columns(corpus, data), str),
+            "keep_default_na": False,
+            "index_col": False,
+            "lineterminator": None if _has_carriage_returns(path) else "\n",
+        }
+    try:
+        yield from _read_dataset(
+            str(path), corpus, data, path=builder, split="train", data_files=escape(str(path.resolve())), **options
+        )
+    except UserError:
+        if builder != "parquet":
+            for _ in read_lines([path]):  # knows the line of a damaged or badly encoded text file
+                pass
+        raise
+
+
+def _has_carriage_returns(path: Path) -> bool:
+    return next(read_lines([path]), "").endswith("\r")
+
+
+def _columns(corpus: CorpusConfig, data: DataConfig) -> list[str]:
+    return corpus.columns or [data.source_language, data.target_language]
+
+
 def _read_tsv(path: Path, corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
     """Fields between tabs, nothing quoted. Two numbers in `columns` mean: no header."""
-    wanted = corpus.columns or [data.source_language, data.target_language]
+    wanted = _columns(corpus, data)
     numbers: list[int] | None = None
     if corpus.columns and all(column.isdecimal() for column in corpus.columns):
         numbers = [int(column) for column in corpus.columns]
@@ -191,7 +221,7 @@ def _read_dataset(
     """Rows that `datasets` streams; nothing is left in its cache."""
     import datasets
 
-    columns = corpus.columns or [data.source_language, data.target_language]
+    columns = _columns(corpus, data)
     with tempfile.TemporaryDirectory(prefix="mt-datasets-") as cache, _quiet(datasets):
         try:
             rows = iter(datasets.load_dataset(streaming=True, cache_dir=cache, **arguments))
@@ -199,7 +229,10 @@ def _read_dataset(
             raise _unreadable(what, error) from error
         for number in range(1, 1 << 62):
             try:
-                row = next(rows, None)
+                with warnings.catch_warnings():
+                    # pandas cuts CSV rows that are too long, and only warns of it
+                    warnings.filterwarnings("error", message="Length of header or names")
+                    row = next(rows, None)
             except Exception as error:
                 raise _unreadable(what, error) from error
             if row is None:
@@ -241,22 +274,27 @@ def _missing_column(what: str, wanted: Sequence[str], found: Sequence[str]) -> U
 
 
 def _unreadable(what: str, error: Exception) -> UserError:
-    cause = error
-    while cause.__cause__ is not None:  # type: ignore[truthy-bool]
-        cause = cause.__cause__  # type: ignore[assignment]
-    return UserError(f"{what}: cannot be read: {type(cause).__name__}: {str(cause)[:500]}")
+    cause: BaseException = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    return UserError(
+        f"{what}: cannot be read: {type(cause).__name__}: {str(cause)[:500]}; check its name and its form"
+    )
 
 
 @contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
-    """Progress bars and warnings of `datasets` off."""
+    """Progress bars and messages of `datasets` off: what it has to say is in the error that it raises."""
     silent = datasets.utils.are_progress_bars_disabled()
-    level = datasets.logging.get_verbosity()
+    loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
     datasets.disable_progress_bars()
-    datasets.logging.set_verbosity_error()
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
         if not silent:
             datasets.enable_progress_bars()
-        datasets.logging.set_verbosity(level)
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)

@@ -1,0 +1,187 @@
+"""Batch plans: every pair once, budget kept, a pure function, little padding."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mt.config import TokenizerConfig
+from mt.corpus.batching import epoch_copies, pad_batch, padding_share, plan_batches
+from mt.corpus.text import read_lines
+from mt.corpus.tokenizer import train_tokenizer
+
+lengths = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), max_size=120).map(
+    lambda pairs: np.array(pairs, dtype=np.int32).reshape(-1, 2).T
+)
+
+
+def captions(pairs: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Lengths as Multi30k has them with 8,000 pieces: mean 16 and 16, spread 5, correlation 0.75."""
+    generator = np.random.default_rng(seed)
+    common = generator.normal(size=pairs)
+    sides = [
+        16 + 5 * (0.87 * common + 0.5 * generator.normal(size=pairs)) + generator.gamma(1.0, 1.0, size=pairs)
+        for _ in range(2)
+    ]
+    source, target = (np.clip(np.round(side), 4, 60).astype(np.int32) for side in sides)
+    return source, target
+
+
+@settings(deadline=None, max_examples=150)
+@given(lengths, st.integers(20, 200), st.integers(0, 5), st.integers(0, 3))
+def test_every_pair_that_fits_stands_in_the_plan_once(sides, batch_tokens, seed, epoch):
+    source, target = sides
+    batches = plan_batches(source, target, batch_tokens=batch_tokens, max_length=20, seed=seed, epoch=epoch)
+    planned = np.concatenate([np.empty(0, dtype=np.int64), *batches])
+    assert sorted(planned.tolist()) == np.flatnonzero(np.maximum(source, target) <= 20).tolist()
+
+
+@settings(deadline=None, max_examples=150)
+@given(lengths, st.integers(40, 300), st.integers(0, 5))
+def test_rows_times_longest_side_keep_the_budget(sides, batch_tokens, seed):
+    source, target = sides
+    batches = plan_batches(source, target, batch_tokens=batch_tokens, max_length=40, seed=seed, epoch=0)
+    for indices in batches:
+        assert indices.dtype == np.int64 and len(indices) > 0
+        assert len(indices) * max(source[indices].max(), target[indices].max()) <= batch_tokens
+
+
+@settings(deadline=None, max_examples=60)
+@given(lengths, st.integers(1, 5))
+def test_ranks_share_the_plan_in_equal_numbers_of_batches(sides, world):
+    source, target = sides
+    options = {"batch_tokens": 64, "max_length": 40, "seed": 3, "epoch": 1}
+    together = plan_batches(source, target, **options)
+    shares = [plan_batches(source, target, **options, rank=rank, world=world) for rank in range(world)]
+    assert len({len(share) for share in shares}) == 1
+    filled = [tuple(batch) for share in shares for batch in share if len(batch)]
+    assert sorted(filled) == sorted(tuple(batch) for batch in together)
+    empty = sum(not len(batch) for share in shares for batch in share)
+    assert empty < world
+    for share in shares:
+        assert all(len(batch) for batch in share[:-1]), "only the last round may hold an empty batch"
+
+
+def test_plan_is_a_pure_function_of_its_arguments():
+    source, target = captions(3000)
+    options = {"batch_tokens": 512, "max_length": 60}
+    first = plan_batches(source, target, **options, seed=1, epoch=0)
+    np.random.seed(99)
+    again = plan_batches(source.astype(np.int64), target.tolist(), **options, seed=1, epoch=0)
+    assert all(np.array_equal(a, b) for a, b in zip(first, again, strict=True))
+    for other in ({"seed": 2, "epoch": 0}, {"seed": 1, "epoch": 1}):
+        changed = plan_batches(source, target, **options, **other)
+        assert [batch.tolist() for batch in changed] != [batch.tolist() for batch in first]
+
+
+def test_order_does_not_change_between_versions():
+    """Resuming on another machine or NumPy version must go on in the same order: the plan is pinned."""
+    source, target = np.divmod(np.arange(400) * 7919 % 961, 31)
+    batches = plan_batches(source + 1, target + 1, batch_tokens=128, max_length=31, seed=7, epoch=3)
+    text = " ".join(",".join(map(str, batch.tolist())) for batch in batches)
+    assert hashlib.blake2b(text.encode(), digest_size=8).hexdigest() == "61e7b6adbc303b18"
+
+
+def test_epochs_group_pairs_differently():
+    source, target = captions(5000)
+    options = {"batch_tokens": 1024, "max_length": 60, "seed": 1}
+    first, second = (
+        {frozenset(batch.tolist()) for batch in plan_batches(source, target, **options, epoch=epoch)}
+        for epoch in (0, 1)
+    )
+    assert len(first & second) < 0.2 * len(first)
+
+
+def test_batches_come_in_random_order_of_length():
+    source, target = captions(20000)
+    batches = plan_batches(source, target, batch_tokens=1024, max_length=60, seed=1, epoch=0)
+    means = np.array([source[batch].mean() for batch in batches])
+    assert abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.2
+
+
+def test_padding_stays_below_three_percent_on_lengths_like_multi30k():
+    source, target = captions(29000)
+    for epoch in range(3):
+        batches = plan_batches(source, target, batch_tokens=4096, max_length=256, seed=1, epoch=epoch)
+        assert padding_share(batches, source, target) < 0.03
+        # little padding is not bought with small batches
+        full = np.maximum(source, target).sum() / 4096
+        assert len(batches) < 1.3 * full
+
+
+def test_padding_stays_below_three_percent_on_multi30k():
+    folder = _corpora() / "multi30k"
+    if not folder.exists():
+        pytest.skip(f"{folder} is not there; say where the corpora are with MT_CORPORA")
+    german, english = (list(read_lines([folder / f"train.{language}.gz"])) for language in ("de", "en"))
+    tokenizer = train_tokenizer(TokenizerConfig(vocabulary_size=8000), german, english)
+    source = np.array([len(ids) for ids in tokenizer.encode_source(german)])
+    target = np.array([len(ids) for ids in tokenizer.encode_target(english)])
+    batches = plan_batches(source, target, batch_tokens=4096, max_length=256, seed=1, epoch=0)
+    assert padding_share(batches, source, target) < 0.03
+    assert sum(map(len, batches)) == 29000
+
+
+def test_a_million_pairs_are_planned_in_seconds():
+    source, target = captions(1_000_000)
+    batches = plan_batches(source, target, batch_tokens=4096, max_length=256, seed=1, epoch=0)
+    assert sum(map(len, batches)) == 1_000_000  # without vectorised planning this test takes a minute
+
+
+@pytest.mark.parametrize(
+    ("weight", "seen"),
+    [(1.0, [1, 1, 1, 1]), (2.0, [2, 2, 2, 2]), (0.5, [0.5, 0.5, 0.5, 0.5]), (1.5, [1.5] * 4), (0.25, [0.25] * 4)],
+)
+def test_weight_is_the_mean_number_of_times_a_pair_is_seen(weight, seen):
+    copies = np.stack([epoch_copies(np.full(1000, weight), seed=5, epoch=epoch) for epoch in range(4)])
+    assert copies.mean(axis=1).tolist() == seen
+    assert set(np.unique(copies)) <= {int(weight), int(np.ceil(weight))}
+    assert (copies.sum(axis=0) == 4 * weight).all(), "over four epochs each pair is seen equally often"
+
+
+def test_weights_decide_how_often_pairs_stand_in_the_plan():
+    source, target = captions(300)
+    weights = np.repeat([2.0, 0.5, 1.0], 100)
+    options = {"batch_tokens": 256, "max_length": 60, "seed": 1}
+    total = np.zeros(300, dtype=int)
+    for epoch in range(2):
+        batches = plan_batches(source, target, **options, epoch=epoch, weights=weights)
+        total += np.bincount(np.concatenate(batches), minlength=300)
+    assert total.tolist() == [4] * 100 + [1] * 100 + [2] * 100
+
+
+def test_no_pairs_make_no_batches():
+    empty = np.empty(0, dtype=np.int32)
+    assert plan_batches(empty, empty, batch_tokens=10, max_length=5, seed=1, epoch=0) == []
+    assert padding_share([], empty, empty) == 0
+
+
+@pytest.mark.parametrize("wrong", [{"rank": 2, "world": 2}, {"max_length": 200}, {"weights": np.zeros(2)}])
+def test_arguments_out_of_range_are_refused(wrong):
+    options = {"batch_tokens": 100, "max_length": 50, "seed": 1, "epoch": 0} | wrong
+    with pytest.raises(ValueError, match="must be"):
+        plan_batches(np.array([3, 4]), np.array([3, 4]), **options)
+
+
+def test_padding_fills_the_right_of_shorter_rows():
+    rows = [np.array([5, 6, 7], dtype=np.int32), np.array([], dtype=np.int32), np.array([8], dtype=np.int32)]
+    padded = pad_batch(rows, pad_id=9)
+    assert padded.dtype == np.int64
+    assert padded.tolist() == [[5, 6, 7], [9, 9, 9], [8, 9, 9]]
+    assert pad_batch([], pad_id=0).shape == (0, 0)
+
+
+def test_padding_share_counts_both_sides():
+    # lengths 3 and 1 | 2 and 2: positions 2 * 3 + 2 * 2 = 10, real 8
+    assert padding_share([np.array([0, 1])], np.array([3, 1]), np.array([2, 2])) == pytest.approx(0.2)
+
+
+def _corpora() -> Path:
+    default = Path(__file__).resolve().parents[3].parent / "shared" / "corpora"
+    return Path(os.environ.get("MT_CORPORA", default))
