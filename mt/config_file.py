@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -33,6 +33,8 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = []
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":  # <<: *anchor
+                continue
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 problem = f"the key {key!r} stands twice"
@@ -84,6 +86,9 @@ def parse_config(arguments: list[str], program: str) -> Config:
     checked = _check_section(Config, tree, "", origin)
     for key, text in options.items():
         _check_option(key, text, origin)
+    missing = list(_missing(Config, checked, "", origin))
+    if missing:
+        raise UserError(f"missing in {file}: {', '.join(missing)}; add {'it' if len(missing) == 1 else 'them'}")
     config: Config = _build(Config, _merge(checked, origin), "", origin)
     if print_config:
         print(dump_config(config), end="")
@@ -162,10 +167,7 @@ def _merge(tree: dict[str, Any], origin: _Origin) -> dict[str, Any]:
         options = [f"--{key}={text}" for key, text in origin.options.items()]
         namespace = parser.parse_args(options, namespace=parser.parse_object(tree, defaults=False))
     except argparse.ArgumentError as error:
-        text = str(error)
-        if "are required: " in text:
-            text = f"missing in {origin.file}: {text.partition('are required: ')[2]}; add them"
-        raise UserError(text) from None
+        raise UserError(str(error)) from None
     merged: dict[str, Any] = namespace.as_dict()
     return {key: value for key, value in merged.items() if key not in ("config", "print_config")}
 
@@ -183,6 +185,19 @@ def _check_option(key: str, text: str, origin: _Origin) -> None:
     except yaml.YAMLError:
         value = text
     _check(annotation, value, key, origin)
+
+
+def _missing(kind: Any, tree: Mapping[str, Any], prefix: str, origin: _Origin) -> Iterator[str]:
+    """The settings without a default that neither the file nor an option gives."""
+    hints = get_type_hints(kind)
+    for item in fields(kind):
+        path = prefix + item.name
+        if path in origin.options or f"{path}+" in origin.options:
+            continue
+        if is_dataclass(hints[item.name]):
+            yield from _missing(hints[item.name], tree.get(item.name, {}), f"{path}.", origin)
+        elif _required(item) and item.name not in tree:
+            yield path
 
 
 # The file
@@ -298,13 +313,16 @@ def _build(kind: Any, tree: Mapping[str, Any], path: str, origin: _Origin) -> An
     dot = f"{path}." if path else ""
     values = {name: _build_value(hints[name], value, dot + name, origin) for name, value in tree.items()}
     for item in fields(kind):
-        required = item.default is MISSING and item.default_factory is MISSING
-        if required and item.name not in values:
+        if _required(item) and item.name not in values:
             raise UserError(f"missing key {dot}{item.name} in {origin.place(dot + item.name)}; add it")
     try:
         return kind(**values)
     except ValueError as error:
         raise UserError(_located(str(error), path, kind, origin)) from None
+
+
+def _required(item: Field[Any]) -> bool:
+    return item.default is MISSING and item.default_factory is MISSING
 
 
 def _build_value(annotation: Any, value: Any, path: str, origin: _Origin) -> Any:

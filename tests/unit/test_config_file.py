@@ -76,6 +76,12 @@ def test_options_of_every_type(file: Path) -> None:
     assert parse_config([str(file), "--loss.log_end", "null"], "train.py").loss.log_end is None
 
 
+def test_an_option_may_give_what_the_file_lacks(file: Path) -> None:
+    changed(file, "run_dir: runs/x\n", "")
+    assert "missing in" in error_of([file])
+    assert parse_config([str(file), "--run_dir", "there"], "train.py").run_dir == "there"
+
+
 def test_options_reach_whole_sections_and_lists(file: Path) -> None:
     config = parse_config(
         [str(file), "--train", "{max_steps: 5}", "--data.train+", "[{files: [b.tsv], weight: 2}]"], "train.py"
@@ -84,6 +90,13 @@ def test_options_reach_whole_sections_and_lists(file: Path) -> None:
     assert config.data.train == [
         CorpusConfig(source=["a.de"], target=["a.en"]), CorpusConfig(files=["b.tsv"], weight=2.0)
     ]  # fmt: skip
+
+
+def test_anchors_and_merges_of_yaml_work(file: Path) -> None:
+    changed(file, "- {source: [a.de], target: [a.en]}",
+            "- &first {source: [a.de], target: [a.en]}\n    - {<<: *first, weight: 2}")  # fmt: skip
+    first, second = parse_config([str(file)], "train.py").data.train
+    assert (first.source, first.weight, second.source, second.weight) == (["a.de"], 1.0, ["a.de"], 2.0)
 
 
 def test_unknown_keys_are_told_with_the_nearest_valid_one(file: Path) -> None:
@@ -127,7 +140,7 @@ def test_unknown_options_are_told_with_the_nearest_valid_one(file: Path) -> None
         ("run_dir", "\trun_dir", "{file}, line 1: not valid YAML"),
         ("run_dir", "run_dir\x00", "{file}: not valid YAML"),
         (TEXT, "just text", "it must be a section of"),
-        (TEXT, "", "missing in {file}: run_dir"),
+        (TEXT, "", "missing in {file}: run_dir, data.source_language, data.target_language, data.train, data.valid; add"),
         (TEXT, "run_dir: a\ndata: [1]", "data in {file} is [1]; it must be a section of"),
     ],
 )
