@@ -108,12 +108,12 @@ def evaluate_records(
         record["source"] = source
     if all("reference_tokens" in record for record in records if record.get("tokens")):
         label(records, [record.pop("reference_tokens", []) for record in records])
-        level = "tokens"
+        level = "subword"
     else:
         label_by_words(records, test_set.references[0])
-        level = "words"
+        level = "subword-labelled-by-word"
     known = bool(test_set.sources) or any(sources)
-    block = _measure(records, TestSet(sources if known else [], test_set.references, {}), bootstrap, seed)
+    block = _measure(records, TestSet(sources if known else [], test_set.references, {}), bootstrap, seed, level)
     results = {
         **block,
         "calibration": {"teacher_forced": None, **block["calibration"]},
@@ -122,7 +122,6 @@ def evaluate_records(
         "model": {
             "name": records_path.name,
             "fingerprint": fingerprint([record["translation"] for record in records]),
-            "labels_aligned_by": level,
         },
         "data": test_set.description,
     }
@@ -139,13 +138,15 @@ def _translate(loaded: LoadedModel, sources: list[str], cut: set[int], **options
     return records
 
 
-def _measure(records: list[Record], test_set: TestSet, bootstrap: int, seed: int) -> dict[str, Any]:
+def _measure(
+    records: list[Record], test_set: TestSet, bootstrap: int, seed: int, level: str = "subword"
+) -> dict[str, Any]:
     """One block of results: quality, length ratio, empties, and calibration of the output."""
     hypotheses = [record["translation"] for record in records]
     quality = corpus_quality(
         hypotheses, test_set.references, sources=test_set.sources or None, bootstrap=bootstrap, seed=seed
     )
-    return {**quality, "calibration": {"inference": inference(records)}}
+    return {**quality, "calibration": {"inference": inference(records, level=level)}}
 
 
 def _write(

@@ -11,12 +11,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mt.calibration.bins import CalibrationBins
 from mt.calibration.labels import token_labels
 from mt.decoding.scoring import score_pairs
 from mt.evaluation.records import Record
 from mt.model.directory import LoadedModel
+
+Floats = NDArray[np.floating[Any]]
+Flags = NDArray[np.bool_]
 
 END = "</s>"
 SPACE = "\u2581"
@@ -28,31 +32,25 @@ SMALLEST = 1e-12
 
 
 class SplitBins:
-    """Calibration of all tokens, of those that end a sentence, and of the others."""
+    """Calibration of all tokens, of those that end a sentence, and of the others.
 
-    def __init__(self, bins: int, edges: str) -> None:
-        self.parts = {name: CalibrationBins(bins=bins, edges=edges) for name in ("without_eos", "eos")}
-        self.bins, self.edges = bins, edges
+    bins, edges, level, split: as in CalibrationBins.
+    """
 
-    def update(
-        self, confidence: Any, correct: Any, end: Any, *, nll: Any = None, brier: Any = None
-    ) -> None:
+    def __init__(self, *, bins: int, edges: str, split: str, level: str = "subword") -> None:
+        self.whole, self.without_eos, self.eos = (
+            CalibrationBins(bins=bins, edges=edges, level=level, eos=eos, split=split) for eos in ("yes", "no", "only")
+        )
+
+    def update(self, confidence: Floats, correct: Flags, end: Flags, *, nll: Floats, brier: Floats) -> None:
         """Counts tokens: arrays of one entry each; `end` is true where the end of the sentence was predicted."""
-        end = np.asarray(end, dtype=bool)
-        for name, chosen in (("without_eos", ~end), ("eos", end)):
-            if chosen.any():
-                self.parts[name].update(
-                    np.asarray(confidence)[chosen], np.asarray(correct)[chosen],
-                    nll=None if nll is None else np.asarray(nll)[chosen],
-                    brier=None if brier is None else np.asarray(brier)[chosen],
-                )  # fmt: skip
+        for part, chosen in ((self.without_eos, ~end), (self.eos, end)):
+            part.update(confidence[chosen], correct[chosen], nll=nll[chosen], brier=brier[chosen])
+        self.whole.update(confidence, correct, nll=nll, brier=brier)
 
     def result(self) -> dict[str, Any]:
         """The calibration block of results.json: the figures of all tokens, and `without_eos` and `eos` apart."""
-        whole = CalibrationBins(bins=self.bins, edges=self.edges)
-        for part in self.parts.values():
-            whole.merge(part)
-        return {**whole.result(), **{name: part.result() for name, part in self.parts.items()}}
+        return {**self.whole.result(), "without_eos": self.without_eos.result(), "eos": self.eos.result()}
 
 
 def teacher_forced(loaded: LoadedModel, sources: Sequence[str], targets: Sequence[str]) -> dict[str, Any]:
@@ -66,9 +64,9 @@ def teacher_forced(loaded: LoadedModel, sources: Sequence[str], targets: Sequenc
 
     Returns:
         The calibration block: correct is argmax = reference token; NLL (nats) of the reference token and Brier
-        score over the whole vocabulary (0..2).
+        score over the whole vocabulary, halved to lie in 0..1.
     """
-    counted = SplitBins(bins=15, edges="(l,r]")
+    counted = SplitBins(bins=15, edges="(l,r]", split="teacher_forced")
     tokenizer, longest = loaded.tokenizer, loaded.config.decode.max_length
     pairs = [(source, target) for source, target in zip(sources, targets) if source.strip()]
     for first in range(0, len(pairs), WINDOW):
@@ -79,23 +77,24 @@ def teacher_forced(loaded: LoadedModel, sources: Sequence[str], targets: Sequenc
         ]
         target_ids = tokenizer.encode_target([target for _, target in window])
         for scored in score_pairs(loaded, source_ids, target_ids):
-            brier = 1 - 2 * np.exp(scored.log_probs, dtype=np.float64) + scored.squares
+            brier = (1 - 2 * np.exp(scored.log_probs, dtype=np.float64) + scored.squares) / 2
             end = scored.predicted == tokenizer.end_id
             counted.update(scored.confidence, scored.correct, end, nll=-scored.log_probs, brier=brier)
     return counted.result()
 
 
-def inference(records: Iterable[Record]) -> dict[str, Any] | None:
+def inference(records: Iterable[Record], *, level: str = "subword") -> dict[str, Any] | None:
     """Calibration of the tokens that a system put out (Wang et al. 2020, arXiv:2005.00963); 20 bins [l, r).
 
     Args:
         records: with `token_confidence` and `correct`, as `label` leaves them.
+        level: what was aligned, for the signature.
 
     Returns:
         The calibration block, NLL (nats) and Brier score (0..1) of the right-or-wrong label; None where no record
         has token probabilities.
     """
-    counted = SplitBins(bins=20, edges="[l,r)")
+    counted = SplitBins(bins=20, edges="[l,r)", split="inference", level=level)
     any_tokens = False
     for record in records:
         if not record.get("token_confidence"):

@@ -86,13 +86,13 @@ def test_the_default_beam_is_always_evaluated(tiny_model: Path, test_set: tuple[
 
 
 def test_another_systems_records_with_two_references(test_set: tuple[Path, Path], tmp_path: Path) -> None:
-    tokens = ["▁a", "▁dog", "▁sleeps", "</s>"]
+    tokens = ["▁a", "▁cat", "▁runs", "▁1", "</s>"]
     made = [{"translation": text} for text in REFERENCES]
-    made[0] = {"translation": "a dog sleeps", "tokens": tokens, "token_confidence": [0.9, 0.8, 0.7, 0.95]}
+    made[0] = {"translation": "a cat runs 1", "tokens": tokens, "token_confidence": [0.9, 0.8, 0.7, 0.6, 0.95]}
     path = lines(tmp_path / "other.jsonl", [json.dumps(record) for record in made])
     second = tmp_path / "second.en.gz"
     with gzip.open(second, "wt", encoding="utf-8", newline="\n") as file:
-        file.write("".join(text + "\n" for text in ["a dog sleeps", *REFERENCES[1:]]))
+        file.write("".join(text + "\n" for text in ["a cat runs 1", *REFERENCES[1:]]))
     assert main([
         "--records", str(path), "--source", str(test_set[0]), "--reference", str(test_set[1]), str(second),
         "--bootstrap", "20", "--output", str(tmp_path / "out"),
@@ -101,11 +101,12 @@ def test_another_systems_records_with_two_references(test_set: tuple[Path, Path]
     assert results["bleu"]["score"] == pytest.approx(100)  # thanks to the second reference
     assert results["calibration"]["teacher_forced"] is None
     inference = results["calibration"]["inference"]
-    assert inference["tokens"] == 4
-    assert inference["accuracy"] == 0.5  # "sleeps" against "runs 1": a substitution, then an omission before </s>
+    assert inference["tokens"] == 5
+    assert inference["accuracy"] == pytest.approx(4 / 5)  # against the first reference
+    assert "labelled-by-word" in inference["signature"]
     records = read_lines(tmp_path / "out" / "records.jsonl")
-    assert records[0]["correct"][:3] == [True, True, False]
-    assert records[0]["references"] == ["a dog runs 1", "a dog sleeps"]
+    assert records[0]["correct"] == [True, False, True, True, True]
+    assert records[0]["references"] == ["a dog runs 1", "a cat runs 1"]
     assert records[3]["source"] == SOURCES[3]
     assert "</script> & <b>" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
 

@@ -39,7 +39,7 @@ def test_teacher_forced_figures_equal_a_plain_loop_over_positions(tiny_model: Pa
             correct.append(row.argmax() == gold)
             end.append(row.argmax() == tokenizer.end_id)
             nll.append(-np.log(row[gold]))
-            brier.append(((row - np.eye(len(row))[gold]) ** 2).sum())
+            brier.append(((row - np.eye(len(row))[gold]) ** 2).sum() / 2)
     found = teacher_forced(loaded, SOURCES, TARGETS)
     assert found["tokens"] == len(correct)
     assert found["accuracy"] == pytest.approx(np.mean(correct))
@@ -52,13 +52,17 @@ def test_teacher_forced_figures_equal_a_plain_loop_over_positions(tiny_model: Pa
 
 
 def test_parts_add_up_to_the_whole() -> None:
-    counted = SplitBins(bins=20, edges="[l,r)")
-    counted.update([0.9, 0.7, 0.3], [True, False, False], [False, False, True])
+    counted = SplitBins(bins=20, edges="[l,r)", split="inference")
+    figures = np.array([0.9, 0.7, 0.3])
+    counted.update(
+        figures, np.array([True, False, False]), np.array([False, False, True]), nll=figures, brier=figures
+    )
     result = counted.result()
     assert (result["tokens"], result["without_eos"]["tokens"], result["eos"]["tokens"]) == (3, 2, 1)
     assert result["ece"] == pytest.approx((0.1 + 0.7 + 0.3) / 3)  # each token in a bin of its own
     assert result["without_eos"]["ece"] == pytest.approx((0.1 + 0.7) / 2)
     assert result["eos"]["ece"] == pytest.approx(0.3)
+    assert "eos:only" in result["eos"]["signature"] and "eos:no" in result["without_eos"]["signature"]
 
 
 def test_output_tokens_are_labelled_with_the_end_of_sentence_on_both_sides() -> None:
