@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -85,8 +86,8 @@ def parse_config(arguments: list[str], program: str) -> Config:
     origin = _Origin(file, options)
     checked = _check_section(Config, tree, "", origin)
     for key, text in options.items():
-        _check_option(key, text, origin)
-    missing = list(_missing(Config, checked, "", origin))
+        _take_option(checked, key, text, origin)
+    missing = list(_missing(Config, checked))
     if missing:
         raise UserError(f"missing in {file}: {', '.join(missing)}; add {'it' if len(missing) == 1 else 'them'}")
     config: Config = _build(Config, _merge(checked, origin), "", origin)
@@ -159,7 +160,7 @@ def _split(arguments: list[str], program: str) -> tuple[str, dict[str, str]]:
 
 
 def _merge(tree: dict[str, Any], origin: _Origin) -> dict[str, Any]:
-    """The complete tree: the file's values over the defaults, and the options over both."""
+    """The complete tree: the file's values over the defaults, and the options, in their order, over both."""
     import argparse
 
     parser = _parser("")
@@ -172,32 +173,33 @@ def _merge(tree: dict[str, Any], origin: _Origin) -> dict[str, Any]:
     return {key: value for key, value in merged.items() if key not in ("config", "print_config")}
 
 
-def _check_option(key: str, text: str, origin: _Origin) -> None:
-    """Reports a wrong value of an option; one that sets a whole section is left to jsonargparse."""
+def _take_option(tree: dict[str, Any], key: str, text: str, origin: _Origin) -> None:
+    """Checks an option's value and puts it into the tree; one for a whole section is left to jsonargparse."""
+    *sections, name = key.removesuffix("+").split(".")
     annotation: Any = Config
-    key = key.removesuffix("+")
-    for name in key.split("."):
-        annotation = get_type_hints(annotation)[name]
-    if annotation is str or is_dataclass(annotation):
+    for section in sections:
+        annotation = get_type_hints(annotation)[section]
+        tree = tree.setdefault(section, {})
+    annotation = get_type_hints(annotation)[name]
+    if is_dataclass(annotation):
         return
-    try:
-        value = yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        value = text
-    _check(annotation, value, key, origin)
+    value: Any = text
+    if annotation is not str:
+        with suppress(yaml.YAMLError):
+            value = yaml.load(text, _Loader)
+    value = _check(annotation, value, key.removesuffix("+"), origin)
+    if not key.endswith("+"):
+        tree[name] = value
 
 
-def _missing(kind: Any, tree: Mapping[str, Any], prefix: str, origin: _Origin) -> Iterator[str]:
-    """The settings without a default that neither the file nor an option gives."""
+def _missing(kind: Any, tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The settings without a default that the tree lacks."""
     hints = get_type_hints(kind)
     for item in fields(kind):
-        path = prefix + item.name
-        if path in origin.options or f"{path}+" in origin.options:
-            continue
         if is_dataclass(hints[item.name]):
-            yield from _missing(hints[item.name], tree.get(item.name, {}), f"{path}.", origin)
+            yield from _missing(hints[item.name], tree.get(item.name, {}), f"{prefix}{item.name}.")
         elif _required(item) and item.name not in tree:
-            yield path
+            yield prefix + item.name
 
 
 # The file
