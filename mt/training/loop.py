@@ -66,6 +66,20 @@ def batch_loss(model: Transformer, batch: Batch, loss: LossFunction) -> LossSums
     return projected_loss(hidden, model.output_weight, None, batch.targets, loss=loss, pad_id=model.pad_id)
 
 
+def accumulate_gradients(
+    model: Transformer, batches: list[Batch], loss: LossFunction, bfloat16: bool = False
+) -> list[LossSums]:
+    """Gradients of one update: the loss sums of its batches, divided once by the tokens of the whole update."""
+    tokens = sum(batch.tokens for batch in batches)
+    found = []
+    for batch in batches:
+        with torch.autocast(batch.source.device.type, dtype=torch.bfloat16, enabled=bfloat16):
+            sums = batch_loss(model, batch, loss)
+        (sums.loss / tokens).backward()
+        found.append(sums)
+    return found
+
+
 @contextmanager
 def interruptible() -> Iterator[list[int]]:
     """Ctrl-C and SIGTERM are noted in the list instead of raised, so that the loop can save; a second one raises."""
@@ -147,13 +161,9 @@ class Training:
             yield [Batch(store, indices, self.prepared.tokenizer, self.device) for indices in chosen]
 
     def _update(self, batches: list[Batch]) -> None:
-        """One update: gradients of all batches divided once, by the tokens of the whole update."""
+        """One update of the weights, from the gradients of all its batches."""
         started = time.monotonic()
-        tokens = sum(batch.tokens for batch in batches)
-        for batch in batches:
-            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bfloat16):
-                sums = batch_loss(self.model, batch, self.loss)
-            (sums.loss / tokens).backward()
+        for sums, batch in zip(accumulate_gradients(self.model, batches, self.loss, self.bfloat16), batches):
             self._count(sums, batch)
         step = self.progress.step + 1
         limit = self.train.clip_norm or float("inf")
@@ -166,7 +176,7 @@ class Training:
             self.average.update(step)
         self.progress.step = step
         self.progress.batch += len(batches)
-        self.progress.tokens += tokens
+        self.progress.tokens += sum(batch.tokens for batch in batches)
         self.progress.seconds += time.monotonic() - started
 
     def _count(self, sums: LossSums, batch: Batch) -> None:

@@ -1,0 +1,168 @@
+"""train.py as a user runs it: a killed run continues bit for bit, Ctrl-C saves, a changed config is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DIGITS = ["null", "eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun"]
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+SETTINGS = """
+run_dir: {run}
+data:
+  root: {root}
+  source_language: de
+  target_language: en
+  train: [{{source: [train.de], target: [train.en]}}]
+  valid: [{{source: [valid.de], target: [valid.en]}}]
+tokenizer: {{vocabulary_size: 60, sampling: 0.2}}
+model: {{width: 16, encoder_layers: 1, decoder_layers: 1, encoder_heads: 2, decoder_heads: 2,
+  encoder_feed_forward: 32, decoder_feed_forward: 32, dropout: 0.1}}
+train: {{max_steps: 60, batch_tokens: 256, max_length: 64, learning_rate: 0.01, warmup_steps: 10, validate_every: 25,
+  checkpoint_every: 5, log_every: 5, ema_decay: 0.9, accumulate: 2}}
+decode: {{beam: 2, max_length: 64, max_length_extra: 5, batch_tokens: 512}}
+threads: 1
+"""
+
+
+def write_corpus(folder: Path, split: str, count: int, seed: int) -> None:
+    generator = random.Random(seed)
+    numbers = [[generator.randrange(10) for _ in range(generator.randint(1, 8))] for _ in range(count)]
+    for language, words in (("de", DIGITS), ("en", WORDS)):
+        lines = [" ".join(words[digit] for digit in row) + "\n" for row in numbers]
+        (folder / f"{split}.{language}").write_text("".join(lines), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corpus")
+    write_corpus(folder, "train", 400, 1)
+    write_corpus(folder, "valid", 10, 2)
+    return folder
+
+
+def command(corpus: Path, run: Path, *options: str) -> list[str]:
+    config = run.parent / f"{run.name}.yaml"
+    config.write_text(SETTINGS.format(run=run, root=corpus), encoding="utf-8")
+    return [sys.executable, str(ROOT / "train.py"), str(config), *options]
+
+
+def train(corpus: Path, run: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(corpus, run, *options), capture_output=True, text=True, timeout=300)
+
+
+def events(run: Path) -> list[dict[str, Any]]:
+    path = run / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def weights(run: Path) -> str:
+    last = (run / "last").read_text().strip()
+    fingerprint: str = json.loads((run / "checkpoints" / last / "meta.json").read_text())["weights_blake2b"]
+    return fingerprint
+
+
+def interrupt(corpus: Path, run: Path, number: signal.Signals, step: int) -> int:
+    """Starts a run and sends it a signal as soon as its log shows this update."""
+    process = subprocess.Popen(command(corpus, run), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not any(event["step"] >= step for event in events(run)):
+        assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be stopped"
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    return process.wait(timeout=60)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "undisturbed"
+    done = train(corpus, run)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def test_a_run_killed_twice_ends_with_the_same_weights_and_log(
+    corpus: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "killed"
+    assert interrupt(corpus, run, signal.SIGKILL, 10) == -signal.SIGKILL
+    assert interrupt(corpus, run, signal.SIGKILL, 35) == -signal.SIGKILL
+    done = train(corpus, run)
+    assert done.returncode == 0, done.stderr
+    assert weights(run) == weights(undisturbed)
+
+    def figures(folder: Path) -> list[tuple[Any, ...]]:
+        return [(e["event"], e["step"], e.get("loss"), e.get("nll"), e.get("bleu")) for e in events(folder)]
+
+    assert figures(run) == figures(undisturbed)
+
+
+def test_control_c_saves_and_the_same_command_goes_on(corpus: Path, undisturbed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "stopped"
+    assert interrupt(corpus, run, signal.SIGINT, 10) == 130
+    done = train(corpus, run)
+    assert done.returncode == 0, done.stderr
+    assert "going on after update" in done.stderr
+    assert weights(run) == weights(undisturbed)
+
+
+def test_a_run_directory_holds_what_the_contract_says(undisturbed: Path) -> None:
+    best = (undisturbed / "best").read_text().strip()
+    files = {path.name for path in (undisturbed / "checkpoints" / best).iterdir()}
+    assert {"config.yaml", "tokenizer.model", "model.safetensors", "meta.json", "training.safetensors",
+            "training.json"} <= files  # fmt: skip
+    assert {"config.yaml", "log.jsonl", "cleaning.json", "tensorboard"} <= {p.name for p in undisturbed.iterdir()}
+    names = [event["event"] for event in events(undisturbed)]
+    assert names[0] == "start" and names[-1] == "finished"
+    valid = [event for event in events(undisturbed) if event["event"] == "valid"]
+    assert [event["step"] for event in valid] == [25, 50, 60]
+    assert {"nll", "perplexity", "accuracy", "ece", "bleu", "chrf"} <= valid[0].keys()
+    trained = [event["nll"] for event in events(undisturbed) if event["event"] == "train"]
+    assert trained[-1] < trained[0] - 0.2
+
+
+def test_a_finished_run_is_left_alone(corpus: Path, undisturbed: Path) -> None:
+    before = (undisturbed / "log.jsonl").read_bytes()
+    config = undisturbed.parent / "undisturbed.yaml"
+    done = subprocess.run([sys.executable, str(ROOT / "train.py"), str(config)], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "finished" in done.stderr
+    assert (undisturbed / "log.jsonl").read_bytes() == before
+
+
+def test_another_config_is_refused_in_one_line(corpus: Path, undisturbed: Path) -> None:
+    done = train(corpus, undisturbed, "--train.learning_rate", "0.02")
+    assert done.returncode == 2
+    assert "train.learning_rate" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_fine_tuning_starts_from_the_weights_and_the_tokeniser_of_a_model(
+    corpus: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "tuned"
+    done = train(corpus, run, "--train.init_from", str(undisturbed), "--train.max_steps", "1",
+                 "--train.learning_rate", "1e-9", "--tokenizer.sampling", "0")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    first = next(event for event in events(run) if event["event"] == "valid")
+    best = (undisturbed / "best").read_text().strip()
+    scores = {f"step_{e['step']:08d}": e["nll"] for e in events(undisturbed) if e["event"] == "valid"}
+    assert first["nll"] == pytest.approx(scores[best], abs=1e-4)
+
+
+def test_averaged_checkpoints_become_a_model(corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "averaged"
+    done = train(corpus, run, "--train.average", "last", "--train.average_count", "2", "--train.ema_decay", "0")
+    assert done.returncode == 0, done.stderr
+    meta = json.loads((run / "checkpoints" / "average" / "meta.json").read_text())
+    assert meta["average_of"] == ["step_00000060", "step_00000050"]

@@ -1,0 +1,79 @@
+"""One update: accumulation and padding do not change the gradient."""
+
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from mt.config import LossConfig, ModelConfig
+from mt.losses.build import build_loss
+from mt.model.transformer import Transformer
+from mt.training.loop import Batch, accumulate_gradients
+
+VOCABULARY = 50
+TOKENIZER = SimpleNamespace(pad_id=0, begin_id=2)
+LOSSES = [LossConfig(), LossConfig(name="encouraging", log_end=0.5), LossConfig(name="encouraging", log_end=1.0)]
+
+
+class Pairs:
+    """Random pairs of 2 to 12 tokens, the last one the end of sentence (3)."""
+
+    def __init__(self, count: int) -> None:
+        generator = np.random.default_rng(5)
+
+        def sentence() -> np.ndarray:
+            return np.append(generator.integers(4, VOCABULARY, generator.integers(1, 12)), 3).astype(np.int32)
+
+        self.pairs = [(sentence(), sentence()) for _ in range(count)]
+
+    def source(self, index: int) -> np.ndarray:
+        return self.pairs[index][0]
+
+    def target(self, index: int) -> np.ndarray:
+        return self.pairs[index][1]
+
+
+def gradients(model: Transformer, config: LossConfig, groups: list[np.ndarray]) -> list[torch.Tensor]:
+    model = copy.deepcopy(model).double()
+    loss = build_loss(config, pad_id=0, begin_id=2, vocabulary_size=VOCABULARY)
+    store = Pairs(64)
+    batches = [Batch(store, group, TOKENIZER, torch.device("cpu")) for group in groups]  # type: ignore[arg-type]
+    accumulate_gradients(model, batches, loss)
+    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+
+@pytest.fixture
+def model() -> Transformer:
+    torch.manual_seed(0)
+    config = ModelConfig(width=16, encoder_layers=1, decoder_layers=1, encoder_feed_forward=32,
+                         decoder_feed_forward=32, dropout=0.0, embedding_dropout=0.0)  # fmt: skip
+    return Transformer(config, VOCABULARY, VOCABULARY, pad_id=0).train()
+
+
+@pytest.mark.parametrize("config", LOSSES, ids=str)
+def test_eight_batches_of_eight_give_the_gradient_of_one_of_sixty_four(
+    model: Transformer, config: LossConfig
+) -> None:
+    whole = gradients(model, config, [np.arange(64)])
+    parts = gradients(model, config, list(np.arange(64).reshape(8, 8)))
+    assert len(whole) == len(list(model.parameters()))
+    for one, other in zip(whole, parts):
+        torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-9)
+
+
+def test_a_batch_holds_the_real_target_tokens_alone() -> None:
+    store = Pairs(10)
+    batch = Batch(store, np.arange(10), TOKENIZER, torch.device("cpu"))  # type: ignore[arg-type]
+    real = np.concatenate([store.target(index) for index in range(10)])
+    assert batch.targets.tolist() == real.tolist()
+    assert batch.tokens == len(real)
+    assert batch.target_input[:, 0].tolist() == [2] * 10
+    shifted = torch.cat([batch.target_input[:, 1:], torch.zeros(10, 1, dtype=torch.int64)], dim=1)
+    assert batch.positions is not None
+    # What stands at a real position but the last of its sentence is input of the next one.
+    inside = batch.targets != 3
+    assert torch.equal(shifted.flatten()[batch.positions][inside], batch.targets[inside].long())
