@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
 from mt.cli.command import DONE, CommandParser
+from mt.cli.options import positive, use_threads
 from mt.errors import UserError
 
 
@@ -20,16 +22,12 @@ def main(arguments: list[str] | None = None) -> int:
     beams = _beams(given.beams)
     if given.bootstrap < 0:
         raise UserError(f"--bootstrap is {given.bootstrap}; it must be 0 or more")
-    output = Path(given.output)
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: is no folder; --output wants a folder")
-    output.mkdir(parents=True, exist_ok=True)  # a place that cannot be written shows now, not after the work
-
     from mt.evaluation.test_set import read_test_set
 
     references = [Path(name) for name in given.reference]
     test_set = read_test_set(None if given.source is None else Path(given.source), references)
 
+    output = _writable_folder(Path(given.output))
     from mt.evaluation.evaluate import evaluate, evaluate_records
     from mt.report.report import write_report
 
@@ -67,13 +65,20 @@ def _score(block: dict[str, Any]) -> str:
     return f"{block['score']:.2f}{interval}"
 
 
-def _load(given: argparse.Namespace) -> Any:
-    import torch
+def _writable_folder(path: Path) -> Path:
+    """Makes the folder: a place that cannot be written shows before the work, not after it."""
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path}: is no folder; --output wants a folder")
+    path.mkdir(parents=True, exist_ok=True)
+    if not os.access(path, os.W_OK):
+        raise UserError(f"{path}: permission denied; choose another --output or change its permissions")
+    return path
 
+
+def _load(given: argparse.Namespace) -> Any:
     from mt.model.directory import load_model
 
-    if given.threads:
-        torch.set_num_threads(given.threads)
+    use_threads(given.threads)
     return load_model(Path(given.model), device=given.device)
 
 
@@ -98,9 +103,9 @@ def _parser() -> CommandParser:
     add("--beams", metavar="N,N", default="5", help="beam sizes; 5, the main one, is always there (default: 5)")
     add("--length_penalty", choices=("none", "average", "gnmt"), help="default: as the model's config says")
     add("--length_alpha", type=float, metavar="A", help="its exponent")
-    add("--batch_tokens", type=int, metavar="N", help="most positions of a batch")
+    add("--batch_tokens", type=positive, metavar="N", help="most positions of a batch")
     add("--bootstrap", type=int, default=1000, metavar="N", help="resamples for the intervals (default: 1000; 0: none)")
     add("--seed", type=int, default=12345, metavar="N", help="seed of the resamples (default: 12345)")
-    add("--device", default="auto", choices=("auto", "cpu", "cuda"), help="default: a GPU where there is one")
-    add("--threads", type=int, default=0, metavar="N", help="processor threads (default: as many as there are cores)")
+    add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
+    add("--threads", type=positive, metavar="N", help="processor threads (default: all cores)")
     return parser

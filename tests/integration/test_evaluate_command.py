@@ -130,6 +130,7 @@ def test_records_without_probabilities_give_quality_only(tmp_path: Path, capsys:
         (["--source", "nowhere", "--reference", "test.en"], ["nowhere"]),
         (["--reference", "test.en"], ["--source is missing"]),
         (["--source", "test.de", "--reference", "test.en", "--beams", "1,0"], ["--beams is 1,0"]),
+        (["--source", "test.de", "--reference", "test.en", "--threads", "0"], ["--threads", "at least 1"]),
         (["--source", "test.de", "--reference", "test.en", "--beam", "1"], ["--beams"]),
         (["--source", "test.de", "--reference", "test.en", "--records", "r.jsonl"], ["either MODEL", "--records"]),
     ],
@@ -145,7 +146,7 @@ def test_mistakes_are_one_line(
     assert len(done.stderr.splitlines()) == 1 and "Traceback" not in done.stderr
     for word in words:
         assert word in done.stderr
-    assert not (tmp_path / "out" / "results.json").exists()
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_bad_record_names_line_and_field(tmp_path: Path) -> None:
