@@ -100,15 +100,23 @@ COMMANDS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("script", "name"),
+    [
+        *(("translate.py", name) for name in ("model.safetensors", "meta.json", "tokenizer.model", "config.yaml")),
+        ("tools/score.py", "model.safetensors"),
+        ("tools/evaluate.py", "model.safetensors"),
+    ],
+)
+def test_a_file_of_a_model_cut_in_half(script: str, name: str, tiny_model: Path, run_command: Any) -> None:
+    path = tiny_model / name
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    assert_user_error(run_command(script, tiny_model, *COMMANDS[script], stdin="ein Hund\n"), str(tiny_model))
+
+
 @pytest.mark.parametrize("script", COMMANDS)
 class TestModel:
-    @pytest.mark.parametrize("name", ["model.safetensors", "meta.json", "tokenizer.model", "config.yaml"])
-    def test_a_file_cut_in_half_is_named(self, script: str, name: str, tiny_model: Path, run_command: Any) -> None:
-        path = tiny_model / name
-        content = path.read_bytes()
-        path.write_bytes(content[: len(content) // 2])
-        assert_user_error(run_command(script, tiny_model, *COMMANDS[script], stdin="ein Hund\n"), str(tiny_model))
-
     def test_a_model_that_is_not_there(self, script: str, tiny_model: Path, run_command: Any) -> None:
         shutil.rmtree(tiny_model)
         assert_user_error(run_command(script, tiny_model, *COMMANDS[script]), str(tiny_model))
