@@ -1,0 +1,235 @@
+"""Which tokens of a translation are right, by alignment with a reference: the labels of inference calibration.
+
+Tokens are aligned by TER, edit distance with shifts of blocks (Snover et al. 2006), with the search and limits of
+Tercom and sacreBLEU, so that the number of edits is theirs. Labels (Wang, Tu, Shi and Liu 2020): C correct, S
+substituted, I inserted, D correct by itself but directly behind a token that the reference has and the translation
+left out; only C is right. Blocks are followed through their shifts, so that every token gets its label.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+MAX_SHIFT_SIZE = 10
+"""tokens of the largest block that is shifted"""
+MAX_SHIFT_DISTANCE = 50
+"""furthest shift"""
+MAX_CANDIDATES = 1000
+"""shifts tried in one sentence"""
+BEAM = 25
+"""the edit distance looks so far to both sides of the diagonal"""
+INFINITE = 1 << 40
+
+
+class Edits(NamedTuple):
+    """How a translation differs from its reference."""
+
+    total: int
+    """edits: substitutions, insertions, deletions and shifts"""
+    labels: list[str]
+    """C, S, I or D for each token of the translation, in its order"""
+
+
+class _Alignment(NamedTuple):
+    distance: int
+    positions: list[int]
+    """for each reference token the hypothesis token beside it, or before it if it has none (-1: before all)"""
+    reference_wrong: list[bool]
+    labels: list[str]
+    """for each hypothesis token"""
+
+
+class _Shift(NamedTuple):
+    start: int
+    length: int
+    target: int
+
+
+def token_labels(hypothesis_tokens: Sequence[str], reference_tokens: Sequence[str]) -> list[bool]:
+    """For each hypothesis token whether it is right: label C. An end of sentence counts if both sides have it."""
+    return [label == "C" for label in align(hypothesis_tokens, reference_tokens).labels]
+
+
+def align(hypothesis: Sequence[str], reference: Sequence[str]) -> Edits:
+    """The edits that lead from hypothesis to reference, and a label for each token of the hypothesis."""
+    if not reference or not hypothesis:
+        return Edits(len(hypothesis) + len(reference), ["I"] * len(hypothesis))
+    reference = list(reference)
+    order = list(range(len(hypothesis)))
+    candidates = 0
+    shifts = 0
+    while True:
+        shifted = [hypothesis[index] for index in order]
+        alignment = _edit_alignment(shifted, reference)
+        if not alignment.distance:
+            break
+        best, candidates = _best_shift(shifted, reference, alignment, candidates)
+        if best is None or candidates >= MAX_CANDIDATES:
+            break
+        order = _moved(order, best)
+        shifts += 1
+    labels = [""] * len(hypothesis)
+    for index, label in zip(order, alignment.labels, strict=True):
+        labels[index] = label
+    return Edits(shifts + alignment.distance, labels)
+
+
+def _best_shift(
+    hypothesis: list[str], reference: list[str], alignment: _Alignment, candidates: int
+) -> tuple[_Shift | None, int]:
+    """The shift that reduces the distance most (None: none does), and the candidates counted on from before.
+
+    Among equals the longest block wins, then the first, then the one that goes to the front."""
+    distances = _ShiftedDistance(hypothesis, reference)
+    tried: set[_Shift] = set()
+    best, rank = None, (0, 0, 0, 0)
+    for start, reference_start, length in _common_blocks(hypothesis, reference):
+        inside = range(start, start + length)
+        if (
+            all(alignment.labels[index] in "CD" for index in inside)
+            or not any(alignment.reference_wrong[reference_start : reference_start + length])
+            or alignment.positions[reference_start] in inside
+        ):
+            continue
+        last_target = -1
+        for before in range(reference_start - 1, reference_start + length):
+            target = 0 if before < 0 else alignment.positions[before] + 1
+            if target == last_target:
+                continue
+            last_target = target
+            candidates += 1
+            shift = _Shift(start, length, target)
+            if shift in tried:
+                continue
+            tried.add(shift)
+            # a distance above this cannot win
+            limit = alignment.distance - max(rank[0], 1)
+            distance = distances.after(shift, limit)
+            gain = (alignment.distance - distance, length, -start, -target)
+            if distance <= limit and gain > rank:
+                best, rank = shift, gain
+        if candidates >= MAX_CANDIDATES:
+            break
+    return best, candidates
+
+
+def _common_blocks(hypothesis: list[str], reference: list[str]) -> Iterator[tuple[int, int, int]]:
+    """(start in hypothesis, start in reference, length) of equal blocks, shorter before longer."""
+    places: dict[str, list[int]] = {}
+    for index, token in enumerate(reference):
+        places.setdefault(token, []).append(index)
+    for start, token in enumerate(hypothesis):
+        for reference_start in places.get(token, ()):
+            if abs(reference_start - start) > MAX_SHIFT_DISTANCE:
+                continue
+            room = min(MAX_SHIFT_SIZE, len(hypothesis) - start, len(reference) - reference_start)
+            for offset in range(room):
+                if hypothesis[start + offset] != reference[reference_start + offset]:
+                    break
+                yield start, reference_start, offset + 1
+
+
+def _moved(items: list[int], shift: _Shift) -> list[int]:
+    """items with a block put before what stands at the target; a target inside the block counts from its end."""
+    start, length, target = shift
+    end = start + length
+    block = items[start:end]
+    if target < start:
+        return items[:target] + block + items[target:start] + items[end:]
+    if target <= end:
+        target += length
+    return items[:start] + items[end:target] + block + items[target:]
+
+
+class _ShiftedDistance:
+    """Edit distances to a reference after shifts of one hypothesis.
+
+    Bits of an integer hold a whole column of the distance matrix (Myers 1999, Hyyrö 2003), and columns in front of
+    a shift are computed once. That is the distance without a beam, never more than the one with it; where the two
+    might differ, and it matters, the latter is computed.
+    """
+
+    def __init__(self, hypothesis: list[str], reference: list[str]) -> None:
+        self.hypothesis = hypothesis
+        self.reference = reference
+        self.all_bits = (1 << len(reference)) - 1
+        self.last_bit = 1 << (len(reference) - 1)
+        self.equal: dict[str, int] = {}
+        for index, token in enumerate(reference):
+            self.equal[token] = self.equal.get(token, 0) | 1 << index
+        self.columns = [(self.all_bits, 0, len(reference))]
+        for token in hypothesis:
+            self.columns.append(self._next(token, *self.columns[-1]))
+
+    def after(self, shift: _Shift, limit: int) -> int:
+        """The distance after a shift; above the limit possibly too low, but still above the limit."""
+        order = _moved(list(range(len(self.hypothesis))), shift)
+        shifted = [self.hypothesis[index] for index in order]
+        unchanged = min(shift.start, shift.target)
+        column = self.columns[unchanged]
+        for token in shifted[unchanged:]:
+            column = self._next(token, *column)
+        distance = column[2]
+        slack = distance + abs(len(self.reference) - len(self.hypothesis))
+        if distance > limit or len(self.reference) < BEAM or slack < BEAM - 1:
+            return distance
+        return _edit_alignment(shifted, self.reference).distance
+
+    def _next(self, token: str, up: int, down: int, distance: int) -> tuple[int, int, int]:
+        """The next column: where the distance rises and falls by 1 along the reference, and its last value."""
+        equal = self.equal.get(token, 0)
+        vertical = equal | down
+        horizontal = (((equal & up) + up) ^ up) | equal
+        rises = down | (self.all_bits & ~(horizontal | up))
+        falls = up & horizontal
+        distance += bool(rises & self.last_bit) - bool(falls & self.last_bit)
+        rises = (rises << 1 | 1) & self.all_bits
+        falls = falls << 1 & self.all_bits
+        return falls | (self.all_bits & ~(vertical | rises)), rises & vertical, distance
+
+
+def _edit_alignment(hypothesis: list[str], reference: list[str]) -> _Alignment:
+    """Edit distance near the diagonal; of equal paths the one that, from the end, replaces before it inserts, and
+    inserts before it deletes."""
+    width = len(reference)
+    ratio = width / len(hypothesis)
+    beam = BEAM if ratio / 2 <= BEAM else math.ceil(ratio / 2 + BEAM)
+    row = list(range(width + 1))
+    choices = [["D"] * (width + 1)]
+    for i, token in enumerate(hypothesis, start=1):
+        diagonal = int(i * ratio)
+        low = max(0, diagonal - beam)
+        high = width + 1 if i == len(hypothesis) else min(width + 1, diagonal + beam)
+        new, choice = [INFINITE] * (width + 1), [""] * (width + 1)
+        if low == 0:
+            new[0], choice[0] = row[0] + 1, "I"
+        for j in range(max(low, 1), high):
+            same = token == reference[j - 1]
+            cost, label = (row[j - 1], "C") if same else (row[j - 1] + 1, "S")
+            if row[j] + 1 < cost:
+                cost, label = row[j] + 1, "I"
+            if new[j - 1] + 1 < cost:
+                cost, label = new[j - 1] + 1, "D"
+            new[j], choice[j] = cost, label
+        row = new
+        choices.append(choice)
+    return _traced(row[width], choices)
+
+
+def _traced(distance: int, choices: list[list[str]]) -> _Alignment:
+    """Reads the alignment off the choices, from the end; "D" there is a reference token left out."""
+    i, j = len(choices) - 1, len(choices[0]) - 1
+    positions, reference_wrong, labels = [0] * j, [True] * j, [""] * i
+    while i or j:
+        label = choices[i][j]
+        if label != "I":
+            j -= 1
+            positions[j] = i - 1
+            reference_wrong[j] = label != "C"
+        if label != "D":
+            i -= 1
+            behind_gap = label == "C" and j > 0 and choices[i][j] == "D"
+            labels[i] = "D" if behind_gap else label
+    return _Alignment(distance, positions, reference_wrong, labels)
