@@ -9,10 +9,11 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -33,7 +34,7 @@ from mt.corpus.store import (
     open_store,
     write_manifest,
 )
-from mt.corpus.text import input_files, read_lines, read_pairs
+from mt.corpus.text import file_form, input_files, read_lines, read_pairs
 from mt.corpus.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from mt.errors import UserError
 from mt.progress import message, progress_bar
@@ -101,35 +102,41 @@ def epoch_store(prepared: Prepared, config: Config, epoch: int) -> TokenStore:
     the text, the tokeniser, `config.seed` and the epoch. The new store lies in a nameless file beside the
     prepared folder, which goes when the store goes.
     """
-    settings = config.tokenizer
-    train = prepared.train
-    if settings.sampling == 0:
-        return train
-    tokenizer = prepared.tokenizer
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(tempfile.TemporaryFile(dir=prepared.folder.parent))
-        except OSError:  # a cache that is only read
-            file = stack.enter_context(tempfile.TemporaryFile())
-        bar = stack.enter_context(progress_bar(len(train), "segmenting", "pair", leave=False))
-        with StoreWriter(file, with_text=False) as writer:
-            for start in range(0, len(train), _CHUNK):
-                rows = range(start, min(start + _CHUNK, len(train)))
-                seed = _chunk_seed(config.seed, epoch, start)
-                sources = tokenizer.encode_sampled(
-                    "source", [train.source_text(row) for row in rows], settings.sampling, seed
-                )
-                targets: Any = [train.target(row) for row in rows]
-                if settings.sampling_side == "both":
-                    targets = tokenizer.encode_sampled(
-                        "target", [train.target_text(row) for row in rows], settings.sampling, seed + 1
-                    )
-                writer.write(sources, targets, train.corpus[rows.start : rows.stop])
-                bar.update(len(rows))
-        file.flush()
-        store = map_store(file)
-    store.weights = train.weights
+    if config.tokenizer.sampling == 0:
+        return prepared.train
+    cache = prepared.folder.parent
+    try:
+        # in the usual temporary folder if the cache can only be read
+        with tempfile.TemporaryFile(dir=cache if os.access(cache, os.W_OK) else None) as file:
+            _segment_into(file, prepared, config, epoch)
+            store = map_store(file)
+    except OSError as error:
+        raise UserError(
+            f"{cache}: the segmentation of epoch {epoch} cannot be written ({error.strerror}); "
+            "make room, or give another folder with --data.cache FOLDER"
+        ) from None
+    store.weights = prepared.train.weights
     return store
+
+
+def _segment_into(file: Any, prepared: Prepared, config: Config, epoch: int) -> None:
+    settings, train, tokenizer = config.tokenizer, prepared.train, prepared.tokenizer
+    with (
+        StoreWriter(file, with_text=False) as writer,
+        progress_bar(len(train), "segmenting", "pair", leave=False) as bar,
+    ):
+        for start in range(0, len(train), _CHUNK):
+            rows = range(start, min(start + _CHUNK, len(train)))
+            seed = _chunk_seed(config.seed, epoch, start)
+            texts = [train.source_text(row) for row in rows]
+            sources = tokenizer.encode_sampled("source", texts, settings.sampling, seed)
+            targets: Any = [train.target(row) for row in rows]
+            if settings.sampling_side == "both":
+                texts = [train.target_text(row) for row in rows]
+                targets = tokenizer.encode_sampled("target", texts, settings.sampling, seed + 1)
+            writer.write(sources, targets, train.corpus[rows.start : rows.stop])
+            bar.update(len(rows))
+    file.flush()
 
 
 def _chunk_seed(seed: int, epoch: int, start: int) -> int:
@@ -162,9 +169,10 @@ def _fingerprint(corpora: list[CorpusConfig], data: DataConfig) -> str:
             settings["grammar_data"] = _grammar_fingerprint()
         else:
             paths = input_files(corpus, data)
-            # names do not matter, except that their ends may say how a file is read
-            names = {side: [Path(name).suffixes for name in settings[side]] for side in ("source", "target", "files")}
-            settings.update(names, content=[checksum(path) for path in paths])
+            settings.update(
+                source=len(corpus.source), target=len(corpus.target),
+                files=[file_form(name) for name in corpus.files], content=[checksum(path) for path in paths],
+            )  # fmt: skip
         parts.append(settings)
     return _hash(parts)
 
@@ -206,8 +214,10 @@ def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
         if not report["kept"]:
             raise UserError(f"data.train: no pairs are left of {report['read']} read; see data.cleaning")
         if tokenizer is None:
-            message(f"learning pieces from {report['kept']} pairs")
-            tokenizer = train_tokenizer(config.tokenizer, read_lines([source_file]), read_lines([target_file]))
+            with progress_bar(2 * report["kept"], "learning pieces", "line") as bar:
+                tokenizer = train_tokenizer(
+                    config.tokenizer, _counted(read_lines([source_file]), bar), _counted(read_lines([target_file]), bar)
+                )
         tokenizer.save(folder)
         pairs = zip(read_lines([source_file]), read_lines([target_file]))
         corpora = np.repeat(np.arange(len(kept)), kept)
@@ -249,6 +259,13 @@ def _clean_into(source_file: Path, target_file: Path, data: DataConfig) -> tuple
                     bar.update(1000)
             corpora.append({"name": _name(corpus), "read": report.read - read, "kept": report.kept - kept})
     return {**report.to_json(), "corpora": corpora}, [corpus["kept"] for corpus in corpora]
+
+
+def _counted(lines: Iterator[str], bar: Any) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        yield line
+        if number % 1000 == 0:
+            bar.update(1000)
 
 
 def _name(corpus: CorpusConfig) -> str:

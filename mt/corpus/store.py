@@ -38,12 +38,13 @@ class TokenStore:
         Args:
             buffer: an Arrow stream of record batches, as `StoreWriter` writes it.
         """
-        batches = list(pyarrow.ipc.open_stream(buffer))
+        stream = pyarrow.ipc.open_stream(buffer)
+        batches = list(stream)
         columns = {
             side: [_list_views(batch.column(side)) for batch in batches] for side in ("source", "target")
         }
         self._sources, self._targets = columns["source"], columns["target"]
-        with_text = bool(batches) and "source_text" in batches[0].schema.names
+        with_text = "source_text" in stream.schema.names
         self._source_texts = [batch.column("source_text") for batch in batches] if with_text else None
         self._target_texts = [batch.column("target_text") for batch in batches] if with_text else None
         self._starts = np.cumsum([0, *(batch.num_rows for batch in batches)]).tolist()
@@ -119,6 +120,7 @@ class StoreWriter:
         self._schema = features.arrow_schema
         # Python's own file, so that an error while writing is an OSError with its reason
         self._writer = ArrowWriter(features=features, stream=pyarrow.PythonFile(file, mode="w"))
+        self._rows = 0
         self._closed = False
 
     def write(
@@ -137,14 +139,16 @@ class StoreWriter:
             pyarrow.array(column, type=self._schema.field(number).type) for number, column in enumerate(columns)
         ]
         table = pyarrow.Table.from_arrays(arrays, names=self._schema.names)
-        self._writer.write_table(table, writer_batch_size=max(len(table), 1))
+        if len(table):
+            self._writer.write_table(table, writer_batch_size=len(table))
+        self._rows += len(table)
 
     def close(self) -> None:
         """Ends the stream."""
         if not self._closed:
             self._closed = True
-            if self._writer.pa_writer is None:  # nothing was written: a stream without batches
-                self._writer._build_writer(self._schema)
+            if not self._rows:  # a stream needs its schema, even without pairs
+                self._writer.write_table(self._schema.empty_table())
             self._writer.finalize(close_stream=False)
 
     def __enter__(self) -> StoreWriter:
@@ -227,8 +231,8 @@ class _FolderWriter(StoreWriter):
         super().__init__(self._file, with_text=with_text)
 
     def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
-        super().__exit__(kind, value, trace)
-        self._file.close()
+        with self._file:
+            super().__exit__(kind, value, trace)
         if kind is None:
             write_manifest(self._folder)
 

@@ -87,6 +87,11 @@ def input_files(corpus: CorpusConfig, data: DataConfig) -> list[Path]:
     return paths
 
 
+def file_form(name: str) -> str:
+    """The end of a file's name that says how it is read: ".tsv" of "corpus.v2.tsv.gz"."""
+    return Path(name.removesuffix(".gz")).suffix.lower()
+
+
 def _find(name: str, data: DataConfig) -> Path:
     path = Path(data.root, name)
     if not path.exists():
@@ -139,8 +144,8 @@ def _read_sides(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, s
 def _read_files(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
     for name in corpus.files:
         path = _find(name, data)
-        kind = Path(name.removesuffix(".gz")).suffix.lower()
-        if kind in (".tsv", ".txt"):
+        kind = file_form(name)
+        if kind == ".tsv":
             yield from _read_tsv(path, corpus, data)
         elif kind in _BUILDERS:
             yield from _read_table(path, _BUILDERS[kind], corpus, data)

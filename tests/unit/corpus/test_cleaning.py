@@ -1,0 +1,102 @@
+"""Cleaning: each rule, their order, and an account that adds up."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mt.config import CleaningConfig
+from mt.corpus.cleaning import RULES, CleaningReport, clean, pair_hash
+
+words = st.lists(st.sampled_from(["a", "b", "\0", "\u2028", " ", ""]), max_size=6).map(" ".join)
+pair = st.tuples(words, words)
+
+OFF = {"empty": False, "max_words": 0, "max_characters": 0, "overlap": False}
+
+
+def run(pairs, config, held_out=()):
+    report = CleaningReport(config.examples)
+    hashes = {pair_hash(*pair) for pair in held_out}
+    return list(clean(pairs, config, hashes, report)), report.to_json()
+
+
+@given(
+    st.lists(pair, max_size=30),
+    st.lists(pair, max_size=5),
+    st.builds(
+        CleaningConfig,
+        empty=st.booleans(),
+        max_words=st.integers(0, 4),
+        max_characters=st.integers(0, 8),
+        max_ratio=st.sampled_from([0.0, 1.0, 1.5, 2.0]),
+        identical=st.booleans(),
+        duplicate=st.booleans(),
+        overlap=st.booleans(),
+        examples=st.integers(0, 2),
+    ),
+)
+def test_every_pair_is_kept_or_counted_under_one_rule(pairs, held_out, config):
+    kept, report = run(pairs, config, held_out)
+    dropped = sum(rule["dropped"] for rule in report["rules"].values())
+    assert report["read"] == len(pairs) == report["kept"] + dropped
+    assert report["kept"] == len(kept)
+    assert list(report["rules"]) == list(RULES)
+    for rule in report["rules"].values():
+        assert len(rule["examples"]) == min(rule["dropped"], config.examples)
+
+
+@pytest.mark.parametrize(
+    ("rule", "options", "dropped", "kept"),
+    [
+        ("empty", {"empty": True}, [("", "a"), ("a", " \t"), ("\u2028", "a")], [("a", "b")]),
+        ("too_long", {"max_words": 2}, [("a b c", "a"), ("a", "a b c")], [("a b", "a b")]),
+        ("too_long", {"max_characters": 3}, [("abcd", "a"), ("a", "abcd")], [("abc", "abc")]),
+        ("ratio", {"max_ratio": 2}, [("a b c", "a"), ("a", "a b c"), ("", "a")], [("a b", "a"), ("", "")]),
+        ("identical", {"identical": True}, [("a", "a"), ("a ", "a")], [("a", "A")]),
+        ("duplicate", {"duplicate": True}, [], [("ab", "c"), ("a", "bc"), ("a", "b")]),
+        ("overlap", {"overlap": True}, [("held", "out"), ("held ", "out")], [("held", "in"), ("out", "held")]),
+    ],
+)
+def test_a_rule_drops_what_it_says_and_nothing_when_it_is_off(rule, options, dropped, kept):
+    held_out = [("held", "out")]
+    found, report = run([*dropped, *kept], CleaningConfig(**(OFF | options)), held_out)
+    assert found == kept
+    assert report["rules"][rule]["dropped"] == len(dropped)
+    assert report["rules"][rule]["examples"] == [list(pair) for pair in dropped]
+    found, _ = run([*dropped, *kept], CleaningConfig(**OFF), held_out)
+    assert found == [*dropped, *kept]
+
+
+def test_of_duplicates_the_first_stays():
+    pairs = [("a", "b"), ("a", "c"), ("a", "b"), ("a ", "b")]
+    found, report = run(pairs, CleaningConfig(**(OFF | {"duplicate": True})))
+    assert found == [("a", "b"), ("a", "c")]
+    assert report["rules"]["duplicate"]["dropped"] == 2
+
+
+def test_duplicates_are_found_across_corpora():
+    config, report = CleaningConfig(**(OFF | {"duplicate": True})), CleaningReport()
+    seen: set[bytes] = set()
+    first = list(clean([("a", "b")], config, (), report, seen))
+    second = list(clean([("a", "b"), ("c", "d")], config, (), report, seen))
+    assert (first, second) == ([("a", "b")], [("c", "d")])
+
+
+def test_the_first_rule_that_holds_counts():
+    config = CleaningConfig(max_words=1, max_ratio=1.0, identical=True, duplicate=True)
+    _, report = run([("", ""), ("x y", "x y"), ("x", "x"), ("x", "")], config, [("x", "x")])
+    assert {rule: value["dropped"] for rule, value in report["rules"].items() if value["dropped"]} == {
+        "empty": 2, "too_long": 1, "identical": 1,
+    }  # fmt: skip
+
+
+def test_long_examples_are_cut():
+    _, report = run([("a" * 5000, "b")], CleaningConfig())
+    assert [len(side) for side in report["rules"]["too_long"]["examples"][0]] == [300, 1]
+
+
+def test_pair_hash_keeps_the_sides_apart():
+    pairs = [("ab", "c"), ("a", "bc"), ("", "abc"), ("abc", ""), ("a\0b", "c"), ("a", "\0bc"), ("a:b", "c")]
+    assert len({pair_hash(*pair) for pair in pairs}) == len(pairs)
+    assert all(len(pair_hash(*pair)) == 8 for pair in pairs)

@@ -1,0 +1,310 @@
+"""Preparation: cached by content, reproducible, and safe when interrupted or run twice at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import multiprocessing
+import random
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import mt.corpus.prepare
+from mt.config import (
+    CleaningConfig,
+    Config,
+    CorpusConfig,
+    DataConfig,
+    GrammarConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
+from mt.corpus.prepare import epoch_store, prepare
+from mt.errors import UserError
+
+
+def write_text(folder: Path, name: str, pairs: int, seed: int) -> None:
+    generator = random.Random(seed)
+    letters = "abcdefghijklmno"
+    for language, case in (("de", str.lower), ("en", str.upper)):
+        lines = [
+            " ".join("".join(generator.choices(letters, k=4)) for _ in range(generator.randint(2, 8)))
+            for _ in range(pairs)
+        ]
+        (folder / f"{name}.{language}").write_text("".join(case(line) + "\n" for line in lines))
+
+
+def files(name: str, **options: Any) -> CorpusConfig:
+    return CorpusConfig(source=[f"{name}.de"], target=[f"{name}.en"], **options)
+
+
+@pytest.fixture
+def config(tmp_path) -> Config:
+    (tmp_path / "data").mkdir()
+    for seed, (name, pairs) in enumerate({"train": 300, "more": 100, "valid": 20, "test": 20}.items()):
+        write_text(tmp_path / "data", name, pairs, seed)
+    data = DataConfig(
+        source_language="de", target_language="en", root=str(tmp_path / "data"),
+        train=[files("train"), files("more")], valid=[files("valid")], test=[files("test")],
+    )  # fmt: skip
+    return Config(
+        run_dir=str(tmp_path / "runs" / "first"), data=data,
+        tokenizer=TokenizerConfig(algorithm="bpe", vocabulary_size=100), train=TrainConfig(max_epochs=1),
+    )  # fmt: skip
+
+
+def changed(config: Config, **sections: dict[str, Any]) -> Config:
+    """The config with fields of sections (data, tokenizer, train, cleaning) replaced."""
+    if "cleaning" in sections:
+        cleaning = dataclasses.replace(config.data.cleaning, **sections.pop("cleaning"))
+        sections.setdefault("data", {})["cleaning"] = cleaning
+    replaced = {name: dataclasses.replace(getattr(config, name), **fields) for name, fields in sections.items()}
+    return dataclasses.replace(config, **replaced)
+
+
+@pytest.fixture
+def built(monkeypatch):
+    """Counts how often something is really prepared."""
+    calls = []
+    build = mt.corpus.prepare._build
+    monkeypatch.setattr(mt.corpus.prepare, "_build", lambda *given: calls.append(1) or build(*given))
+    return calls
+
+
+def test_stores_hold_the_encoded_text(config):
+    prepared = prepare(config)
+    assert (len(prepared.train), len(prepared.valid)) == (400, 20)
+    root = Path(config.data.root)
+    source = [*(root / "train.de").read_text().split("\n")[:-1], *(root / "more.de").read_text().split("\n")[:-1]]
+    encoded = prepared.tokenizer.encode_source(source)
+    assert [prepared.train.source(index).tolist() for index in range(400)] == encoded
+    assert [prepared.valid.target_text(index) + "\n" for index in range(20)] == list(
+        (root / "valid.en").open()
+    )
+    assert not prepared.train.has_text and prepared.train.weights is None
+    assert prepared.folder.parent == Path(config.run_dir).parent / "cache"
+    assert prepared.cleaning["read"] == prepared.cleaning["kept"] == 400
+    assert [corpus["kept"] for corpus in prepared.cleaning["corpora"]] == [300, 100]
+
+
+def test_the_same_input_is_prepared_once(config, built):
+    first = prepare(config)
+    start = time.monotonic()
+    second = prepare(changed(config, train={"batch_tokens": 999}, data={"cache": str(first.folder.parent)}))
+    assert time.monotonic() - start < 1
+    assert len(built) == 1
+    assert second.folder == first.folder and second.fingerprints == first.fingerprints
+
+
+def test_a_moved_corpus_is_found_in_the_cache(config, built):
+    prepare(config)
+    moved = Path(config.data.root).with_name("elsewhere")
+    Path(config.data.root).rename(moved)
+    prepare(changed(config, data={"root": str(moved)}))
+    assert len(built) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"tokenizer": {"vocabulary_size": 90}},
+        {"tokenizer": {"algorithm": "unigram"}},
+        {"tokenizer": {"sampling": 0.1}},
+        {"cleaning": {"duplicate": True}},
+        {"data": {"train": [files("train")]}},
+        {"data": {"train": [files("more"), files("train")]}},
+        {"data": {"test": []}},
+        {"data": {"valid": [files("test")]}},
+    ],
+)
+def test_another_option_is_prepared_anew(config, built, change):
+    first = prepare(config)
+    second = prepare(changed(config, **change))
+    assert len(built) == 2 and second.fingerprints != first.fingerprints
+
+
+@pytest.mark.parametrize("name", ["train.de", "train.en", "valid.en", "test.de"])
+def test_changed_content_is_prepared_anew(config, built, name):
+    first = prepare(config)
+    path = Path(config.data.root) / name
+    path.write_text(path.read_text().replace("a", "b", 1).replace("A", "B", 1))
+    assert prepare(config).fingerprints != first.fingerprints
+    assert len(built) == 2
+
+
+def test_weights_and_the_sampling_strength_are_not_part_of_the_key(config, built):
+    sampled = changed(config, tokenizer={"sampling": 0.1})
+    prepare(sampled)
+    prepared = prepare(
+        changed(sampled, tokenizer={"sampling": 0.2}, data={"train": [files("train"), files("more", weight=2.5)]})
+    )
+    assert len(built) == 1
+    assert prepared.train.weights.tolist() == [1.0] * 300 + [2.5] * 100
+
+
+def test_held_out_pairs_are_dropped_and_counted(config, tmp_path):
+    for language in ("de", "en"):
+        lines = [(tmp_path / "data" / f"{name}.{language}").read_text() for name in ("more", "test", "valid")]
+        (tmp_path / "data" / f"more.{language}").write_text("".join(lines))
+    cleaning = prepare(config).cleaning
+    assert cleaning["rules"]["overlap"]["dropped"] == 40
+    assert (cleaning["read"], cleaning["kept"]) == (440, 400)
+    kept = prepare(changed(config, cleaning={"overlap": False})).cleaning
+    assert kept["kept"] == 440
+
+
+def test_pairs_with_too_many_tokens_are_counted(config, built):
+    everything = prepare(config).cleaning
+    prepared = prepare(changed(config, train={"max_length": 20}))
+    assert len(built) == 1, "the limit applies when the store is opened"
+    longest = np.maximum(prepared.train.source_lengths, prepared.train.target_lengths)
+    rule = prepared.cleaning["rules"]["too_many_tokens"]
+    assert 0 < rule["dropped"] == (longest > 20).sum()
+    assert prepared.cleaning["kept"] == everything["kept"] - rule["dropped"]
+    first = int(np.flatnonzero(longest > 20)[0])
+    lines = (Path(config.data.root) / "train.de").read_text().split("\n")
+    assert rule["examples"][0][0] == lines[first]
+    with pytest.raises(UserError, match="all 400 training pairs have more tokens"):
+        prepare(changed(config, train={"max_length": 2}))
+
+
+def test_empty_lines_of_the_validation_text_stay(config):
+    root = Path(config.data.root)
+    for language in ("de", "en"):
+        path = root / f"valid.{language}"
+        path.write_text("\n" + path.read_text())
+    prepared = prepare(config)
+    assert len(prepared.valid) == 21
+    assert prepared.valid.source(0).tolist() == [prepared.tokenizer.end_id]
+
+
+def test_a_given_tokenizer_is_used(config):
+    tokenizer = prepare(changed(config, tokenizer={"vocabulary_size": 80})).tokenizer
+    prepared = prepare(config, tokenizer=tokenizer)
+    assert prepared.tokenizer.fingerprint == tokenizer.fingerprint
+    assert prepared.fingerprints != prepare(config).fingerprints
+
+
+def test_without_sampling_every_epoch_is_the_same_store(config):
+    prepared = prepare(config)
+    assert epoch_store(prepared, config, 0) is epoch_store(prepared, config, 1) is prepared.train
+
+
+@pytest.mark.parametrize("side", ["source", "both"])
+def test_sampling_gives_a_new_segmentation_in_each_epoch_and_the_same_for_one(config, side):
+    config = changed(config, tokenizer={"sampling": 0.1, "sampling_side": side})
+    prepared = prepare(config)
+    before = sorted(prepared.folder.parent.iterdir())
+
+    def ids(epoch: int, seed: int = 1) -> list[tuple[list[int], list[int]]]:
+        store = epoch_store(prepared, dataclasses.replace(config, seed=seed), epoch)
+        return [(store.source(row).tolist(), store.target(row).tolist()) for row in range(len(store))]
+
+    first, second = ids(0), ids(1)
+    assert first == ids(0)
+    assert sum(a[0] != b[0] for a, b in zip(first, second)) > 200
+    assert (sum(a[1] != b[1] for a, b in zip(first, second)) > 200) == (side == "both")
+    assert first != ids(0, seed=2)
+    texts = [prepared.tokenizer.decode_source(source) for source, _ in second]
+    assert texts == [prepared.train.source_text(row) for row in range(len(prepared.train))]
+    assert sorted(prepared.folder.parent.iterdir()) == before, "no file is left"
+
+
+def test_sampled_epochs_keep_weights_and_corpora(config):
+    config = changed(
+        config, tokenizer={"sampling": 0.3}, data={"train": [files("train"), files("more", weight=2.0)]}
+    )
+    prepared = prepare(config)
+    store = epoch_store(prepared, config, 3)
+    assert store.weights is prepared.train.weights
+    assert store.corpus.tolist() == prepared.train.corpus.tolist()
+
+
+def test_the_grammar_is_a_corpus(config, built):
+    def drawn(split: str, pairs: int) -> CorpusConfig:
+        return CorpusConfig(grammar=GrammarConfig(pairs=pairs), split=split)
+
+    grammar = changed(
+        config, data={"train": [drawn("train", 80)], "valid": [drawn("valid", 10)], "test": [drawn("test", 10)]}
+    )
+    assert len(prepare(grammar).train) <= 80
+    prepare(grammar)
+    assert len(built) == 1
+    prepare(changed(grammar, data={"train": [drawn("train", 81)]}))
+    assert len(built) == 2
+
+
+@pytest.mark.parametrize("name", ["train/pairs.arrow", "valid/pairs.arrow", "tokenizer.model", "cleaning.json"])
+def test_damage_in_the_cache_is_an_error_and_deleting_it_mends_it(config, name):
+    folder = prepare(config).folder
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match="delete the folder") as caught:
+        prepare(config)
+    assert str(path) in str(caught.value)
+    shutil.rmtree(folder)
+    assert len(prepare(config).train) == 400
+
+
+def test_a_failed_preparation_leaves_nothing(config):
+    (Path(config.data.root) / "valid.en").write_text("one\n")
+    with pytest.raises(UserError, match=r"valid.de has 20 lines and .*valid.en has 1"):
+        prepare(config)
+    cache = Path(config.run_dir).parent / "cache"
+    assert [path for path in cache.iterdir() if path.suffix != ".lock"] == []
+
+
+def test_what_a_killed_process_left_is_removed(config):
+    folder = prepare(config).folder
+    abandoned = folder.with_name(f".{folder.name}.99999.tmp")
+    abandoned.mkdir()
+    shutil.rmtree(folder)
+    prepare(config)
+    assert not abandoned.exists()
+
+
+def test_a_cache_that_cannot_be_written_is_an_error(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--data.cache"):
+        prepare(changed(config, data={"cache": str(tmp_path / "file" / "cache")}))
+
+
+def test_no_pairs_left_or_a_missing_test_file_is_an_error(config):
+    with pytest.raises(UserError, match="no pairs are left of 400 read"):
+        prepare(changed(config, cleaning={"max_words": 1}))
+    with pytest.raises(UserError, match=r"none.de: there is no such file"):
+        prepare(changed(config, data={"test": [files("none")]}))
+    for language in ("de", "en"):
+        (Path(config.data.root) / f"valid.{language}").write_text("")
+    with pytest.raises(UserError, match="data.valid: there are no pairs"):
+        prepare(config)
+
+
+def _prepare_in_process(config: Config, barrier: Any, results: Any) -> None:
+    barrier.wait()
+    results.put(prepare(config).fingerprints)
+
+
+def test_two_processes_at_once_prepare_it_once(config):
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(2), context.Queue()
+    processes = [
+        context.Process(target=_prepare_in_process, args=(config, barrier, results)) for _ in range(2)
+    ]
+    for process in processes:
+        process.start()
+    found = [results.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join()
+    assert found[0] == found[1] == prepare(config).fingerprints
+
+
+def test_cleaning_options_reach_the_report(config):
+    report = prepare(changed(config, cleaning=dataclasses.asdict(CleaningConfig(max_words=5, examples=1)))).cleaning
+    rule = report["rules"]["too_long"]
+    assert rule["dropped"] > 1 and len(rule["examples"]) == 1
+    assert report["read"] == report["kept"] + sum(rule["dropped"] for rule in report["rules"].values())

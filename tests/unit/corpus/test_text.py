@@ -1,0 +1,191 @@
+"""Reading raw parallel text: every form, odd characters, and one-line errors."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mt.config import CorpusConfig, DataConfig
+from mt.corpus.text import input_files, read_lines, read_pairs
+from mt.errors import UserError
+
+
+def pairs(root: Path, **corpus: Any) -> list[tuple[str, str]]:
+    return list(read_pairs(CorpusConfig(**corpus), data(root)))
+
+
+def data(root: Path) -> DataConfig:
+    some = [CorpusConfig(source=["a"], target=["b"])]
+    return DataConfig(source_language="de", target_language="en", train=some, valid=some, root=str(root))
+
+
+def error(root: Path, **corpus: Any) -> str:
+    with pytest.raises(UserError) as caught:
+        pairs(root, **corpus)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))), st.booleans())
+def test_lines_of_any_characters_come_back(tmp_path_factory, lines, compressed):
+    path = tmp_path_factory.mktemp("lines") / "text"
+    content = "".join(line + "\n" for line in lines).encode()
+    if content.startswith(b"\xef\xbb\xbf"):
+        lines[0] = lines[0][1:]
+    path.write_bytes(gzip.compress(content) if compressed else content)
+    assert list(read_lines([path])) == lines
+
+
+def test_only_line_feeds_separate_lines(tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes("a\u2028b\x0bc\x0cd\x85e\x1cf\rg\0h\nzweite".encode())
+    assert list(read_lines([path])) == ["a\u2028b\x0bc\x0cd\x85e\x1cf\rg\0h", "zweite"]
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [(b"", []), (b"\n", [""]), (b"a", ["a"]), (b"a\n", ["a"]), (b"a\n\n", ["a", ""]), (b"\xef\xbb\xbf", []),
+     (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["a", "\ufeffb"]), (b"\xef\xbb\xbf\na", ["", "a"])],
+)  # fmt: skip
+def test_a_final_line_feed_makes_no_line_and_a_byte_order_mark_is_dropped(tmp_path, content, lines):
+    (tmp_path / "text").write_bytes(content)
+    assert list(read_lines([tmp_path / "text"])) == lines
+
+
+def test_several_files_are_read_in_order_and_gzip_is_told_by_its_content(tmp_path):
+    (tmp_path / "plain.gz").write_bytes(b"eins\r\nzwei \n")
+    (tmp_path / "packed.txt").write_bytes(gzip.compress(b"drei\n") + gzip.compress(b"vier\n"))
+    (tmp_path / "en1").write_bytes(b"one\ntwo\n")
+    (tmp_path / "en2").write_bytes(b"\tthree\nfour")
+    found = pairs(tmp_path, source=["plain.gz", "packed.txt"], target=["en1", "en2"])
+    assert found == [("eins", "one"), ("zwei", "two"), ("drei", "three"), ("vier", "four")]
+
+
+@pytest.mark.parametrize(("source", "target"), [("a\nb\n", "a\nb\nc\nd\n"), ("a\nb\nc\nd\n", "a\nb\n")])
+def test_sides_of_different_length_are_an_error_with_both_counts(tmp_path, source, target):
+    (tmp_path / "a.de").write_text(source)
+    (tmp_path / "a.en").write_text(target)
+    text = error(tmp_path, source=["a.de"], target=["a.en"])
+    counts = [len(side.split()) for side in (source, target)]
+    assert f"a.de has {counts[0]} lines" in text and f"a.en has {counts[1]}" in text
+
+
+def test_files_must_match_one_by_one_and_not_only_in_sum(tmp_path):
+    for name, text in {"a.de": "1\n2\n", "a.en": "1\n", "b.de": "2\n", "b.en": "1\n2\n"}.items():
+        (tmp_path / name).write_text(text)
+    assert "a.de has 2" in error(tmp_path, source=["a.de", "b.de"], target=["a.en", "b.en"])
+
+
+def test_a_missing_file_names_the_data_root(tmp_path):
+    assert "--data.root" in error(tmp_path, source=["a.de"], target=["a.en"])
+    assert "--data.root" in error(tmp_path, files=["none.parquet"])
+    assert "folder" in error(tmp_path.parent, files=[tmp_path.name])
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv", "a.jsonl"])
+def test_invalid_utf8_is_an_error_with_file_and_line(tmp_path, name):
+    content = {
+        "a.tsv": b"x\ty\n\xe4\tb\n",
+        "a.csv": b"de,en\n\xe4,b\n",
+        "a.jsonl": b'{"de":"a","en":"b"}\n{"de":"\xe4"}\n',
+    }
+    (tmp_path / name).write_bytes(content[name])
+    text = error(tmp_path, files=[name])
+    assert f"{name}: line 2 is not UTF-8" in text
+
+
+@pytest.mark.parametrize("damage", [lambda packed: packed[:-9], lambda packed: packed[:30] + b"????" + packed[34:]])
+def test_damaged_gzip_is_an_error(tmp_path, damage):
+    packed = gzip.compress(bytes(range(256)).hex().encode())
+    (tmp_path / "a.de").write_bytes(damage(packed))
+    (tmp_path / "a.en").write_bytes(b"x\n")
+    assert "damaged gzip" in error(tmp_path, source=["a.de"], target=["a.en"])
+
+
+def test_tsv_knows_only_tabs_and_line_feeds(tmp_path):
+    (tmp_path / "a.tsv").write_bytes('"a\tb"\textra\nc\rd\te\u2028f\r\n'.encode())
+    assert pairs(tmp_path, files=["a.tsv"]) == [('"a', 'b"'), ("c\rd", "e\u2028f")]
+
+
+def test_tsv_columns_by_header_by_language_and_by_number(tmp_path):
+    (tmp_path / "a.tsv").write_text("id\ten\tde\n1\tone\teins\n")
+    assert pairs(tmp_path, files=["a.tsv"]) == [("eins", "one")]
+    assert pairs(tmp_path, files=["a.tsv"], columns=["id", "en"]) == [("1", "one")]
+    assert pairs(tmp_path, files=["a.tsv"], columns=["2", "0"]) == [("de", "id"), ("eins", "1")]
+    assert "id, en, de" in error(tmp_path, files=["a.tsv"], columns=["fr", "en"])
+    assert "line 1 has 3 columns" in error(tmp_path, files=["a.tsv"], columns=["3", "0"])
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_csv_fields_are_text_as_they_stand(tmp_path, end, compressed):
+    rows = ["en,de,note", '"a, ""b""",NA,1', "1.50,null,2", '"two\nlines",\u2028x,3']
+    content = (end.join(rows) + end).encode()
+    name = "a.csv.gz" if compressed else "a.csv"
+    (tmp_path / name).write_bytes(gzip.compress(content) if compressed else content)
+    assert pairs(tmp_path, files=[name]) == [
+        ("NA", 'a, "b"'), ("null", "1.50"), ("x", "two lines"),
+    ]  # fmt: skip
+
+
+def test_csv_rows_with_too_many_fields_are_an_error(tmp_path):
+    (tmp_path / "first.csv").write_text("de,en\nJa, klar,yes\n")
+    (tmp_path / "later.csv").write_text("de,en\nJa,yes\nJa, klar,yes\n")
+    assert "first.csv: cannot be read" in error(tmp_path, files=["first.csv"])
+    assert "later.csv: cannot be read" in error(tmp_path, files=["later.csv"])
+
+
+def test_json_lines_and_json_lists_with_nested_columns(tmp_path):
+    rows = [{"translation": {"de": "eins", "en": "one\ntwo"}}, {"translation": {"de": None, "en": "a\0b"}}]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    expected = [("eins", "one two"), ("", "a\0b")]
+    for name in ("a.jsonl", "a.json"):
+        assert pairs(tmp_path, files=[name]) == expected
+        assert pairs(tmp_path, files=[name], columns=["translation.de", "translation.en"]) == expected
+    text = error(tmp_path, files=["a.jsonl"], columns=["translation.fr", "translation.en"])
+    assert "translation.de, translation.en" in text
+    (tmp_path / "a.jsonl").write_text('{"de": 1, "en": "one"}\n')
+    assert "holds 1, and text is needed" in error(tmp_path, files=["a.jsonl"])
+    (tmp_path / "a.jsonl").write_text('{"de": "a", \n')
+    assert "a.jsonl: cannot be read" in error(tmp_path, files=["a.jsonl"])
+
+
+def test_parquet(tmp_path):
+    table = pyarrow.table({"en": ["one", "a\r"], "de": ["eins", None]})
+    pyarrow.parquet.write_table(table, tmp_path / "a [1].parquet")
+    assert pairs(tmp_path, files=["a [1].parquet"]) == [("eins", "one"), ("", "a")]
+    (tmp_path / "b.parquet").write_bytes((tmp_path / "a [1].parquet").read_bytes()[:200])
+    assert "b.parquet: cannot be read" in error(tmp_path, files=["b.parquet"])
+
+
+def test_a_folder_stands_for_a_data_set_of_the_hub(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_text('{"de": "eins", "en": "one"}\n')
+    assert pairs(tmp_path, hub="set") == [("eins", "one")]
+    assert "Bad split" in error(tmp_path, hub="set", split="nope")
+    assert input_files(CorpusConfig(hub="set"), data(tmp_path)) == [tmp_path / "set" / "train.jsonl"]
+
+
+def test_reading_through_datasets_leaves_nothing_behind(tmp_path, monkeypatch):
+    import tempfile
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "a.csv").write_text("de,en\neins,one\n")
+    assert pairs(tmp_path, files=["a.csv"]) == [("eins", "one")]
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_name_of_unknown_form_is_an_error(tmp_path):
+    (tmp_path / "a.xlsx").write_bytes(b"")
+    assert ".parquet" in error(tmp_path, files=["a.xlsx"])
