@@ -69,9 +69,7 @@ class Checkpoints:
         The model file holds the averaged weights where there is a moving average.
         """
         name = step_name(progress.step)
-        tensors = {"random.cpu": torch.get_rng_state(), **optimiser_tensors(model, optimiser)}
-        if torch.cuda.is_initialized():
-            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        tensors = optimiser_tensors(model, optimiser)
         if average is not None:
             tensors.update({f"model.{key}": value for key, value in weights(model).items()})
         with atomic_folder(self.folder / name) as folder:
@@ -105,7 +103,9 @@ class Checkpoints:
     def load(
         self, folder: Path, model: Transformer, optimiser: torch.optim.AdamW, average: MovingAverage | None
     ) -> Progress:
-        """Puts everything back as it was when `folder` was written, random states included.
+        """Puts everything back as it was when `folder` was written.
+
+        There is no random state among it: each batch's random numbers are a function of seed, update and batch.
 
         Raises:
             UserError: a file is missing, cut short or does not fit.
@@ -124,9 +124,6 @@ class Checkpoints:
             with average.applied():
                 load_weights(model, saved, folder / "model.safetensors")
         load_optimiser_tensors(model, optimiser, state)
-        torch.set_rng_state(state["random.cpu"])
-        if "random.cuda" in state and torch.cuda.is_available():
-            torch.cuda.set_rng_state(state["random.cuda"])
         return progress
 
     def averaged(self, progress: Progress) -> dict[str, Tensor]:

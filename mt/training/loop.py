@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mt.config import Config
 from mt.corpus.batching import pad_batch, plan_batches
@@ -25,7 +25,8 @@ from mt.model.transformer import Transformer
 from mt.progress import progress_bar
 from mt.training.checkpoint import Checkpoints, Progress, step_name
 from mt.training.log import RunLog
-from mt.training.optimiser import MovingAverage, build_optimiser
+from mt.training.optimiser import MovingAverage
+from mt.training.parallel import Gradients, Group
 from mt.training.schedule import learning_rate
 from mt.training.validation import Validator
 
@@ -66,18 +67,17 @@ def batch_loss(model: Transformer, batch: Batch, loss: LossFunction) -> LossSums
     return projected_loss(hidden, model.output_weight, None, batch.targets, loss=loss, pad_id=model.pad_id)
 
 
-def accumulate_gradients(
-    model: Transformer, batches: list[Batch], loss: LossFunction, bfloat16: bool = False
-) -> list[LossSums]:
-    """Gradients of one update: the loss sums of its batches, divided once by the tokens of the whole update."""
-    tokens = sum(batch.tokens for batch in batches)
-    found = []
-    for batch in batches:
-        with torch.autocast(batch.source.device.type, dtype=torch.bfloat16, enabled=bfloat16):
-            sums = batch_loss(model, batch, loss)
-        (sums.loss / tokens).backward()
-        found.append(sums)
-    return found
+def add_gradients(
+    model: Transformer, batch: Batch, loss: LossFunction, gradients: Gradients, bfloat16: bool = False
+) -> None:
+    """Adds the gradient of the batch's loss sum, and its figures; the one division comes with `Gradients.reduce`."""
+    with torch.autocast(batch.source.device.type, dtype=torch.bfloat16, enabled=bfloat16):
+        sums = batch_loss(model, batch, loss)
+    sums.loss.backward()
+    gradients.count(
+        tokens=batch.tokens, loss=sums.loss.detach(), nll=sums.nll, correct=sums.correct,
+        slots=batch.slots, filled=batch.filled,
+    )  # fmt: skip
 
 
 @contextmanager
@@ -98,29 +98,42 @@ def interruptible() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-class Training:
-    """One run: model, optimiser, data order and log, from the last checkpoint to the end."""
+def _seed(seed: int, step: int, number: int) -> int:
+    """Seed of the random numbers of one batch."""
+    digest = hashlib.blake2b(f"{seed} {step} {number}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big")
 
-    def __init__(self, config: Config, prepared: Prepared, model: Transformer, loss: LossFunction, log: RunLog,
-                 checkpoints: Checkpoints, progress: Progress, optimiser: torch.optim.AdamW,
-                 average: MovingAverage | None) -> None:  # fmt: skip
+
+class Training:
+    """One run: model, optimiser, data order and log, from the last checkpoint to the end.
+
+    Every process of a run goes through the same updates; the leader alone validates, saves and writes the log.
+    """
+
+    def __init__(self, config: Config, prepared: Prepared, model: Transformer, loss: LossFunction,
+                 progress: Progress, optimiser: torch.optim.AdamW, average: MovingAverage | None, group: Group,
+                 log: RunLog | None = None) -> None:  # fmt: skip
         self.config = config
         self.train = config.train
         self.prepared = prepared
         self.model = model.train()
         self.loss = loss
-        self.log = log
-        self.checkpoints = checkpoints
         self.progress = progress
         self.optimiser = optimiser
         self.average = average
+        self.group = group
+        self.gradients = Gradients(model, group)
         self.device = next(model.parameters()).device
-        self.validator = Validator(config, prepared.tokenizer, prepared.valid)
-        self.meta = {"loss": loss.signature, "data": prepared.fingerprints}
         self.total_steps = self._total_steps()
         self.bfloat16 = self.train.precision == "bfloat16" or (
             self.train.precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
+        self.meta = {"loss": loss.signature, "data": prepared.fingerprints}
+        self.checkpoints = Checkpoints(config)
+        self.validated_step = -1
+        self.log = log
+        if log is not None:
+            self.validator = Validator(config, prepared.tokenizer, prepared.valid)
 
     def run(self) -> bool:
         """Trains to the end. False when it was interrupted and has been saved."""
@@ -129,16 +142,16 @@ class Training:
             self.log_started = time.monotonic()
             while not self._finished():
                 for update in self._updates():
-                    self._update(update)
+                    interrupted = self._update(update, bool(interruption))
                     bar.update(1)
                     at_end = self.progress.step == self.train.max_steps
                     if self.progress.step % self.train.log_every == 0 or at_end:
                         self._log_figures(bar)
                     if self._due(self.train.validate_every) or at_end:
                         self._validate()
-                    elif interruption or self._due(self.train.checkpoint_every):
+                    elif interrupted or self._due(self.train.checkpoint_every):
                         self._save()
-                    if interruption:
+                    if interrupted:
                         return False
                     if self._finished():
                         return True
@@ -153,41 +166,40 @@ class Training:
         )  # fmt: skip
         return store, plan
 
-    def _updates(self) -> Iterator[list[Batch]]:
-        """The updates of the current epoch that are still to be made, each a list of batches."""
+    def _updates(self) -> Iterator[tuple[TokenStore, list[np.ndarray]]]:
+        """The updates of the current epoch that are still to be made, each a few batches of the store."""
         store, plan = self._plan(self.progress.epoch)
         for start in range(self.progress.batch, len(plan), self.train.accumulate):
-            chosen = plan[start : start + self.train.accumulate]
-            yield [Batch(store, indices, self.prepared.tokenizer, self.device) for indices in chosen]
+            yield store, plan[start : start + self.train.accumulate]
 
-    def _update(self, batches: list[Batch]) -> None:
-        """One update of the weights, from the gradients of all its batches."""
+    def _update(self, update: tuple[TokenStore, list[np.ndarray]], interruption: bool) -> bool:
+        """One update of the weights, from the gradients of all its batches. True when the run is to be stopped."""
         started = time.monotonic()
-        for sums, batch in zip(accumulate_gradients(self.model, batches, self.loss, self.bfloat16), batches):
-            self._count(sums, batch)
+        store, batches = update
         step = self.progress.step + 1
-        limit = self.train.clip_norm or float("inf")
-        self.gradient_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        self.gradients.clear()
+        for number in range(self.group.rank, len(batches), self.group.world):
+            batch = Batch(store, batches[number], self.prepared.tokenizer, self.device)
+            # Dropout is a function of seed, update and batch: resuming needs no random state, and the number of
+            # processes changes nothing.
+            torch.manual_seed(_seed(self.config.seed, step, number))
+            add_gradients(self.model, batch, self.loss, self.gradients, self.bfloat16)
+        self.gradients.count(interruptions=float(interruption))
+        figures = self.gradients.reduce()
+        self.gradient_norm = self.gradients.clip(self.train.clip_norm)
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(step, self.train, self.total_steps)
         self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
         if self.average is not None:
             self.average.update(step)
+        sums: dict[str, Any] = self.progress.sums
+        for name, value in figures.items():
+            sums[name] = sums.get(name, 0.0) + value
         self.progress.step = step
         self.progress.batch += len(batches)
-        self.progress.tokens += sum(batch.tokens for batch in batches)
         self.progress.seconds += time.monotonic() - started
-
-    def _count(self, sums: LossSums, batch: Batch) -> None:
-        """Adds to the figures since the last log line; tensors, so that a GPU is not waited for."""
-        figures: dict[str, float | Tensor] = {
-            "loss": sums.loss.detach().double(), "nll": sums.nll.double(), "correct": sums.correct.double(),
-            "tokens": batch.tokens, "slots": batch.slots, "filled": batch.filled,
-        }  # fmt: skip
-        totals: dict[str, Any] = self.progress.sums
-        for name, value in figures.items():
-            totals[name] = totals.get(name, 0.0) + value
+        # A GPU is not waited for: there one process sees its own interruption.
+        return interruption if self.group.world == 1 else float(figures["interruptions"]) > 0
 
     def _log_figures(self, bar: Any) -> None:
         """One line of the log: averages since the last one. The unsmoothed NLL stands apart from the loss."""
@@ -199,6 +211,11 @@ class Training:
                 "train.warmup_steps, and train into another run_dir"
             )
         elapsed = time.monotonic() - self.log_started
+        self.progress.tokens += int(tokens)
+        self.progress.sums = {}
+        self.log_started = time.monotonic()
+        if self.log is None:
+            return
         self.log.event(
             "train", self.progress.step, epoch=self.progress.epoch, loss=sums["loss"] / tokens,
             nll=sums["nll"] / tokens, accuracy=sums["correct"] / tokens, tokens=self.progress.tokens,
@@ -207,17 +224,22 @@ class Training:
             seconds=round(self.progress.seconds, 3),
         )  # fmt: skip
         bar.set_postfix_str(f"{tokens / elapsed:,.0f} tokens/s, nll {sums['nll'] / tokens:.3f}")
-        self.progress.sums = {}
-        self.log_started = time.monotonic()
 
     def _validate(self) -> None:
-        """Measures, notes whether this is the best so far, and saves."""
+        """The leader measures, notes whether this is the best so far, and saves; the others wait for the verdict."""
         started = time.monotonic()
-        if self.average is None:
+        self.validated_step = self.progress.step
+        if self.log is not None:
+            self._measure(self.log)
+        self.progress.bad_validations = self.group.agree(self.progress.bad_validations)
+        self.log_started += time.monotonic() - started
+
+    def _measure(self, log: RunLog) -> None:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(threads * self.group.world)  # the other processes are idle
+        with self.average.applied() if self.average is not None else nullcontext():
             result = self.validator.measure(self.model, self.meta)
-        else:
-            with self.average.applied():
-                result = self.validator.measure(self.model, self.meta)
+        torch.set_num_threads(threads)
         progress, score = self.progress, result.figures[self.train.best_by]
         name = step_name(progress.step)
         if not progress.best or self.checkpoints.better(score, progress.scores[progress.best]):
@@ -226,11 +248,10 @@ class Training:
             progress.bad_validations += 1
         progress.scores[name] = score
         self._report(name, result.figures)
-        self.log.event("valid", progress.step, epoch=progress.epoch, **result.figures)
-        self.log.reliability_diagram("valid", result.calibration, progress.step)
-        self.log.samples(result.samples, progress.step)
+        log.event("valid", progress.step, epoch=progress.epoch, **result.figures)
+        log.reliability_diagram("valid", result.calibration, progress.step)
+        log.samples(result.samples, progress.step)
         self._save(result.figures)
-        self.log_started += time.monotonic() - started
 
     def _report(self, name: str, figures: dict[str, float]) -> None:
         best = "  best" if self.progress.best == name else ""
@@ -241,6 +262,8 @@ class Training:
         )
 
     def _save(self, figures: dict[str, float] | None = None) -> None:
+        if self.log is None:
+            return
         self.progress.sums = {name: float(value) for name, value in self.progress.sums.items()}
         self.checkpoints.save(self.model, self.optimiser, self.average, self.progress, self.prepared.tokenizer,
                               {**self.meta, "valid": figures})  # fmt: skip
@@ -248,8 +271,7 @@ class Training:
     def _end_epoch(self) -> None:
         self.progress.epoch += 1
         self.progress.batch = 0
-        validated = step_name(self.progress.step) in self.progress.scores
-        if not validated and (self.train.validate_every == 0 or self._finished()):
+        if self.validated_step != self.progress.step and (self.train.validate_every == 0 or self._finished()):
             self._validate()
 
     def _due(self, every: int) -> bool:
@@ -273,7 +295,7 @@ class Training:
 
     def finish(self) -> None:
         """Averages checkpoints where the config asks for it; the average becomes the best if it validates better."""
-        if self.train.average == "none" or len(self.progress.scores) < 2:
+        if self.log is None or self.train.average == "none" or len(self.progress.scores) < 2:
             return
         from mt.model.directory import build_model, load_weights
 

@@ -23,12 +23,13 @@ from mt.corpus.prepare import Prepared, prepare
 from mt.corpus.store import TokenStore
 from mt.errors import UserError
 from mt.losses.build import build_loss
-from mt.model.directory import LoadedModel, build_model, choose_device, load_model, load_weights, weights
+from mt.model.directory import build_model, choose_device, load_model, load_weights, weights
 from mt.progress import message
 from mt.training.checkpoint import Checkpoints, Progress
 from mt.training.log import RunLog, read_log
 from mt.training.loop import Training
 from mt.training.optimiser import MovingAverage, build_optimiser
+from mt.training.parallel import Group, processes
 
 PLACES = ("run_dir", "device", "threads", "data.root", "data.cache")
 """settings that say where, not what: a run may go on with others"""
@@ -50,25 +51,54 @@ def train(config: Config) -> Path:
     run = Path(config.run_dir)
     _claim_config(config, run)
     with _locked(run):
-        _keep_freed_memory()
-        torch.set_num_threads(config.threads or len(os.sched_getaffinity(0)))
-        device = choose_device(config.device)
-        start = load_model(config.train.init_from, "cpu") if config.train.init_from else None
-        prepared = prepare(config, tokenizer=start.tokenizer if start else None)
-        write_text(run / "cleaning.json", json.dumps(prepared.cleaning, indent=2, ensure_ascii=False) + "\n")
         if _is_finished(run):
             message(f"{run}: this run is finished; give another run_dir to train again")
             return _best(run)
-        training = _set_up(config, prepared, start, device)
-        finished = training.run()
-        if finished:
-            training.finish()
-            training.log.event("finished", training.progress.step, best=training.progress.best)
-        training.log.close()
+        device = choose_device(config.device)
+        _keep_freed_memory()
+        torch.set_num_threads(_threads(config))
+        prepared = _prepare(config)
+        write_text(run / "cleaning.json", json.dumps(prepared.cleaning, indent=2, ensure_ascii=False) + "\n")
+        world = _processes(config, device)
+        with processes(world, _follow, config) as group:
+            finished = _lead(config, prepared, device, group)
     if not finished:
-        message(f"stopped at update {training.progress.step} and saved; the same command goes on from there")
         raise KeyboardInterrupt
     return _best(run)
+
+
+def _lead(config: Config, prepared: Prepared, device: torch.device, group: Group) -> bool:
+    """The run as the process that validates, saves and reports sees it. False when it was interrupted."""
+    training = _set_up(config, prepared, device, group)
+    finished = training.run()
+    if finished:
+        training.finish()
+        assert training.log is not None
+        training.log.event("finished", training.progress.step, best=training.progress.best)
+        training.log.close()
+    else:
+        message(f"stopped at update {training.progress.step} and saved; the same command goes on from there")
+    return finished
+
+
+def _follow(group: Group, config: Config) -> None:
+    """The run as every other process sees it."""
+    _keep_freed_memory()
+    _set_up(config, _prepare(config), torch.device("cpu"), group).run()
+
+
+def _threads(config: Config) -> int:
+    return config.threads or len(os.sched_getaffinity(0))
+
+
+def _processes(config: Config, device: torch.device) -> int:
+    """On a processor one process a thread, as long as each has a batch of the update; one on a GPU."""
+    return 1 if device.type != "cpu" else min(_threads(config), config.train.accumulate)
+
+
+def _prepare(config: Config) -> Prepared:
+    start = load_model(config.train.init_from, "cpu") if config.train.init_from else None
+    return prepare(config, tokenizer=start.tokenizer if start else None)
 
 
 def _keep_freed_memory() -> None:
@@ -83,12 +113,14 @@ def _keep_freed_memory() -> None:
             library.mallopt(option, value)
 
 
-def _set_up(config: Config, prepared: Prepared, start: LoadedModel | None, device: torch.device) -> Training:
+def _set_up(config: Config, prepared: Prepared, device: torch.device, group: Group) -> Training:
     """Model, optimiser, loss and log, as new or as the last checkpoint left them."""
+    torch.set_num_threads(max(1, _threads(config) // group.world))
     torch.manual_seed(config.seed)
     tokenizer = prepared.tokenizer
     model = build_model(config, tokenizer)
-    if start is not None:
+    if config.train.init_from:
+        start = load_model(config.train.init_from, "cpu")
         load_weights(model, weights(start.model), start.folder)
     model = model.to(device)
     optimiser = build_optimiser(model, config.train)
@@ -109,13 +141,16 @@ def _set_up(config: Config, prepared: Prepared, start: LoadedModel | None, devic
             raise UserError(
                 f"{config.run_dir}: the data has changed since this run began; restore it or give another run_dir"
             )
+    if not group.leads:
+        return Training(config, prepared, model, loss, progress, optimiser, average, group)
+    if last is not None:
         message(f"{config.run_dir}: going on after update {progress.step}")
     log = RunLog(Path(config.run_dir), progress.step)
     if last is None:
         log.event("start", 0, loss=loss.signature, parameters=sum(p.numel() for p in model.parameters()),
                   pairs=len(prepared.train), data=prepared.fingerprints, device=str(device),
-                  threads=torch.get_num_threads())  # fmt: skip
-    return Training(config, prepared, model, loss, log, checkpoints, progress, optimiser, average)
+                  processes=group.world, threads=torch.get_num_threads())  # fmt: skip
+    return Training(config, prepared, model, loss, progress, optimiser, average, group, log)
 
 
 def _unigram(store: TokenStore, size: int, begin_id: int) -> torch.Tensor:

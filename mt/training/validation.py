@@ -10,8 +10,8 @@ from mt.config import Config
 from mt.corpus.store import TokenStore
 from mt.corpus.tokenizer import Tokenizer
 from mt.decoding.translator import Translator
-from mt.evaluation.token_calibration import teacher_forced
 from mt.evaluation.quality import corpus_quality
+from mt.evaluation.token_calibration import teacher_forced
 from mt.model.directory import LoadedModel
 from mt.model.transformer import Transformer
 

@@ -31,7 +31,7 @@ model: {{width: 16, encoder_layers: 1, decoder_layers: 1, encoder_heads: 2, deco
 train: {{max_steps: 60, batch_tokens: 256, max_length: 64, learning_rate: 0.01, warmup_steps: 10, validate_every: 25,
   checkpoint_every: 5, log_every: 5, ema_decay: 0.9, accumulate: 2}}
 decode: {{beam: 2, max_length: 64, max_length_extra: 5, batch_tokens: 512}}
-threads: 1
+threads: 2
 """
 
 

@@ -12,7 +12,8 @@ import torch
 from mt.config import LossConfig, ModelConfig
 from mt.losses.build import build_loss
 from mt.model.transformer import Transformer
-from mt.training.loop import Batch, accumulate_gradients
+from mt.training.loop import Batch, add_gradients
+from mt.training.parallel import Gradients, Group
 
 VOCABULARY = 50
 TOKENIZER = SimpleNamespace(pad_id=0, begin_id=2)
@@ -42,7 +43,10 @@ def gradients(model: Transformer, config: LossConfig, groups: list[np.ndarray]) 
     loss = build_loss(config, pad_id=0, begin_id=2, vocabulary_size=VOCABULARY)
     store = Pairs(64)
     batches = [Batch(store, group, TOKENIZER, torch.device("cpu")) for group in groups]  # type: ignore[arg-type]
-    accumulate_gradients(model, batches, loss)
+    summed = Gradients(model, Group())
+    for batch in batches:
+        add_gradients(model, batch, loss, summed)
+    assert int(summed.reduce()["tokens"]) == sum(len(store.target(index)) for index in range(64))
     return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
 
