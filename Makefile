@@ -38,7 +38,7 @@ demo: $(INSTALLED)
 	$(BIN)/python tools/sample.py --languages $(SOURCE),$(TARGET) --split test --pairs 1000 --output $(DEMO_DIR)/test
 	head -n 5 $(DEMO_DIR)/test.$(SOURCE) | $(BIN)/python translate.py $(DEMO_DIR)
 	$(BIN)/python tools/evaluate.py $(DEMO_DIR) --source $(DEMO_DIR)/test.$(SOURCE) \
-		--reference $(DEMO_DIR)/test.$(TARGET) --beams 1,5 --output $(DEMO_DIR)/evaluation
+		--reference $(DEMO_DIR)/test.$(TARGET) --beams 1,5 --truth --output $(DEMO_DIR)/evaluation
 
 test: $(INSTALLED)
 	$(PYTEST) -q -m "not slow" || [ $$? -eq 5 ]

@@ -37,10 +37,16 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         results = evaluate(
             _load(given), test_set, output, beams=beams, length_penalty=given.length_penalty,
-            length_alpha=given.length_alpha, batch_tokens=given.batch_tokens, **resampling,
+            length_alpha=given.length_alpha, batch_tokens=given.batch_tokens, truth=given.truth, **resampling,
         )  # fmt: skip
     report = write_report(output)
     print(table(results))
+    if "truth" in results:
+        truth = results["truth"]
+        print(
+            f"a perfect model: BLEU {truth['bleu_bound']:.2f}, {truth['entropy']:.4f} nats a token; "
+            f"this one: BLEU {results['bleu']['score']:.2f}, {truth['nll']:.4f} nats a token"
+        )
     print(f"report: {report}")
     return DONE
 
@@ -106,6 +112,7 @@ def _parser() -> CommandParser:
     add("--batch_tokens", type=positive, metavar="N", help="most positions of a batch")
     add("--bootstrap", type=int, default=1000, metavar="N", help="resamples for the intervals (default: 1000; 0: none)")
     add("--seed", type=int, default=12345, metavar="N", help="seed of the resamples (default: 12345)")
+    add("--truth", action="store_true", help="the text is of the shipped grammar: show what a perfect model scores")
     add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     add("--threads", type=positive, metavar="N", help="processor threads (default: all cores)")
     return parser

@@ -6,7 +6,7 @@ Writes `results.json`, `hypotheses.txt` and `records.jsonl`; the page and the fi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from mt.evaluation.quality import corpus_quality, looks_tokenized, sentence_chrf
 from mt.evaluation.records import Record, read_records
 from mt.evaluation.test_set import TestSet, fingerprint
 from mt.evaluation.token_calibration import inference, label, label_by_words, teacher_forced
+from mt.evaluation.truth import against_truth
 from mt.model.directory import LoadedModel
 from mt.progress import message, progress_bar
 
@@ -38,7 +39,7 @@ def evaluate(
     batch_tokens: int | None = None,
     bootstrap: int = 1000,
     seed: int = 12345,
-    truth: Mapping[str, Any] | None = None,
+    truth: bool = False,
 ) -> dict[str, Any]:
     """Translates a test set with each beam size and measures quality and calibration.
 
@@ -50,7 +51,7 @@ def evaluate(
         length_penalty, length_alpha, batch_tokens: of the search; None: as the model's config says.
         bootstrap: resamples for the intervals of quality; 0: no intervals.
         seed: of the resampling.
-        truth: figures against the true distribution, where it is known; goes into the results as it is.
+        truth: the sources are of the shipped grammar: hold the model against the true distribution, too.
 
     Returns:
         What results.json holds.
@@ -82,8 +83,8 @@ def evaluate(
         "model": _describe(loaded),
         "data": test_set.description,
     }
-    if truth is not None:
-        results["truth"] = dict(truth)
+    if truth:
+        results["truth"] = against_truth(loaded, test_set, forced["nll"])
     _write(output, results, kept, test_set.references)
     return results
 
