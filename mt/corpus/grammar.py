@@ -62,9 +62,9 @@ class Grammar:
         meanings = self._parser.meanings(source)
         if not meanings:
             raise UserError(f"not a sentence of the {self.source_language} grammar: {source!r}")
-        total = sum(weight for _, weight in meanings.values())
+        total = sum(weight for _, weight in meanings)
         result: dict[str, float] = {}
-        for meaning, weight in meanings.values():
+        for meaning, weight in meanings:
             for target, probability in self._target.sentences(meaning).items():
                 result[target] = result.get(target, 0.0) + probability * weight / total
         return dict(sorted(result.items(), key=lambda item: (-item[1], item[0])))

@@ -80,12 +80,12 @@ class Meaning:
 
 
 class Node:
-    """A meaning with the variants of one language chosen; `pattern` is the index of the pattern, once known."""
+    """A meaning with the variants of one language chosen."""
 
-    __slots__ = ("rule", "parts", "attributes", "pattern")
+    __slots__ = ("rule", "parts", "attributes")
 
-    def __init__(self, rule: Rule, parts: list[Any], attributes: dict[str, str], pattern: int = -1) -> None:
-        self.rule, self.parts, self.attributes, self.pattern = rule, parts, attributes, pattern
+    def __init__(self, rule: Rule, parts: list[Any], attributes: dict[str, str]) -> None:
+        self.rule, self.parts, self.attributes = rule, parts, attributes
 
 
 Worded = Union[Node, Variant]
@@ -140,7 +140,7 @@ class Abstract:
 
     def _applies(self, rule: Rule, klass: str, names: list[str]) -> bool:
         """Whether a rule is for this class and has words for it."""
-        if rule.classes is not None and rule.classes.isdisjoint(names):
+        if rule.classes is not None and not any(fnmatchcase(name, each) for name in names for each in rule.classes):
             return False
         try:
             for _, category, pieces in rule.parts:
@@ -173,22 +173,14 @@ class Abstract:
         parts: list[Any] = []
         for _, part_category, pieces in item.parts:
             parts.append(self.draw(part_category, self.class_of(pieces, klass, parts), uniform))
-        return Meaning(item, parts, self._meta(item, parts, klass))
+        return Meaning(item, parts, self.meta(item, parts))
 
-    def _meta(self, rule: Rule, parts: list[Any], klass: str) -> dict[str, str]:
+    @staticmethod
+    def meta(rule: Rule, parts: Sequence[Any]) -> dict[str, str]:
+        """Features of a meaning that steer the choice of other parts."""
         return {
-            name: ref[1] if ref[0] == "const" else klass if ref[0] == "arg" else parts[ref[1]].meta[ref[2]]
-            for name, ref in rule.meta.items()
+            name: ref[1] if ref[0] == "const" else parts[ref[1]].meta[ref[2]] for name, ref in rule.meta.items()
         }
-
-    def meaning_of(self, worded: Worded, klass: str) -> Meaning | Lexeme:
-        """The meaning that a worded tree expresses; its own class matters only to `meta`."""
-        if isinstance(worded, Variant):
-            return worded.lexeme
-        parts: list[Any] = []
-        for (_, _, pieces), part in zip(worded.rule.parts, worded.parts):
-            parts.append(self.meaning_of(part, self.class_of(pieces, klass, parts)))
-        return Meaning(worded.rule, parts, self._meta(worded.rule, parts, klass))
 
     def probability(self, meaning: Meaning | Lexeme, category: str, klass: str) -> float:
         """Chance that `draw(category, klass)` gives this meaning; 0 where it cannot."""

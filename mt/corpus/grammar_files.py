@@ -137,6 +137,7 @@ class LexiconReader:
             kinds = classes.split()
             half = halves[kinds[0]] = 3 - halves.get(kinds[0], 2)  # pairs are made of the two halves of a kind
             meta = {"kind": kinds[0], "partner": f"{kinds[0]}/{3 - half}"}
+            meta["owned"] = "unowned" if "unowned" in kinds else "owned"
             weights = dict.fromkeys([*kinds, f"{kinds[0]}/{half}"], 1.0)
             self._add(name, "Noun", "noun", weights, meta, cells, {"human": "yes" if kinds[0] == "person" else "no"})
         for name, classes, *cells in _rows(self.directory / "mass.tsv"):
@@ -159,20 +160,24 @@ class LexiconReader:
             objects = set(obj.split("+"))
             things = objects - _PERSONS
             meta["pronoun"] = "person" if not things else "thing" if things == objects - _BOTH else "both"
+            marks = frames.split()
+            meta["scope"] = "fixed" if "positive" in marks else "free"  # fixed: not negated
             lexeme = self._add(name + ".verb", "Verb", "verb", {}, meta, cells)
-            lexeme.classes.update(_verb_classes(frames.split(), meta, lexeme))
+            lexeme.classes.update(_verb_classes([mark for mark in marks if mark != "positive"], meta, lexeme))
 
     def _adjectives(self) -> None:
-        for name, kinds, subject, aspect, *cells in _rows(self.directory / "adjectives.tsv"):
+        for name, kinds, subject, grade, *cells in _rows(self.directory / "adjectives.tsv"):
             if kinds != "-":
                 self._add(name, "Adjective", "adjective", dict.fromkeys(kinds.split(), 1.0), {}, cells)
             if subject != "-":
                 classes = {"": 1.0} | {"-" + kind: 1.0 for kind in _kinds(subject)}
-                self._add(name + ".pred", "Quality", "adjective", classes, {"subject": subject, "aspect": aspect}, cells)
+                self._add(name + ".pred", "Quality", "adjective", classes, {"subject": subject, "grade": grade}, cells)
 
     def _adverbs(self) -> None:
         for name, classes, *cells in _rows(self.directory / "adverbs.tsv"):
             category, *weights = classes.split()
+            if category == "Time":
+                category, weights = "Adverb", [weight.replace(":", "-*:") if ":" in weight else weight + "-*" for weight in weights]
             entry: dict[str, Any] = {"classes": " ".join(weights)}
             for language, cell in zip(LANGUAGES, cells):
                 text, _, position = cell.partition(" : ")
@@ -181,7 +186,6 @@ class LexiconReader:
                     {"p": chance, "form": "" if form == "-" else form.replace("_", " "), **keys}
                     for form, chance in _variants(text)
                 ]
-            category = {"Time": "Adverb"}.get(category, category)
             self.lexicon.setdefault(category, []).append(_atom(category, name, entry))
 
     def _names(self) -> None:
@@ -223,6 +227,8 @@ def _verb_classes(marks: list[str], meta: dict[str, str], lexeme: Lexeme) -> dic
     classes: dict[str, float] = {}
     for frame in frames:
         if frame == "gap":
+            if indirect or prepositions != {"o"}:
+                raise ValueError(f"grammar data: {lexeme.name} takes no plain object, so no gap")
             classes.update({f"gap-{name}": 1.0 for name in meta["object"].split("+")})
             continue
         classes[frame] = 1.0
@@ -256,6 +262,7 @@ class RuleReader:
 
     def read(self) -> dict[str, list[tuple[float, Rule]]]:
         for name, entry in self.settings["rules"].items():
+            entry = {**self.settings["rules"].get(entry.get("like"), {}), **entry}
             category = next(iter(entry["of"]))
             rule = self._rule(name, entry, self.settings["arguments"].get(category, {}))
             for category, weight in entry["of"].items():
@@ -269,10 +276,9 @@ class RuleReader:
 
     def _framed(self, shape: dict[str, Any], frame: dict[str, Any]) -> dict[str, Any]:
         """The entry of a rule: a frame put into a shape of clause."""
-        macros = {
-            "HEAD": frame["head"], "PARTS": frame.get("parts", ""), "PERSON": shape["PERSON"],
-            "SUBJECT": frame.get("subject", self.settings["defaults"]["SUBJECT"]),
-        }  # fmt: skip
+        macros = {"HEAD": frame["head"], "PARTS": frame.get("parts", ""), "PERSON": shape["PERSON"], "TIME": shape["TIME"]}
+        macros |= {name: self.settings["defaults"][name] for name in ("SUBJECT", "SCOPE")}
+        macros |= {name: text for name, text in frame.items() if name in macros}
         parts = shape["parts"]
         while _MACRO.search(parts):
             parts = _MACRO.sub(lambda match: macros[match.group()], parts)
@@ -297,7 +303,7 @@ class RuleReader:
             )
             parts.append((part, category, pieces or ("",)))
         classes = frozenset(entry["classes"].split()) if "classes" in entry else None
-        meta = {key: self._reference(text, names, [], "", klass=True) for key, text in entry.get("meta", {}).items()}
+        meta = {key: self._reference(text, names, [], "") for key, text in entry.get("meta", {}).items()}
         rule = Rule(name, classes, parts, meta)
         for language in LANGUAGES:
             own = entry[language] if isinstance(entry[language], dict) else {"patterns": entry[language]}

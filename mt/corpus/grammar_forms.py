@@ -35,9 +35,9 @@ def german_noun(entry: str) -> tuple[dict[str, str], Forms]:
     genitive = next((mark[4:] for mark in rest if mark.startswith("gen=")), None)
     plural = next((mark for mark in rest if mark != "weak" and not mark.startswith("gen=")), None)
     forms = {(case, "s"): word for case in ("nom", "acc", "dat", "gen")}
-    if weak:
+    if weak and plural:  # der Junge, den Jungen
         for case in ("acc", "dat", "gen"):
-            forms[case, "s"] = word + ("n" if word.endswith("e") or word == "Herr" or word == "Nachbar" else "en")
+            forms[case, "s"] = word + plural.lstrip("-")
     elif gender in ("m", "n"):
         long = re.search(r"(s|ß|x|z|sch|tz)$", word) or len(re.findall(r"[aeiouyäöü]+", word.lower())) == 1
         forms["gen", "s"] = genitive or word + ("es" if long else "s")
@@ -90,7 +90,7 @@ _SEIN = ("bin", "bist", "ist", "sind", "seid", "sind")
 _HABEN = ("habe", "hast", "hat", "haben", "habt", "haben")
 
 
-_SECOND_PLURAL_LINK = r"([dt]|[^lrhaeiouäöü][mn])$"  # wartet, öffnet
+_SECOND_PLURAL_LINK = r"([dt]|[^lrhmnaeiouäöü][mn])$"  # wartet, öffnet
 
 
 def _german_present(infinitive: str, third: str) -> tuple[str, ...]:
@@ -141,7 +141,7 @@ def german_verb(entry: str) -> tuple[dict[str, str], Forms]:
     third = stem + link + "t" if weak else words[1]
     past = stem + link + "te" if weak else words[2]
     if weak:
-        bare = re.match(r"(be|ver|er|ent|zer|ge)", infinitive) or infinitive.endswith("ieren")
+        bare = re.match(r"(be|ver|er|ent|zer|ge|über|wieder|unter)", infinitive) or infinitive.endswith("ieren")
         participle = ("" if bare else "ge") + stem + link + "t"
     else:
         participle = words[3]
@@ -188,11 +188,12 @@ def english_noun(entry: str) -> tuple[dict[str, str], Forms]:
 
 
 def english_verb(entry: str) -> tuple[dict[str, str], Forms]:
-    """`walk`, `go went gone`, `swim swam swum swimming`, `wait > for`; a particle follows `_`: `get_up got_up got_up`."""
+    """`walk`, `go went gone`, `swim swam swum swimming`, `wait > for`; a particle follows `_`: `get_up got got getting`."""
     entry, _, prep = entry.partition(" > ")
     words = entry.split()
-    base, _, particle = words[0].partition("_")
-    particle = " " + particle.replace("_", " ") if particle else ""
+    particle = words[0].partition("_")[2].replace("_", " ")
+    words = [word.partition("_")[0] for word in words]
+    base = words[0]
     third = base + ("es" if re.search(r"(s|x|z|ch|sh|o)$", base) else "s")
     regular, gerund = base + "ed", base + "ing"
     if re.search(r"[^aeiou]y$", base):
@@ -230,8 +231,8 @@ def english_verb(entry: str) -> tuple[dict[str, str], Forms]:
             aux[group, person, "short"] = short
             for mode in ("pos", "full", "short", "ask"):
                 word = plain[group] if drop and mode == "pos" else rest
-                main[group, person, mode] = word + (particle if word else "")
-    return {"prep": prep or "o"}, {"aux": aux, "main": main, "inf": {(): base + particle}}
+                main[group, person, mode] = word
+    return {"prep": prep or "o"}, {"aux": aux, "main": main, "inf": {(): base}, "particle": {(): particle}}
 
 
 # ------------------------------------------------------------------ French
@@ -304,14 +305,14 @@ def _french_parts(infinitive: str, irregular: dict[str, str]) -> tuple[tuple[str
         strong = stem
         if re.search(r"[ou]y$", stem) or stem.endswith("ay"):
             strong = stem[:-1] + "i"
-        elif match := re.search(r"é([^aeiouy]+)$", stem):
+        elif match := re.search(r"é([^aeiouyé]+)$", stem):
             strong = stem[: match.start()] + "è" + match.group(1)
         elif match := re.search(r"e([^aeiouy])$", stem):
             doubled = re.search(r"(appel|jet)$", stem)
             strong = stem + match.group(1) if doubled else stem[: match.start()] + "è" + match.group(1)
         first = stem + "e" if stem.endswith("g") else stem[:-1] + "ç" if stem.endswith("c") else stem
         present = (strong + "e", strong + "es", strong + "e", first + "ons", stem + "ez", strong + "ent")
-        future = (stem if re.search(r"é[^aeiouy]+$", stem) else strong) + "er"
+        future = (stem if re.search(r"é[^aeiouyé]+$", stem) else strong) + "er"
         return present, stem + "é", future
     if infinitive.endswith("ir"):
         present = tuple(stem + ending for ending in ("is", "is", "it", "issons", "issez", "issent"))

@@ -11,11 +11,44 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from mt.corpus.grammar_engine import Abstract, Concrete, Element, Lexeme, Node, Pattern, Reference, Rule, Variant
+from mt.corpus.grammar_engine import (
+    Abstract,
+    Concrete,
+    Element,
+    Lexeme,
+    Meaning,
+    Node,
+    Pattern,
+    Reference,
+    Rule,
+    Variant,
+)
 from mt.corpus.grammar_spelling import SOFT_COMMA
 
+_COMMON = 20  # a word of more lexemes than this (an auxiliary) does not tell which verb a sentence has
 _MARKS = frozenset(",.?!")
+Key = tuple[Any, ...]  # features of a form; None: whatever it be
 Entries = dict[str, list[tuple[tuple[str, ...], Any]]]  # by first token ("" for none): tokens, what they stand for
+
+
+def _without_irrelevant(forms: dict[tuple[str, ...], str]) -> list[tuple[Key, str]]:
+    """Forms with their features, a feature that makes no difference to the form being None."""
+    keys_of: dict[str, set[Key]] = {}
+    for key, text in forms.items():
+        keys_of.setdefault(text, set()).add(key)
+    domains = [set(values) for values in zip(*forms)]
+    result: list[tuple[Key, str]] = []
+    for text, keys in keys_of.items():
+        for position, domain in enumerate(domains):
+            groups: dict[Key, set[Any]] = {}
+            for key in keys:
+                groups.setdefault(key[:position] + (None,) + key[position + 1 :], set()).add(key[position])
+            for general, values in groups.items():
+                if values == domain:
+                    keys -= {general[:position] + (value,) + general[position + 1 :] for value in values}
+                    keys.add(general)
+        result.extend((key, text) for key in sorted(keys, key=str))
+    return result
 
 
 class State:
@@ -37,15 +70,13 @@ class State:
                 return self if known == value else None
             arguments = self.arguments[: reference[1]] + (value,) + self.arguments[reference[1] + 1 :]
             return State(self.parts, arguments, self.demands)
-        if kind == "part":
-            part = self.parts[reference[1]]
-            if part is not None:
-                return self if part.attributes[reference[2]] == value else None
-            known = self.demands.get(reference[1:])
-            if known is not None:
-                return self if known == value else None
-            return State(self.parts, self.arguments, {**self.demands, reference[1:]: value})
-        return self  # a table within a reference: left to the wording that follows
+        part = self.parts[reference[1]]
+        if part is not None:
+            return self if part.attributes[reference[2]] == value else None
+        known = self.demands.get(reference[1:])
+        if known is not None:
+            return self if known == value else None
+        return State(self.parts, self.arguments, {**self.demands, reference[1:]: value})
 
     def fill(self, index: int, part: Any) -> State | None:
         """The state in which a part is known; None where it breaks a demand."""
@@ -68,31 +99,49 @@ class Parser:
         self._tables: dict[str, Entries] = {}
         for name, table in concrete.tables.items():
             entries = self._tables.setdefault(name, {})
-            for key, text in table.items():
+            for key, text in _without_irrelevant(table):
                 words = tokens(text)
                 entries.setdefault(words[0] if words else "", []).append((words, key))
         self._forms: dict[tuple[str, str], Entries] = {}
-        self._own: dict[Variant, dict[str, list[tuple[tuple[str, ...], Any]]]] = {}
-        self._with_token: dict[str, set[Variant]] = {}
+        self._own: dict[Variant, dict[str, Entries]] = {}
+        self.with_token: dict[str, set[Variant]] = {}
         for category, group in abstract.lexicon.items():
             for lexeme in group:
                 for variant in lexeme.variants[self.language]:
                     self._index(category, variant)
+        self.plain = {variant for variant in self._own if self._is_plain(variant)}
+        self._candidates: dict[tuple[int, int], list[Variant]] = {}
+        self._needed: dict[int, frozenset[str]] = {}  # by pattern: words without which it cannot be
+        for _, rule in itertools.chain(*abstract.rules.values()):
+            for pattern in rule.patterns[self.language]:
+                words = [e[2] for e in pattern.elements if e[0] == "word" and e[1] != SOFT_COMMA]
+                self._needed[id(pattern)] = frozenset(itertools.chain(*words))
         self._heads = {id(rule): self._head(rule) for group in abstract.rules.values() for _, rule in group}
 
     def _index(self, category: str, variant: Variant) -> None:
-        own = self._own[variant] = {}
+        own: dict[str, Entries] = {}
+        self._own[variant] = own
         read: dict[str, tuple[str, ...]] = {}
         for name, forms in variant.forms.items():
             entries = self._forms.setdefault((category, name), {})
-            for key, text in forms.items():
+            for key, text in _without_irrelevant(forms):
                 if text not in read:
                     read[text] = self.concrete.spelling.tokens(text)
                 words = read[text]
-                own.setdefault(name, []).append((words, key))
+                own.setdefault(name, {}).setdefault(words[0] if words else "", []).append((words, key))
                 entries.setdefault(words[0] if words else "", []).append((words, (variant, key)))
                 for word in words:
-                    self._with_token.setdefault(word, set()).add(variant)
+                    self.with_token.setdefault(word, set()).add(variant)
+
+    def _is_plain(self, variant: Variant) -> bool:
+        """Whether a verb can be said in words that most verbs share: `is` for `be`, `hat` for `haben`."""
+        telling: dict[str, bool] = {}
+        for forms in variant.forms.values():
+            for key, text in forms.items():
+                if key:
+                    rare = any(len(self.with_token[word]) <= _COMMON for word in self.concrete.spelling.tokens(text))
+                    telling[key[0]] = telling.get(key[0], False) or rare
+        return not all(telling.values())
 
     def _head(self, rule: Rule) -> int | None:
         """The leaf that appears in several places of one pattern: it is tried first, as the sentence names it."""
@@ -103,66 +152,89 @@ class Parser:
                     return int(index)
         return None
 
-    def candidates(self, rule: Rule, index: int) -> list[Lexeme]:
-        """Lexemes that a leaf of a rule may be, as far as its class is known without the rest of the meaning."""
-        _, category, pieces = rule.parts[index]
-        if len(pieces) == 1 and isinstance(pieces[0], str):
-            return [item for item in self.abstract.options(category, pieces[0])[0] if isinstance(item, Lexeme)]
-        if len(pieces) == 2 and isinstance(pieces[0], str) and pieces[0]:
-            return [x for x in self.abstract.lexicon[category] if any(k.startswith(pieces[0]) for k in x.classes)]
-        return self.abstract.lexicon[category]
+    def candidates(self, rule: Rule, index: int) -> list[Variant]:
+        """Variants that a leaf of a rule may be, as far as its class is known without the rest of the meaning."""
+        key = (id(rule), index)
+        if key not in self._candidates:
+            _, category, pieces = rule.parts[index]
+            if len(pieces) == 1 and isinstance(pieces[0], str):
+                lexemes = self.abstract.options(category, pieces[0])[0]
+            else:
+                lexemes = [
+                    lexeme
+                    for lexeme in self.abstract.lexicon[category]
+                    if any(str(pieces[0]) == name[: len(pieces[0])] or "*" in name for name in lexeme.classes)
+                    or not isinstance(pieces[0], str)
+                ]
+            self._candidates[key] = [variant for lexeme in lexemes for variant in lexeme.variants[self.language]]
+        return self._candidates[key]
 
-    def meanings(self, sentence: str) -> dict[Any, tuple[Any, float]]:
-        """Meanings by key, each with its weight: chance of the meaning times chance that it is said so."""
-        weights: dict[Any, tuple[Any, float]] = {}
+    def meanings(self, sentence: str) -> list[tuple[Meaning, float]]:
+        """Every meaning with its weight: chance of the meaning times chance that it is said so."""
+        weights: dict[Any, tuple[Meaning, float]] = {}
         seen = set()
         for tokens in self.concrete.spelling.read(sentence):
             chart = Chart(self, tokens)
-            for end, node, _ in chart.parse("Sentence", (), 0):
-                key = _key(node, True)
+            for end, node, _ in chart.parse("Sentence", "", (), 0):
+                key = _derivation(node)
                 if end != len(tokens) or key in seen:
                     continue
                 seen.add(key)
-                meaning: Any = self.abstract.meaning_of(node, "")
-                weight = self.abstract.probability(meaning, "Sentence", "")
+                weight = self.abstract.probability(node.meaning, "Sentence", "")
                 text, chance = self._worded(node, ())
                 if weight and self.concrete.spelling.write(text) == sentence:
-                    plain = _key(node, False)
-                    weights[plain] = (meaning, weights.get(plain, (None, 0.0))[1] + weight * chance)
-        return weights
+                    plain = _structure(node.meaning)
+                    weights[plain] = (node.meaning, weights.get(plain, (None, 0.0))[1] + weight * chance)
+        return list(weights.values())
 
-    def _worded(self, worded: Any, arguments: tuple[Any, ...]) -> tuple[str, float]:
+    def _worded(self, tree: Tree, arguments: tuple[Any, ...]) -> tuple[str, float]:
         """Words of a parsed tree and the chance of its variants and patterns."""
-        usable = dict(self.concrete.usable(worded, arguments))
-        if worded.pattern not in usable:
+        chance = dict(self.concrete.usable(tree, arguments)).get(tree.pattern, 0.0)
+        if not chance:
             return "", 0.0
-        chance = usable[worded.pattern]
         words = []
-        spoken = set()
-        for element in worded.rule.patterns[self.language][worded.pattern].elements:
+        for element in tree.rule.patterns[self.language][tree.pattern].elements:
             if element[0] == "word":
                 text = element[1]
             elif element[0] == "child":
-                inner = self.concrete.arguments(element[2], arguments, worded.parts)
-                text, part_chance = self._worded(worded.parts[element[1]], inner)
+                inner = self.concrete.arguments(element[2], arguments, tree.parts)
+                text, part_chance = self._worded(tree.parts[element[1]], inner)
                 chance *= part_chance
-                spoken.add(element[1])
             else:
-                text = self.concrete.text(element, arguments, worded.parts)
+                text = self.concrete.text(element, arguments, tree.parts)
             if text:
                 words.append(text)
-        for part in worded.parts:
+        for part in tree.parts:
             if isinstance(part, Variant):
                 chance *= part.probability
         return " ".join(words), chance
 
 
-def _key(worded: Any, with_wording: bool) -> Any:
-    """A tree as nested tuples; with or without the choices of the language."""
+class Tree(Node):
+    """A constituent found: a worded node, its pattern and its meaning."""
+
+    __slots__ = ("pattern", "meaning")
+
+    def __init__(self, rule: Rule, parts: list[Any], attributes: dict[str, str], pattern: int, meaning: Meaning) -> None:
+        super().__init__(rule, parts, attributes)
+        self.pattern, self.meaning = pattern, meaning
+
+
+def _derivation(worded: Tree | Variant) -> Any:
+    """What tells one derivation from another: rules, patterns and variants."""
     if isinstance(worded, Variant):
-        return id(worded) if with_wording else id(worded.lexeme)
-    head = (worded.rule.name, worded.pattern) if with_wording else (worded.rule.name,)
-    return head + tuple(_key(part, with_wording) for part in worded.parts)
+        return id(worded)
+    return (worded.rule.name, worded.pattern, *map(_derivation, worded.parts))
+
+
+def _structure(meaning: Meaning | Lexeme) -> Any:
+    """What tells one meaning from another: rules and lexemes."""
+    if isinstance(meaning, Lexeme):
+        return id(meaning)
+    return (meaning.rule.name, *map(_structure, meaning.parts))
+
+
+Found = tuple[int, Tree, tuple[Any, ...]]  # end, constituent, arguments it was given or showed
 
 
 class Chart:
@@ -170,24 +242,33 @@ class Chart:
 
     def __init__(self, parser: Parser, tokens: tuple[str, ...]) -> None:
         self.parser, self.tokens = parser, tokens
-        self.memory: dict[Any, list[tuple[int, Node, tuple[Any, ...]]]] = {}
+        self.memory: dict[Any, list[Found]] = {}
+        self.chances: dict[tuple[int, str, str], float] = {}
+        self.heads: dict[int, list[Variant]] = {}
+        self.words = frozenset(tokens)
         self.present: set[Variant] = set()
-        for token in set(tokens):
-            self.present |= parser._with_token.get(token, set())
+        for token in self.words:
+            variants = parser.with_token.get(token, ())
+            self.present.update(v for v in variants if len(variants) <= _COMMON or v in parser.plain)
 
-    def parse(self, category: str, arguments: tuple[Any, ...], start: int) -> list[tuple[int, Node, tuple[Any, ...]]]:
-        """Constituents from `start`: end, tree and arguments (those given as None filled in where known)."""
-        key = (category, arguments, start)
+    def parse(self, category: str, klass: str | None, arguments: tuple[Any, ...], start: int) -> list[Found]:
+        """Constituents from `start`: end, tree and arguments (those given as None filled in where known).
+
+        `klass` is the class of the constituent, None where it depends on parts still unknown.
+        """
+        key = (category, klass, arguments, start)
         if key not in self.memory:
             self.memory[key] = []  # stops left recursion, which the grammar does not have
             found = []
             for _, rule in self.parser.abstract.rules[category]:
                 for index, pattern in enumerate(rule.patterns[self.parser.language]):
+                    if not self.parser._needed[id(pattern)] <= self.words:
+                        continue
                     for state in self._starts(rule, category, arguments):
                         if self._refuted(pattern, state):
                             continue
                         for end, final in self._match(rule, pattern.elements, 0, start, state):
-                            found.extend(self._finish(rule, index, end, final))
+                            found.extend(self._finish(rule, klass, index, end, final))
             self.memory[key] = found
         return self.memory[key]
 
@@ -197,12 +278,12 @@ class Chart:
         if head is None:
             yield empty
             return
-        for lexeme in self.parser.candidates(rule, head):
-            for variant in lexeme.variants[self.parser.language]:
-                if variant in self.present:
-                    filled = empty.fill(head, variant)
-                    if filled:
-                        yield filled
+        if id(rule) not in self.heads:
+            self.heads[id(rule)] = [v for v in self.parser.candidates(rule, head) if v in self.present]
+        for variant in self.heads[id(rule)]:
+            filled = empty.fill(head, variant)
+            if filled:
+                yield filled
 
     def _refuted(self, pattern: Pattern, state: State) -> bool:
         """Whether a guard is already known to fail."""
@@ -263,23 +344,28 @@ class Chart:
                 if self.tokens[start : start + len(words)] == words:
                     yield start + len(words), value
 
-    @staticmethod
-    def _bind_all(references: list[Reference], values: tuple[str, ...], state: State) -> State | None:
+    def _bind_all(self, references: list[Reference], values: Key, state: State) -> State | None:
         current: State | None = state
         for reference, value in zip(references, values):
-            if current is not None:
+            if value is None:
+                continue
+            if reference[0] == "table":  # cannot be solved for its parts, only compared once they are known
+                if self._value(reference, current) not in (None, value):
+                    return None
+            else:
                 current = current.bind(reference, value)
+                if current is None:
+                    return None
         return current
 
     def _form(self, rule: Rule, element: Element, start: int, state: State) -> Iterator[tuple[int, State]]:
         index, name, references = element[1:]
         variant = state.parts[index]
         if variant is not None:
-            for words, key in self.parser._own[variant].get(name, ()):
-                if self.tokens[start : start + len(words)] == words:
-                    bound = self._bind_all(references, key, state)
-                    if bound:
-                        yield start + len(words), bound
+            for end, key in self._look_up(self.parser._own[variant][name], start):
+                bound = self._bind_all(references, key, state)
+                if bound:
+                    yield end, bound
             return
         for end, (variant, key) in self._look_up(self.parser._forms[rule.parts[index][1], name], start):
             filled = state.fill(index, variant)
@@ -290,36 +376,44 @@ class Chart:
     def _child(self, rule: Rule, element: Element, start: int, state: State) -> Iterator[tuple[int, State]]:
         index, references = element[1:]
         arguments = tuple(self._value(reference, state) for reference in references)
-        for end, node, known in self.parse(rule.parts[index][1], arguments, start):
+        _, category, pieces = rule.parts[index]
+        klass = pieces[0] if len(pieces) == 1 and isinstance(pieces[0], str) else None
+        for end, node, known in self.parse(category, klass, arguments, start):
             filled = state.fill(index, node)
             if filled is None:
                 continue
-            current: State | None = filled
-            for reference, value in zip(references, known):
-                if current is not None and value is not None:
-                    current = current.bind(reference, value)
+            current = self._bind_all(references, known, filled)
             if current:
                 yield end, current
 
-    def _finish(self, rule: Rule, pattern: int, end: int, state: State) -> Iterator[tuple[int, Node, tuple[Any, ...]]]:
+    def _finish(self, rule: Rule, klass: str | None, pattern: int, end: int, state: State) -> Iterator[Found]:
         """The trees of a full match: leaves that no word showed are taken in every possible way."""
-        concrete = self.parser.concrete
         candidates: list[list[Any]] = []
         for index, part in enumerate(state.parts):
-            if part is not None:
+            if part is None:
+                demands = [(name, value) for (wanted, name), value in state.demands.items() if wanted == index]
+                found = self.parser.candidates(rule, index)
+                candidates.append([v for v in found if all(v.attributes[name] == value for name, value in demands)])
+            else:
                 candidates.append([part])
-                continue
-            candidates.append(
-                [
-                    variant
-                    for lexeme in self.parser.candidates(rule, index)
-                    for variant in lexeme.variants[self.parser.language]
-                    if all(variant.attributes[n] == v for (i, n), v in state.demands.items() if i == index)
-                ]
-            )
         for parts in itertools.product(*candidates):
-            attributes = concrete.attributes(rule, list(parts))
-            node = Node(rule, list(parts), attributes, pattern)
+            meanings: list[Any] = [part.lexeme if isinstance(part, Variant) else part.meaning for part in parts]
             filled = State(parts, state.arguments, {})
-            if not self._refuted(rule.patterns[self.parser.language][pattern], filled):
-                yield end, node, state.arguments
+            if self._refuted(rule.patterns[self.parser.language][pattern], filled):
+                continue
+            if all(self._possible(spec, klass, meanings, index) for index, spec in enumerate(rule.parts)):
+                meaning = Meaning(rule, meanings, self.parser.abstract.meta(rule, meanings))
+                attributes = self.parser.concrete.attributes(rule, list(parts))
+                yield end, Tree(rule, list(parts), attributes, pattern, meaning), state.arguments
+
+    def _possible(self, spec: tuple[Any, ...], klass: str | None, meanings: list[Any], index: int) -> bool:
+        """Whether a part can be in its class, as far as the class is known."""
+        _, category, pieces = spec
+        if klass is None and any(not isinstance(piece, str) and piece[0] == "arg" for piece in pieces):
+            return True
+        part_class = self.parser.abstract.class_of(pieces, klass or "", meanings)
+        part = meanings[index]
+        key = (id(part), category, part_class)
+        if key not in self.chances:
+            self.chances[key] = self.parser.abstract.probability(part, category, part_class)
+        return self.chances[key] > 0
