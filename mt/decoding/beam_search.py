@@ -179,8 +179,7 @@ class _Search:
             self._finish(candidates, ends[:, : self.beam])
             chosen = candidates.take(ends.to(torch.int8).argsort(dim=1, stable=True)[:, : self.beam])
         chosen = _Candidates(*(field[:, : self.beam] for field in chosen))
-        # A small vocabulary may not offer enough that does not end.
-        self.totals = chosen.totals.masked_fill(chosen.tokens == self.end_id, -torch.inf)
+        self.totals = chosen.totals
         position = self.length - 1
         self.tokens[position, self.live] = chosen.tokens
         self.parents[position, self.live] = chosen.parents

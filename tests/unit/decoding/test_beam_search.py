@@ -82,8 +82,9 @@ def every_output(
 
 @pytest.mark.parametrize(("penalty", "alpha"), PENALTIES)
 @pytest.mark.parametrize("seed", range(4))
-def test_wide_beam_equals_exhaustive_search(penalty: str, alpha: float, seed: int) -> None:
-    vocabulary, limits = 6, [4, 1, 3]
+@pytest.mark.parametrize("vocabulary", [4, 6])
+def test_wide_beam_equals_exhaustive_search(penalty: str, alpha: float, seed: int, vocabulary: int) -> None:
+    limits = [4, 1, 3]
     table = random_table(seed, vocabulary)
     # 1 + 3 + 9 + 27 outputs: nothing is ever pruned.
     found, _ = search(table, limits, 40, nbest=12, penalty=penalty, alpha=alpha)
@@ -184,6 +185,17 @@ def test_lists_are_sorted_unique_and_consistent(seed: int, beam: int, penalty: t
             assert score == pytest.approx(
                 normalised_score(total, penalty[0], len(tokens), penalty[1]), abs=1e-5
             )
+
+
+def test_a_finished_hypothesis_takes_no_place_from_those_that_go_on() -> None:
+    def table(sentence: int, prefix: tuple[int, ...]) -> list[float]:
+        ends = {(): 0.4, (4,): 0.97}.get(prefix, 0.1)
+        words = [0.35, 0.2, 0.05] if not prefix else [(1 - ends) / 3] * 3
+        return [-math.inf, -math.inf, math.log(ends), *(math.log(word) for word in words)]
+
+    # Two words go on beside the end, which is the likeliest at first; the second of them wins.
+    found, _ = search(table, [6], 2)
+    assert found[0][0].tokens == [4, END]
 
 
 def test_ties_go_to_the_lower_token() -> None:

@@ -60,7 +60,9 @@ def test_blank_lines_do_not_reach_the_model(translator: Translator, monkeypatch:
 def test_batches_windows_and_neighbours_change_nothing(translator: Translator, beam: int) -> None:
     expected = list(translator.translate(LINES, beam=beam))
     similar(list(translator.translate(LINES, beam=beam, batch_tokens=1)), expected)
-    similar(list(translator.translate(LINES, beam=beam, batch_tokens=100_000, window=3)), expected)
+    small_windows = list(translator.translate(LINES, beam=beam, batch_tokens=100_000, window=3))
+    similar(small_windows, expected)
+    assert [record["line"] for record in small_windows] == list(range(len(LINES)))
     order = list(range(len(LINES)))
     random.Random(3).shuffle(order)
     shuffled = list(translator.translate([LINES[index] for index in order], beam=beam, batch_tokens=900))
@@ -84,6 +86,22 @@ def test_record_is_consistent(translator: Translator) -> None:
         assert record["token_confidence"] == pytest.approx(np.exp(record["log_probs"]).tolist(), abs=1e-6)
         assert record["confidence"] == pytest.approx(np.mean(record["token_confidence"]), abs=1e-6)
         assert tokenizer.pad_id not in record["tokens"]
+
+
+def test_padding_and_beginning_are_never_chosen(
+    translator: Translator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokenizer, step = translator.loaded.tokenizer, translator.loaded.model.step
+
+    def tempting(tokens: torch.Tensor, state: Any) -> torch.Tensor:
+        logits = step(tokens, state)
+        logits[:, [tokenizer.pad_id, tokenizer.begin_id]] += 20.0
+        return logits
+
+    monkeypatch.setattr(translator.loaded.model, "step", tempting)
+    for record in translator.translate(["hund ball", "frau"], nbest=5):
+        for output in record["nbest"]:
+            assert not {"<pad>", "<s>"} & set(output["tokens"])
 
 
 def test_nbest_is_sorted_and_unique(translator: Translator) -> None:
