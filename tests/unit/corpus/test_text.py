@@ -53,8 +53,9 @@ def test_only_line_feeds_separate_lines(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "lines"),
-    [(b"", []), (b"\n", [""]), (b"a", ["a"]), (b"a\n", ["a"]), (b"a\n\n", ["a", ""]), (b"\xef\xbb\xbf", []),
-     (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["a", "\ufeffb"]), (b"\xef\xbb\xbf\na", ["", "a"])],
+    [(b"", []), (b"\n", [""]), (b"a", ["a"]), (b"a \r\n\r", ["a \r", "\r"]), (b"a\n", ["a"]),
+     (b"a\n\n", ["a", ""]), (b"\xef\xbb\xbf", []), (b"\xef\xbb\xbf\na", ["", "a"]),
+     (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["a", "\ufeffb"])],
 )  # fmt: skip
 def test_a_final_line_feed_makes_no_line_and_a_byte_order_mark_is_dropped(tmp_path, content, lines):
     (tmp_path / "text").write_bytes(content)
