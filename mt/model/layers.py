@@ -92,9 +92,13 @@ class DecoderLayer(nn.Module):
         Padding stands to the right of the target, where no real position sees it: the causal mask is enough.
         """
         hidden = self.attention_residual(hidden, lambda x: self.attention(x, None, True, rotation))
-        projected = self.cross.project_memory(memory)
+        projected = self.project_memory(memory)
         hidden = self.cross_residual(hidden, lambda x: self.cross(x, projected, mask))
         return self.feed_forward_residual(hidden, self.feed_forward)
+
+    def project_memory(self, memory: Tensor) -> Tensor:
+        """The encoder's output as keys and values of this layer, see `CrossAttention.project_memory`."""
+        return self.cross.project_memory(memory)
 
     def step(
         self, hidden: Tensor, cache: Tensor, length: int, projected: Tensor, mask: Tensor | None, beams: int,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -115,7 +115,7 @@ class Transformer(nn.Module):
 
     def start(self, memory: Memory, beams: int = 1) -> DecoderState:
         """An empty decoder state for `beams` rows of each sentence."""
-        projected = [layer.cross.project_memory(memory.hidden).contiguous() for layer in self.decoder]
+        projected = [layer.project_memory(memory.hidden).contiguous() for layer in self._decoder_layers()]
         return DecoderState(projected, memory.mask, beams, self.config.decoder_heads)
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
@@ -131,12 +131,15 @@ class Transformer(nn.Module):
         state.make_room()
         hidden = self._embed(self.target_embedding, tokens[:, None], state.length)
         rotation = self._rotation(self.config.decoder_heads, state.length, 1, hidden)
-        for index, layer in enumerate(self.decoder):
+        for index, layer in enumerate(self._decoder_layers()):
             hidden = layer.step(
                 hidden, state.cache[index], state.length, state.memory[index], state.mask, state.beams, rotation
             )
         state.length += 1
         return self.logits(self.decoder_norm(hidden)[:, 0])
+
+    def _decoder_layers(self) -> list[DecoderLayer]:
+        return cast(list[DecoderLayer], list(self.decoder))
 
     def _embed(self, embedding: nn.Embedding, ids: Tensor, offset: int) -> Tensor:
         """(batch, length) int64 -> (batch, length, width), positions counted from `offset`."""

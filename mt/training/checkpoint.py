@@ -82,8 +82,9 @@ class Checkpoints:
         self._prune(progress)
 
     def _save_model(
-        self, folder: Path, model: Transformer, average: MovingAverage | None, tokenizer: Tokenizer, meta: dict[str, Any]
-    ) -> None:
+        self, folder: Path, model: Transformer, average: MovingAverage | None, tokenizer: Tokenizer,
+        meta: dict[str, Any],
+    ) -> None:  # fmt: skip
         if average is None:
             save_model(folder, model, tokenizer, self.config, meta)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from mt.config import Config
@@ -40,7 +41,7 @@ class Validator:
     def measure(self, model: Transformer, meta: dict[str, Any]) -> Validation:
         """Teacher-forced figures, then BLEU and chrF of the beam's output; the model is left in training mode."""
         model.eval()
-        loaded = LoadedModel(model, self.tokenizer, self.config, meta, folder=None)
+        loaded = LoadedModel(model, self.tokenizer, self.config, meta, folder=Path(self.config.run_dir))
         calibration = teacher_forced(loaded, self.sources, self.references)
         records = Translator(loaded).translate(self.sources)
         translations = [record["translation"] for record in records]
