@@ -61,10 +61,12 @@ class CorpusConfig:
     """how often each pair of this corpus is seen in an epoch: 2 means twice, 0.5 every second epoch"""
 
     def __post_init__(self) -> None:
-        kinds = [bool(self.source or self.target), bool(self.files), bool(self.hub), self.grammar is not None]
+        given = [
+            name for name in ("source", "target", "files", "hub", "grammar") if getattr(self, name)
+        ]
         _require(
-            sum(kinds) == 1, "a corpus", self,
-            "given by exactly one of: source and target, files, hub, grammar",
+            given in (["source", "target"], ["source"], ["target"], ["files"], ["hub"], ["grammar"]),
+            "a corpus", " and ".join(given), "given by exactly one of: source and target, files, hub, grammar",
         )  # fmt: skip
         _require(
             len(self.source) == len(self.target), "source and target", [self.source, self.target],
@@ -293,10 +295,10 @@ class TrainConfig:
     """updates between lines of log.jsonl"""
 
     def __post_init__(self) -> None:
-        _require(self.max_epochs > 0 or self.max_steps > 0, "train.max_epochs", self.max_epochs,
-                 "above 0, or train.max_steps above 0: training needs an end")  # fmt: skip
         for name in ("max_epochs", "max_steps", "validate_every", "checkpoint_every", "patience", "warmup_steps"):
             _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
+        _require(self.max_epochs > 0 or self.max_steps > 0, "train.max_epochs", self.max_epochs,
+                 "above 0, or train.max_steps above 0: training needs an end")  # fmt: skip
         for name in ("batch_tokens", "max_length", "accumulate", "keep_checkpoints", "average_count", "log_every"):
             _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
         _require(self.max_length <= self.batch_tokens, "train.max_length", self.max_length,

@@ -155,9 +155,7 @@ def _set_up(config: Config, prepared: Prepared, device: torch.device, group: Gro
 
 def _unigram(store: TokenStore, size: int, begin_id: int) -> torch.Tensor:
     """(size,) float32: share of each target class in the training text; padding and beginning have none."""
-    counts = np.zeros(size, dtype=np.int64)
-    for index in range(len(store)):
-        np.add.at(counts, store.target(index), 1)
+    counts = store.target_counts(size).astype(np.float64)
     counts[begin_id] = 0
     return torch.from_numpy(counts / counts.sum()).float()
 
