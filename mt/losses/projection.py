@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from mt.losses.function import LossFunction
 
-_SLICE_BYTES = 2 << 20  # about the cache of one core
+_SLICE_BYTES = 8 << 20  # fits a shared cache, and is large enough for few calls
 
 
 class LossSums(NamedTuple):

@@ -19,7 +19,23 @@ from torch import Tensor
 
 from mt.calibration import CalibrationBins, expected_calibration_error
 from mt.decoding.penalties import length_penalty, normalised_score
-from mt.losses import encouraging, label_smoothed_kl
+from mt.losses import (
+    confidence_penalty,
+    encouraging,
+    focal,
+    graduated_smoothing,
+    inverse_focal,
+    label_smoothed_kl,
+    rdrop,
+)
+from mt.losses.links import (
+    dominant_inverse_link,
+    dominant_link,
+    encouraging_inverse_link,
+    encouraging_link,
+    smoothing_inverse_link,
+    smoothing_link,
+)
 from mt.losses.targets import SmoothedTarget
 
 Case = dict[str, Any]
@@ -31,10 +47,7 @@ NO_PAD = -100
 Z1 = [2.0, -1.0, 0.5, 0.0, 1.0]
 
 LATER = {
-    # issue "Losses": relatives, links
-    "focal", "inverse_focal", "confidence_penalty", "rdrop", "graduated_ls",
-    "el_bayes_binary", "el_bayes_largeV", "ls_cel_optimum", "ls_rectify",
-    # issue "Calibration": temperature, further estimators, projection
+    # temperature, further estimators, projection
     "temperature_0.5", "temperature_1.0", "temperature_1.5", "temperature_2.0", "temperature_fit",
     "ece_sweep", "ce2_debiased", "ece_noise_floor", "projection",
 }  # fmt: skip
@@ -329,6 +342,86 @@ def length_norms(case: Case) -> Figures:
     }
 
 
+def focal_losses(case: Case) -> Figures:
+    logits, targets = leaf([case["inputs"]["logits"]]), torch.tensor([case["inputs"]["target"]])
+
+    def compute(loss: Callable[..., Tensor], **settings: float) -> float:
+        return float(loss(logits, targets, pad_id=NO_PAD, **settings).detach())
+
+    if case["id"] == "focal":
+        return {"gamma1": compute(focal, gamma=1.0), "gamma2": compute(focal, gamma=2.0)}
+    return {
+        "gamma1": compute(inverse_focal, gamma=1.0), "gamma2": compute(inverse_focal, gamma=2.0),
+        "anti_focal": compute(inverse_focal, gamma=1.0, scale=0.5),
+    }  # fmt: skip
+
+
+def penalised_confidence(case: Case) -> Figures:
+    inputs = case["inputs"]
+    logits, targets = leaf([inputs["logits"]]), torch.tensor([inputs["target"]])
+    loss = float(confidence_penalty(logits, targets, beta=inputs["beta"], pad_id=NO_PAD).detach())
+    nll = float(hard_nll(logits, targets).detach())
+    return {"loss": loss, "entropy": (nll - loss) / inputs["beta"]}
+
+
+def two_passes(case: Case) -> Figures:
+    inputs = case["inputs"]
+    first, second = leaf([inputs["logits1"]]), leaf([inputs["logits2"]])
+    targets = torch.tensor([inputs["target"]])
+    loss = float(rdrop(first, second, targets, alpha=inputs["alpha"], pad_id=NO_PAD).detach())
+    nll = float((hard_nll(first, targets) + hard_nll(second, targets)).detach())
+    p, q = (torch.softmax(each.detach(), 1) for each in (first, second))
+    one_way = float((p * (p / q).log()).sum())
+    both = (loss - nll) / inputs["alpha"] * 2
+    return {"loss": loss, "kl_12": one_way, "kl_21": both - one_way, "kl_sym": both / 2}
+
+
+def graduated(case: Case) -> Figures:
+    confidence = torch.tensor(case["inputs"]["confidence"], dtype=torch.float64)
+    return {"alpha": graduated_smoothing(confidence).tolist()}
+
+
+def bayes_of_two(case: Case) -> Figures:
+    true = torch.tensor([case["inputs"]["r"], 1 - case["inputs"]["r"]], dtype=torch.float64)
+    return {"p_star": [float(encouraging_link(true, log_end)[0]) for log_end in case["inputs"]["log_end"]]}
+
+
+def bayes_of_many(case: Case) -> Figures:
+    true = torch.tensor(case["inputs"]["r"], dtype=torch.float64)
+    optima = [dominant_link(true, log_end) for log_end in case["inputs"]["log_end"]]
+    back = [
+        float(dominant_inverse_link(p, end)) for p, end in zip(optima, case["inputs"]["log_end"], strict=True)
+    ]
+    return {"p_star": [float(p) for p in optima], "inverse": back}
+
+
+def smoothed_optimum(case: Case) -> Figures:
+    """One certain class among many equal ones: its optimum, from the inverse link by bisection."""
+    size, alpha = case["inputs"]["V"], case["inputs"]["alpha"]
+    certain = torch.zeros(size, dtype=torch.float64)
+    certain[0] = 1
+    q = smoothing_link(certain, smoothed("uniform", alpha, size, NO_PAD))
+    figures = []
+    for log_end in case["inputs"]["log_end"]:
+        low, high = 0.8, 1 - 1e-9
+        for _ in range(60):
+            middle = (low + high) / 2
+            p = torch.full((size,), (1 - middle) / (size - 1), dtype=torch.float64)
+            p[0] = middle
+            under = encouraging_inverse_link(p, log_end)[0] < q[0]
+            low, high = (middle, high) if under else (low, middle)
+        figures.append(low)
+        if log_end <= 0.5:
+            assert abs(float(encouraging_link(q, log_end)[0]) - low) < 1e-9
+    return {"p_gold": figures}
+
+
+def rectified(case: Case) -> Figures:
+    p = torch.tensor(case["inputs"]["p"], dtype=torch.float64)
+    target = smoothed("uniform", case["inputs"]["alpha"], len(p), NO_PAD)
+    return {"p": smoothing_inverse_link(p, target).tolist()}
+
+
 COMPUTED: dict[str, Callable[[Case], Figures]] = {
     "softmax_z1": basics,
     "log1mexp": log_one_minus_exp,
@@ -350,6 +443,15 @@ COMPUTED: dict[str, Callable[[Case], Figures]] = {
     "proper_scores": proper_scores,
     "inference_ece": inference_ece,
     "length_norms": length_norms,
+    "focal": focal_losses,
+    "inverse_focal": focal_losses,
+    "confidence_penalty": penalised_confidence,
+    "rdrop": two_passes,
+    "graduated_ls": graduated,
+    "el_bayes_binary": bayes_of_two,
+    "el_bayes_largeV": bayes_of_many,
+    "ls_cel_optimum": smoothed_optimum,
+    "ls_rectify": rectified,
 }
 """by id, or by the beginning of ids"""
 

@@ -187,6 +187,18 @@ def test_pure_encouraging_loss_keeps_its_gradient_where_probability_rounds_to_on
         torch.testing.assert_close(gradient(loss, logits), expected_gradient)
 
 
+def test_the_gradient_of_a_certain_token_is_exact_where_its_probability_rounds_to_one() -> None:
+    logits = torch.tensor([[30.0, 0.0]], requires_grad=True)
+    loss = encouraging(
+        logits, torch.tensor([0]), log_end=0.5, smoothing=0.0, definition="uniform", pad_id=-100
+    )
+    # (1 - p)(1 + p / (1 - log_end)) with p = 1 in float32
+    expected = 3 / (1 + torch.tensor(30.0).double().exp())
+    torch.testing.assert_close(
+        gradient(loss, logits).double(), torch.stack([-expected, expected])[None], rtol=1e-5, atol=0
+    )
+
+
 def test_smoothing_may_differ_by_token() -> None:
     torch.manual_seed(1)
     logits = torch.randn(2, 3, 9, dtype=torch.float64)

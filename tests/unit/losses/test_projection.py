@@ -100,7 +100,7 @@ def test_padding_rows_change_nothing_even_if_they_are_not_numbers() -> None:
 def test_a_batch_of_padding_has_no_loss_and_no_gradient() -> None:
     hidden, weight, bias, _ = case(3, 3)
     sums = projected_loss(hidden, weight, bias, torch.full((3,), PAD), loss=function(CONFIGS[3]), pad_id=PAD)
-    assert [float(figure) for figure in sums] == [0, 0, 0, 0]
+    assert [figure.item() for figure in sums] == [0, 0, 0, 0]
     assert not any(gradient.any() for gradient in torch.autograd.grad(sums.loss, [hidden, weight, bias]))
 
 

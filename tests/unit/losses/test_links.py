@@ -1,0 +1,110 @@
+"""Links: inverses of each other, and true optima of the losses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mt.losses import encouraging, label_smoothed_kl
+from mt.losses.links import (
+    dominant_inverse_link,
+    dominant_link,
+    encouraging_inverse_link,
+    encouraging_link,
+    smoothing_inverse_link,
+    smoothing_link,
+)
+from mt.losses.targets import DEFINITIONS, SmoothedTarget
+
+LOG_ENDS = st.sampled_from([0.0, 0.1, 0.25, 0.4, 0.5])
+
+
+@st.composite
+def distributions(draw: st.DrawFn) -> Tensor:
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    size, sharpness = draw(st.integers(2, 300)), draw(st.sampled_from([0.1, 1.0, 4.0, 9.0]))
+    return torch.softmax(torch.randn(3, size, generator=generator, dtype=torch.float64) * sharpness, -1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(distributions(), LOG_ENDS)
+def test_encouraging_links_are_inverses_and_keep_the_order(true: Tensor, log_end: float) -> None:
+    model = encouraging_link(true, log_end)
+    torch.testing.assert_close(model.sum(-1), torch.ones(3, dtype=torch.float64))
+    torch.testing.assert_close(encouraging_inverse_link(model, log_end), true, rtol=1e-7, atol=1e-10)
+    sorted_model = model.gather(-1, true.argsort(-1))
+    assert (sorted_model.diff(dim=-1) >= -1e-12).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(distributions(), st.sampled_from(DEFINITIONS), st.sampled_from([0.0, 0.05, 0.1, 0.3]))
+def test_smoothing_links_are_inverses(true: Tensor, definition: str, smoothing: float) -> None:
+    size = true.shape[-1]
+    if size < 4:
+        return
+    unigram = torch.arange(1.0, size + 1) if definition == "unigram" else None
+    target = SmoothedTarget(definition, smoothing, pad_id=1, vocabulary_size=size, unigram=unigram)
+    if definition.endswith("_nopad"):
+        true = true.index_fill(-1, torch.tensor([1]), 0)
+        true = true / true.sum(-1, keepdim=True)
+    model = smoothing_link(true, target)
+    torch.testing.assert_close(smoothing_inverse_link(model, target), true, rtol=1e-8, atol=1e-12)
+
+
+def mean_gradient(true: Tensor, model: Tensor, loss_name: str, log_end: float, definition: str) -> Tensor:
+    """Gradient of the expected loss at the logits of `model`, targets drawn from `true`."""
+    size = len(true)
+    logits = model.log().expand(size, size).clone().requires_grad_()
+    targets = torch.arange(size)
+    if loss_name == "kl":
+        loss = label_smoothed_kl(logits, targets, smoothing=0.1, definition=definition, pad_id=-100)
+    else:
+        loss = encouraging(
+            logits, targets, log_end=log_end, smoothing=0.1, definition=definition, pad_id=-100
+        )
+    return torch.autograd.grad((loss * true).sum(), logits)[0].sum(0)
+
+
+@pytest.mark.parametrize("definition", ["uniform", "others", "scatter"])
+@pytest.mark.parametrize(("loss_name", "log_end"), [("kl", 0.0), ("el", 0.0), ("el", 0.25), ("el", 0.5)])
+def test_the_linked_distribution_is_where_the_expected_loss_is_flat(
+    definition: str, loss_name: str, log_end: float
+) -> None:
+    true = torch.softmax(torch.tensor([3.0, 1.0, 0.0, -1.0, 0.5, -2.0], dtype=torch.float64), 0)
+    target = SmoothedTarget(definition, 0.1, pad_id=-100, vocabulary_size=6)
+    optimum = smoothing_link(true, target)
+    if loss_name == "el":
+        optimum = encouraging_link(optimum, log_end)
+    at_optimum = mean_gradient(true, optimum, loss_name, log_end, definition)
+    assert float(at_optimum.abs().max()) < 1e-10
+    assert float(mean_gradient(true, true, loss_name, log_end, definition).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize("log_end", [0.0, 0.25, 0.5])
+def test_the_dominant_form_is_the_limit_of_a_large_vocabulary(log_end: float) -> None:
+    for r in (0.1, 0.3, 0.5, 0.9):
+        true = torch.full((100_000,), (1 - r) / 99_999, dtype=torch.float64)
+        true[0] = r
+        limit = dominant_link(torch.tensor(r, dtype=torch.float64), log_end)
+        assert float(encouraging_link(true, log_end)[0]) == pytest.approx(float(limit), abs=2e-5)
+        assert float(dominant_inverse_link(limit, log_end)) == pytest.approx(r)
+
+
+def test_a_class_that_never_occurs_stays_at_zero() -> None:
+    true = torch.tensor([0.7, 0.3, 0.0], dtype=torch.float64)
+    model = encouraging_link(true, 0.25)
+    assert model[2] == 0
+    assert float(model[0]) == pytest.approx(0.7914806288)  # the two-class case of the oracle
+
+
+def test_links_beyond_their_range_are_refused() -> None:
+    true = torch.tensor([0.7, 0.3])
+    with pytest.raises(ValueError, match="unique"):
+        encouraging_link(true, 0.6)
+    with pytest.raises(ValueError, match="log_end"):
+        encouraging_inverse_link(true, 1.1)
+    with pytest.raises(ValueError, match="log_end"):
+        dominant_link(true, 1.0)

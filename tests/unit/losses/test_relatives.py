@@ -1,0 +1,106 @@
+"""Focal, inverse focal, confidence penalty and R-Drop against autograd of their definitions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from mt.losses import confidence_penalty, focal, inverse_focal, rdrop
+from mt.losses.projection import projected_loss
+from mt.losses.relatives import ConfidencePenalty, Focal
+
+TARGETS = torch.tensor([3, 1, 0, 4, 6])
+
+
+def logits_of(seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return (3 * torch.randn(5, 7, generator=generator, dtype=torch.float64)).to(dtype).requires_grad_()
+
+
+def of_target(shape: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def dense(logits: Tensor) -> Tensor:
+        log_p = torch.log_softmax(logits, -1).gather(1, TARGETS[:, None]).squeeze(1)
+        return shape(log_p) * (TARGETS != 0)
+
+    return dense
+
+
+def penalty(logits: Tensor) -> Tensor:
+    log_p = torch.log_softmax(logits, -1)
+    entropy = -(log_p.exp() * log_p).sum(1)
+    return (-log_p.gather(1, TARGETS[:, None]).squeeze(1) - 0.3 * entropy) * (TARGETS != 0)
+
+
+@pytest.mark.parametrize(
+    ("ours", "dense"),
+    [
+        (
+            lambda z: focal(z, TARGETS, gamma=2.0, pad_id=0),
+            of_target(lambda log_p: -((1 - log_p.exp()) ** 2) * log_p),
+        ),
+        (
+            lambda z: focal(z, TARGETS, gamma=0.5, pad_id=0),
+            of_target(lambda log_p: -((1 - log_p.exp()) ** 0.5) * log_p),
+        ),
+        (
+            lambda z: inverse_focal(z, TARGETS, gamma=1.5, pad_id=0, scale=0.7),
+            of_target(lambda log_p: -((1 + 0.7 * log_p.exp()) ** 1.5) * log_p),
+        ),
+        (lambda z: confidence_penalty(z, TARGETS, beta=0.3, pad_id=0), penalty),
+    ],
+    ids=["focal 2", "focal 0.5", "anti-focal", "confidence penalty"],
+)
+def test_value_and_gradient_are_those_of_the_definition(
+    ours: Callable[[Tensor], Tensor], dense: Callable[[Tensor], Tensor]
+) -> None:
+    for seed in range(5):
+        exact = logits_of(seed)
+        expected = dense(exact)
+        expected_gradient = torch.autograd.grad(expected.sum(), exact)[0]
+        for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 2e-5)):
+            logits = logits_of(seed, dtype)
+            loss = ours(logits)
+            torch.testing.assert_close(loss.double(), expected, rtol=tolerance, atol=tolerance)
+            found = torch.autograd.grad(loss.sum(), logits)[0].double()
+            torch.testing.assert_close(found, expected_gradient, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("margin", [60.0, -60.0, 1e4, -1e4])
+def test_extreme_margins_stay_finite(margin: float) -> None:
+    logits = torch.zeros(1, 6)
+    logits[0, 2] = margin
+    logits.requires_grad_()
+    target = torch.tensor([2])
+    for loss in (
+        focal(logits, target, gamma=0.5, pad_id=0),
+        inverse_focal(logits, target, gamma=2.0, pad_id=0),
+        confidence_penalty(logits, target, beta=0.1, pad_id=0),
+    ):
+        gradient = torch.autograd.grad(loss.sum(), logits)[0]
+        assert torch.isfinite(loss).all() and torch.isfinite(gradient).all()
+
+
+def test_rdrop_pulls_two_passes_together_and_masks_padding() -> None:
+    first, second = logits_of(1), logits_of(2)
+    loss = rdrop(first, second, TARGETS, alpha=5.0, pad_id=0, smoothing=0.1)
+    assert loss.shape == TARGETS.shape and loss[2] == 0
+    p, q = torch.log_softmax(first, 1), torch.log_softmax(second, 1)
+    divergence = ((p.exp() - q.exp()) * (p - q)).sum(1)  # both directions at once
+    apart = loss - rdrop(first, second, TARGETS, alpha=0.0, pad_id=0, smoothing=0.1)
+    torch.testing.assert_close(apart, 2.5 * divergence * (TARGETS != 0))
+    gradients = torch.autograd.grad(loss.sum(), [first, second])
+    assert all(gradient.any() and not gradient[2].any() for gradient in gradients)
+
+
+def test_relatives_fit_the_fused_projection() -> None:
+    hidden, weight = logits_of(3), torch.randn(9, 7, dtype=torch.float64, requires_grad=True)
+    for function in (Focal(2.0, 0), ConfidencePenalty(0.2, 0)):
+        sums = projected_loss(hidden, weight, None, TARGETS, loss=function, pad_id=0, chunk_tokens=2)
+        dense = function(hidden @ weight.t(), TARGETS).sum()
+        torch.testing.assert_close(sums.loss, dense)
+        torch.testing.assert_close(
+            torch.autograd.grad(sums.loss, weight)[0], torch.autograd.grad(dense, weight)[0]
+        )
