@@ -1,11 +1,11 @@
 """Links: what a perfectly trained model puts out under a loss for true probabilities r, and back.
 
-Cross-entropy's link is the identity, a smoothed target's is affine; the Encouraging Loss with hard targets has its minimum where r_k (1 / p_k + 1 / (1 - min(p_k, log_end)))
-is the same for all classes. With both, the smoothed r takes the place of r, as long as the bonus has the same
-smoothing: compose the two links.
+Cross-entropy's link is the identity, a smoothed target's is affine. The Encouraging Loss with hard targets has
+its minimum where r_k (1 / p_k + 1 / (1 - min(p_k, log_end))) is the same for all classes. With both, and the same
+smoothing of the bonus, the smoothed r takes the place of r: compose the two links.
 
 Up to log_end 1/2 the Encouraging Loss is convex in p: one optimum, in the order of r. Above, the optimum need not
-be unique and may reorder classes; only the inverse is offered there, and it loses what the optimum has lost.
+be unique and may reorder classes; only the inverse and the form for one dominant class are offered there.
 
 All take and give (..., vocabulary) float tensors that sum to 1 over the last dimension.
 """
