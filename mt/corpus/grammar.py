@@ -19,12 +19,18 @@ from mt.errors import UserError
 
 __all__ = ["LANGUAGES", "Grammar", "TokenTruth", "data_directory", "next_token_distribution", "sample_pairs", "sample_triple"]
 
+SHORTEST, LONGEST = 3, 25  # words of a sentence
 SPLITS = ("train", "valid", "test")
 
 
 @lru_cache(maxsize=1)
 def _grammar() -> tuple[Abstract, dict[str, Concrete]]:
     return read_grammar()
+
+
+def _words(text: str) -> int:
+    """Words of a sentence; the French space before a mark makes no word."""
+    return text.count(" ") + (text[-2:-1] != " ")
 
 
 class Grammar:
@@ -48,8 +54,21 @@ class Grammar:
 
     def sample(self, rng: random.Random) -> tuple[str, str]:
         """A random source sentence with a random translation."""
-        meaning: Meaning = self._abstract.draw("Sentence", "", rng.random)  # type: ignore[assignment]
-        return self._source.sentence(meaning, rng), self._target.sentence(meaning, rng)
+        while True:
+            meaning: Meaning = self._abstract.draw("Sentence", "", rng.random)  # type: ignore[assignment]
+            source, target = self._source.sentence(meaning, rng), self._target.sentence(meaning, rng)
+            lengths = _words(source), _words(target)
+            # Wordings of one meaning differ by a few words only, so the others need a look only near the limits.
+            if min(lengths) > SHORTEST + 4 and max(lengths) < LONGEST - 6 or self._fits(meaning):
+                return source, target
+
+    def _fits(self, meaning: Meaning) -> bool:
+        """Whether every wording in both languages has `SHORTEST` to `LONGEST` words: a property of the meaning."""
+        return all(
+            SHORTEST <= _words(text) <= LONGEST
+            for language in (self._source, self._target)
+            for text in language.sentences(meaning)
+        )
 
     def translations(self, source: str) -> dict[str, float]:
         """Every distinct translation of `source` with its exact probability, most probable first.
@@ -59,7 +78,7 @@ class Grammar:
         """
         if self._parser is None:
             self._parser = Parser(self._abstract, self._source)
-        meanings = self._parser.meanings(source)
+        meanings = [(m, weight) for m, weight in self._parser.meanings(source) if self._fits(m)]
         if not meanings:
             raise UserError(f"not a sentence of the {self.source_language} grammar: {source!r}")
         total = sum(weight for _, weight in meanings)

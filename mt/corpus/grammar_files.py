@@ -182,10 +182,12 @@ class LexiconReader:
             for language, cell in zip(LANGUAGES, cells):
                 text, _, position = cell.partition(" : ")
                 keys = {"front": "yes" if "front" in position else "no", "place": "mid" if "mid" in position else "end"}
-                entry[language] = [
-                    {"p": chance, "form": "" if form == "-" else form.replace("_", " "), **keys}
-                    for form, chance in _variants(text)
-                ]
+                entry[language] = []
+                for form, chance in _variants(text):
+                    form = "" if form == "-" else form
+                    if category == "Manner" and language == "fr":  # bien dormir, but dormir profondément
+                        form = {place: form if keys["place"] == place else "" for place in ("mid", "end")}
+                    entry[language].append({"p": chance, "form": form, **keys})
             self.lexicon.setdefault(category, []).append(_atom(category, name, entry))
 
     def _names(self) -> None:
@@ -283,6 +285,8 @@ class RuleReader:
         while _MACRO.search(parts):
             parts = _MACRO.sub(lambda match: macros[match.group()], parts)
         entry: dict[str, Any] = {"parts": parts.replace("@", shape["suffix"])}
+        if "classes" in frame:
+            entry["classes"] = frame["classes"]
         for language in LANGUAGES:
             own = {**self.settings["defaults"][language], **shape[language]["macros"], **frame.get(language, {})}
             patterns: list[str] = []

@@ -115,7 +115,7 @@ def _german_imperative(infinitive: str, third: str) -> str:
     vowel = re.findall(r"[aeiouäöü]+", stem)[-1]
     if vowel == "e" and re.findall(r"[aeiouäöü]+", third)[0] in ("i", "ie"):
         return third if stem.endswith("t") else third[:-1]
-    return stem + ("e" if re.search(_SECOND_PLURAL_LINK + "|ig$", stem) else "")
+    return stem + ("e" if re.search(_SECOND_PLURAL_LINK + "|[^e]ig$", stem) else "")
 
 
 def _german_past(past: str, weak: bool) -> tuple[str, ...]:
@@ -184,7 +184,8 @@ def english_noun(entry: str) -> tuple[dict[str, str], Forms]:
         plural = singular + "es"
     else:
         plural = singular[:-1] + "ies" if re.search(r"[^aeiou]y$", singular) else singular + "s"
-    return {}, {"form": {("s",): singular, ("p",): plural}}
+    owners = {("s",): singular + " 's", ("p",): plural + (" '" if plural.endswith("s") else " 's")}
+    return {}, {"form": {("s",): singular, ("p",): plural}, "possessive": owners}
 
 
 def english_verb(entry: str) -> tuple[dict[str, str], Forms]:

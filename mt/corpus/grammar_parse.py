@@ -148,7 +148,8 @@ class Parser:
         for pattern in rule.patterns[self.language]:
             used = [element[1] for element in pattern.elements if element[0] == "form"]
             for index in used:
-                if used.count(index) > 1:
+                spoken = (any(map(any, map(dict.values, v.forms.values()))) for v in self.candidates(rule, index))
+                if used.count(index) > 1 and all(spoken):
                     return int(index)
         return None
 

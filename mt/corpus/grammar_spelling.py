@@ -35,7 +35,7 @@ class Spelling:
         )
         self._contraction_pattern = re.compile(rf"(?<![^ ]){_alternatives(list(self._contractions))}(?![^ ])")
         marks = settings.get("marks_attached", ",.?!")
-        self._attach_pattern = re.compile(rf" (?=[{marks}]|'s\b|{attached}(?:[ -]|$))")
+        self._attach_pattern = re.compile(rf" (?=[{marks}]|'s?(?![\w])|{attached}(?:[ -]|$))")
         self._soft_comma = re.compile(r" ,\?(?= ,\?| [,.?!]|$)")
         apart = _alternatives(settings.get("apart", []))
         self._apart_pattern = re.compile(rf"(?:{apart}|{attached})(?![\w'])")
