@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 
 from mt.cli.command import run
 
 
 def _run(name: str) -> int:
+    # Threads that wait for one another sleep instead of spinning: on a machine that does other work too, spinning
+    # makes two threads many times slower than one.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     return run(lambda: int(import_module(f"mt.cli.{name}").main()))
 
 
