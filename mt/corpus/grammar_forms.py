@@ -40,7 +40,8 @@ def german_noun(entry: str) -> tuple[dict[str, str], Forms]:
             forms[case, "s"] = word + plural.lstrip("-")
     elif gender in ("m", "n"):
         long = re.search(r"(s|ß|x|z|sch|tz)$", word) or len(re.findall(r"[aeiouyäöü]+", word.lower())) == 1
-        forms["gen", "s"] = genitive or word + ("es" if long else "s")
+        short = plural == "-s" or re.search(r"[aeouäöüé]$", word)  # des Parks, des Sees
+        forms["gen", "s"] = genitive or word + ("es" if long and not short else "s")
         if re.search(r"nis$", word):
             forms["gen", "s"] = word + "ses"
     if plural:
@@ -90,7 +91,7 @@ _SEIN = ("bin", "bist", "ist", "sind", "seid", "sind")
 _HABEN = ("habe", "hast", "hat", "haben", "habt", "haben")
 
 
-_SECOND_PLURAL_LINK = r"([dt]|[^lrhmnaeiouäöü][mn])$"  # wartet, öffnet
+_SECOND_PLURAL_LINK = r"([dt]|(?:[^lrhmnaeiouäöü]|ch)[mn])$"  # wartet, öffnet
 
 
 def _german_present(infinitive: str, third: str) -> tuple[str, ...]:
@@ -113,9 +114,9 @@ def _german_imperative(infinitive: str, third: str) -> str:
     if infinitive.endswith("eln"):
         return stem[:-2] + "le"
     vowel = re.findall(r"[aeiouäöü]+", stem)[-1]
-    if vowel == "e" and re.findall(r"[aeiouäöü]+", third)[0] in ("i", "ie"):
+    if vowel == "e" and re.findall(r"[aeiouäöü]+", third)[-1] in ("i", "ie"):
         return third if stem.endswith("t") else third[:-1]
-    return stem + ("e" if re.search(_SECOND_PLURAL_LINK + "|[^e]ig$", stem) else "")
+    return stem + ("e" if re.search(_SECOND_PLURAL_LINK + "|[^e]ig$|[^aeiou]er$", stem) else "")
 
 
 def _german_past(past: str, weak: bool) -> tuple[str, ...]:
@@ -306,14 +307,14 @@ def _french_parts(infinitive: str, irregular: dict[str, str]) -> tuple[tuple[str
         strong = stem
         if re.search(r"[ou]y$", stem) or stem.endswith("ay"):
             strong = stem[:-1] + "i"
-        elif match := re.search(r"é([^aeiouyé]+)$", stem):
+        elif match := re.search(r"é([^aeiouyéèê]+)$", stem):
             strong = stem[: match.start()] + "è" + match.group(1)
         elif match := re.search(r"e([^aeiouy])$", stem):
             doubled = re.search(r"(appel|jet)$", stem)
             strong = stem + match.group(1) if doubled else stem[: match.start()] + "è" + match.group(1)
         first = stem + "e" if stem.endswith("g") else stem[:-1] + "ç" if stem.endswith("c") else stem
         present = (strong + "e", strong + "es", strong + "e", first + "ons", stem + "ez", strong + "ent")
-        future = (stem if re.search(r"é[^aeiouyé]+$", stem) else strong) + "er"
+        future = (stem if re.search(r"é[^aeiouyéèê]+$", stem) else strong) + "er"
         return present, stem + "é", future
     if infinitive.endswith("ir"):
         present = tuple(stem + ending for ending in ("is", "is", "it", "issons", "issez", "issent"))
@@ -357,7 +358,7 @@ def french_verb(entry: str, irregular: dict[str, str]) -> tuple[dict[str, str], 
             form = participle if agreeing == "ms" or infinitive == "être" else base + endings[agreeing]
             end["pc", subject, obj] = form + tail
     second = present[1]
-    familiar = second[:-1] if re.search(r"(es|as)$", second) and (infinitive.endswith("er") or infinitive in ("ouvrir",)) else second
+    familiar = second[:-1] if re.search(r"(es|as)$", second) and (infinitive.endswith("er") or infinitive in ("ouvrir", "offrir")) else second
     orders = {("thou",): familiar + tail, ("ye",): present[4] + tail, ("formal",): present[4] + tail}
     attributes = {"prep": prep or "o", "refl": "yes" if reflexive else "no"}
     return attributes, {"fin": finite, "end": end, "imp": orders, "inf": {(): infinitive + tail}}
