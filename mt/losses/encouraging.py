@@ -81,13 +81,12 @@ class Encouraging(LossFunction):
         column = ids[:, None]
         gold_logit, logit = logits.gather(1, targets[:, None]), logits.gather(1, column)
         highest = logits.scatter_(1, column, -torch.inf).amax(1, keepdim=True)
-        logits.sub_(highest)
         gold_logit, logit = (gold_logit - highest).squeeze(1), (logit - highest).squeeze(1)
 
         weights = self.target.weights(targets, logits.dtype)
         spread = None
         if not self.target.hard:
-            spread = self.target.weighted_sum(logits.scatter_(1, column, 0))
+            spread = self.target.weighted_sum(logits.scatter_(1, column, highest), highest.squeeze(1))
             spread += self.target.prior_at(ids, logits.dtype) * logit
             logits.scatter_(1, column, -torch.inf)
         log_rest = softmax_(logits)

@@ -22,8 +22,8 @@ class Rows(NamedTuple):
 
 
 def softmax_(logits: Tensor) -> Tensor:
-    """Turns logits (rows, vocabulary), each row's highest being 0, into their softmax in place; returns the
-    log-sum-exp (rows,). Torch's softmax is faster than its exp, and its highest value tells the sum."""
+    """Turns logits (rows, vocabulary) into their softmax in place; returns their log-sum-exp, relative to the
+    highest of the row, (rows,). Torch's softmax is faster than its exp, and its highest value tells the sum."""
     torch.softmax(logits, 1, out=logits)
     return logits.amax(1).log_().neg_()
 

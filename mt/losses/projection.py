@@ -2,11 +2,12 @@
 
 Rows of hidden states are taken chunk by chunk: their logits are computed, turned in place into the gradient of
 the loss, and multiplied into the gradients of hidden states and weight at once; backward only scales these. A
-chunk has as many rows as matrix products like; the loss works on slices of it that stay in the cache.
+chunk has as many rows as matrix products like; the loss works on slices of it, which stay in the shared cache.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -15,7 +16,9 @@ from torch.autograd.function import once_differentiable
 
 from mt.losses.function import LossFunction
 
-_SLICE_BYTES = 8 << 20  # fits a shared cache, and is large enough for few calls
+_CHUNK_BYTES = 128 << 20
+# Few large steps: on a busy machine threads wait for each other after every one.
+_SLICE_BYTES = 16 << 20
 
 
 class LossSums(NamedTuple):
@@ -33,13 +36,13 @@ class LossSums(NamedTuple):
 
 def projected_loss(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *, loss: LossFunction, pad_id: int,
-    chunk_tokens: int = 1024,
+    chunk_tokens: int | None = None,
 ) -> LossSums:  # fmt: skip
     """Loss sums of logits = hidden @ weight.T + bias.
 
     hidden (rows, width), weight (vocabulary, width), bias (vocabulary,) or None, targets (rows,) int64. Under
     autocast the products are taken in its type, the loss in float32. chunk_tokens: rows whose logits exist at
-    a time. The gradient can be asked for once. Raises ValueError if shapes do not fit.
+    a time (None: what fits into 128 MiB). The gradient can be asked for once. Raises ValueError if shapes do not fit.
     """
     if hidden.dim() != 2 or targets.shape != hidden.shape[:1] or weight.shape[1:] != hidden.shape[1:]:
         raise ValueError(
@@ -65,7 +68,7 @@ class _Projected(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, loss: LossFunction,
-        gradient: bool, chunk_tokens: int,
+        gradient: bool, chunk_tokens: int | None,
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
         device = hidden.device.type
         product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
@@ -93,15 +96,18 @@ class _Chunks:
 
     def __init__(
         self, hidden: Tensor, weight: Tensor, bias: Tensor | None, product: torch.dtype, gradient: bool,
-        chunk_tokens: int,
+        chunk_tokens: int | None,
     ) -> None:  # fmt: skip
         self.hidden, self.weight = hidden.to(product), weight.to(product)
         self.bias = bias
         self.wide = torch.float64 if product == torch.float64 else torch.float32
         self.gradient = gradient
-        self.rows = max(1, min(chunk_tokens, len(hidden)))
+        row_bytes = len(weight) * self.wide.itemsize
+        limit = max(1, chunk_tokens or _CHUNK_BYTES // row_bytes)
+        count = max(1, math.ceil(len(hidden) / limit))
+        self.rows = math.ceil(len(hidden) / count)  # chunks as equal as can be
         self.buffer = hidden.new_empty(self.rows, len(weight), dtype=self.wide)
-        self.slice_rows = max(1, _SLICE_BYTES // (len(weight) * self.buffer.element_size()))
+        self.slice_rows = max(1, _SLICE_BYTES // row_bytes)
         self.kinds = (hidden.dtype, weight.dtype)
         self.gradients: tuple[Tensor | None, ...] = (None, None, None)
 
@@ -111,7 +117,7 @@ class _Chunks:
         correct = torch.zeros((), dtype=torch.int64, device=self.buffer.device)
         if self.gradient:
             self._start_gradients()
-        for start in range(0, len(targets), self.rows):
+        for start in range(0, len(targets), max(1, self.rows)):
             chunk = slice(start, min(start + self.rows, len(targets)))
             logits = self._logits(chunk)
             for inner in range(0, len(logits), self.slice_rows):

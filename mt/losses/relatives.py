@@ -32,7 +32,7 @@ class TargetCurve(LossFunction):
         gold = logits.gather(1, column)
         highest = logits.scatter_(1, column, -torch.inf).amax(1, keepdim=True)
         gold = (gold - highest).squeeze(1)
-        log_odds = softmax_(logits.sub_(highest)) - gold
+        log_odds = softmax_(logits) - gold
         log_p = logsigmoid(-log_odds)
         loss, pull = self.curve(log_p, logsigmoid(log_odds))
         if gradient:

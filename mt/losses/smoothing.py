@@ -24,11 +24,11 @@ class LabelSmoothedKL(LossFunction):
         """See LossFunction.rows_."""
         target, column = self.target, targets[:, None]
         weights = target.weights(targets, logits.dtype)
-        logits.sub_(logits.amax(1, keepdim=True))
-        gold = logits.gather(1, column).squeeze(1)
+        highest = logits.amax(1)
+        gold = logits.gather(1, column).squeeze(1) - highest
         loss = target.negative_entropy(targets, weights) - weights.gold * gold
         if not target.hard:
-            loss -= weights.base * target.weighted_sum(logits)
+            loss -= weights.base * target.weighted_sum(logits, highest)
         normaliser = softmax_(logits)
         loss += weights.total * normaliser
         if gradient:  # total * p - q

@@ -104,11 +104,14 @@ class SmoothedTarget:
             return self.included(ids).to(dtype)
         return self.prior.to(ids.device, dtype)[ids]
 
-    def weighted_sum(self, values: Tensor) -> Tensor:
-        """Sum over classes of prior_k * values_k: (rows, vocabulary) -> (rows,). Values of excluded classes,
-        infinite ones too, play no part."""
+    def weighted_sum(self, values: Tensor, origin: Tensor | None = None) -> Tensor:
+        """Sum over classes of prior_k * (values_k - origin): values (rows, vocabulary), origin (rows,) or 0 ->
+        (rows,). Values of excluded classes, infinite ones too, play no part."""
         with self.without_excluded(values):
-            return values.sum(1) if self.prior is None else values @ self.prior.to(values)
+            total = values.sum(1) if self.prior is None else values @ self.prior.to(values)
+        if origin is not None:
+            total -= origin * (self.classes if self.prior is None else 1)
+        return total
 
     def subtract_prior_(self, values: Tensor, base: Tensor) -> None:
         """values_k -= base * prior_k in place, base (rows,)."""

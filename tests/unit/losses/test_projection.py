@@ -43,11 +43,11 @@ def function(config: LossConfig) -> LossFunction:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from(CONFIGS), st.integers(1, 20), st.integers(0, 999), st.sampled_from([1, 3, 5, 64]),
+    st.sampled_from(CONFIGS), st.integers(1, 20), st.integers(0, 999), st.sampled_from([1, 3, 5, 64, None]),
     st.booleans(), st.sampled_from([8 * 23, 8 * 23 * 2, 1 << 20]),
 )  # fmt: skip
 def test_chunks_give_the_sums_and_gradients_of_the_whole(
-    config: LossConfig, count: int, seed: int, chunk: int, with_bias: bool, slice_bytes: int
+    config: LossConfig, count: int, seed: int, chunk: int | None, with_bias: bool, slice_bytes: int
 ) -> None:
     hidden, weight, bias, targets = case(count, seed)
     inputs = [hidden, weight] + ([bias] if with_bias else [])
