@@ -37,6 +37,8 @@ class Progress:
     """time spent in training, validation left out"""
     best: str = ""
     """name of the best checkpoint so far"""
+    validated: int = -1
+    """update of the last validation"""
     bad_validations: int = 0
     """validations since the best one"""
     scores: dict[str, float] = field(default_factory=dict)

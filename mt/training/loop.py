@@ -130,7 +130,6 @@ class Training:
         )
         self.meta = {"loss": loss.signature, "data": prepared.fingerprints}
         self.checkpoints = Checkpoints(config)
-        self.validated_step = -1
         self.log = log
         if log is not None:
             self.validator = Validator(config, prepared.tokenizer, prepared.valid)
@@ -228,7 +227,7 @@ class Training:
     def _validate(self) -> None:
         """The leader measures, notes whether this is the best so far, and saves; the others wait for the verdict."""
         started = time.monotonic()
-        self.validated_step = self.progress.step
+        self.progress.validated = self.progress.step
         if self.log is not None:
             self._measure(self.log)
         self.progress.bad_validations = self.group.agree(self.progress.bad_validations)
@@ -271,7 +270,7 @@ class Training:
     def _end_epoch(self) -> None:
         self.progress.epoch += 1
         self.progress.batch = 0
-        if self.validated_step != self.progress.step and (self.train.validate_every == 0 or self._finished()):
+        if self.progress.validated != self.progress.step and (self.train.validate_every == 0 or self._finished()):
             self._validate()
 
     def _due(self, every: int) -> bool:
