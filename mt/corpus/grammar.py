@@ -17,7 +17,15 @@ from mt.corpus.grammar_parse import Parser
 from mt.corpus.grammar_truth import TokenTruth, next_token_distribution
 from mt.errors import UserError
 
-__all__ = ["LANGUAGES", "Grammar", "TokenTruth", "data_directory", "next_token_distribution", "sample_pairs", "sample_triple"]
+__all__ = [
+    "LANGUAGES",
+    "Grammar",
+    "TokenTruth",
+    "data_directory",
+    "next_token_distribution",
+    "sample_pairs",
+    "sample_triple",
+]
 
 SHORTEST, LONGEST = 3, 25  # words of a sentence
 SPLITS = ("train", "valid", "test")
@@ -47,7 +55,9 @@ class Grammar:
         """The grammar for two different languages of `LANGUAGES`; UserError for any other."""
         for language in (source_language, target_language):
             if language not in LANGUAGES:
-                raise UserError(f"the grammar has no language {language!r}; choose from {', '.join(LANGUAGES)}")
+                raise UserError(
+                    f"the grammar has no language {language!r}; choose from {', '.join(LANGUAGES)}"
+                )
         if source_language == target_language:
             raise UserError(f"the grammar needs two different languages, not {source_language!r} twice")
         return cls(source_language, target_language)
@@ -59,7 +69,7 @@ class Grammar:
             source, target = self._source.sentence(meaning, rng), self._target.sentence(meaning, rng)
             lengths = _words(source), _words(target)
             # Wordings of one meaning differ by a few words only, so the others need a look only near the limits.
-            if min(lengths) > SHORTEST + 4 and max(lengths) < LONGEST - 6 or self._fits(meaning):
+            if (min(lengths) > SHORTEST + 4 and max(lengths) < LONGEST - 6) or self._fits(meaning):
                 return source, target
 
     def _fits(self, meaning: Meaning) -> bool:
@@ -120,8 +130,11 @@ def _stream(grammar: Grammar, pairs: int, rng: random.Random, split: str) -> Ite
 def sample_triple(rng: random.Random) -> dict[str, str]:
     """One meaning said in every language."""
     abstract, concretes = _grammar()
-    meaning: Meaning = abstract.draw("Sentence", "", rng.random)  # type: ignore[assignment]
-    return {language: concretes[language].sentence(meaning, rng) for language in LANGUAGES}
+    while True:
+        meaning: Meaning = abstract.draw("Sentence", "", rng.random)  # type: ignore[assignment]
+        triple = {language: concretes[language].sentence(meaning, rng) for language in LANGUAGES}
+        if all(SHORTEST <= _words(text) <= LONGEST for text in triple.values()):
+            return triple
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from typing import Any, Union
 
 from mt.corpus.grammar_spelling import Spelling
 
-Forms = dict[str, dict[tuple[str, ...], str]]
+Forms = dict[str, dict[Any, str]]  # form -> features (a tuple of strings) -> word or words
 
 
 @dataclass(eq=False)
@@ -89,17 +89,19 @@ class Node:
 
 
 Worded = Union[Node, Variant]
-Tables = dict[str, dict[tuple[str, ...], str]]
+Tables = dict[str, dict[tuple[Any, ...], str]]
 
 
-def evaluate(reference: Reference, arguments: Sequence[str | None], parts: Sequence[Any], tables: Tables) -> str | None:
+def evaluate(
+    reference: Reference, arguments: Sequence[str | None], parts: Sequence[Any], tables: Tables
+) -> str | None:
     """Value of a reference; None where a part or an argument is not known yet (only while parsing)."""
     kind = reference[0]
     if kind == "part":
         part = parts[reference[1]]
         return None if part is None else part.attributes[reference[2]]
     if kind == "const":
-        return reference[1]
+        return str(reference[1])
     if kind == "arg":
         return arguments[reference[1]]
     values = tuple([evaluate(inner, arguments, parts, tables) for inner in reference[2]])
@@ -126,7 +128,8 @@ class Abstract:
                 weights = [
                     weight
                     for pattern, weight in lexeme.classes.items()
-                    if pattern in names or ("*" in pattern and any(fnmatchcase(name, pattern) for name in names))
+                    if pattern in names
+                    or ("*" in pattern and any(fnmatchcase(name, pattern) for name in names))
                 ]
                 if weights:
                     items.append((lexeme, max(weights)))
@@ -140,7 +143,9 @@ class Abstract:
 
     def _applies(self, rule: Rule, klass: str, names: list[str]) -> bool:
         """Whether a rule is for this class and has words for it."""
-        if rule.classes is not None and not any(fnmatchcase(name, each) for name in names for each in rule.classes):
+        if rule.classes is not None and not any(
+            fnmatchcase(name, each) for name in names for each in rule.classes
+        ):
             return False
         try:
             for _, category, pieces in rule.parts:
@@ -179,7 +184,8 @@ class Abstract:
     def meta(rule: Rule, parts: Sequence[Any]) -> dict[str, str]:
         """Features of a meaning that steer the choice of other parts."""
         return {
-            name: ref[1] if ref[0] == "const" else parts[ref[1]].meta[ref[2]] for name, ref in rule.meta.items()
+            name: ref[1] if ref[0] == "const" else parts[ref[1]].meta[ref[2]]
+            for name, ref in rule.meta.items()
         }
 
     def probability(self, meaning: Meaning | Lexeme, category: str, klass: str) -> float:
@@ -252,10 +258,14 @@ class Concrete:
                 held.append((index, pattern.weight))
         total = sum(weight for _, weight in held)
         if not held:
-            raise ValueError(f"grammar data: no {self.language} pattern of {node.rule.name} for {list(arguments)}")
+            raise ValueError(
+                f"grammar data: no {self.language} pattern of {node.rule.name} for {list(arguments)}"
+            )
         return [(index, weight / total) for index, weight in held]
 
-    def arguments(self, references: list[Reference], arguments: Sequence[Any], parts: list[Any]) -> tuple[Any, ...]:
+    def arguments(
+        self, references: list[Reference], arguments: Sequence[Any], parts: list[Any]
+    ) -> tuple[Any, ...]:
         values = []
         for ref in references:
             kind = ref[0]

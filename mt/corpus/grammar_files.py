@@ -11,7 +11,17 @@ from typing import Any
 
 import yaml
 
-from mt.corpus.grammar_engine import Abstract, Concrete, Element, Lexeme, Pattern, Reference, Rule, Tables, Variant
+from mt.corpus.grammar_engine import (
+    Abstract,
+    Concrete,
+    Element,
+    Lexeme,
+    Pattern,
+    Reference,
+    Rule,
+    Tables,
+    Variant,
+)
 from mt.corpus.grammar_forms import inflections
 from mt.corpus.grammar_spelling import Spelling
 from mt.errors import UserError
@@ -27,12 +37,16 @@ def data_directory() -> Path:
     installed = Path(str(resources.files("mt"))) / "data"
     directory = installed if installed.is_dir() else Path(__file__).resolve().parents[2] / "data"
     if not (directory / "grammar").is_dir():
-        raise UserError(f"the grammar's data files are missing: {directory / 'grammar'}; reinstall the package")
+        raise UserError(
+            f"the grammar's data files are missing: {directory / 'grammar'}; reinstall the package"
+        )
     return directory
 
 
 def _load_yaml(path: Path) -> Any:
-    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # base: every scalar a string, `no` and `3s` included
+    loader = getattr(
+        yaml, "CBaseLoader", yaml.BaseLoader
+    )  # base: every scalar a string, `no` and `3s` included
     return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
 
 
@@ -56,7 +70,8 @@ def read_tables(settings: dict[str, Any]) -> Tables:
         for line in table["rows"].strip().split("\n"):
             *cells, text = line.split(None, len(arguments))
             options = [
-                features[argument] if cell == "*" else cell.split("|") for argument, cell in zip(arguments, cells)
+                features[argument] if cell == "*" else cell.split("|")
+                for argument, cell in zip(arguments, cells)
             ]
             for key in itertools.product(*options):
                 word = "" if text == "-" else text.replace("~", stems.get(key[0], "~"))
@@ -92,7 +107,9 @@ def _atom(category: str, name: str, entry: dict[str, Any]) -> Lexeme:
         for choice in choices if isinstance(choices, list) else [choices]:
             attributes = {key: value for key, value in choice.items() if key not in ("p", "form")}
             form = choice.get("form", "")
-            forms = {(key,): text for key, text in form.items()} if isinstance(form, dict) else {(): form}
+            forms: dict[Any, str] = (
+                {(key,): text for key, text in form.items()} if isinstance(form, dict) else {(): form}
+            )
             variant = Variant(lexeme, float(choice.get("p", 1)), {"": name, **attributes}, {"form": forms})
             lexeme.variants[language].append(variant)
     return lexeme
@@ -135,18 +152,24 @@ class LexiconReader:
         halves: dict[str, int] = {}
         for name, classes, *cells in _rows(self.directory / "nouns.tsv"):
             kinds = classes.split()
-            half = halves[kinds[0]] = 3 - halves.get(kinds[0], 2)  # pairs are made of the two halves of a kind
+            half = halves[kinds[0]] = 3 - halves.get(
+                kinds[0], 2
+            )  # pairs are made of the two halves of a kind
             meta = {"kind": kinds[0], "partner": f"{kinds[0]}/{3 - half}"}
             meta["owned"] = "unowned" if "unowned" in kinds else "owned"
             weights = dict.fromkeys([*kinds, f"{kinds[0]}/{half}"], 1.0)
-            self._add(name, "Noun", "noun", weights, meta, cells, {"human": "yes" if kinds[0] == "person" else "no"})
+            self._add(
+                name, "Noun", "noun", weights, meta, cells, {"human": "yes" if kinds[0] == "person" else "no"}
+            )
         for name, classes, *cells in _rows(self.directory / "mass.tsv"):
             self._add(name, "Mass", "noun", dict.fromkeys(classes.split(), 1.0), {}, cells)
 
     def _places(self) -> None:
         for name, classes, *cells in _rows(self.directory / "places.tsv"):
             words, prepositions = zip(*(cell.split(" : ") for cell in cells))
-            lexeme = self._add(name + ".place", "PlaceNoun", "noun", dict.fromkeys(classes.split(), 1.0), {}, list(words))
+            lexeme = self._add(
+                name + ".place", "PlaceNoun", "noun", dict.fromkeys(classes.split(), 1.0), {}, list(words)
+            )
             for language, text in zip(LANGUAGES, prepositions):
                 keys = dict(zip(("in", "to", "tocase"), text.split()))
                 for variant in lexeme.variants[language]:
@@ -171,20 +194,33 @@ class LexiconReader:
                 self._add(name, "Adjective", "adjective", dict.fromkeys(kinds.split(), 1.0), {}, cells)
             if subject != "-":
                 classes = {"": 1.0} | {"-" + kind: 1.0 for kind in _kinds(subject)}
-                self._add(name + ".pred", "Quality", "adjective", classes, {"subject": subject, "grade": grade}, cells)
+                self._add(
+                    name + ".pred",
+                    "Quality",
+                    "adjective",
+                    classes,
+                    {"subject": subject, "grade": grade},
+                    cells,
+                )
 
     def _adverbs(self) -> None:
         for name, classes, *cells in _rows(self.directory / "adverbs.tsv"):
             category, *weights = classes.split()
             if category == "Time":
-                category, weights = "Adverb", [weight.replace(":", "-*:") if ":" in weight else weight + "-*" for weight in weights]
+                category, weights = (
+                    "Adverb",
+                    [weight.replace(":", "-*:") if ":" in weight else weight + "-*" for weight in weights],
+                )
             entry: dict[str, Any] = {"classes": " ".join(weights)}
             for language, cell in zip(LANGUAGES, cells):
                 text, _, position = cell.partition(" : ")
-                keys = {"front": "yes" if "front" in position else "no", "place": "mid" if "mid" in position else "end"}
+                keys = {
+                    "front": "yes" if "front" in position else "no",
+                    "place": "mid" if "mid" in position else "end",
+                }
                 entry[language] = []
-                for form, chance in _variants(text):
-                    form = "" if form == "-" else form
+                for word, chance in _variants(text):
+                    form: Any = "" if word == "-" else word
                     if category == "Manner" and language == "fr":  # bien dormir, but dormir profondément
                         form = {place: form if keys["place"] == place else "" for place in ("mid", "end")}
                     entry[language].append({"p": chance, "form": form, **keys})
@@ -194,16 +230,25 @@ class LexiconReader:
         for index, (name, sex) in enumerate(_rows(self.directory / "names.tsv")):
             half = 1 + index % 2
             german = {"form": {"nom": name, "acc": name, "dat": name, "gen": name + "s"}}
-            entry = {"classes": f"* {half}", "partner": str(3 - half), "sex": sex, "de": german, "en": {"form": name}}
+            entry = {
+                "classes": f"any {half}",
+                "partner": str(3 - half),
+                "sex": sex,
+                "de": german,
+                "en": {"form": name},
+            }
             entry["fr"] = {"form": name, "gender": sex}
             self.lexicon.setdefault("Name", []).append(_atom("Name", name, entry))
-
 
     def _numbers(self) -> None:
         """Days of a month and years, written in figures."""
         days = self.lexicon["DayNumber"] = []
         for day in range(1, 29):
-            days.append(_atom("DayNumber", f"day{day}", _plain([f"{day}.", str(day), "1er" if day == 1 else str(day)])))
+            days.append(
+                _atom(
+                    "DayNumber", f"day{day}", _plain([f"{day}.", str(day), "1er" if day == 1 else str(day)])
+                )
+            )
         years = range(1950, 2025)
         self.lexicon["Year"] = [_atom("Year", f"year{year}", _plain([str(year)] * 3)) for year in years]
 
@@ -223,7 +268,7 @@ def _verb_classes(marks: list[str], meta: dict[str, str], lexeme: Lexeme) -> dic
     prepositions = {v.attributes["prep"] for language in ("de", "fr") for v in lexeme.variants[language]}
     dative = any(variant.attributes["case"] == "dat" for variant in lexeme.variants["de"])
     indirect = dative or "à" in prepositions
-    if "trans" in frames and "pron-no" not in marks and "de" not in prepositions:
+    if {"trans", "feel"} & set(frames) and "pron-no" not in marks and "de" not in prepositions:
         if not indirect or meta["pronoun"] == "person":
             frames.append("pronominal")
     classes: dict[str, float] = {}
@@ -258,7 +303,9 @@ def _split(text: str) -> list[str]:
 class RuleReader:
     """Turns `rules.yaml` into rules; patterns refer to parts by name, to inherited features by `$name`."""
 
-    def __init__(self, settings: dict[str, Any], tables: dict[str, Tables], spellings: dict[str, Spelling]) -> None:
+    def __init__(
+        self, settings: dict[str, Any], tables: dict[str, Tables], spellings: dict[str, Spelling]
+    ) -> None:
         self.settings, self.tables, self.spellings = settings, tables, spellings
         self.rules: dict[str, list[tuple[float, Rule]]] = {}
 
@@ -278,7 +325,12 @@ class RuleReader:
 
     def _framed(self, shape: dict[str, Any], frame: dict[str, Any]) -> dict[str, Any]:
         """The entry of a rule: a frame put into a shape of clause."""
-        macros = {"HEAD": frame["head"], "PARTS": frame.get("parts", ""), "PERSON": shape["PERSON"], "TIME": shape["TIME"]}
+        macros = {
+            "HEAD": frame["head"],
+            "PARTS": frame.get("parts", ""),
+            "PERSON": shape["PERSON"],
+            "TIME": shape["TIME"],
+        }
         macros |= {name: self.settings["defaults"][name] for name in ("SUBJECT", "SCOPE")}
         macros |= {name: text for name, text in frame.items() if name in macros}
         parts = shape["parts"]
@@ -288,7 +340,11 @@ class RuleReader:
         if "classes" in frame:
             entry["classes"] = frame["classes"]
         for language in LANGUAGES:
-            own = {**self.settings["defaults"][language], **shape[language]["macros"], **frame.get(language, {})}
+            own = {
+                **self.settings["defaults"][language],
+                **shape[language]["macros"],
+                **frame.get(language, {}),
+            }
             patterns: list[str] = []
             for pattern in shape[language]["patterns"]:
                 patterns.extend(_expand(pattern, own))
@@ -313,12 +369,17 @@ class RuleReader:
             own = entry[language] if isinstance(entry[language], dict) else {"patterns": entry[language]}
             inherited = arguments.get(language, "").split()
             rule.attributes[language] = {
-                key: self._reference(text, names, inherited, language) for key, text in own.get("attributes", {}).items()
+                key: self._reference(text, names, inherited, language)
+                for key, text in own.get("attributes", {}).items()
             }
-            rule.patterns[language] = [self._pattern(text, names, inherited, language) for text in own["patterns"]]
+            rule.patterns[language] = [
+                self._pattern(text, names, inherited, language) for text in own["patterns"]
+            ]
         return rule
 
-    def _reference(self, text: str, names: list[str], arguments: list[str], language: str, klass: bool = False) -> Reference:
+    def _reference(
+        self, text: str, names: list[str], arguments: list[str], language: str, klass: bool = False
+    ) -> Reference:
         if klass and text == "class":
             return ("arg", 0)
         if text.startswith("$"):
@@ -327,7 +388,11 @@ class RuleReader:
             table, _, inner = text[:-1].partition("[")
             if table not in self.tables[language]:
                 raise ValueError(f"grammar data: no {language} table {table!r} in {text!r}")
-            return ("table", table, [self._reference(each, names, arguments, language) for each in _split(inner)])
+            return (
+                "table",
+                table,
+                [self._reference(each, names, arguments, language) for each in _split(inner)],
+            )
         part, _, attribute = text.partition(".")
         if part in names:
             return ("part", names.index(part), attribute)
@@ -347,7 +412,9 @@ class RuleReader:
         match = re.fullmatch(r"(\w+)(?:\.(\w+))?(\[.*\])?", text)
         if match:
             name, form, inner = match.groups()
-            references = [self._reference(each, names, arguments, language) for each in _split((inner or "[]")[1:-1])]
+            references = [
+                self._reference(each, names, arguments, language) for each in _split((inner or "[]")[1:-1])
+            ]
             if name in names and form:
                 return ("form", names.index(name), form, references)
             if name in names and inner:
@@ -384,7 +451,9 @@ def read_grammar() -> tuple[Abstract, dict[str, Concrete]]:
     for language in LANGUAGES:
         tables[language]["prep"] = _prepositions(lexicon, language)
     rules = RuleReader(_load_yaml(directory / "rules.yaml"), tables, spellings).read()
-    concretes = {language: Concrete(language, tables[language], spellings[language]) for language in LANGUAGES}
+    concretes = {
+        language: Concrete(language, tables[language], spellings[language]) for language in LANGUAGES
+    }
     return Abstract(rules, lexicon), concretes
 
 

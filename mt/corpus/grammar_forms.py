@@ -71,7 +71,9 @@ def german_adjective(entry: str) -> tuple[dict[str, str], Forms]:
         for case in ("nom", "acc", "dat", "gen"):
             for gender in "mfn":
                 ending = _WEAK.get((case, gender), "en")
-                if kind == "strong" or (kind == "mixed" and (case, gender) in (("nom", "m"), ("nom", "n"), ("acc", "n"))):
+                if kind == "strong" or (
+                    kind == "mixed" and (case, gender) in (("nom", "m"), ("nom", "n"), ("acc", "n"))
+                ):
                     ending = _STRONG.get((case, gender), "en")
                 attributive[kind, case, gender, "s"] = stem + ending
                 many = {"nom": "e", "acc": "e", "dat": "en", "gen": "er"}[case] if kind == "strong" else "en"
@@ -142,7 +144,9 @@ def german_verb(entry: str) -> tuple[dict[str, str], Forms]:
     third = stem + link + "t" if weak else words[1]
     past = stem + link + "te" if weak else words[2]
     if weak:
-        bare = re.match(r"(be|ver|er|ent|zer|ge|über|wieder|unter)", infinitive) or infinitive.endswith("ieren")
+        bare = re.match(r"(be|ver|er|ent|zer|ge|über|wieder|unter)", infinitive) or infinitive.endswith(
+            "ieren"
+        )
         participle = ("" if bare else "ge") + stem + link + "t"
     else:
         participle = words[3]
@@ -225,11 +229,13 @@ def english_verb(entry: str) -> tuple[dict[str, str], Forms]:
             rows["simple"], rows["past"] = (be[person][0], ""), (be[person][1], "")
         plain = {"simple": simple, "past": past, "want": ("wants" if singular else "want") + " to " + base}
         for group, (auxiliary, rest) in rows.items():
-            drop = group in plain and base != "be" or group == "want"
+            drop = (group in plain and base != "be") or group == "want"
             for mode, word in (("pos", "" if drop else auxiliary), ("ask", auxiliary)):
                 aux[group, person, mode] = word
             aux[group, person, "full"] = "cannot" if group == "can" else f"{auxiliary} not"
-            short = {"will": "won't", "can": "can't", "am": "am not", "must": "mustn't"}.get(auxiliary, auxiliary + "n't")
+            short = {"will": "won't", "can": "can't", "am": "am not", "must": "mustn't"}.get(
+                auxiliary, auxiliary + "n't"
+            )
             aux[group, person, "short"] = short
             for mode in ("pos", "full", "short", "ask"):
                 word = plain[group] if drop and mode == "pos" else rest
@@ -245,7 +251,10 @@ def french_noun(entry: str) -> tuple[dict[str, str], Forms]:
     words = entry.split()
     singular, gender = words[0].replace("_", " "), words[1]
     return {"gender": gender}, {
-        "form": {("s",): singular, ("p",): words[2].replace("_", " ") if len(words) > 2 else _french_plural(singular)}
+        "form": {
+            ("s",): singular,
+            ("p",): words[2].replace("_", " ") if len(words) > 2 else _french_plural(singular),
+        }
     }
 
 
@@ -300,9 +309,10 @@ _ETRE = ("suis", "es", "est", "sommes", "êtes", "sont")
 def _french_parts(infinitive: str, irregular: dict[str, str]) -> tuple[tuple[str, ...], str, str]:
     """Present (six forms), participle, future stem."""
     if infinitive in irregular:
-        *present, participle, future = irregular[infinitive].split()
-        return tuple(present), participle, future
+        *forms, participle, future = irregular[infinitive].split()
+        return tuple(forms), participle, future
     stem = infinitive[:-2]
+    present: tuple[str, ...]
     if infinitive.endswith("er"):
         strong = stem
         if re.search(r"[ou]y$", stem) or stem.endswith("ay"):
@@ -335,7 +345,8 @@ def french_verb(entry: str, irregular: dict[str, str]) -> tuple[dict[str, str], 
     stem = "ét" if infinitive == "être" else present[3][:-3]
     hard = re.sub(r"ge$", "g", stem) if infinitive.endswith("ger") else re.sub(r"ç$", "c", stem)
     imperfect = tuple(
-        (hard if ending[0] == "i" else stem) + ending for ending in ("ais", "ais", "ait", "ions", "iez", "aient")
+        (hard if ending[0] == "i" else stem) + ending
+        for ending in ("ais", "ais", "ait", "ions", "iez", "aient")
     )
     finite: dict[tuple[str, ...], str] = {}
     for index, person in enumerate(PERSONS):
@@ -358,7 +369,12 @@ def french_verb(entry: str, irregular: dict[str, str]) -> tuple[dict[str, str], 
             form = participle if agreeing == "ms" or infinitive == "être" else base + endings[agreeing]
             end["pc", subject, obj] = form + tail
     second = present[1]
-    familiar = second[:-1] if re.search(r"(es|as)$", second) and (infinitive.endswith("er") or infinitive in ("ouvrir", "offrir")) else second
+    familiar = (
+        second[:-1]
+        if re.search(r"(es|as)$", second)
+        and (infinitive.endswith("er") or infinitive in ("ouvrir", "offrir"))
+        else second
+    )
     orders = {("thou",): familiar + tail, ("ye",): present[4] + tail, ("formal",): present[4] + tail}
     attributes = {"prep": prep or "o", "refl": "yes" if reflexive else "no"}
     return attributes, {"fin": finite, "end": end, "imp": orders, "inf": {(): infinitive + tail}}

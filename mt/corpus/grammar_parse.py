@@ -28,7 +28,9 @@ from mt.corpus.grammar_spelling import SOFT_COMMA
 _COMMON = 20  # a word of more lexemes than this (an auxiliary) does not tell which verb a sentence has
 _MARKS = frozenset(",.?!")
 Key = tuple[Any, ...]  # features of a form; None: whatever it be
-Entries = dict[str, list[tuple[tuple[str, ...], Any]]]  # by first token ("" for none): tokens, what they stand for
+Entries = dict[
+    str, list[tuple[tuple[str, ...], Any]]
+]  # by first token ("" for none): tokens, what they stand for
 
 
 def _without_irrelevant(forms: dict[tuple[str, ...], str]) -> list[tuple[Key, str]]:
@@ -56,7 +58,9 @@ class State:
 
     __slots__ = ("parts", "arguments", "demands")
 
-    def __init__(self, parts: tuple[Any, ...], arguments: tuple[Any, ...], demands: dict[tuple[int, str], str]) -> None:
+    def __init__(
+        self, parts: tuple[Any, ...], arguments: tuple[Any, ...], demands: dict[tuple[int, str], str]
+    ) -> None:
         self.parts, self.arguments, self.demands = parts, arguments, demands
 
     def bind(self, reference: Reference, value: str) -> State | None:
@@ -114,8 +118,8 @@ class Parser:
         self._needed: dict[int, frozenset[str]] = {}  # by pattern: words without which it cannot be
         for _, rule in itertools.chain(*abstract.rules.values()):
             for pattern in rule.patterns[self.language]:
-                words = [e[2] for e in pattern.elements if e[0] == "word" and e[1] != SOFT_COMMA]
-                self._needed[id(pattern)] = frozenset(itertools.chain(*words))
+                fixed = [e[2] for e in pattern.elements if e[0] == "word" and e[1] != SOFT_COMMA]
+                self._needed[id(pattern)] = frozenset(itertools.chain(*fixed))
         self._heads = {id(rule): self._head(rule) for group in abstract.rules.values() for _, rule in group}
 
     def _index(self, category: str, variant: Variant) -> None:
@@ -139,7 +143,9 @@ class Parser:
         for forms in variant.forms.values():
             for key, text in forms.items():
                 if key:
-                    rare = any(len(self.with_token[word]) <= _COMMON for word in self.concrete.spelling.tokens(text))
+                    rare = any(
+                        len(self.with_token[word]) <= _COMMON for word in self.concrete.spelling.tokens(text)
+                    )
                     telling[key[0]] = telling.get(key[0], False) or rare
         return not all(telling.values())
 
@@ -148,7 +154,9 @@ class Parser:
         for pattern in rule.patterns[self.language]:
             used = [element[1] for element in pattern.elements if element[0] == "form"]
             for index in used:
-                spoken = (any(map(any, map(dict.values, v.forms.values()))) for v in self.candidates(rule, index))
+                spoken = (
+                    any(map(any, map(dict.values, v.forms.values()))) for v in self.candidates(rule, index)
+                )
                 if used.count(index) > 1 and all(spoken):
                     return int(index)
         return None
@@ -167,7 +175,9 @@ class Parser:
                     if any(str(pieces[0]) == name[: len(pieces[0])] or "*" in name for name in lexeme.classes)
                     or not isinstance(pieces[0], str)
                 ]
-            self._candidates[key] = [variant for lexeme in lexemes for variant in lexeme.variants[self.language]]
+            self._candidates[key] = [
+                variant for lexeme in lexemes for variant in lexeme.variants[self.language]
+            ]
         return self._candidates[key]
 
     def meanings(self, sentence: str) -> list[tuple[Meaning, float]]:
@@ -216,7 +226,9 @@ class Tree(Node):
 
     __slots__ = ("pattern", "meaning")
 
-    def __init__(self, rule: Rule, parts: list[Any], attributes: dict[str, str], pattern: int, meaning: Meaning) -> None:
+    def __init__(
+        self, rule: Rule, parts: list[Any], attributes: dict[str, str], pattern: int, meaning: Meaning
+    ) -> None:
         super().__init__(rule, parts, attributes)
         self.pattern, self.meaning = pattern, meaning
 
@@ -260,7 +272,7 @@ class Chart:
         key = (category, klass, arguments, start)
         if key not in self.memory:
             self.memory[key] = []  # stops left recursion, which the grammar does not have
-            found = []
+            found: list[Found] = []
             for _, rule in self.parser.abstract.rules[category]:
                 for index, pattern in enumerate(rule.patterns[self.parser.language]):
                     if not self.parser._needed[id(pattern)] <= self.words:
@@ -299,7 +311,7 @@ class Chart:
         if kind == "const":
             return str(reference[1])
         if kind == "arg":
-            return state.arguments[reference[1]]  # type: ignore[no-any-return]
+            return state.arguments[reference[1]]
         if kind == "part":
             part = state.parts[reference[1]]
             return state.demands.get(reference[1:]) if part is None else part.attributes[reference[2]]
@@ -346,18 +358,18 @@ class Chart:
                     yield start + len(words), value
 
     def _bind_all(self, references: list[Reference], values: Key, state: State) -> State | None:
-        current: State | None = state
         for reference, value in zip(references, values):
             if value is None:
                 continue
             if reference[0] == "table":  # cannot be solved for its parts, only compared once they are known
-                if self._value(reference, current) not in (None, value):
+                if self._value(reference, state) not in (None, value):
                     return None
-            else:
-                current = current.bind(reference, value)
-                if current is None:
-                    return None
-        return current
+                continue
+            bound = state.bind(reference, value)
+            if bound is None:
+                return None
+            state = bound
+        return state
 
     def _form(self, rule: Rule, element: Element, start: int, state: State) -> Iterator[tuple[int, State]]:
         index, name, references = element[1:]
@@ -392,13 +404,19 @@ class Chart:
         candidates: list[list[Any]] = []
         for index, part in enumerate(state.parts):
             if part is None:
-                demands = [(name, value) for (wanted, name), value in state.demands.items() if wanted == index]
+                demands = [
+                    (name, value) for (wanted, name), value in state.demands.items() if wanted == index
+                ]
                 found = self.parser.candidates(rule, index)
-                candidates.append([v for v in found if all(v.attributes[name] == value for name, value in demands)])
+                candidates.append(
+                    [v for v in found if all(v.attributes[name] == value for name, value in demands)]
+                )
             else:
                 candidates.append([part])
         for parts in itertools.product(*candidates):
-            meanings: list[Any] = [part.lexeme if isinstance(part, Variant) else part.meaning for part in parts]
+            meanings: list[Any] = [
+                part.lexeme if isinstance(part, Variant) else part.meaning for part in parts
+            ]
             filled = State(parts, state.arguments, {})
             if self._refuted(rule.patterns[self.parser.language][pattern], filled):
                 continue

@@ -43,7 +43,10 @@ class TokenTruth:
 
 
 def next_token_distribution(
-    translations: Mapping[str, float], encode: Callable[[str], Sequence[int]], end_id: int, prefix: Sequence[int]
+    translations: Mapping[str, float],
+    encode: Callable[[str], Sequence[int]],
+    end_id: int,
+    prefix: Sequence[int],
 ) -> dict[int, float] | None:
     """`TokenTruth(...).next(prefix)` for a single question: ids to probabilities; None outside the truth's support."""
     return TokenTruth(translations, encode, end_id).next(prefix)

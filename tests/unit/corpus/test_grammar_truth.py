@@ -14,7 +14,16 @@ import pytest
 from mt.corpus.grammar import Grammar, TokenTruth, next_token_distribution, sample_pairs
 from mt.corpus.grammar_engine import Abstract, Lexeme, Meaning
 
-KEPT_RULES = {"Statement", "Transitive/Clause", "Pronominal/Clause", "Pronoun", "CommonSubject", "Common", "NoPlace", "NoTime"}
+KEPT_RULES = {
+    "Statement",
+    "Transitive/Clause",
+    "Pronominal/Clause",
+    "Pronoun",
+    "CommonSubject",
+    "Common",
+    "NoPlace",
+    "NoTime",
+}
 KEPT_LEXEMES = {
     "Verb": {"read.verb", "buy.verb", "see.verb"},
     "Noun": {"teacher_f", "teacher_m", "car", "letter"},
@@ -55,7 +64,9 @@ def every_meaning(abstract: Abstract, category: str, klass: str) -> Iterator[tup
             partial = [
                 (parts + [part], chance * probability)
                 for parts, chance in partial
-                for part, probability in every_meaning(abstract, part_category, abstract.class_of(pieces, klass, parts))
+                for part, probability in every_meaning(
+                    abstract, part_category, abstract.class_of(pieces, klass, parts)
+                )
             ]
         for parts, chance in partial:
             yield Meaning(item, parts, abstract.meta(item, parts)), chance
@@ -110,7 +121,7 @@ def test_sampled_translations_fall_uniformly_on_the_listed_distribution() -> Non
     """Over sources of the whole grammar: where the sampled target lies in its cumulative distribution is uniform."""
     grammar, rng = Grammar.load("en", "de"), random.Random(2)
     bins = [0] * 10
-    for source, target in sample_pairs(("en", "de"), 400, 2, split="test"):
+    for source, target in sample_pairs(("en", "de"), 400, 2):
         below = 0.0
         for translation, probability in grammar.translations(source).items():
             if translation == target:
@@ -124,7 +135,7 @@ def test_sampled_translations_fall_uniformly_on_the_listed_distribution() -> Non
 @pytest.mark.parametrize("languages", [("de", "en"), ("fr", "de")])
 def test_no_source_has_more_than_512_translations_and_they_sum_to_one(languages: tuple[str, str]) -> None:
     grammar = Grammar.load(*languages)
-    for source, _ in sample_pairs(languages, 200, 9):
+    for source, _ in sample_pairs(languages, 150, 9):
         listed = grammar.translations(source)
         assert 1 <= len(listed) <= 512
         assert math.fsum(listed.values()) == pytest.approx(1, abs=1e-9)
