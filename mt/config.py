@@ -7,8 +7,9 @@ it into one line with exit code 2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal, Optional
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Optional
 
 
 def _require(condition: bool, name: str, value: object, allowed: str) -> None:
@@ -211,34 +212,77 @@ class ModelConfig:
             _require(0 <= getattr(self, name) < 1, f"model.{name}", getattr(self, name), "at least 0 and below 1")
 
 
+_SMOOTHED: dict[str, Any] = {"smoothing": 0.1, "definition": "uniform_nopad"}
+_LOSSES: dict[str, dict[str, Any]] = {
+    "label_smoothed_kl": _SMOOTHED,
+    "encouraging": {
+        **_SMOOTHED, "log_end": 0.5, "bonus_smoothing": None, "exclude_special": True, "reference": False,
+    },
+    "focal": {"gamma": 2.0},
+    "inverse_focal": {"gamma": 1.0, "scale": 1.0},
+    "confidence_penalty": {"beta": 0.1},
+    "r_drop": {**_SMOOTHED, "alpha": 5.0},
+}  # fmt: skip
+"""the fields of each loss, with their defaults"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LossConfig:
-    """The training loss: `name` picks it; a field of another loss is an error."""
+    """The training loss: `name` picks it; a field of another loss is an error. docs/losses.md explains them."""
 
-    name: Literal["label_smoothed_kl", "encouraging"] = "label_smoothed_kl"
-    smoothing: float = 0.1
-    """label smoothing weight; 0: hard targets"""
-    definition: Literal["uniform", "others", "uniform_nopad", "others_nopad", "scatter", "unigram"] = "uniform_nopad"
-    """how the smoothing mass is spread over the vocabulary"""
+    name: Literal[
+        "label_smoothed_kl", "encouraging", "focal", "inverse_focal", "confidence_penalty", "r_drop"
+    ] = "label_smoothed_kl"
+    smoothing: Optional[float] = None
+    """label_smoothed_kl, encouraging, r_drop: label smoothing weight (default 0.1); 0: hard targets"""
+    definition: Optional[Literal["uniform", "others", "uniform_nopad", "others_nopad", "scatter", "unigram"]] = None
+    """label_smoothed_kl, encouraging, r_drop: how the smoothing mass is spread over the vocabulary (default:
+    uniform_nopad)"""
     log_end: Optional[float] = None
     """encouraging: the bonus follows log(1 - p) up to this probability, then its tangent (default 0.5)"""
     bonus_smoothing: Optional[float] = None
     """encouraging: smoothing weight of the bonus (default: the same as smoothing)"""
     exclude_special: Optional[bool] = None
     """encouraging: padding and beginning-of-sentence classes get no smoothing mass and no bonus (default true)"""
+    reference: Optional[bool] = None
+    """encouraging: as the published code computes it, for comparison: 1 - p clamped, all classes smoothed over
+    (default false)"""
+    gamma: Optional[float] = None
+    """focal, inverse_focal: exponent of the factor 1 - p (default 2) or 1 + scale * p (default 1)"""
+    scale: Optional[float] = None
+    """inverse_focal: how much p counts in that factor (default 1)"""
+    beta: Optional[float] = None
+    """confidence_penalty: weight of the entropy (default 0.1)"""
+    alpha: Optional[float] = None
+    """r_drop: weight of the divergence between two passes (default 5)"""
 
     def __post_init__(self) -> None:
-        _require(0 <= self.smoothing < 1, "loss.smoothing", self.smoothing, "at least 0 and below 1")
-        for name in ("log_end", "bonus_smoothing", "exclude_special"):
-            value = getattr(self, name)
+        for item in fields(self):
+            value, owners = getattr(self, item.name), [name for name, own in _LOSSES.items() if item.name in own]
             _require(
-                value is None or self.name == "encouraging", f"loss.{name}", value,
-                f"left out: it belongs to the encouraging loss, and loss.name is {self.name}",
+                item.name == "name" or value is None or self.name in owners, f"loss.{item.name}", value,
+                f"left out: it belongs to {', '.join(owners)}, and loss.name is {self.name}",
             )  # fmt: skip
-        if self.log_end is not None:
-            _require(0 <= self.log_end <= 1, "loss.log_end", self.log_end, "0 to 1")
-        if self.bonus_smoothing is not None:
-            _require(0 <= self.bonus_smoothing < 1, "loss.bonus_smoothing", self.bonus_smoothing, "at least 0, below 1")
+        for name in ("smoothing", "bonus_smoothing"):
+            value = getattr(self, name)
+            _require(value is None or 0 <= value < 1, f"loss.{name}", value, "at least 0 and below 1")
+        for name in ("gamma", "scale", "beta", "alpha"):
+            value = getattr(self, name)
+            _require(value is None or 0 <= value < math.inf, f"loss.{name}", value, "0 or more")
+        _require(self.log_end is None or 0 <= self.log_end <= 1, "loss.log_end", self.log_end, "0 to 1")
+        if self.reference:
+            for name, published in (("definition", "uniform"), ("exclude_special", False)):
+                value = getattr(self, name)
+                _require(value in (None, published), f"loss.{name}", value,
+                         f"{published} or left out: so is the published code, and loss.reference is true")  # fmt: skip
+
+    def settings(self) -> dict[str, Any]:
+        """The fields of this loss, with defaults where none is given."""
+        given = {name: getattr(self, name) for name in _LOSSES[self.name]}
+        defaults = dict(_LOSSES[self.name])
+        if self.reference:
+            defaults |= {"definition": "uniform", "exclude_special": False}
+        return {name: defaults[name] if value is None else value for name, value in given.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

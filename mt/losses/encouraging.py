@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from mt.losses.function import LossFunction, Rows, softmax_
+from mt.losses.reference import ReferenceEncouraging
 from mt.losses.targets import SmoothedTarget, Weights
 
 
@@ -169,6 +170,7 @@ class Encouraging(LossFunction):
 def encouraging(
     logits: Tensor, targets: Tensor, *, log_end: float, smoothing: float, definition: str, pad_id: int,
     bonus_smoothing: float | None = None, excluded_ids: tuple[int, ...] = (), unigram: Tensor | None = None,
+    reference: bool = False,
 ) -> Tensor:  # fmt: skip
     """sum_k q_k (-log p_k + B(p_k)) a token, the target's entropy not subtracted, as published.
 
@@ -178,8 +180,12 @@ def encouraging(
     log_end: in [0, 1]. smoothing, definition, unigram: as in label_smoothed_kl; 0 gives hard targets.
     bonus_smoothing: the bonus' own smoothing weight (None: the same).
     excluded_ids: classes that get no smoothing mass and no bonus, not even as a target; the definition is
-    applied to the remaining classes, the `_nopad` forms excluding padding besides. Raises ValueError.
+    applied to the remaining classes, the `_nopad` forms excluding padding besides.
+    reference: as the published code computes it, with 1 - p clamped; it excludes no class. See mt.losses.reference.
+    Raises ValueError.
     """
+    if reference and excluded_ids:
+        raise ValueError(f"excluded_ids is {excluded_ids!r}; the published code, reference=True, knows none")
 
     def smoothed(weight: float) -> SmoothedTarget:
         return SmoothedTarget(
@@ -188,4 +194,5 @@ def encouraging(
         )  # fmt: skip
 
     bonus = smoothed(smoothing if bonus_smoothing is None else bonus_smoothing)
-    return Encouraging(smoothed(smoothing), bonus, log_end, pad_id)(logits, targets)
+    kind = ReferenceEncouraging if reference else Encouraging
+    return kind(smoothed(smoothing), bonus, log_end, pad_id)(logits, targets)

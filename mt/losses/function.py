@@ -29,26 +29,29 @@ def softmax_(logits: Tensor) -> Tensor:
 
 
 class LossFunction(ABC):
-    """A loss of logits and targets with a closed-form gradient.
+    """A loss of logits and targets that computes its gradient beside its value.
 
     Called like a function, it returns the loss a token: logits (..., vocabulary) of any float type, targets
-    (...) int64 -> (...) float32 nats (float64 in, float64 out), 0 at padding, differentiable once.
+    (...) int64 -> (...) float32 nats (float64 in, float64 out), 0 at padding, differentiable once. A loss of
+    several passes takes logits (..., passes, vocabulary).
     """
 
     pad_id: int
     signature: str
+    passes: int = 1
+    """rows of logits for each target: passes over the same text, each with dropout of its own"""
 
     @abstractmethod
     def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Rows:
         """Figures of rows without padding; overwrites the logits.
 
-        logits (rows, vocabulary) float32 or float64 become d loss / d logits of each row if `gradient`, else
-        they are left without meaning. targets (rows,) int64.
+        logits (rows * passes, vocabulary) float32 or float64, the passes of a target next to each other, become
+        d loss / d logits if `gradient`, else they are left without meaning. targets (rows,) int64.
         """
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Loss a token, shaped like targets. Raises ValueError if the shapes do not fit."""
-        if logits.shape[:-1] != targets.shape:
+        if logits.shape[:-1] != targets.shape + (self.passes,) * (self.passes > 1):
             raise ValueError(f"logits {tuple(logits.shape)} do not fit targets {tuple(targets.shape)}")
         gradient = torch.is_grad_enabled() and logits.requires_grad
         loss: Tensor = _PerToken.apply(logits, targets, self, gradient)  # type: ignore[no-untyped-call]
@@ -66,7 +69,7 @@ class _PerToken(torch.autograd.Function):
         padding = flat == function.pad_id
         loss = function.rows_(rows, flat.masked_fill(padding, 0), gradient=gradient).loss
         if gradient:
-            rows[padding] = 0
+            rows.view(len(flat), -1)[padding] = 0
             ctx.save_for_backward(rows)
             ctx.logits_like = (logits.shape, logits.dtype)
         return loss.masked_fill(padding, 0).view(targets.shape)
@@ -76,4 +79,26 @@ class _PerToken(torch.autograd.Function):
     def backward(ctx: Any, incoming: Tensor) -> tuple[Tensor | None, ...]:
         (rows,) = ctx.saved_tensors
         shape, dtype = ctx.logits_like
-        return (rows * incoming.reshape(-1, 1)).to(dtype).view(shape), None, None, None
+        scaled = rows.view(incoming.numel(), -1) * incoming.reshape(-1, 1)
+        return scaled.to(dtype).view(shape), None, None, None
+
+
+class AutogradLoss(LossFunction):
+    """A loss that is written as a formula alone; autograd differentiates it, slice by slice of a batch."""
+
+    @abstractmethod
+    def formula(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Loss of rows without padding, (rows,); differentiable. Shapes as in `rows_`."""
+
+    def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Rows:
+        """See LossFunction.rows_; nll and correct are those of the first pass."""
+        first = logits[:: self.passes]
+        at_target = first.gather(1, targets[:, None]).squeeze(1)
+        nll, correct = first.logsumexp(1) - at_target, first.amax(1) == at_target
+        with torch.enable_grad():
+            leaf = logits.detach().requires_grad_(gradient)
+            loss = self.formula(leaf, targets)
+            total = loss.sum()
+        if gradient:
+            logits.copy_(torch.autograd.grad(total, leaf)[0])
+        return Rows(loss.detach(), nll, correct)

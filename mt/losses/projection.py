@@ -40,20 +40,24 @@ def projected_loss(
 ) -> LossSums:  # fmt: skip
     """Loss sums of logits = hidden @ weight.T + bias.
 
-    hidden (rows, width), weight (vocabulary, width), bias (vocabulary,) or None, targets (rows,) int64. Under
-    autocast the products are taken in its type, the loss in float32. chunk_tokens: rows whose logits exist at
-    a time (None: what fits into 128 MiB). The gradient can be asked for once. Raises ValueError if shapes do not fit.
+    hidden (rows, width), weight (vocabulary, width), bias (vocabulary,) or None, targets (rows,) int64; for a loss
+    of several passes hidden has that many rows a target, next to each other. Under autocast the products are taken
+    in its type, the loss in float32. chunk_tokens: targets whose logits exist at a time (None: what fits into 128
+    MiB). The gradient can be asked for once. Raises ValueError if shapes do not fit.
     """
-    if hidden.dim() != 2 or targets.shape != hidden.shape[:1] or weight.shape[1:] != hidden.shape[1:]:
+    passes = loss.passes
+    fits = hidden.shape[:1] == (passes * targets.numel(),) and weight.shape[1:] == hidden.shape[1:]
+    if hidden.dim() != 2 or targets.dim() != 1 or not fits:
         raise ValueError(
             f"hidden {tuple(hidden.shape)}, weight {tuple(weight.shape)} and targets {tuple(targets.shape)} "
-            "do not fit; they must be (rows, width), (vocabulary, width) and (rows,)"
+            f"do not fit; they must be ({passes} * rows, width), (vocabulary, width) and (rows,)"
         )
     real = targets != pad_id
     tokens = real.sum()
     kept = real.nonzero().squeeze(1)
     if len(kept) < len(targets):
-        hidden, targets = hidden.index_select(0, kept), targets[kept]
+        hidden = hidden.unflatten(0, (-1, passes)).index_select(0, kept).flatten(0, 1)
+        targets = targets[kept]
     inputs = [hidden, weight] if bias is None else [hidden, weight, bias]
     gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     total, nll, correct = _Projected.apply(  # type: ignore[no-untyped-call]
@@ -73,8 +77,8 @@ class _Projected(torch.autograd.Function):
         device = hidden.device.type
         product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         with torch.autocast(device, enabled=False):
-            chunks = _Chunks(hidden, weight, bias, product, gradient, chunk_tokens)
-            sums = chunks.run(targets, loss)
+            chunks = _Chunks(hidden, weight, bias, product, gradient)
+            sums = chunks.run(targets, loss, chunk_tokens)
         if gradient:
             ctx.gradients = chunks.gradients
         ctx.mark_non_differentiable(sums[1], sums[2])
@@ -95,34 +99,37 @@ class _Chunks:
     """One pass over the rows, with the buffers that all chunks share."""
 
     def __init__(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, product: torch.dtype, gradient: bool,
-        chunk_tokens: int | None,
-    ) -> None:  # fmt: skip
+        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, product: torch.dtype, gradient: bool
+    ) -> None:
         self.hidden, self.weight = hidden.to(product), weight.to(product)
         self.bias = bias
         self.wide = torch.float64 if product == torch.float64 else torch.float32
         self.gradient = gradient
-        row_bytes = len(weight) * self.wide.itemsize
-        limit = max(1, chunk_tokens or _CHUNK_BYTES // row_bytes)
-        count = max(1, math.ceil(len(hidden) / limit))
-        self.rows = math.ceil(len(hidden) / count)  # chunks as equal as can be
-        self.buffer = hidden.new_empty(self.rows, len(weight), dtype=self.wide)
-        self.slice_rows = max(1, _SLICE_BYTES // row_bytes)
         self.kinds = (hidden.dtype, weight.dtype)
         self.gradients: tuple[Tensor | None, ...] = (None, None, None)
 
-    def run(self, targets: Tensor, loss: LossFunction) -> tuple[Tensor, Tensor, Tensor]:
+    def run(
+        self, targets: Tensor, loss: LossFunction, chunk_tokens: int | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Sums of loss, nll (float64 inside, so that long batches lose nothing) and correct."""
+        passes, token_bytes = loss.passes, loss.passes * len(self.weight) * self.wide.itemsize
+        limit = max(1, chunk_tokens or _CHUNK_BYTES // token_bytes)
+        count = max(1, math.ceil(len(targets) / limit))
+        step = max(1, math.ceil(len(targets) / count))  # chunks as equal as can be
+        inner_step = max(1, _SLICE_BYTES // token_bytes)
+        self.buffer = self.hidden.new_empty(step * passes, len(self.weight), dtype=self.wide)
         figures = [self.buffer.new_zeros((), dtype=torch.float64) for _ in range(2)]
         correct = torch.zeros((), dtype=torch.int64, device=self.buffer.device)
+        done = 0
         if self.gradient:
             self._start_gradients()
-        for start in range(0, len(targets), max(1, self.rows)):
-            chunk = slice(start, min(start + self.rows, len(targets)))
+        for chunk_targets in targets.split(step):
+            chunk = slice(done * passes, (done + len(chunk_targets)) * passes)
+            done += len(chunk_targets)
             logits = self._logits(chunk)
-            for inner in range(0, len(logits), self.slice_rows):
-                part = slice(inner, inner + self.slice_rows)
-                rows = loss.rows_(logits[part], targets[chunk][part], gradient=self.gradient)
+            parts = zip(logits.split(inner_step * passes), chunk_targets.split(inner_step), strict=True)
+            for part, part_targets in parts:
+                rows = loss.rows_(part, part_targets, gradient=self.gradient)
                 figures[0] += rows.loss.sum(dtype=torch.float64)
                 figures[1] += rows.nll.sum(dtype=torch.float64)
                 correct += rows.correct.sum()

@@ -10,10 +10,11 @@ from abc import abstractmethod
 
 import torch
 from torch import Tensor
-from torch.nn.functional import kl_div, logsigmoid
+from torch.nn.functional import logsigmoid
 
 from mt.losses.function import LossFunction, Rows, softmax_
-from mt.losses.smoothing import label_smoothed_kl
+from mt.losses.smoothing import LabelSmoothedKL
+from mt.losses.targets import SmoothedTarget
 
 
 class TargetCurve(LossFunction):
@@ -97,6 +98,35 @@ class ConfidencePenalty(LossFunction):
         return Rows(nll - self.beta * entropy, nll, gold == 0)
 
 
+class RDrop(LossFunction):
+    """R-Drop (Liang et al. 2021): the label-smoothed losses of two passes with different dropout, plus alpha times
+    the mean of their two KL divergences from each other. nll is the mean of both passes."""
+
+    passes = 2
+
+    def __init__(self, target: SmoothedTarget, alpha: float, pad_id: int, signature: str = "") -> None:
+        self.smoothed = LabelSmoothedKL(target, pad_id)
+        self.alpha = alpha
+        self.pad_id = pad_id
+        self.signature = signature
+
+    def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Rows:
+        """See LossFunction.rows_."""
+        # a masked class, at -inf in both passes, has no part in their difference
+        log_p = torch.log_softmax(logits, 1).clamp_(min=torch.finfo(logits.dtype).min)
+        apart = log_p[0::2] - log_p[1::2]
+        p = log_p.exp_()
+        means = [(each * apart).sum(1, keepdim=True) for each in (p[0::2], p[1::2])]
+        rows = self.smoothed.rows_(logits, targets.repeat_interleave(2), gradient=gradient)
+        if gradient:  # of alpha / 2 sum_k (p_k - p'_k)(log p_k - log p'_k), besides
+            difference = p[0::2] - p[1::2]
+            logits[0::2].add_(p[0::2] * (apart - means[0]) + difference, alpha=self.alpha / 2)
+            logits[1::2].sub_(p[1::2] * (apart - means[1]) + difference, alpha=self.alpha / 2)
+        divergence = (means[0] - means[1]).squeeze(1)
+        loss = rows.loss.view(-1, 2).sum(1) + self.alpha / 2 * divergence
+        return Rows(loss, rows.nll.view(-1, 2).mean(1), rows.correct[0::2])
+
+
 def focal(logits: Tensor, targets: Tensor, *, gamma: float, pad_id: int) -> Tensor:
     """-(1 - p)^gamma log p a token; shapes and types as in label_smoothed_kl."""
     return Focal(gamma, pad_id)(logits, targets)
@@ -118,15 +148,6 @@ def rdrop(
     logits: Tensor, again: Tensor, targets: Tensor, *, alpha: float, pad_id: int, smoothing: float = 0.0,
     definition: str = "uniform_nopad",
 ) -> Tensor:  # fmt: skip
-    """R-Drop (Liang et al. 2021): the losses of two passes with different dropout, plus alpha times the mean of
-    their two KL divergences from each other; logits and again (..., vocabulary), a value a token, 0 at padding.
-    """
-    losses = [
-        label_smoothed_kl(each, targets, smoothing=smoothing, definition=definition, pad_id=pad_id)
-        for each in (logits, again)
-    ]
-    first, second = (torch.log_softmax(each.to(losses[0].dtype), -1) for each in (logits, again))
-    divergence = kl_div(second, first, reduction="none", log_target=True).sum(-1)
-    divergence = divergence + kl_div(first, second, reduction="none", log_target=True).sum(-1)
-    apart = (alpha / 2 * divergence).masked_fill(targets == pad_id, 0)
-    return losses[0] + losses[1] + apart
+    """R-Drop a token, of two passes with logits and again, each (..., vocabulary); see RDrop."""
+    target = SmoothedTarget(definition, smoothing, pad_id=pad_id, vocabulary_size=logits.shape[-1])
+    return RDrop(target, alpha, pad_id)(torch.stack([logits, again], -2), targets)

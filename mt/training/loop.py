@@ -61,9 +61,12 @@ class Batch:
 
 def batch_loss(model: Transformer, batch: Batch, loss: LossFunction) -> LossSums:
     """Loss sums over the real target tokens of a batch."""
-    hidden = model(batch.source, batch.target_input).flatten(0, 1)
+    # A loss of several passes sees every sentence as often, each time with dropout of its own.
+    source, target_input = (each.repeat(loss.passes, 1) for each in (batch.source, batch.target_input))
+    hidden = model(source, target_input).unflatten(0, (loss.passes, -1)).flatten(1, 2).transpose(0, 1)
     if batch.positions is not None:
         hidden = hidden.index_select(0, batch.positions)
+    hidden = hidden.flatten(0, 1)  # the passes of a position next to each other
     return projected_loss(hidden, model.output_weight, None, batch.targets, loss=loss, pad_id=model.pad_id)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mt.config import LossConfig
-from mt.losses import build_loss, encouraging, label_smoothed_kl, signature
+from mt.losses import build_loss, encouraging, inverse_focal, label_smoothed_kl, rdrop, signature
 from mt.losses.targets import DEFINITIONS, SmoothedTarget
 
 LOGITS = torch.tensor([[0.3, 1.0, -0.2, 2.0, 0.0], [1.5, 0.1, 0.2, -0.3, 0.4]], dtype=torch.float64)
@@ -29,6 +29,15 @@ TARGETS = torch.tensor([3, 4])
             LossConfig(name="encouraging", log_end=0.75, bonus_smoothing=0.2),
             "el|log_end:0.75|ls:0.1|target:uniform_nopad|bonus_ls:0.2|excluded:pad,bos",
         ),
+        (
+            LossConfig(name="encouraging", log_end=1.0, reference=True),
+            "el|log_end:1|ls:0.1|target:uniform|reference:clamp1e-05",
+        ),
+        (LossConfig(name="focal"), "focal|gamma:2"),
+        (LossConfig(name="inverse_focal", gamma=1.5), "inverse_focal|gamma:1.5|scale:1"),
+        (LossConfig(name="confidence_penalty", beta=0.2), "confidence_penalty|beta:0.2"),
+        (LossConfig(name="r_drop"), "r_drop|alpha:5|ls:0.1|target:uniform_nopad|kl"),
+        (LossConfig(name="r_drop", alpha=1.0, smoothing=0.0), "r_drop|alpha:1|ls:0|target:hard|kl"),
     ],
 )
 def test_signature_says_what_is_computed(config: LossConfig, expected: str) -> None:
@@ -47,6 +56,16 @@ def test_built_losses_are_the_functions_of_the_same_name() -> None:
         excluded_ids=(0, 2),
     )  # fmt: skip
     torch.testing.assert_close(built(LOGITS, TARGETS), direct)
+    built = build_loss(LossConfig(name="inverse_focal", gamma=1.5), pad_id=0, begin_id=2, vocabulary_size=5)
+    torch.testing.assert_close(
+        built(LOGITS, TARGETS), inverse_focal(LOGITS, TARGETS, gamma=1.5, pad_id=0, scale=1.0)
+    )
+    built = build_loss(LossConfig(name="r_drop", smoothing=0.2), pad_id=0, begin_id=2, vocabulary_size=5)
+    again = LOGITS.flip(0)
+    torch.testing.assert_close(
+        built(torch.stack([LOGITS, again], 1), TARGETS),
+        rdrop(LOGITS, again, TARGETS, alpha=5.0, smoothing=0.2, pad_id=0),
+    )
 
 
 def test_unigram_frequencies_reach_the_loss() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 import mt.losses.projection
 from mt.config import LossConfig
-from mt.losses import LossFunction, build_loss, projected_loss
+from mt.losses import LossFunction, build_loss, label_smoothed_kl, projected_loss
 
 PAD = 0
 CONFIGS = [
@@ -20,6 +20,10 @@ CONFIGS = [
     LossConfig(name="encouraging"),
     LossConfig(name="encouraging", log_end=1.0, smoothing=0.0),
     LossConfig(name="encouraging", log_end=0.25, definition="uniform", exclude_special=False),
+    LossConfig(name="encouraging", reference=True),
+    LossConfig(name="focal"),
+    LossConfig(name="inverse_focal"),
+    LossConfig(name="confidence_penalty"),
 ]
 
 
@@ -81,6 +85,33 @@ def test_without_gradient_the_sums_are_the_same(config: LossConfig) -> None:
     assert with_gradient.loss.requires_grad and not without.loss.requires_grad
     for ours, theirs in zip(without, with_gradient, strict=True):
         torch.testing.assert_close(ours, theirs.detach())
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 64])
+@pytest.mark.parametrize("slice_bytes", [1, 8 * 23 * 4, 1 << 20])
+def test_two_passes_stay_together_in_every_chunk(chunk: int, slice_bytes: int) -> None:
+    hidden, weight, bias, _ = case(20, 1)
+    targets = case(10, 2)[3]
+    config = LossConfig(name="r_drop", smoothing=0.2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mt.losses.projection, "_SLICE_BYTES", slice_bytes)
+        sums = projected_loss(
+            hidden, weight, bias, targets, loss=function(config), pad_id=PAD, chunk_tokens=chunk
+        )
+    gradients = torch.autograd.grad(sums.loss, [hidden, weight, bias])
+
+    logits = hidden @ weight.t() + bias
+    first, second = logits[0::2].log_softmax(1), logits[1::2].log_softmax(1)
+    real = targets != PAD
+    each = [label_smoothed_kl(z, targets, smoothing=0.2, definition="uniform_nopad", pad_id=PAD) for z in (first, second)]
+    divergence = ((first.exp() - second.exp()) * (first - second)).sum(1)
+    dense = (each[0] + each[1] + 2.5 * divergence * real).sum()
+    torch.testing.assert_close(sums.loss, dense)
+    for ours, theirs in zip(gradients, torch.autograd.grad(dense, [hidden, weight, bias]), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    nll = -(first + second).gather(1, targets[:, None])[real].sum() / 2
+    torch.testing.assert_close(sums.nll, nll.detach())
+    assert int(sums.tokens) == int(real.sum())
 
 
 def test_padding_rows_change_nothing_even_if_they_are_not_numbers() -> None:

@@ -12,12 +12,21 @@ import torch
 from mt.config import LossConfig, ModelConfig
 from mt.losses.build import build_loss
 from mt.model.transformer import Transformer
-from mt.training.loop import Batch, add_gradients
+from mt.training.loop import Batch, add_gradients, batch_loss
 from mt.training.parallel import Gradients, Group
 
 VOCABULARY = 50
 TOKENIZER = SimpleNamespace(pad_id=0, begin_id=2)
-LOSSES = [LossConfig(), LossConfig(name="encouraging", log_end=0.5), LossConfig(name="encouraging", log_end=1.0)]
+LOSSES = [
+    LossConfig(),
+    LossConfig(name="encouraging", log_end=0.5),
+    LossConfig(name="encouraging", log_end=1.0),
+    LossConfig(name="encouraging", log_end=1.0, reference=True),
+    LossConfig(name="focal"),
+    LossConfig(name="inverse_focal"),
+    LossConfig(name="confidence_penalty"),
+    LossConfig(name="r_drop"),
+]
 
 
 class Pairs:
@@ -50,12 +59,16 @@ def gradients(model: Transformer, config: LossConfig, groups: list[np.ndarray]) 
     return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
 
-@pytest.fixture
-def model() -> Transformer:
+def tiny_transformer(dropout: float) -> Transformer:
     torch.manual_seed(0)
     config = ModelConfig(width=16, encoder_layers=1, decoder_layers=1, encoder_feed_forward=32,
-                         decoder_feed_forward=32, dropout=0.0, embedding_dropout=0.0)  # fmt: skip
+                         decoder_feed_forward=32, dropout=dropout, embedding_dropout=0.0)  # fmt: skip
     return Transformer(config, VOCABULARY, VOCABULARY, pad_id=0).train()
+
+
+@pytest.fixture
+def model() -> Transformer:
+    return tiny_transformer(dropout=0.0)
 
 
 @pytest.mark.parametrize("config", LOSSES, ids=str)
@@ -67,6 +80,44 @@ def test_eight_batches_of_eight_give_the_gradient_of_one_of_sixty_four(
     assert len(whole) == len(list(model.parameters()))
     for one, other in zip(whole, parts):
         torch.testing.assert_close(one, other, atol=1e-12, rtol=1e-9)
+
+
+@pytest.mark.parametrize("config", LOSSES, ids=str)
+def test_every_loss_falls_in_a_few_updates(model: Transformer, config: LossConfig) -> None:
+    loss = build_loss(config, pad_id=0, begin_id=2, vocabulary_size=VOCABULARY)
+    batch = Batch(Pairs(16), np.arange(16), TOKENIZER, torch.device("cpu"))  # type: ignore[arg-type]
+    summed = Gradients(model, Group())
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    figures = []
+    for _ in range(40):
+        summed.clear()
+        add_gradients(model, batch, loss, summed)
+        figures.append({name: float(value) / batch.tokens for name, value in summed.reduce().items()})
+        optimiser.step()
+    assert figures[0]["nll"] - figures[-1]["nll"] > 0.5
+    assert figures[0]["loss"] - figures[-1]["loss"] > 0.25
+
+
+def test_the_two_passes_of_r_drop_differ_by_their_dropout_alone(model: Transformer) -> None:
+    batch = Batch(Pairs(4), np.arange(4), TOKENIZER, torch.device("cpu"))  # type: ignore[arg-type]
+    single = batch_loss(model, batch, build_loss(LossConfig(), pad_id=0, begin_id=2, vocabulary_size=VOCABULARY))
+    loss = build_loss(LossConfig(name="r_drop"), pad_id=0, begin_id=2, vocabulary_size=VOCABULARY)
+    same = batch_loss(model, batch, loss)
+    torch.testing.assert_close(same.loss, 2 * single.loss)  # no dropout: no divergence
+    torch.testing.assert_close(same.nll, single.nll)
+    assert (same.tokens, same.correct) == (single.tokens, single.correct)
+
+
+def test_the_two_passes_of_r_drop_are_pulled_together() -> None:
+    model = tiny_transformer(dropout=0.3)
+    batch = Batch(Pairs(4), np.arange(4), TOKENIZER, torch.device("cpu"))  # type: ignore[arg-type]
+    losses = []
+    for alpha in (0.0, 5.0):
+        config = LossConfig(name="r_drop", alpha=alpha)
+        loss = build_loss(config, pad_id=0, begin_id=2, vocabulary_size=VOCABULARY)
+        torch.manual_seed(1)
+        losses.append(batch_loss(model, batch, loss).loss.item())
+    assert losses[1] - losses[0] > 0.01
 
 
 def test_a_batch_holds_the_real_target_tokens_alone() -> None:
