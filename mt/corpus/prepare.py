@@ -300,7 +300,7 @@ def _encode_into(
 def _open(folder: Path, config: Config, texts: dict[str, str]) -> Prepared:
     check_manifest(folder)
     tokenizer = load_tokenizer(folder)
-    train, valid = open_store(folder / "train"), open_store(folder / "valid")
+    train, valid = open_store(folder / "train", folder), open_store(folder / "valid", folder)
     weights = [corpus.weight for corpus in config.data.train]
     if set(weights) != {1.0}:
         train.weights = np.array(weights)[train.corpus]

@@ -164,13 +164,13 @@ def create_store(folder: Path, *, with_text: bool) -> _FolderWriter:
     return _FolderWriter(folder, with_text=with_text)
 
 
-def open_store(folder: Path) -> TokenStore:
-    """Maps the store of a folder into memory.
+def open_store(folder: Path, whole: Path | None = None) -> TokenStore:
+    """Maps the store of a folder into memory; `whole` as in `check_manifest`.
 
     Raises:
         UserError: a file is missing, or is not what the manifest says.
     """
-    check_manifest(folder)
+    check_manifest(folder, whole)
     with (folder / _FILE).open("rb") as file:
         return map_store(file)
 
@@ -190,13 +190,17 @@ def write_manifest(folder: Path) -> None:
     write_text(folder / _MANIFEST, json.dumps({"files": files}, indent=2) + "\n")
 
 
-def check_manifest(folder: Path) -> None:
+def check_manifest(folder: Path, whole: Path | None = None) -> None:
     """Compares the files of a folder with its manifest.
 
+    Args:
+        folder: holds the manifest.
+        whole: the folder to delete when something is wrong, because it is made as a whole; None: this one.
+
     Raises:
-        UserError: the manifest or a file is missing, cut or changed; says which, and to delete the folder.
+        UserError: the manifest or a file is missing, cut or changed; says which, and what to delete.
     """
-    remedy = f"delete the folder {folder} and run again"
+    remedy = f"delete the folder {whole or folder} and run again"
     try:
         files = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["files"]
         for name, expected in files.items():

@@ -89,6 +89,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: broken weights ({error}); restore the file or use another checkpoint") from None
 
 
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Writes a safetensors file. Raises UserError when that fails, for instance on a full disk."""
+    try:
+        save_file(tensors, path)
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path.parent}: cannot be written ({error}); free space or choose another place") from None
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object. Raises UserError when the file is missing or broken."""
     try:
@@ -113,7 +121,7 @@ def save_model(folder: Path, model: Transformer, tokenizer: Tokenizer, config: C
         meta: step, signatures, scores, fingerprints; versions are added here.
     """
     tensors = weights(model)
-    save_file(tensors, folder / "model.safetensors")
+    write_tensors(tensors, folder / "model.safetensors")
     tokenizer.save(folder)
     write_text(folder / "config.yaml", dump_config(config))
     facts = {

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from mt.atomic import atomic_folder, write_text
 from mt.config import Config
 from mt.corpus.tokenizer import Tokenizer
 from mt.errors import UserError
-from mt.model.directory import load_weights, read_json, read_tensors, save_model, weights
+from mt.model.directory import load_weights, read_json, read_tensors, save_model, weights, write_tensors
 from mt.model.transformer import Transformer
 from mt.training.optimiser import MovingAverage, load_optimiser_tensors, optimiser_tensors
 
@@ -76,11 +75,12 @@ class Checkpoints:
             tensors.update({f"model.{key}": value for key, value in weights(model).items()})
         with atomic_folder(self.folder / name) as folder:
             self._save_model(folder, model, average, tokenizer, {**meta, "step": progress.step})
-            save_file(tensors, folder / "training.safetensors")
+            write_tensors(tensors, folder / "training.safetensors")
             write_text(folder / "training.json", json.dumps(asdict(progress), indent=2) + "\n")
-        write_text(self.run / "last", name + "\n")
+        # `last` comes last: a run killed before it begins again at the checkpoint before, and writes `best` anew.
         if progress.best:
             write_text(self.run / "best", progress.best + "\n")
+        write_text(self.run / "last", name + "\n")
         self._prune(progress)
 
     def _save_model(
@@ -92,6 +92,16 @@ class Checkpoints:
         else:
             with average.applied():
                 save_model(folder, model, tokenizer, self.config, meta)
+
+    def clean(self) -> None:
+        """Removes what a kill in the middle of writing left behind; for the one process that holds the run."""
+        for path in [*self.run.glob(".*.tmp"), *self.folder.glob(".*.tmp"), *self.folder.glob(".*.old")]:
+            if path.suffix == ".old" and not (target := self.folder / path.name.split(".")[1]).exists():
+                path.rename(target)
+            elif path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def last(self) -> Path | None:
         """The newest checkpoint; None where there is none yet."""

@@ -205,13 +205,9 @@ class Training:
 
     def _log_figures(self, bar: Any) -> None:
         """One line of the log: averages since the last one. The unsmoothed NLL stands apart from the loss."""
+        self._check_finite()
         sums = {name: float(value) for name, value in self.progress.sums.items()}
         tokens = sums["tokens"]
-        if not math.isfinite(sums["loss"]):
-            raise UserError(
-                f"training loss is {sums['loss']} at update {self.progress.step}; lower train.learning_rate or raise "
-                "train.warmup_steps, and train into another run_dir"
-            )
         elapsed = time.monotonic() - self.log_started
         self.progress.tokens += int(tokens)
         self.progress.sums = {}
@@ -227,9 +223,19 @@ class Training:
         )  # fmt: skip
         bar.set_postfix_str(f"{tokens / elapsed:,.0f} tokens/s, nll {sums['nll'] / tokens:.3f}")
 
+    def _check_finite(self) -> None:
+        """Raises UserError when training has diverged: before a log line, a validation or a checkpoint says so."""
+        loss = float(self.progress.sums.get("loss", 0.0))
+        if not math.isfinite(loss) or not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            raise UserError(
+                f"training has diverged at update {self.progress.step}: loss or weights are not finite; lower "
+                "train.learning_rate or raise train.warmup_steps, and train into another run_dir"
+            )
+
     def _validate(self) -> None:
         """The leader measures, notes whether this is the best so far, and saves; the others wait for the verdict."""
         started = time.monotonic()
+        self._check_finite()
         self.progress.validated = self.progress.step
         if self.log is not None:
             self._measure(self.log)
@@ -264,6 +270,7 @@ class Training:
         )
 
     def _save(self, figures: dict[str, float] | None = None) -> None:
+        self._check_finite()
         if self.log is None:
             return
         self.progress.sums = {name: float(value) for name, value in self.progress.sums.items()}

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import json
 import os
-import platform
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,21 +19,21 @@ from mt.config import Config
 from mt.config_file import dump_config, read_config
 from mt.corpus.prepare import Prepared, prepare
 from mt.corpus.store import TokenStore
+from mt.corpus.tokenizer import load_tokenizer
 from mt.errors import UserError
 from mt.losses.build import build_loss
-from mt.model.directory import build_model, choose_device, load_model, load_weights, weights
+from mt.model.directory import build_model, choose_device, load_model, load_weights, model_directory, weights
+from mt.model.transformer import Transformer
 from mt.progress import message
 from mt.training.checkpoint import Checkpoints, Progress
 from mt.training.log import RunLog, read_log
 from mt.training.loop import Training
+from mt.training.memory import keep_freed_memory
 from mt.training.optimiser import MovingAverage, build_optimiser
 from mt.training.parallel import Group, processes
 
 PLACES = ("run_dir", "device", "threads", "data.root", "data.cache")
 """settings that say where, not what: a run may go on with others"""
-
-
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # names in malloc.h
 
 
 def train(config: Config) -> Path:
@@ -49,18 +47,19 @@ def train(config: Config) -> Path:
         KeyboardInterrupt: stopped by Ctrl-C; the same command goes on.
     """
     run = Path(config.run_dir)
-    _claim_config(config, run)
-    with _locked(run):
+    with _claimed(run):
+        _check_config(config, run)
         if _is_finished(run):
             message(f"{run}: this run is finished; give another run_dir to train again")
             return _best(run)
         device = choose_device(config.device)
-        _keep_freed_memory()
+        keep_freed_memory()
         torch.set_num_threads(_threads(config))
         prepared = _prepare(config)
+        write_text(run / "config.yaml", dump_config(config))
         write_text(run / "cleaning.json", json.dumps(prepared.cleaning, indent=2, ensure_ascii=False) + "\n")
-        world = _processes(config, device)
-        with processes(world, _follow, config) as group:
+        Checkpoints(config).clean()
+        with processes(_processes(config, device), _follow, config) as group:
             finished = _lead(config, prepared, device, group)
     if not finished:
         raise KeyboardInterrupt
@@ -83,7 +82,7 @@ def _lead(config: Config, prepared: Prepared, device: torch.device, group: Group
 
 def _follow(group: Group, config: Config) -> None:
     """The run as every other process sees it."""
-    _keep_freed_memory()
+    keep_freed_memory()
     _set_up(config, _prepare(config), torch.device("cpu"), group).run()
 
 
@@ -97,20 +96,11 @@ def _processes(config: Config, device: torch.device) -> int:
 
 
 def _prepare(config: Config) -> Prepared:
-    start = load_model(config.train.init_from, "cpu") if config.train.init_from else None
-    return prepare(config, tokenizer=start.tokenizer if start else None)
-
-
-def _keep_freed_memory() -> None:
-    """Lets the process keep what tensors give back, where the C library is glibc.
-
-    By default glibc maps every large tensor anew and unmaps it when it is freed; on a processor the page faults of
-    a training step then cost about as much as its arithmetic on the vocabulary.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        library = ctypes.CDLL(None)
-        for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 1 << 28)):
-            library.mallopt(option, value)
+    """The data of the run, encoded with the tokeniser of `train.init_from` where there is one."""
+    tokenizer = None
+    if config.train.init_from:
+        tokenizer = load_tokenizer(Checkpoints(config).last() or model_directory(Path(config.train.init_from)))
+    return prepare(config, tokenizer=tokenizer)
 
 
 def _set_up(config: Config, prepared: Prepared, device: torch.device, group: Group) -> Training:
@@ -119,9 +109,10 @@ def _set_up(config: Config, prepared: Prepared, device: torch.device, group: Gro
     torch.manual_seed(config.seed)
     tokenizer = prepared.tokenizer
     model = build_model(config, tokenizer)
-    if config.train.init_from:
-        start = load_model(config.train.init_from, "cpu")
-        load_weights(model, weights(start.model), start.folder)
+    checkpoints = Checkpoints(config)
+    last = checkpoints.last()
+    if last is None and config.train.init_from:
+        _start_from(model, config)
     model = model.to(device)
     optimiser = build_optimiser(model, config.train)
     average = MovingAverage(model, config.train.ema_decay) if config.train.ema_decay else None
@@ -132,8 +123,6 @@ def _set_up(config: Config, prepared: Prepared, device: torch.device, group: Gro
         config.loss, pad_id=tokenizer.pad_id, begin_id=tokenizer.begin_id,
         vocabulary_size=tokenizer.target_size, unigram=unigram,
     )  # fmt: skip
-    checkpoints = Checkpoints(config)
-    last = checkpoints.last()
     progress = Progress(fingerprints=prepared.fingerprints)
     if last is not None:
         progress = checkpoints.load(last, model, optimiser, average)
@@ -160,18 +149,27 @@ def _unigram(store: TokenStore, size: int, begin_id: int) -> torch.Tensor:
     return torch.from_numpy(counts / counts.sum()).float()
 
 
-def _claim_config(config: Config, run: Path) -> None:
-    """Writes `config.yaml` into a new run directory; in an old one it must say the same."""
+def _start_from(model: Transformer, config: Config) -> None:
+    """Copies the weights of `train.init_from`, a model of the same shape."""
+    start = load_model(config.train.init_from, "cpu")
+    for name, value in asdict(start.config.model).items():
+        if "dropout" not in name and getattr(config.model, name) != value:
+            raise UserError(
+                f"train.init_from {config.train.init_from}: was made with model.{name} {value}, this config says "
+                f"{getattr(config.model, name)}; set model.{name} to {value}"
+            )
+    load_weights(model, weights(start.model), start.folder)
+
+
+def _check_config(config: Config, run: Path) -> None:
+    """A run that has a checkpoint goes on with its own config only; before the first one it may still change."""
     path = run / "config.yaml"
-    if not path.exists():
-        if run.exists() and any(run.iterdir()):
-            raise UserError(f"{run}: holds other files but no run (config.yaml); give a new or empty run_dir")
-        run.mkdir(parents=True, exist_ok=True)
-        write_text(path, dump_config(config))
-        return
-    difference = _first_difference(asdict(read_config(path)), asdict(config))
-    if difference:
-        raise UserError(f"{path}: {difference}; give the run's own config, or another run_dir")
+    if (run / "last").exists():
+        difference = _first_difference(asdict(read_config(path)), asdict(config))
+        if difference:
+            raise UserError(f"{path}: {difference}; give the run's own config, or another run_dir")
+    elif not path.exists() and any(not file.name.startswith(".") for file in run.iterdir()):
+        raise UserError(f"{run}: holds other files but no run (config.yaml); give a new or empty run_dir")
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
@@ -190,14 +188,24 @@ def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = ""
 
 
 @contextmanager
-def _locked(run: Path) -> Iterator[None]:
-    """Holds the run directory, so that two trainings cannot write into it; a killed one lets go of it."""
-    with (run / ".lock").open("w") as file:
+def _claimed(run: Path) -> Iterator[None]:
+    """Holds the run directory, so that two trainings cannot write into it; a killed one lets go of it.
+
+    A directory in which nothing came about is removed again.
+    """
+    run.mkdir(parents=True, exist_ok=True)
+    lock = run / ".lock"
+    with lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise UserError(f"{run}: another training is running in this run_dir; stop it or give another") from None
-        yield
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+            with suppress(OSError):
+                run.rmdir()
 
 
 def _is_finished(run: Path) -> bool:

@@ -11,6 +11,7 @@ from mt.config import Config
 from mt.corpus.store import TokenStore
 from mt.corpus.tokenizer import Tokenizer
 from mt.decoding.translator import Translator
+from mt.errors import UserError
 from mt.evaluation.quality import corpus_quality
 from mt.evaluation.token_calibration import teacher_forced
 from mt.model.directory import LoadedModel
@@ -42,7 +43,13 @@ class Validator:
         """Teacher-forced figures, then BLEU and chrF of the beam's output; the model is left in training mode."""
         model.eval()
         loaded = LoadedModel(model, self.tokenizer, self.config, meta, folder=Path(self.config.run_dir))
-        calibration = teacher_forced(loaded, self.sources, self.references)
+        try:
+            calibration = teacher_forced(loaded, self.sources, self.references)
+        except ValueError as error:  # huge weights are finite, what comes out of them is not
+            raise UserError(
+                f"validation failed ({error}): training has diverged; lower train.learning_rate or raise "
+                "train.warmup_steps, and train into another run_dir"
+            ) from None
         records = Translator(loaded).translate(self.sources)
         translations = [record["translation"] for record in records]
         quality = corpus_quality(translations, [self.references], bootstrap=0, seed=self.config.seed, ter=False)

@@ -175,3 +175,25 @@ def test_averaged_checkpoints_become_a_model(undisturbed: Path) -> None:
     mean, last, before = (load_file(folder / "model.safetensors") for folder in folders)
     for name, tensor in mean.items():
         torch.testing.assert_close(tensor, (last[name] + before[name]) / 2)
+
+
+def test_a_failed_first_attempt_leaves_nothing_and_may_be_corrected(corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "corrected"
+    failed = train(corpus, run, "--train.max_steps", "1", "--data.root", str(tmp_path / "nowhere"))
+    assert failed.returncode == 2 and failed.stderr.count("\n") == 1
+    assert not run.exists()
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "config.yaml").write_text(SETTINGS.format(run=run, root=corpus))  # a start that was killed early
+    done = train(corpus, run, "--train.max_steps", "1", "--train.average", "none")
+    assert done.returncode == 0, done.stderr
+    assert (run / "last").read_text() == "step_00000001\n"
+
+
+def test_a_diverging_run_ends_in_one_line_and_saves_nothing_broken(corpus: Path, tmp_path: Path) -> None:
+    run = tmp_path / "diverging"
+    done = train(corpus, run, "--train.learning_rate", "1e30", "--train.clip_norm", "0", "--train.log_every", "50",
+                 "--train.validate_every", "3", "--train.checkpoint_every", "0", "--train.max_steps", "6")  # fmt: skip
+    assert done.returncode == 2
+    assert "diverged" in done.stderr and "learning_rate" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (run / "last").exists()

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from mt.errors import UserError
-from mt.model.directory import load_model, save_model, weights
+from mt.model.directory import load_model, save_model, weights, write_tensors
 
 
 def test_a_saved_model_comes_back_bit_for_bit(tiny_model: Path, tmp_path: Path) -> None:
@@ -71,3 +72,12 @@ def test_a_folder_without_a_model_is_told_apart_from_no_folder(tmp_path: Path) -
 def test_an_unknown_device_is_refused(tiny_model: Path) -> None:
     with pytest.raises(UserError, match="device"):
         load_model(tiny_model, "tpu9000")
+
+
+def test_weights_that_cannot_be_written_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("mt.model.directory.save_file", full)
+    with pytest.raises(UserError, match="No space left on device.*free space"):
+        write_tensors({}, tmp_path / "model.safetensors")

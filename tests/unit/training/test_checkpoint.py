@@ -1,0 +1,73 @@
+"""Checkpoints survive a kill at any moment of their writing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mt.config_file import read_config
+from mt.corpus.tokenizer import load_tokenizer
+from mt.model.directory import build_model, fingerprint, weights
+from mt.training.checkpoint import Checkpoints, Progress
+from mt.training.optimiser import MovingAverage, build_optimiser
+
+
+@pytest.fixture
+def run(tiny_model: Path) -> tuple[Checkpoints, torch.nn.Module, torch.optim.AdamW, Path]:
+    config = read_config(tiny_model / "config.yaml")
+    model = build_model(config, load_tokenizer(tiny_model))
+    return Checkpoints(config), model, build_optimiser(model, config.train), tiny_model
+
+
+def test_the_best_pointer_is_moved_before_the_last_one(run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    """Killed in between, a run begins again before this checkpoint; the other way round it would keep the old best."""
+    checkpoints, model, optimiser, folder = run
+    written = []
+    monkeypatch.setattr("mt.training.checkpoint.write_text", lambda path, text: (written.append(path.name), path.write_text(text)))
+    progress = Progress(step=2, best="step_00000002", scores={"step_00000002": 1.0})
+    checkpoints.save(model, optimiser, None, progress, load_tokenizer(folder), {})
+    assert written[-2:] == ["best", "last"]
+
+
+def test_a_checkpoint_brings_back_weights_average_and_progress(run) -> None:  # type: ignore[no-untyped-def]
+    checkpoints, model, optimiser, folder = run
+    average = MovingAverage(model, 0.9)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    average.update(1)
+    progress = Progress(step=3, epoch=1, batch=2, best="step_00000003", scores={"step_00000003": 0.1}, sums={"loss": 1 / 3})
+    checkpoints.save(model, optimiser, average, progress, load_tokenizer(folder), {})
+    expected = fingerprint(weights(model))
+    with average.applied():
+        expected_average = fingerprint(weights(model))
+    for parameter in model.parameters():
+        torch.nn.init.zeros_(parameter)
+    other = MovingAverage(model, 0.9)
+    last = checkpoints.last()
+    assert last is not None
+    assert checkpoints.load(last, model, optimiser, other) == progress
+    assert fingerprint(weights(model)) == expected
+    with other.applied():
+        assert fingerprint(weights(model)) == expected_average != expected
+
+
+def test_what_a_kill_left_behind_is_removed_or_put_back(run) -> None:  # type: ignore[no-untyped-def]
+    checkpoints, *_ = run
+    for name in (".step_00000004.99.tmp", ".step_00000002.99.old", ".step_00000006.99.old", "step_00000002"):
+        (checkpoints.folder / name).mkdir(parents=True)
+    (checkpoints.run / ".best.99.tmp").write_text("step")
+    checkpoints.clean()
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == ["step_00000002", "step_00000006"]
+    assert not list(checkpoints.run.glob(".*.tmp"))
+
+
+def test_only_the_newest_checkpoints_and_the_best_are_kept(run) -> None:  # type: ignore[no-untyped-def]
+    checkpoints, model, optimiser, folder = run
+    for step in range(1, 9):
+        progress = Progress(step=step, best="step_00000001", scores={"step_00000001": 1.0})
+        checkpoints.save(model, optimiser, None, progress, load_tokenizer(folder), {})
+    assert sorted(path.name for path in checkpoints.folder.iterdir()) == [
+        f"step_{step:08d}" for step in (1, 4, 5, 6, 7, 8)
+    ]
