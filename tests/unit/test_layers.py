@@ -19,7 +19,8 @@ LAYERS = {
     "decoding": 3,
     "evaluation": 4, "report": 4,
     "training": 5,
-    "cli": 6,
+    "bench": 6,
+    "cli": 7,
 }  # fmt: skip
 
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "mt").rglob("*.py"))
@@ -98,7 +99,7 @@ def test_the_report_never_imports_torch() -> None:
 @pytest.mark.parametrize(
     "module",
     ["mt", "mt.config", "mt.config_file", "mt.corpus", "mt.report.report", "mt.cli.train", "mt.cli.translate",
-     "mt.cli.prepare", "mt.cli.evaluate", "mt.cli.score"],
+     "mt.cli.prepare", "mt.cli.evaluate", "mt.cli.score", "mt.cli.bench"],
 )  # fmt: skip
 def test_importing_is_light(module: str) -> None:
     heavy = "{'torch', 'datasets', 'matplotlib', 'sacrebleu', 'tensorboard', 'pandas'}"

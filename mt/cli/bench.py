@@ -1,0 +1,58 @@
+"""`tools/bench.py losses`: ours against a named baseline, speed and memory."""
+
+from __future__ import annotations
+
+import json
+from importlib import import_module
+from typing import Any
+
+from mt.cli.command import DONE, CommandParser
+from mt.cli.options import positive, use_threads
+from mt.errors import UserError
+
+SUITES = ("losses",)
+"""modules of mt.bench, each with a function `cases`"""
+SECONDS = 100.0  # for the turns of a case: all of a suite stays within 8 minutes
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measures the cases of a suite, one after the other, and prints each as soon as it is done."""
+    parser = CommandParser(
+        description="Ours against a named baseline: both in turns in one process, and the peak memory of each in a\n"
+        "process of its own. `ratio` is our speed over the baseline's, the median of the rounds.",
+        example="python tools/bench.py losses --case label_smoothed_kl_32000",
+    )
+    parser.add_argument("suite", choices=SUITES, help="what to measure")
+    parser.add_argument("--case", metavar="NAME", help="only this one")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line and case")
+    parser.add_argument("--rounds", type=positive, default=9, metavar="N", help="turns of each side (default: 9)")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
+    parser.add_argument("--threads", type=positive, metavar="N", help="processor threads (default: all cores)")
+    given = parser.parse_args(arguments)
+    import torch
+
+    from mt.bench.measure import measure
+
+    cases = import_module(f"mt.bench.{given.suite}").cases()
+    if given.case is not None and given.case not in cases:
+        raise UserError(f"--case is {given.case}; it must be one of {', '.join(cases)}")
+    if given.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device is cuda, and torch finds no GPU; leave it out")
+    use_threads(given.threads)
+    threads = torch.get_num_threads()
+    for name in [given.case] if given.case else cases:
+        result = measure(
+            cases[name], device=given.device, threads=threads, rounds=given.rounds, seconds=SECONDS
+        )
+        print(json.dumps(result) if given.json else describe(result), flush=True)
+    return DONE
+
+
+def describe(result: dict[str, Any]) -> str:
+    """A result in two lines for people."""
+    settings = ", ".join(f"{name} {value}" for name, value in result["settings"].items())
+    return (
+        f"{result['case']}: {result['ratio']:.2f} times the speed of the baseline [{result['low']:.2f}, "
+        f"{result['high']:.2f}], {result['ours']:,.0f} against {result['baseline']:,.0f}; "
+        f"peak memory {result['peak_mb']:,.0f} against {result['baseline_peak_mb']:,.0f} MB\n  ({settings})"
+    )
