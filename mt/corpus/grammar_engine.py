@@ -210,6 +210,7 @@ class Concrete:
         self.language, self.tables, self.spelling = language, tables, spelling
 
     def attributes(self, rule: Rule, parts: list[Any]) -> dict[str, Any]:
+        """The attributes that a rule gives to what it builds of these parts."""
         tables = self.tables
         return {
             name: parts[ref[1]].attributes[ref[2]] if ref[0] == "part" else evaluate(ref, (), parts, tables)
@@ -266,6 +267,7 @@ class Concrete:
     def arguments(
         self, references: list[Reference], arguments: Sequence[Any], parts: list[Any]
     ) -> tuple[Any, ...]:
+        """What references to arguments and parts stand for."""
         values = []
         for ref in references:
             kind = ref[0]
@@ -282,12 +284,13 @@ class Concrete:
     def say(self, node: Node, arguments: Sequence[Any], uniform: Any, words: list[str]) -> None:
         """Append the words of a node, drawing among its patterns."""
         usable = self.usable(node, arguments)
-        index = usable[0][0]
+        index = usable[-1][0]
         if len(usable) > 1:
             point = uniform()
-            for index, probability in usable:
+            for candidate, probability in usable:
                 point -= probability
                 if point < 0:
+                    index = candidate
                     break
         parts = node.parts
         for element in node.rule.patterns[self.language][index].elements:

@@ -125,6 +125,7 @@ class LexiconReader:
         self.lexicon: dict[str, list[Lexeme]] = {}
 
     def read(self) -> dict[str, list[Lexeme]]:
+        """All lexemes by category."""
         for category, atoms in _load_yaml(self.directory / "atoms.yaml").items():
             self.lexicon[category] = [_atom(category, name, entry) for name, entry in atoms.items()]
         self._nouns()
@@ -268,9 +269,9 @@ def _verb_classes(marks: list[str], meta: dict[str, str], lexeme: Lexeme) -> dic
     prepositions = {v.attributes["prep"] for language in ("de", "fr") for v in lexeme.variants[language]}
     dative = any(variant.attributes["case"] == "dat" for variant in lexeme.variants["de"])
     indirect = dative or "à" in prepositions
-    if {"trans", "feel"} & set(frames) and "pron-no" not in marks and "de" not in prepositions:
-        if not indirect or meta["pronoun"] == "person":
-            frames.append("pronominal")
+    plain = {"trans", "feel"} & set(frames) and "pron-no" not in marks and "de" not in prepositions
+    if plain and (not indirect or meta["pronoun"] == "person"):
+        frames.append("pronominal")
     classes: dict[str, float] = {}
     for frame in frames:
         if frame == "gap":
@@ -310,6 +311,7 @@ class RuleReader:
         self.rules: dict[str, list[tuple[float, Rule]]] = {}
 
     def read(self) -> dict[str, list[tuple[float, Rule]]]:
+        """All rules by category, with their weights."""
         for name, entry in self.settings["rules"].items():
             entry = {**self.settings["rules"].get(entry.get("like"), {}), **entry}
             category = next(iter(entry["of"]))

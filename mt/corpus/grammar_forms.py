@@ -194,7 +194,8 @@ def english_noun(entry: str) -> tuple[dict[str, str], Forms]:
 
 
 def english_verb(entry: str) -> tuple[dict[str, str], Forms]:
-    """`walk`, `go went gone`, `swim swam swum swimming`, `wait > for`; a particle follows `_`: `get_up got got getting`."""
+    """`walk`, `go went gone`, `swim swam swum swimming`, `wait > for`; a particle follows `_`:
+    `get_up got got getting`."""
     entry, _, prep = entry.partition(" > ")
     words = entry.split()
     particle = words[0].partition("_")[2].replace("_", " ")
@@ -221,7 +222,8 @@ def english_verb(entry: str) -> tuple[dict[str, str], Forms]:
         simple = third if singular else base
         rows = {
             "prog": (be[person][0], gerund), "past": ("did", base), "simple": ("does" if singular else "do", base),
-            "perfect": ("has" if singular else "have", participle), "will": ("will", base), "going": (be[person][0], "going to " + base),
+            "perfect": ("has" if singular else "have", participle), "will": ("will", base),
+            "going": (be[person][0], "going to " + base),
             "must": ("must", base), "can": ("can", base), "want": ("does" if singular else "do", "want to " + base),
             "wish": ("would", "like to " + base), "should": ("should", base),
         }  # fmt: skip
@@ -334,7 +336,8 @@ def _french_parts(infinitive: str, irregular: dict[str, str]) -> tuple[tuple[str
 
 
 def french_verb(entry: str, irregular: dict[str, str]) -> tuple[dict[str, str], Forms]:
-    """`parler`, `aller être`, `se lever`, `avoir besoin > de`; principal parts of irregular verbs stand in `french_verbs.tsv`."""
+    """`parler`, `aller être`, `se lever`, `avoir besoin > de`; principal parts of irregular verbs stand in
+    `french_verbs.tsv`."""
     entry, _, prep = entry.partition(" > ")
     reflexive = bool(re.match(r"se |s'", entry))
     infinitive, *rest = re.sub(r"^(se |s')", "", entry).split()

@@ -44,10 +44,10 @@ def _without_irrelevant(forms: dict[tuple[str, ...], str]) -> list[tuple[Key, st
         for position, domain in enumerate(domains):
             groups: dict[Key, set[Any]] = {}
             for key in keys:
-                groups.setdefault(key[:position] + (None,) + key[position + 1 :], set()).add(key[position])
+                groups.setdefault((*key[:position], None, *key[position + 1 :]), set()).add(key[position])
             for general, values in groups.items():
                 if values == domain:
-                    keys -= {general[:position] + (value,) + general[position + 1 :] for value in values}
+                    keys -= {(*general[:position], value, *general[position + 1 :]) for value in values}
                     keys.add(general)
         result.extend((key, text) for key in sorted(keys, key=str))
     return result
@@ -72,7 +72,7 @@ class State:
             known = self.arguments[reference[1]]
             if known is not None:
                 return self if known == value else None
-            arguments = self.arguments[: reference[1]] + (value,) + self.arguments[reference[1] + 1 :]
+            arguments = (*self.arguments[: reference[1]], value, *self.arguments[reference[1] + 1 :])
             return State(self.parts, arguments, self.demands)
         part = self.parts[reference[1]]
         if part is not None:
@@ -90,7 +90,7 @@ class State:
         for (wanted, name), value in self.demands.items():
             if wanted == index and part.attributes[name] != value:
                 return None
-        return State(self.parts[:index] + (part,) + self.parts[index + 1 :], self.arguments, self.demands)
+        return State((*self.parts[:index], part, *self.parts[index + 1 :]), self.arguments, self.demands)
 
 
 class Parser:
@@ -316,7 +316,7 @@ class Chart:
             part = state.parts[reference[1]]
             return state.demands.get(reference[1:]) if part is None else part.attributes[reference[2]]
         values = tuple(self._value(inner, state) for inner in reference[2])
-        return None if None in values else self.parser.concrete.tables[reference[1]].get(values)  # type: ignore[arg-type]
+        return None if None in values else self.parser.concrete.tables[reference[1]].get(values)
 
     def _match(
         self, rule: Rule, elements: list[Element], position: int, start: int, state: State

@@ -30,7 +30,8 @@ class Spelling:
         attached = _alternatives(["-" + word for word in settings.get("attached", [])])
         exceptions = _alternatives(settings.get("not_vowel", []))
         self._vowel_pattern = re.compile(
-            rf"(?<![^ ]){_alternatives(list(self._before_vowel))} (?!{exceptions}\b)(?={_alternatives(settings['vowel'])})",
+            rf"(?<![^ ]){_alternatives(list(self._before_vowel))} (?!{exceptions}\b)"
+            rf"(?={_alternatives(settings['vowel'])})",
             re.IGNORECASE,
         )
         self._contraction_pattern = re.compile(rf"(?<![^ ]){_alternatives(list(self._contractions))}(?![^ ])")

@@ -62,7 +62,7 @@ def every_meaning(abstract: Abstract, category: str, klass: str) -> Iterator[tup
         partial: list[tuple[list[Any], float]] = [([], (high - low) / total)]
         for _, part_category, pieces in item.parts:
             partial = [
-                (parts + [part], chance * probability)
+                ([*parts, part], chance * probability)
                 for parts, chance in partial
                 for part, probability in every_meaning(
                     abstract, part_category, abstract.class_of(pieces, klass, parts)

@@ -25,7 +25,10 @@ def test_the_best_pointer_is_moved_before_the_last_one(run, monkeypatch: pytest.
     """Killed in between, a run begins again before this checkpoint; the other way round it would keep the old best."""
     checkpoints, model, optimiser, folder = run
     written = []
-    monkeypatch.setattr("mt.training.checkpoint.write_text", lambda path, text: (written.append(path.name), path.write_text(text)))
+    monkeypatch.setattr(
+        "mt.training.checkpoint.write_text",
+        lambda path, text: (written.append(path.name), path.write_text(text)),
+    )
     progress = Progress(step=2, best="step_00000002", scores={"step_00000002": 1.0})
     checkpoints.save(model, optimiser, None, progress, load_tokenizer(folder), {})
     assert written[-2:] == ["best", "last"]
@@ -37,7 +40,9 @@ def test_a_checkpoint_brings_back_weights_average_and_progress(run) -> None:  # 
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
     average.update(1)
-    progress = Progress(step=3, epoch=1, batch=2, best="step_00000003", scores={"step_00000003": 0.1}, sums={"loss": 1 / 3})
+    progress = Progress(
+        step=3, epoch=1, batch=2, best="step_00000003", scores={"step_00000003": 0.1}, sums={"loss": 1 / 3}
+    )
     checkpoints.save(model, optimiser, average, progress, load_tokenizer(folder), {})
     expected = fingerprint(weights(model))
     with average.applied():
