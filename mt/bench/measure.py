@@ -38,7 +38,9 @@ class Case:
     """what a reader has to know, the baseline first"""
 
 
-def measure(case: Case, *, device: str, threads: int, rounds: int, seconds: float) -> dict[str, Any]:
+def measure(
+    case: Case, *, device: str, threads: int, rounds: int, seconds: float, keep_memory: bool = False
+) -> dict[str, Any]:
     """Compares the two ways.
 
     Args:
@@ -46,14 +48,15 @@ def measure(case: Case, *, device: str, threads: int, rounds: int, seconds: floa
         device: "cpu" or "cuda".
         threads: processor threads.
         rounds: how often each way is timed, fewer when `seconds` are over, but at least three times.
+        keep_memory: both ways keep the memory that tensors give back, as training does on a processor.
 
     Returns:
         case; ours and baseline (units a second, medians); ratio (ours over baseline, median over the rounds), low
         and high (lowest and highest round); peak_mb and baseline_peak_mb (growth above the start, in 10^6 bytes);
         settings.
     """
-    memory = [_in_own_process(case, side, device, threads) for side in (0, 1)]
-    kept = _set_up(threads)
+    memory = [_in_own_process(_growth, case, side, device, threads, keep_memory) for side in (0, 1)]
+    kept = _set_up(threads, keep_memory)
     times = _in_turns(case.prepare(device=device, **case.arguments), device, rounds, seconds)
     ratios = [baseline / ours for ours, baseline in times]
     return {
@@ -72,15 +75,16 @@ def measure(case: Case, *, device: str, threads: int, rounds: int, seconds: floa
     }  # fmt: skip
 
 
-def _set_up(threads: int) -> bool:
+def _set_up(threads: int, keep_memory: bool) -> bool:
+    """Whether freed memory is kept."""
     torch.set_num_threads(threads)
-    return keep_freed_memory()
+    return keep_memory and keep_freed_memory()
 
 
 def _allocator(device: str, kept: bool) -> str:
     if device == "cuda":
         return "torch's CUDA caching allocator, both sides"
-    return "glibc, freed memory kept as in training, both sides" if kept else "the C library's default, both sides"
+    return f"{'freed memory kept, as in training' if kept else 'default of the C library'}, both sides"
 
 
 def _wait(device: str) -> None:
@@ -106,14 +110,14 @@ def _in_turns(ways: tuple[Work, Work], device: str, rounds: int, seconds: float)
     return times
 
 
-def _in_own_process(case: Case, side: int, device: str, threads: int) -> int:
-    """Peak memory of one way above what its inputs hold, in bytes."""
+def _in_own_process(function: Callable[..., int], *arguments: Any) -> int:
     with get_context("spawn").Pool(1) as pool:
-        return pool.apply(_growth, (case, side, device, threads))
+        return pool.apply(function, arguments)
 
 
-def _growth(case: Case, side: int, device: str, threads: int) -> int:
-    _set_up(threads)
+def _growth(case: Case, side: int, device: str, threads: int, keep_memory: bool) -> int:
+    """Peak memory of one way above what its inputs hold, in bytes."""
+    _set_up(threads, keep_memory)
     way = case.prepare(device=device, **case.arguments)[side]
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -28,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rounds", type=positive, default=9, metavar="N", help="turns of each side (default: 9)")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     parser.add_argument("--threads", type=positive, metavar="N", help="processor threads (default: all cores)")
+    parser.add_argument("--keep_memory", action="store_true",
+                        help="both sides keep the memory that tensors give back, as training does")  # fmt: skip
     given = parser.parse_args(arguments)
     import torch
 
@@ -42,8 +44,9 @@ def main(arguments: list[str] | None = None) -> int:
     threads = torch.get_num_threads()
     for name in [given.case] if given.case else cases:
         result = measure(
-            cases[name], device=given.device, threads=threads, rounds=given.rounds, seconds=SECONDS
-        )
+            cases[name], device=given.device, threads=threads, rounds=given.rounds, seconds=SECONDS,
+            keep_memory=given.keep_memory,
+        )  # fmt: skip
         print(json.dumps(result) if given.json else describe(result), flush=True)
     return DONE
 
