@@ -187,3 +187,16 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         projected_loss(hidden, weight[:, :3], None, targets, loss=function(CONFIGS[0]), pad_id=PAD)
     with pytest.raises(ValueError, match="do not fit"):
         projected_loss(hidden, weight, None, targets[:2], loss=function(CONFIGS[0]), pad_id=PAD)
+
+
+def test_a_compiled_function_gives_the_same_gradient() -> None:
+    hidden, weight, _, targets = case(6, 9)
+    loss = function(CONFIGS[3])
+
+    def total(hidden: Tensor, weight: Tensor) -> Tensor:
+        return projected_loss(torch.tanh(hidden), weight, None, targets, loss=loss, pad_id=PAD).loss
+
+    compiled = torch.compile(total, backend="aot_eager")
+    expected = torch.autograd.grad(total(hidden, weight), [hidden, weight])
+    for ours, theirs in zip(torch.autograd.grad(compiled(hidden, weight), [hidden, weight]), expected):
+        torch.testing.assert_close(ours, theirs)
