@@ -12,7 +12,7 @@ from mt.errors import UserError
 
 SUITES = ("losses",)
 """modules of mt.bench, each with a function `cases`"""
-SECONDS = 100.0  # for the turns of a case: all of a suite stays within 8 minutes
+SECONDS = 70.0  # for the turns of a case: all of a suite stays within 8 minutes
 
 
 def main(arguments: list[str] | None = None) -> int:
