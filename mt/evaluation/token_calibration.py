@@ -48,12 +48,22 @@ class SplitBins:
             part.update(confidence[chosen], correct[chosen], nll=nll[chosen], brier=brier[chosen])
         self.whole.update(confidence, correct, nll=nll, brier=brier)
 
+    def merge(self, other: SplitBins) -> None:
+        """Adds what was counted of another part of the text, by another process say."""
+        for part, added in ((self.whole, other.whole), (self.without_eos, other.without_eos), (self.eos, other.eos)):
+            part.merge(added)
+
     def result(self) -> dict[str, Any]:
         """The calibration block of results.json: the figures of all tokens, and `without_eos` and `eos` apart."""
         return {**self.whole.result(), "without_eos": self.without_eos.result(), "eos": self.eos.result()}
 
 
 def teacher_forced(loaded: LoadedModel, sources: Sequence[str], targets: Sequence[str]) -> dict[str, Any]:
+    """The calibration block of the likeliest token after each prefix of the reference, see `teacher_forced_bins`."""
+    return teacher_forced_bins(loaded, sources, targets).result()
+
+
+def teacher_forced_bins(loaded: LoadedModel, sources: Sequence[str], targets: Sequence[str]) -> SplitBins:
     """Calibration of the likeliest token after each prefix of the reference; 15 bins (l, r].
 
     Args:
@@ -63,7 +73,7 @@ def teacher_forced(loaded: LoadedModel, sources: Sequence[str], targets: Sequenc
         targets: their references, as many.
 
     Returns:
-        The calibration block: correct is argmax = reference token; NLL (nats) of the reference token and Brier
+        Bins that can be merged: correct is argmax = reference token; NLL (nats) of the reference token and Brier
         score over the whole vocabulary, halved to lie in 0..1.
     """
     counted = SplitBins(bins=15, edges="(l,r]", split="teacher_forced")
@@ -80,7 +90,7 @@ def teacher_forced(loaded: LoadedModel, sources: Sequence[str], targets: Sequenc
             brier = (1 - 2 * np.exp(scored.log_probs, dtype=np.float64) + scored.squares) / 2
             end = scored.predicted == tokenizer.end_id
             counted.update(scored.confidence, scored.correct, end, nll=-scored.log_probs, brier=brier)
-    return counted.result()
+    return counted
 
 
 def inference(records: Iterable[Record], *, level: str = "subword") -> dict[str, Any] | None:
