@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from mt.config import ModelConfig
 from mt.model.attention import key_mask
@@ -67,6 +68,8 @@ class Transformer(nn.Module):
         self.decoder_norm = nn.LayerNorm(width) if pre else nn.Identity()
         self.embedding_dropout = Dropout(config.embedding_dropout)
         self._tables: dict[tuple[str, int], Tensor] = {}
+        self.activation_checkpointing = False
+        """in training keep only what enters each layer, and compute the rest again for the gradient"""
 
     @staticmethod
     def _embedding(size: int, width: int) -> nn.Embedding:
@@ -86,7 +89,7 @@ class Transformer(nn.Module):
         hidden = self._embed(self.source_embedding, source_ids, 0)
         rotation = self._rotation(self.config.encoder_heads, 0, source_ids.size(1), hidden)
         for layer in self.encoder:
-            hidden = layer(hidden, mask, rotation)
+            hidden = self._run(layer, hidden, mask, rotation)
         return Memory(self.encoder_norm(hidden), mask)
 
     def decode(self, target_input: Tensor, memory: Memory) -> Tensor:
@@ -102,7 +105,7 @@ class Transformer(nn.Module):
         hidden = self._embed(self.target_embedding, target_input, 0)
         rotation = self._rotation(self.config.decoder_heads, 0, target_input.size(1), hidden)
         for layer in self.decoder:
-            hidden = layer(hidden, memory.hidden, memory.mask, rotation)
+            hidden = self._run(layer, hidden, memory.hidden, memory.mask, rotation)
         return self.decoder_norm(hidden)
 
     def forward(self, source_ids: Tensor, target_input: Tensor) -> Tensor:
@@ -137,6 +140,12 @@ class Transformer(nn.Module):
             )
         state.length += 1
         return self.logits(self.decoder_norm(hidden)[:, 0])
+
+    def _run(self, layer: nn.Module, *inputs: Tensor | None) -> Tensor:
+        """What a layer makes of its inputs. Dropout is the same when it is computed again."""
+        if self.activation_checkpointing and self.training:
+            return cast(Tensor, checkpoint(layer, *inputs, use_reentrant=False))
+        return cast(Tensor, layer(*inputs))
 
     def _decoder_layers(self) -> list[DecoderLayer]:
         return cast(list[DecoderLayer], list(self.decoder))
