@@ -3,53 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-import torch
-
-from mt.decoding.beam_search import Hypothesis, beam_search
-from mt.decoding.grouping import cut_source, length_groups, padded
+from mt.decoding.beam_search import Hypothesis
+from mt.decoding.grouping import cut_source
+from mt.decoding.options import SearchOptions
 from mt.decoding.records import translation_record
+from mt.decoding.torch_engine import TorchEngine
 from mt.errors import UserError
 from mt.model.directory import LoadedModel
 
 _WINDOW = 1000
-PENALTIES = ("none", "average", "gnmt")
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchOptions:
-    """How the outputs of a sentence are searched for; see `DecodeConfig`."""
+class Engine(Protocol):
+    """What turns ids of sources into outputs."""
 
-    beam: int
-    nbest: int
-    length_penalty: str
-    length_alpha: float
-    batch_tokens: int
-
-    def __post_init__(self) -> None:
-        for name in ("beam", "nbest", "batch_tokens"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
-        if self.nbest > self.beam:
-            raise UserError(
-                f"nbest is {self.nbest}; it must be at most beam, {self.beam}: raise beam or lower nbest"
-            )
-        if self.length_penalty not in PENALTIES:
-            raise UserError(
-                f"length_penalty is {self.length_penalty!r}; it must be one of {', '.join(PENALTIES)}"
-            )
-        if not 0 <= self.length_alpha < float("inf"):
-            raise UserError(f"length_alpha is {self.length_alpha}; it must be 0 or more")
+    def search(self, source_ids: list[list[int]], options: SearchOptions, /) -> list[list[Hypothesis]]:
+        """Up to `options.nbest` hypotheses of each sentence, best first; none for a sentence without ids."""
 
 
 class Translator:
     """Translates with one model. A line's translation does not depend on the lines around it."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
-        """Wraps what `mt.model.directory.load_model` returns; the model is in evaluation mode."""
+    def __init__(self, loaded: LoadedModel, engine: Engine | None = None) -> None:
+        """Wraps what `mt.model.directory.load_model` returns; `engine`: what searches, our own where None."""
         self.loaded = loaded
+        self.engine = TorchEngine(loaded) if engine is None else engine
 
     def translate(
         self,
@@ -98,7 +78,7 @@ class Translator:
         first = 0
         for lines in windows:
             source_ids = self._source_ids(lines, first, on_cut)
-            found = self.search(source_ids, options)
+            found = self.engine.search(source_ids, options)
             for offset, (line, hypotheses) in enumerate(zip(lines, found)):
                 yield translation_record(
                     first + offset, line, hypotheses, self.loaded.tokenizer, options.nbest
@@ -118,50 +98,6 @@ class Translator:
                 on_cut(first + offset)
             all_ids.append([] if blank else cut_source(ids, longest))
         return all_ids
-
-    def search(self, source_ids: list[list[int]], options: SearchOptions) -> list[list[Hypothesis]]:
-        """Beam search over sentences given as ids, in batches of similar length.
-
-        Args:
-            source_ids: of each sentence, end of sentence last; an empty list finds nothing.
-            options: beam and the rest.
-
-        Returns:
-            Up to `options.nbest` hypotheses of each sentence, best first.
-        """
-        present = [index for index, ids in enumerate(source_ids) if ids]
-        found: list[list[Hypothesis]] = [[] for _ in source_ids]
-        groups = length_groups(
-            [len(source_ids[index]) for index in present], options.batch_tokens // options.beam
-        )
-        for group in groups:
-            indices = [present[place] for place in group]
-            for index, hypotheses in zip(
-                indices, self._search_batch([source_ids[i] for i in indices], options)
-            ):
-                found[index] = hypotheses
-        return found
-
-    def _search_batch(self, source_ids: list[list[int]], options: SearchOptions) -> list[list[Hypothesis]]:
-        model, tokenizer, config = self.loaded.model, self.loaded.tokenizer, self.loaded.config.decode
-        assert not model.training, "dropout would be on"
-        device = model.output_weight.device
-        with torch.inference_mode():
-            memory = model.encode(padded(source_ids, tokenizer.pad_id, device))
-            state = model.start(memory, options.beam)
-        return beam_search(
-            model.step,
-            state,
-            [int(config.max_length_ratio * len(ids)) + config.max_length_extra for ids in source_ids],
-            beam=options.beam,
-            nbest=options.nbest,
-            penalty=options.length_penalty,
-            alpha=options.length_alpha,
-            begin_id=tokenizer.begin_id,
-            end_id=tokenizer.end_id,
-            forbidden_ids=(tokenizer.pad_id, tokenizer.begin_id),
-            device=device,
-        )
 
 
 def _windows(lines: Iterable[str], size: int, more_waiting: Callable[[], bool] | None) -> Iterator[list[str]]:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from mt.decoding.options import SearchOptions
 from mt.decoding.scoring import score_lines, score_pairs
-from mt.decoding.translator import SearchOptions, Translator
+from mt.decoding.translator import Translator
 from mt.model.directory import LoadedModel
 
 SOURCES = [
@@ -24,7 +25,7 @@ def test_forced_score_equals_search_score(loaded: LoadedModel, beam: int, penalt
         beam=beam, nbest=beam, length_penalty=penalty, length_alpha=alpha, batch_tokens=500
     )
     source_ids = loaded.tokenizer.encode_source(SOURCES)
-    found = Translator(loaded).search(source_ids, options)
+    found = Translator(loaded).engine.search(source_ids, options)
     pairs = [(ids, hypothesis) for ids, hypotheses in zip(source_ids, found) for hypothesis in hypotheses]
     assert len(pairs) > 3
     forced = score_pairs(loaded, [ids for ids, _ in pairs], [hypothesis.tokens for _, hypothesis in pairs])

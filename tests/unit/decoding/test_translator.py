@@ -149,17 +149,17 @@ def test_too_long_lines_are_cut_and_reported(translator: Translator) -> None:
     ids = translator.loaded.tokenizer.encode_source([long])[0]
     kept = [*ids[: longest - 1], ids[-1]]
     options_used: list[list[list[int]]] = []
-    search = translator.search
+    search = translator.engine.search
 
     def spy(source_ids: list[list[int]], options: Any) -> Any:
         options_used.append(source_ids)
         return search(source_ids, options)
 
-    translator.search = spy  # type: ignore[method-assign]
+    translator.engine.search = spy  # type: ignore[method-assign]
     try:
         list(translator.translate([long]))
     finally:
-        del translator.search
+        del translator.engine.search
     assert options_used == [[kept]]
 
 
