@@ -179,12 +179,15 @@ class ModelConfig:
     """inner size of the decoder's feed-forward layers"""
     norm: Literal["pre", "post"] = "pre"
     """layer norm before each sublayer, or after its residual sum"""
-    activation: Literal["relu", "gelu", "swiglu"] = "relu"
+    activation: Literal["relu", "gelu", "silu", "swiglu"] = "relu"
     """feed-forward activation; swiglu is the gated form (Shazeer 2020)"""
-    positions: Literal["sinusoidal", "rotary"] = "sinusoidal"
-    """absolute sinusoids (Vaswani et al. 2017) or rotary positions (Su et al. 2021)"""
+    positions: Literal["sinusoidal", "sinusoidal_half", "rotary"] = "sinusoidal"
+    """absolute sinusoids (Vaswani et al. 2017), the same with all sines before all cosines (as in Marian), or rotary
+    positions (Su et al. 2021)"""
     tie: Literal["none", "target", "all"] = "all"
     """share embeddings: no sharing, target input with output, or source, target input and output"""
+    output_bias: bool = False
+    """add a learnt number to the score of each class"""
     dropout: float = 0.1
     """dropout on sublayer outputs, before the residual sum"""
     embedding_dropout: float = 0.1
@@ -202,7 +205,7 @@ class ModelConfig:
             heads = getattr(self, name)
             _require(self.width % heads == 0, f"model.{name}", heads, f"a divisor of model.width, {self.width}")
             _require(
-                self.positions == "sinusoidal" or self.width // heads % 2 == 0,
+                self.positions != "rotary" or self.width // heads % 2 == 0,
                 f"model.{name}", heads, "such that each head has an even size (rotary positions)",
             )  # fmt: skip
         _require(

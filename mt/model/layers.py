@@ -37,6 +37,8 @@ class FeedForward(nn.Module):
             inner = functional.silu(gate) * value
         elif self.activation == "gelu":
             inner = functional.gelu(inner)
+        elif self.activation == "silu":
+            inner = functional.silu(inner)
         else:
             inner = functional.relu(inner)
         return self.output(self.dropout(inner))

@@ -18,6 +18,11 @@ def sinusoids(length: int, width: int) -> Tensor:
     return torch.stack([angle.sin(), angle.cos()], dim=-1).reshape(length, width).float()
 
 
+def sinusoids_in_halves(length: int, width: int) -> Tensor:
+    """As `sinusoids`, with all sines before all cosines (Marian, fairseq, tensor2tensor)."""
+    return sinusoids(length, width).view(length, -1, 2).transpose(1, 2).reshape(length, width)
+
+
 def rotation_table(length: int, head_width: int) -> Tensor:
     """Cosines and sines of the rotary positions (Su et al. 2021, section 3.4.2).
 

@@ -15,7 +15,10 @@ from mt.model.attention import key_mask
 from mt.model.cache import DecoderState
 from mt.model.dropout import Dropout
 from mt.model.layers import DecoderLayer, EncoderLayer
-from mt.model.positions import rotation_table, sinusoids
+from mt.model.positions import rotation_table, sinusoids, sinusoids_in_halves
+
+
+_TABLES = {"sinusoidal": sinusoids, "sinusoidal_half": sinusoids_in_halves, "rotary": rotation_table}
 
 
 class Memory(NamedTuple):
@@ -61,6 +64,7 @@ class Transformer(nn.Module):
         self.output_weight = self.target_embedding.weight
         if config.tie == "none":
             self.output_weight = nn.Parameter(torch.randn(target_size, width) * width**-0.5)
+        self.output_bias = nn.Parameter(torch.zeros(target_size)) if config.output_bias else None
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.encoder_layers))
         self.decoder = nn.ModuleList(DecoderLayer(config) for _ in range(config.decoder_layers))
         pre = config.norm == "pre"
@@ -114,7 +118,7 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, width) -> (…, target_size), unnormalised."""
-        return functional.linear(hidden, self.output_weight)
+        return functional.linear(hidden, self.output_weight, self.output_bias)
 
     def start(self, memory: Memory, beams: int = 1) -> DecoderState:
         """An empty decoder state for `beams` rows of each sentence."""
@@ -153,15 +157,15 @@ class Transformer(nn.Module):
     def _embed(self, embedding: nn.Embedding, ids: Tensor, offset: int) -> Tensor:
         """(batch, length) int64 -> (batch, length, width), positions counted from `offset`."""
         hidden = embedding(ids) * math.sqrt(self.config.width)
-        if self.config.positions == "sinusoidal":
-            table = self._table("sinusoids", self.config.width, offset + ids.size(1), hidden)
+        if self.config.positions != "rotary":
+            table = self._table(self.config.positions, self.config.width, offset + ids.size(1), hidden)
             hidden = hidden + table[offset : offset + ids.size(1)].to(hidden.dtype)
         return self.embedding_dropout(hidden)
 
     def _rotation(self, heads: int, offset: int, length: int, like: Tensor) -> Tensor | None:
         if self.config.positions != "rotary":
             return None
-        table = self._table("rotation", self.config.width // heads, offset + length, like)
+        table = self._table("rotary", self.config.width // heads, offset + length, like)
         return table[:, offset : offset + length]
 
     def _table(self, name: str, width: int, length: int, like: Tensor) -> Tensor:
@@ -170,6 +174,6 @@ class Transformer(nn.Module):
         rows = 0 if table is None else table.size(-2)
         if table is None or rows < length or table.device != like.device:
             size = max(512, 2 * length, rows)
-            table = (sinusoids if name == "sinusoids" else rotation_table)(size, width).to(like.device)
+            table = _TABLES[name](size, width).to(like.device)
             self._tables[name, width] = table
         return table
