@@ -1,6 +1,36 @@
-"""How true probabilities are: streaming measures, and which tokens of a translation are right."""
+"""How true probabilities are: streaming measures, which tokens of a translation are right, recalibration.
 
-from mt.calibration.bins import CalibrationBins, expected_calibration_error
-from mt.calibration.labels import token_labels
+The maps are in `mt.calibration.recalibration`, which needs torch; nothing here imports it by itself.
+"""
 
-__all__ = ["CalibrationBins", "expected_calibration_error", "token_labels"]
+from mt.calibration.bins import CalibrationBins, expected_calibration_error, sweep_calibration_error
+from mt.calibration.classes import ClassMeasures
+from mt.calibration.labels import Edits, align, align_in_order, token_labels
+from mt.calibration.measures import (
+    FREQUENCY_BORDERS,
+    POSITION_BORDERS,
+    SOURCE_LENGTH_BORDERS,
+    Breakdown,
+    Measures,
+    paired_difference,
+)
+from mt.calibration.words import word_confidence, words_of_tokens
+
+__all__ = [
+    "FREQUENCY_BORDERS",
+    "POSITION_BORDERS",
+    "SOURCE_LENGTH_BORDERS",
+    "Breakdown",
+    "CalibrationBins",
+    "ClassMeasures",
+    "Edits",
+    "Measures",
+    "align",
+    "align_in_order",
+    "expected_calibration_error",
+    "paired_difference",
+    "sweep_calibration_error",
+    "token_labels",
+    "word_confidence",
+    "words_of_tokens",
+]

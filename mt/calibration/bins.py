@@ -8,16 +8,21 @@ compared in float64, whatever they come in.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-Edges = Literal["(l,r]", "[l,r)"]
-Floats = NDArray[np.float64]
-
-_ROUNDING = 1e-6
-"""a float32 softmax may exceed 1 by so much; it is taken as 1"""
+from mt.calibration.order import ConfidenceOrder
+from mt.calibration.tokens import ROUNDING, Floats, as_floats, checked
+from mt.calibration.uncertainty import (
+    debiased_error,
+    noise_floor,
+    noise_quantile,
+    squared_error,
+    wilson_interval,
+)
 
 
 class CalibrationBins:
@@ -49,6 +54,8 @@ class CalibrationBins:
         self.count = np.zeros(bins, dtype=np.int64)
         self.confidence = np.zeros(bins)
         self.correct = np.zeros(bins)
+        self.variance = np.zeros(bins)
+        """sum of c (1 - c)"""
         self.nll: float | None = 0.0
         self.brier: float | None = 0.0
 
@@ -60,14 +67,19 @@ class CalibrationBins:
         (1 - 2 p_y + sum_k p_k^2) / 2; left out in one call, their means are unknown for the whole. Raises
         ValueError for a confidence that is not in 0..1 and for lengths that differ.
         """
-        certain, right = _checked(confidence, correct)
-        side: Literal["left", "right"] = "left" if self.edges == "(l,r]" else "right"
-        index = np.searchsorted(self.borders[1:-1], certain, side=side)
+        certain, right = checked(confidence, correct)
+        index = self.bin_of(certain)
         self.count += np.bincount(index, minlength=self.bins)
         self.confidence += np.bincount(index, weights=certain, minlength=self.bins)
         self.correct += np.bincount(index, weights=right, minlength=self.bins)
+        self.variance += np.bincount(index, weights=certain * (1 - certain), minlength=self.bins)
         self.nll = _added(self.nll, nll, "nll", len(certain), highest=np.inf)
-        self.brier = _added(self.brier, brier, "brier", len(certain), highest=1.0 + _ROUNDING)
+        self.brier = _added(self.brier, brier, "brier", len(certain), highest=1.0 + ROUNDING)
+
+    def bin_of(self, probabilities: Floats) -> NDArray[np.intp]:
+        """Index of the bin that each of probabilities (n,) in 0..1 falls into."""
+        side: Literal["left", "right"] = "left" if self.edges == "(l,r]" else "right"
+        return np.searchsorted(self.borders[1:-1], probabilities, side=side)
 
     def merge(self, other: CalibrationBins) -> None:
         """Adds another part. Raises ValueError if its bins differ."""
@@ -76,39 +88,57 @@ class CalibrationBins:
         self.count += other.count
         self.confidence += other.confidence
         self.correct += other.correct
+        self.variance += other.variance
         self.nll = None if self.nll is None or other.nll is None else self.nll + other.nll
         self.brier = None if self.brier is None or other.brier is None else self.brier + other.brier
 
+    def ece(self) -> float:
+        """Sum over bins of their share of tokens times |accuracy - mean confidence|; 0 without tokens."""
+        return float(np.abs(self.correct - self.confidence).sum() / max(1, self.count.sum()))
+
     def result(self) -> dict[str, Any]:
-        """The calibration block of results.json.
+        """The figures of bins in the calibration block of results.json.
 
         `ece`: sum over bins of their share of tokens times |accuracy - mean confidence|; `mce`: the largest such
-        difference; `nll` in nats; `brier` in 0..1. What is unknown, or has no tokens, is None; the ece of no
-        tokens is 0.
+        difference; `signed_gap`: mean confidence - accuracy; `ece_debiased`, `ce2_debiased`: less what chance adds,
+        the latter of root mean square (Kumar et al. 2019); `noise_floor`, `noise_floor_high`: the ECE that a
+        perfectly calibrated model of the same confidences would show, mean and 95 % quantile; `nll` in nats; `brier`
+        in 0..1. What is unknown, or has no tokens, is None; the ece of no tokens is 0.
         """
         tokens = int(self.count.sum())
         gap = np.abs(self.correct - self.confidence)
         filled = self.count > 0
+        confidence, accuracy = _mean(self.confidence.sum(), tokens), _mean(self.correct.sum(), tokens)
+        sums = self.count.astype(np.float64), self.confidence, self.correct
         return {
             "tokens": tokens,
-            "ece": float(gap.sum() / tokens) if tokens else 0.0,
+            "ece": self.ece(),
             "mce": float((gap[filled] / self.count[filled]).max()) if tokens else None,
             "nll": None if self.nll is None else _mean(self.nll, tokens),
             "brier": None if self.brier is None else _mean(self.brier, tokens),
-            "accuracy": _mean(self.correct.sum(), tokens),
-            "confidence": _mean(self.confidence.sum(), tokens),
+            "accuracy": accuracy,
+            "confidence": confidence,
+            "signed_gap": None if confidence is None or accuracy is None else confidence - accuracy,
+            "ece_debiased": debiased_error(*sums) if tokens else None,
+            "ce2_debiased": math.sqrt(max(0.0, squared_error(*sums)[1])) if tokens else None,
+            "noise_floor": _mean(noise_floor(self.variance), tokens),
+            "noise_floor_high": _mean(noise_quantile(self.variance), tokens) if tokens else None,
             "bins": [self._bin(index) for index in range(self.bins)],
             "signature": self.signature,
         }
 
     def _bin(self, index: int) -> dict[str, Any]:
+        """A bin of the block; its band is the 95 % Wilson interval of its accuracy."""
         count = int(self.count[index])
+        band = wilson_interval(float(self.correct[index]), count) if count else (None, None)
         return {
             "low": float(self.borders[index]),
             "high": float(self.borders[index + 1]),
             "count": count,
             "confidence": _mean(self.confidence[index], count),
             "accuracy": _mean(self.correct[index], count),
+            "band_low": band[0],
+            "band_high": band[1],
         }
 
 
@@ -124,47 +154,36 @@ def expected_calibration_error(
     if scheme == "width":
         counted = CalibrationBins(bins=bins, edges=edges)
         counted.update(confidence, correct)
-        return float(counted.result()["ece"])
+        return counted.ece()
     if scheme != "mass":
         raise ValueError(f"scheme is {scheme!r}; it must be 'width' or 'mass'")
     if bins < 1:
         raise ValueError(f"bins is {bins}; it must be at least 1")
-    certain, right = _checked(confidence, correct)
-    if not len(certain):
-        return 0.0
+    return _sorted(confidence, correct).equal_mass_error(bins)
+
+
+def sweep_calibration_error(confidence: Any, correct: Any) -> dict[str, Any]:
+    """ECE_sweep (Roelofs et al. 2022): equal-mass bins, as many as leave their accuracies in rising order.
+
+    confidence, correct: as in expected_calibration_error. {"ece", "bins"}. Raises ValueError.
+    """
+    return _sorted(confidence, correct).sweep()
+
+
+def _sorted(confidence: Any, correct: Any) -> ConfidenceOrder:
+    certain, right = checked(confidence, correct)
     order = np.argsort(certain, kind="stable")
-    index = np.arange(len(certain)) * bins // len(certain)
-    gap = np.bincount(index, weights=(right - certain)[order], minlength=bins)
-    return float(np.abs(gap).sum() / len(certain))
-
-
-def _checked(confidence: Any, correct: Any) -> tuple[Floats, Floats]:
-    """Both as flat float64 arrays, in range and equally long."""
-    certain, right = _array(confidence), _array(correct)
-    if certain.shape != right.shape:
-        raise ValueError(f"{certain.size} confidences and {right.size} labels; they must be equally many")
-    if not np.all((certain >= 0) & (certain <= 1 + _ROUNDING)):
-        wrong = certain[~((certain >= 0) & (certain <= 1 + _ROUNDING))][0]
-        raise ValueError(f"a confidence is {wrong}; it must be 0 to 1")
-    if not np.all((right == 0) | (right == 1)):
-        raise ValueError("correct holds something else than booleans, or 0 and 1")
-    return np.minimum(certain, 1.0), right
-
-
-def _array(values: Any) -> Floats:
-    if hasattr(values, "detach"):  # a tensor, perhaps on a device or in bfloat16
-        values = values.detach().double().cpu().numpy()
-    return np.asarray(values, dtype=np.float64).reshape(-1)
+    return ConfidenceOrder.of_sorted(certain[order], right[order])
 
 
 def _added(total: float | None, values: Any, name: str, tokens: int, highest: float) -> float | None:
     """total plus the sum of values; None if either is unknown."""
     if values is None:
         return total if not tokens else None
-    array = _array(values)
+    array = as_floats(values)
     if len(array) != tokens:
         raise ValueError(f"{tokens} confidences and {len(array)} values of {name}; they must be equally many")
-    if not np.all((array >= -_ROUNDING) & (array <= highest)):
+    if not np.all((array >= -ROUNDING) & (array <= highest)):
         raise ValueError(f"a value of {name} lies outside of 0 to {highest:g}")
     return None if total is None else total + float(array.sum())
 

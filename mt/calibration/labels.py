@@ -4,6 +4,12 @@ Tokens are aligned by TER, edit distance with shifts of blocks (Snover et al. 20
 Tercom and sacreBLEU, so that the number of edits is theirs. Labels (Wang, Tu, Shi and Liu 2020): C correct, S
 substituted, I inserted, D correct by itself but directly behind a token that the reference has and the translation
 left out; only C is right. Blocks are followed through their shifts, so that every token gets its label.
+
+Where these labels differ from the published ones (github.com/shuo-git/InfECE, which runs the Java tool Tercom and
+undoes its shifts afterwards): there, tokens whose order cannot be restored are dropped, here none is; Tercom looks
+wider around the diagonal than sacreBLEU, whose beam and limit of shifts are kept here, so edits of long sentences
+with many moves may differ; Tercom may normalise and lower-case, here tokens are compared as they are; and the end of
+sentence is a token of both sides, where the published code leaves it to the caller.
 """
 
 from __future__ import annotations
@@ -47,9 +53,21 @@ class _Shift(NamedTuple):
     target: int
 
 
-def token_labels(hypothesis_tokens: Sequence[str], reference_tokens: Sequence[str]) -> list[bool]:
-    """For each hypothesis token whether it is right: label C. An end of sentence counts if both sides have it."""
-    return [label == "C" for label in align(hypothesis_tokens, reference_tokens).labels]
+def token_labels(
+    hypothesis_tokens: Sequence[str], reference_tokens: Sequence[str], *, shifts: bool = True
+) -> list[bool]:
+    """For each hypothesis token whether it is right: label C. An end of sentence counts if both sides have it.
+    shifts: align by TER; False: by plain edit distance, whose figures must go by another name."""
+    aligned = (align if shifts else align_in_order)(hypothesis_tokens, reference_tokens)
+    return [label == "C" for label in aligned.labels]
+
+
+def align_in_order(hypothesis: Sequence[str], reference: Sequence[str]) -> Edits:
+    """As `align`, by plain edit distance: nothing is shifted, so a moved word is wrong."""
+    if not reference or not hypothesis:
+        return Edits(len(hypothesis) + len(reference), ["I"] * len(hypothesis))
+    alignment = _edit_alignment(list(hypothesis), list(reference))
+    return Edits(alignment.distance, alignment.labels)
 
 
 def align(hypothesis: Sequence[str], reference: Sequence[str]) -> Edits:

@@ -17,6 +17,13 @@ CONFIDENCE = st.one_of(st.floats(0, 1), st.integers(0, 20).map(lambda tick: tick
 TOKENS = st.lists(st.tuples(CONFIDENCE, st.booleans()), min_size=1, max_size=60)
 
 
+def folded(mean: float, deviation: float) -> float:
+    """Mean of |normal|, by quadrature."""
+    grid = np.linspace(mean - 9 * deviation, mean + 9 * deviation, 200_001)
+    density = np.exp(-(((grid - mean) / deviation) ** 2) / 2) / (deviation * math.sqrt(2 * math.pi))
+    return float(np.sum(np.abs(grid) * density) * (grid[1] - grid[0]))
+
+
 def plain_ece(tokens: list[tuple[float, bool]], bins: int, edges: str) -> float:
     """The definition, token by token."""
     total = 0.0
@@ -75,6 +82,8 @@ def test_result_of_four_tokens_by_hand() -> None:
     counted = CalibrationBins(bins=2, split="teacher_forced")
     counted.update([0.5, 0.2], [True, False], nll=[0.1, 0.3], brier=[0.25, 0.04])
     counted.update([0.9, 1.0], [1, 0], nll=[0.2, 0.6], brier=[0.01, 1.0])
+    # Wilson: the half-width is z / (1 + z^2 / 2) * sqrt(1 / 8 + z^2 / 16)
+    band = {"band_low": pytest.approx(0.0945, abs=1e-4), "band_high": pytest.approx(0.9055, abs=1e-4)}
     # (0, .5]: 0.2 wrong, 0.5 right: accuracy .5, confidence .35; (.5, 1]: 0.9 right, 1 wrong: .5, .95
     assert counted.result() == {
         "tokens": 4,
@@ -84,9 +93,16 @@ def test_result_of_four_tokens_by_hand() -> None:
         "brier": pytest.approx(1.3 / 4),
         "accuracy": 0.5,
         "confidence": pytest.approx(0.65),
+        "signed_gap": pytest.approx(0.15),
+        # each bin 2 tokens, one right: the accuracies' deviation is sqrt(.25 / 2), the gaps .15 and .45
+        "ece_debiased": pytest.approx(2 * 0.3 - (folded(0.15, 0.125**0.5) + folded(0.45, 0.125**0.5)) / 2),
+        "ce2_debiased": 0.0,  # (.15^2 + .45^2) / 2 is less than the bias of .25
+        # sqrt(2 / pi * (.5 * .5 + .2 * .8)) and (.9 * .1 + 0)
+        "noise_floor": pytest.approx((math.sqrt(2 * 0.41 / math.pi) + math.sqrt(2 * 0.09 / math.pi)) / 4),
+        "noise_floor_high": pytest.approx(0.38634, rel=0.01),  # by quadrature
         "bins": [
-            {"low": 0.0, "high": 0.5, "count": 2, "confidence": pytest.approx(0.35), "accuracy": 0.5},
-            {"low": 0.5, "high": 1.0, "count": 2, "confidence": pytest.approx(0.95), "accuracy": 0.5},
+            {"low": 0.0, "high": 0.5, "count": 2, "confidence": pytest.approx(0.35), "accuracy": 0.5, **band},
+            {"low": 0.5, "high": 1.0, "count": 2, "confidence": pytest.approx(0.95), "accuracy": 0.5, **band},
         ],
         "signature": "ece|bins:2|edges:(l,r]|level:subword|eos:yes|split:teacher_forced",
     }
