@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -17,6 +17,23 @@ from mt.model.transformer import Transformer
 
 _WINDOW = 4000  # pairs that are sorted by length at a time
 _CHUNK = 512  # tokens whose scores over the whole vocabulary exist at a time
+
+
+Transform = Callable[[Tensor], Tensor]
+"""(tokens, vocabulary) float32 log-probabilities -> as many recalibrated ones"""
+
+
+class Chunk(NamedTuple):
+    """Whole distributions, as long as they exist."""
+
+    log_probs: Tensor
+    """(tokens, vocabulary) float32, after the transform if there is one"""
+    target_ids: Tensor
+    """(tokens,) int64"""
+    pairs: np.ndarray
+    """(tokens,) int64, which pair of the call each token is of"""
+    positions: np.ndarray
+    """(tokens,) int64, from 0"""
 
 
 class ForcedScores(NamedTuple):
@@ -45,6 +62,8 @@ def score_pairs(
     targets: Sequence[Sequence[int]],
     *,
     batch_tokens: int | None = None,
+    transform: Transform | None = None,
+    observe: Callable[[Chunk], None] | None = None,
 ) -> Iterator[ForcedScores]:
     """Scores each target given its source, in order.
 
@@ -53,6 +72,9 @@ def score_pairs(
         sources: ids of each source, end of sentence last.
         targets: ids of each target, end of sentence last, no beginning.
         batch_tokens: most positions of a batch on either side; None: the model's decode.batch_tokens.
+        transform: recalibrates the distributions; all that comes out is of those.
+        observe: is shown the distributions of a few hundred tokens at a time, each token once, in any order, by the
+            time its pair's result comes; they are gone when it returns.
 
     Yields:
         One result for each pair. The vocabulary's scores are made for a few hundred tokens at a time.
@@ -63,9 +85,14 @@ def score_pairs(
         lengths = [max(len(source), len(target)) for source, target in zip(window_sources, window_targets)]
         results: dict[int, ForcedScores] = {}
         for group in length_groups(lengths, budget):
-            batch = _score_batch(
+            pairs = np.repeat(np.array(group) + start, [len(window_targets[index]) for index in group])
+            hidden, target_ids = _states(
                 loaded, [window_sources[index] for index in group], [window_targets[index] for index in group]
             )
+            positions = np.concatenate([np.arange(len(window_targets[index])) for index in group])
+            fields = _score_tokens(loaded.model, hidden, target_ids, pairs, positions, transform, observe)
+            ends = np.flatnonzero(positions == 0)[1:]
+            batch = [ForcedScores(*parts) for parts in zip(*(np.split(field, ends) for field in fields))]
             results.update(zip(group, batch))
         for index in range(len(lengths)):
             yield results.pop(index)
@@ -95,9 +122,10 @@ def score_lines(
 
 
 @torch.inference_mode()
-def _score_batch(
+def _states(
     loaded: LoadedModel, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
-) -> list[ForcedScores]:
+) -> tuple[Tensor, Tensor]:
+    """(tokens, width) what the model makes of the text before each real token, and (tokens,) that token."""
     model, tokenizer = loaded.model, loaded.tokenizer
     device = model.output_weight.device
     target_ids = padded(targets, tokenizer.pad_id, device)
@@ -106,16 +134,29 @@ def _score_batch(
     hidden = model.decode(target_input, model.encode(padded(sources, tokenizer.pad_id, device)))
     lengths = torch.tensor([len(target) for target in targets], device=device)
     real = torch.arange(target_ids.size(1), device=device) < lengths[:, None]
-    fields = _score_tokens(model, hidden[real], target_ids[real])
-    ends = np.cumsum([len(target) for target in targets])[:-1]
-    return [ForcedScores(*parts) for parts in zip(*(np.split(field, ends) for field in fields))]
+    return hidden[real], target_ids[real]
 
 
-def _score_tokens(model: Transformer, hidden: Tensor, target_ids: Tensor) -> list[np.ndarray]:
+@torch.inference_mode()
+def _score_tokens(
+    model: Transformer,
+    hidden: Tensor,
+    target_ids: Tensor,
+    pairs: np.ndarray,
+    positions: np.ndarray,
+    transform: Transform | None,
+    observe: Callable[[Chunk], None] | None,
+) -> list[np.ndarray]:
     """(tokens, width) and (tokens,) -> the fields of ForcedScores over all tokens."""
     parts = []
-    for states, ids in zip(torch.split(hidden, _CHUNK), torch.split(target_ids, _CHUNK)):
-        log_probs = model.logits(states).float().log_softmax(-1)
+    for first in range(0, len(target_ids), _CHUNK):
+        rows = slice(first, first + _CHUNK)
+        ids = target_ids[rows]
+        log_probs = model.logits(hidden[rows]).float().log_softmax(-1)
+        if transform is not None:
+            log_probs = transform(log_probs).float()
+        if observe is not None:
+            observe(Chunk(log_probs, ids, pairs[rows], positions[rows]))
         best, best_ids = log_probs.max(-1)
         chosen = log_probs.gather(1, ids[:, None])[:, 0]
         parts.append((chosen, best.exp(), best_ids == ids, best_ids, log_probs.mul_(2).exp_().sum(-1)))
