@@ -85,4 +85,4 @@ def _floats(values: Tensor) -> Floats:
 
 def _sums(cells: NDArray[np.intp], weights: Tensor, length: int) -> Floats:
     """Sums of weights (n, ...) by cell (n,)."""
-    return np.bincount(cells, weights=_floats(weights), minlength=length)
+    return np.bincount(cells, weights=_floats(weights), minlength=length).astype(np.float64)

@@ -5,11 +5,11 @@ Tercom and sacreBLEU, so that the number of edits is theirs. Labels (Wang, Tu, S
 substituted, I inserted, D correct by itself but directly behind a token that the reference has and the translation
 left out; only C is right. Blocks are followed through their shifts, so that every token gets its label.
 
-Where these labels differ from the published ones (github.com/shuo-git/InfECE, which runs the Java tool Tercom and
-undoes its shifts afterwards): there, tokens whose order cannot be restored are dropped, here none is; Tercom looks
-wider around the diagonal than sacreBLEU, whose beam and limit of shifts are kept here, so edits of long sentences
-with many moves may differ; Tercom may normalise and lower-case, here tokens are compared as they are; and the end of
-sentence is a token of both sides, where the published code leaves it to the caller.
+Where these differ from the published labels (github.com/shuo-git/InfECE: Tercom in Java, its shifts undone by a
+script): that script drops tokens which it cannot bring back to their place, here each has its label; Tercom looks 20
+tokens to both sides of the diagonal and tries any number of shifts, sacreBLEU, and so we, 25 and 1,000, which may
+matter in long sentences; there a token behind a gap is D even if it is wrong itself, here only if it is right, which
+comes to the same; and the end of sentence is a token of both sides here, which is left to the user there.
 """
 
 from __future__ import annotations

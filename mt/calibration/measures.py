@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,8 @@ class Measures:
         """
         result = self.bins.result()
         bins, signature = result.pop("bins"), result.pop("signature")
-        tokens, interval = result["tokens"], (None, None)
+        tokens = result["tokens"]
+        interval: tuple[float | None, float | None] = None, None
         if self.bootstrap is not None and tokens:
             interval = self.bootstrap.interval(result["ece"])
         return {
@@ -160,6 +162,6 @@ def _ranges(starts: list[int]) -> list[str]:
     """[0, 1, 10] -> "0", "1-9", "10+"."""
     inner = [
         f"{low}-{after - 1}" if after - low > 1 else f"{low}"
-        for low, after in zip(starts[:-1], starts[1:], strict=True)
+        for low, after in pairwise(starts)
     ]
     return [*inner, f"{starts[-1]}+"]
