@@ -296,20 +296,28 @@ class TrainConfig:
     """stop after so many passes over the data; 0: no limit"""
     max_steps: int = 0
     """stop after so many updates; 0: no limit"""
+    budget_minutes: float = 0.0
+    """stop after so many minutes, preparation and validation included: after a few updates their time is turned into
+    a number of updates, which the checkpoints keep; 0: no limit"""
     batch_tokens: int = 4096
     """most positions of a batch on either side, padding included"""
     max_length: int = 256
     """pairs with more tokens on a side (end of sentence included) are not trained on, and counted"""
     accumulate: int = 1
-    """batches summed into one update"""
+    """batches summed into one update; processes share them, so there are at most so many"""
+    activation_checkpointing: bool = False
+    """keep what enters each layer and compute the rest again for the gradient: a third slower, far less memory"""
     learning_rate: float = 1e-3
     """peak learning rate"""
-    schedule: Literal["inverse_sqrt", "cosine", "constant"] = "inverse_sqrt"
-    """after the warm-up: proportional to 1 / sqrt(step), a half cosine down to the end of training, or flat"""
+    schedule: Literal["inverse_sqrt", "cosine", "warmup_stable_decay", "constant"] = "inverse_sqrt"
+    """after the warm-up: proportional to 1 / sqrt(step), a half cosine down to the end of training, flat with a
+    straight line down over the last decay_share of training, or flat"""
     warmup_steps: int = 1000
     """updates of linear warm-up from 0"""
     final_learning_rate: float = 0.0
-    """cosine: learning rate at the last update"""
+    """cosine, warmup_stable_decay: learning rate at the last update"""
+    decay_share: float = 0.2
+    """warmup_stable_decay: share of all updates over which the learning rate falls"""
     betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
     """AdamW's decay rates"""
     epsilon: float = 1e-9
@@ -344,8 +352,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("max_epochs", "max_steps", "validate_every", "checkpoint_every", "patience", "warmup_steps"):
             _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
-        _require(self.max_epochs > 0 or self.max_steps > 0, "train.max_epochs", self.max_epochs,
-                 "above 0, or train.max_steps above 0: training needs an end")  # fmt: skip
+        _require(0 <= self.budget_minutes < math.inf, "train.budget_minutes", self.budget_minutes, "0 or more")
+        _require(self.max_epochs > 0 or self.max_steps > 0 or self.budget_minutes > 0, "train.max_epochs",
+                 self.max_epochs, "above 0, or train.max_steps or train.budget_minutes: training needs an end",
+        )  # fmt: skip
+        _require(0 < self.decay_share <= 1, "train.decay_share", self.decay_share, "above 0 and at most 1")
         for name in ("batch_tokens", "max_length", "accumulate", "keep_checkpoints", "average_count", "log_every"):
             _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
         _require(self.max_length <= self.batch_tokens, "train.max_length", self.max_length,

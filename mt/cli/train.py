@@ -13,5 +13,7 @@ def main(arguments: list[str] | None = None) -> int:
     config = parse_config(sys.argv[1:] if arguments is None else arguments, program_name())
     from mt.training.run import train  # torch: not needed for --help and config errors
 
-    print(train(config))
+    best = train(config)
+    if best is not None:  # of the processes that torchrun starts, one
+        print(best)
     return DONE

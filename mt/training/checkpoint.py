@@ -6,7 +6,7 @@ import json
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,19 +33,43 @@ class Progress:
     tokens: int = 0
     """target tokens trained on"""
     seconds: float = 0.0
-    """time spent in training, validation left out"""
+    """time spent in training, validation left out, up to the last line of the log"""
+    spent: float = 0.0
+    """time that the commands of this run have taken in all, preparation and validation included"""
+    budget_steps: int = 0
+    """updates of the whole run that `train.budget_minutes` allows; 0: not counted yet"""
     best: str = ""
     """name of the best checkpoint so far"""
-    validated: int = -1
-    """update of the last validation"""
     bad_validations: int = 0
     """validations since the best one"""
     scores: dict[str, float] = field(default_factory=dict)
     """validation figure (`train.best_by`) of each validated checkpoint"""
     sums: dict[str, float] = field(default_factory=dict)
-    """loss, nll, correct and tokens since the last line of the log"""
+    """loss, nll, tokens, seconds and the like since the last line of the log"""
     fingerprints: dict[str, str] = field(default_factory=dict)
     """what the data was made from"""
+
+
+class Saved(NamedTuple):
+    """A checkpoint in memory, on its way to model and optimiser."""
+
+    folder: Path
+    progress: Progress
+    model: dict[str, Tensor]
+    """the weights of the model file: the averaged ones where there is a moving average"""
+    training: dict[str, Tensor]
+    """optimiser, and the weights in training where the model file holds averaged ones"""
+
+    def restore(self, model: Transformer, optimiser: torch.optim.AdamW, average: MovingAverage | None) -> None:
+        """Puts everything back as it was when the checkpoint was written. Raises UserError if it does not fit."""
+        if average is None:
+            load_weights(model, self.model, self.folder / "model.safetensors")
+        else:
+            raw = {key.removeprefix("model."): it for key, it in self.training.items() if key.startswith("model.")}
+            load_weights(model, raw, self.folder / "training.safetensors")
+            with average.applied():
+                load_weights(model, self.model, self.folder / "model.safetensors")
+        load_optimiser_tensors(model, optimiser, self.training)
 
 
 def step_name(step: int) -> str:
@@ -113,31 +137,20 @@ class Checkpoints:
             raise UserError(f"{pointer}: names {folder}, which is not there; restore it or take another run_dir")
         return folder
 
-    def load(
-        self, folder: Path, model: Transformer, optimiser: torch.optim.AdamW, average: MovingAverage | None
-    ) -> Progress:
-        """Puts everything back as it was when `folder` was written.
+    def read(self, folder: Path) -> Saved:
+        """What `folder` holds.
 
         There is no random state among it: each batch's random numbers are a function of seed, update and batch.
 
         Raises:
-            UserError: a file is missing, cut short or does not fit.
+            UserError: a file is missing or cut short.
         """
         try:
             progress = Progress(**read_json(folder / "training.json"))
         except TypeError:
             raise UserError(f"{folder / 'training.json'}: not a training state; restore the file") from None
-        state = read_tensors(folder / "training.safetensors")
-        saved = read_tensors(folder / "model.safetensors")
-        if average is None:
-            load_weights(model, saved, folder / "model.safetensors")
-        else:
-            raw = {key.removeprefix("model."): value for key, value in state.items() if key.startswith("model.")}
-            load_weights(model, raw, folder / "training.safetensors")
-            with average.applied():
-                load_weights(model, saved, folder / "model.safetensors")
-        load_optimiser_tensors(model, optimiser, state)
-        return progress
+        tensors = read_tensors(folder / "training.safetensors")
+        return Saved(folder, progress, read_tensors(folder / "model.safetensors"), tensors)
 
     def averaged(self, progress: Progress) -> dict[str, Tensor]:
         """Mean weights of the last or the best checkpoints, as `train.average` says (Vaswani et al. 2017, 6.1).

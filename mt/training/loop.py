@@ -1,4 +1,4 @@
-"""The training loop, from one batch to the end of the run."""
+"""The training loop, from one update to the end of the run."""
 
 from __future__ import annotations
 
@@ -11,85 +11,37 @@ from contextlib import contextmanager, nullcontext
 from types import FrameType
 from typing import Any
 
-import numpy as np
 import torch
 
 from mt.config import Config
-from mt.corpus.batching import pad_batch, plan_batches
-from mt.corpus.prepare import Prepared, epoch_store
-from mt.corpus.store import TokenStore
+from mt.corpus.prepare import Prepared
 from mt.errors import UserError
 from mt.losses.function import LossFunction
-from mt.losses.projection import LossSums, projected_loss
+from mt.model.directory import build_model, load_weights
 from mt.model.transformer import Transformer
-from mt.progress import progress_bar
+from mt.progress import message, progress_bar
+from mt.training import memory
+from mt.training.batch import add_gradients
+from mt.training.budget import TIMED_UPDATES, Budget
 from mt.training.checkpoint import Checkpoints, Progress, step_name
+from mt.training.feed import Feed, Update
 from mt.training.log import RunLog
 from mt.training.optimiser import MovingAverage
 from mt.training.parallel import Gradients, Group
 from mt.training.schedule import learning_rate
-from mt.training.validation import Validator
-
-
-class Batch:
-    """One batch on the training device."""
-
-    def __init__(self, store: TokenStore, indices: np.ndarray, tokenizer: Any, device: torch.device) -> None:
-        """Pads the pairs `indices` of the store.
-
-        `source` (rows, source_length) and `target_input` (rows, target_length) are int64. `targets` (tokens,) holds
-        the real target tokens alone, and `positions` (tokens,) where they stand in the flattened rows, so that
-        projection and loss do no work on padding; None where there is no padding.
-        """
-        sources = [store.source(int(index)) for index in indices]
-        targets = [store.target(int(index)) for index in indices]
-        padded = pad_batch(targets, tokenizer.pad_id)
-        inputs = np.full_like(padded, tokenizer.begin_id)
-        inputs[:, 1:] = padded[:, :-1]
-        # The ends of shorter sentences become input too; no real position sees them.
-        real = np.arange(padded.shape[1]) < np.array([len(target) for target in targets])[:, None]
-        self.tokens = int(real.sum())
-        self.slots = padded.size + len(sources) * max(len(source) for source in sources)
-        self.filled = self.tokens + sum(len(source) for source in sources)
-        self.source = torch.from_numpy(pad_batch(sources, tokenizer.pad_id)).to(device, non_blocking=True)
-        self.target_input = torch.from_numpy(inputs).to(device, non_blocking=True)
-        self.targets = torch.from_numpy(padded[real]).to(device, non_blocking=True)
-        self.positions = None
-        if self.tokens < padded.size:
-            self.positions = torch.from_numpy(np.flatnonzero(real)).to(device, non_blocking=True)
-
-
-def batch_loss(model: Transformer, batch: Batch, loss: LossFunction) -> LossSums:
-    """Loss sums over the real target tokens of a batch."""
-    # A loss of several passes sees every sentence as often, each time with dropout of its own.
-    source, target_input = (each.repeat(loss.passes, 1) for each in (batch.source, batch.target_input))
-    hidden = model(source, target_input).unflatten(0, (loss.passes, -1)).flatten(1, 2).transpose(0, 1)
-    if batch.positions is not None:
-        hidden = hidden.index_select(0, batch.positions)
-    hidden = hidden.flatten(0, 1)  # the passes of a position next to each other
-    return projected_loss(hidden, model.output_weight, model.output_bias, batch.targets, loss=loss, pad_id=model.pad_id)
-
-
-def add_gradients(
-    model: Transformer, batch: Batch, loss: LossFunction, gradients: Gradients, bfloat16: bool = False
-) -> None:
-    """Adds the gradient of the batch's loss sum, and its figures; the one division comes with `Gradients.reduce`."""
-    with torch.autocast(batch.source.device.type, dtype=torch.bfloat16, enabled=bfloat16):
-        sums = batch_loss(model, batch, loss)
-    sums.loss.backward()
-    gradients.count(
-        tokens=batch.tokens, loss=sums.loss.detach(), nll=sums.nll, correct=sums.correct,
-        slots=batch.slots, filled=batch.filled,
-    )  # fmt: skip
+from mt.training.validation import Validation, Validator
 
 
 @contextmanager
-def interruptible() -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM are noted in the list instead of raised, so that the loop can save; a second one raises."""
+def interruptible(insistent: bool) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM are noted in the list instead of raised, so that the loop can save.
+
+    insistent: a second one raises. A launcher passes on what the terminal sends to all anyway: there it does not.
+    """
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if received:
+        if received and insistent:
             raise KeyboardInterrupt
         received.append(number)
 
@@ -110,16 +62,18 @@ def _seed(seed: int, step: int, number: int) -> int:
 class Training:
     """One run: model, optimiser, data order and log, from the last checkpoint to the end.
 
-    Every process of a run goes through the same updates; the leader alone validates, saves and writes the log.
+    Every process of a run goes through the same updates and validations; the leader alone saves and writes the log.
     """
 
     def __init__(self, config: Config, prepared: Prepared, model: Transformer, loss: LossFunction,
                  progress: Progress, optimiser: torch.optim.AdamW, average: MovingAverage | None, group: Group,
-                 log: RunLog | None = None) -> None:  # fmt: skip
+                 log: RunLog | None = None, started: float | None = None) -> None:  # fmt: skip
+        """started: `time.monotonic()` when the command began, for a budget; None: now."""
         self.config = config
         self.train = config.train
         self.prepared = prepared
         self.model = model.train()
+        self.model.activation_checkpointing = self.train.activation_checkpointing
         self.loss = loss
         self.progress = progress
         self.optimiser = optimiser
@@ -127,65 +81,95 @@ class Training:
         self.group = group
         self.gradients = Gradients(model, group)
         self.device = next(model.parameters()).device
+        self.feed = Feed(config, prepared, group, self.device)
+        self.budget = Budget(self.train, time.monotonic() if started is None else started, progress.spent)
         self.total_steps = self._total_steps()
         self.bfloat16 = self.train.precision == "bfloat16" or (
             self.train.precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
         self.meta = {"loss": loss.signature, "data": prepared.fingerprints}
         self.checkpoints = Checkpoints(config)
+        self.validator = Validator(config, prepared.tokenizer, prepared.valid, group)
         self.log = log
-        if log is not None:
-            self.validator = Validator(config, prepared.tokenizer, prepared.valid)
 
     def run(self) -> bool:
         """Trains to the end. False when it was interrupted and has been saved."""
-        bar = progress_bar(self.total_steps, "training", "step", initial=self.progress.step)
-        with interruptible() as interruption, bar:
-            self.log_started = time.monotonic()
-            while not self._finished():
-                for update in self._updates():
-                    interrupted = self._update(update, bool(interruption))
-                    bar.update(1)
-                    at_end = self.progress.step == self.train.max_steps
-                    if self.progress.step % self.train.log_every == 0 or at_end:
-                        self._log_figures(bar)
-                    if self._due(self.train.validate_every) or at_end:
-                        self._validate()
-                    elif interrupted or self._due(self.train.checkpoint_every):
-                        self._save()
-                    if interrupted:
-                        return False
-                    if self._finished():
-                        return True
-                self._end_epoch()
+        if self._finished():
+            return True
+        bar = progress_bar(self.total_steps or None, "training", "step", initial=self.progress.step)
+        with interruptible(insistent=not self.group.launched) as interruption, bar:
+            self._warm_up()
+            self.clock = time.monotonic()
+            updates = self.feed.updates(self.progress.epoch, self.progress.batch)
+            for count, update in enumerate(self._timed(updates), start=1):
+                interrupted = self._update(update, bool(interruption))
+                bar.update(1)
+                if count == 1:
+                    self._report_peak()
+                self._fit_budget(count, bar)
+                if self.progress.step % self.train.log_every == 0 or self._finished():
+                    self._log_figures(bar)
+                if self._validation_due(update) or self._finished():
+                    self._validate()
+                elif interrupted or self._due(self.train.checkpoint_every):
+                    self._save()
+                if interrupted:
+                    return False
+                if self._finished():
+                    break
         return True
 
-    def _plan(self, epoch: int) -> tuple[TokenStore, list[np.ndarray]]:
-        store = epoch_store(self.prepared, self.config, epoch)
-        plan = plan_batches(
-            store.source_lengths, store.target_lengths, batch_tokens=self.train.batch_tokens,
-            max_length=self.train.max_length, seed=self.config.seed, epoch=epoch, weights=store.weights,
-        )  # fmt: skip
-        return store, plan
+    def _warm_up(self) -> None:
+        """The batch that needs the most memory goes first, so that a run that cannot last fails now.
 
-    def _updates(self) -> Iterator[tuple[TokenStore, list[np.ndarray]]]:
-        """The updates of the current epoch that are still to be made, each a few batches of the store."""
-        store, plan = self._plan(self.progress.epoch)
-        for start in range(self.progress.batch, len(plan), self.train.accumulate):
-            yield store, plan[start : start + self.train.accumulate]
+        Its gradient is dropped, and nothing else remembers it: the run is the same without it.
+        """
+        batch, activations = self.feed.largest(self.progress.epoch, self.loss.passes)
+        fixed = memory.fixed_bytes(self.model, self.optimiser, self.train.batch_tokens)
+        held = memory.current_bytes(self.device)
+        self.estimated = self._memory_together("estimated", held + fixed + activations)
+        memory.reset_peak(self.device)
+        torch.manual_seed(self.config.seed)
+        with memory.explained(self.config):
+            add_gradients(self.model, batch, self.loss, self.gradients, self.bfloat16)
 
-    def _update(self, update: tuple[TokenStore, list[np.ndarray]], interruption: bool) -> bool:
+    def _report_peak(self) -> None:
+        """What warm-up and first update took; in the log once, however often the run is interrupted."""
+        measured = self._memory_together("measured peak", memory.peak_bytes(self.device))
+        if self.log is not None and self.progress.step == 1:
+            self.log.event("memory", 1, estimated=self.estimated, measured=measured)
+
+    def _memory_together(self, what: str, size: float) -> int:
+        """Bytes of all processes on a processor, of the fullest GPU else; says so in one line."""
+        sizes = self.group.gather(size)
+        if not self.group.leads:
+            return 0
+        gpu = self.device.type == "cuda"
+        together = round(max(sizes) if gpu else sum(sizes))
+        where = "on a GPU" if gpu else f"in {len(sizes)} process{'es' * (len(sizes) > 1)}"
+        message(f"memory: {what} {memory.in_words(together)} {where}")
+        return together
+
+    def _timed(self, updates: Iterator[Update]) -> Iterator[Update]:
+        """The same updates; the time spent waiting for each counts as such."""
+        while True:
+            before = time.monotonic()
+            update = next(updates, None)
+            if update is None:
+                return
+            self._add({"data_seconds": time.monotonic() - before})
+            yield update
+
+    def _update(self, update: Update, interruption: bool) -> bool:
         """One update of the weights, from the gradients of all its batches. True when the run is to be stopped."""
-        started = time.monotonic()
-        store, batches = update
         step = self.progress.step + 1
         self.gradients.clear()
-        for number in range(self.group.rank, len(batches), self.group.world):
-            batch = Batch(store, batches[number], self.prepared.tokenizer, self.device)
+        for number, batch in update.batches:
             # Dropout is a function of seed, update and batch: resuming needs no random state, and the number of
             # processes changes nothing.
             torch.manual_seed(_seed(self.config.seed, step, number))
-            add_gradients(self.model, batch, self.loss, self.gradients, self.bfloat16)
+            with memory.explained(self.config):
+                add_gradients(self.model, batch, self.loss, self.gradients, self.bfloat16)
         self.gradients.count(interruptions=float(interruption))
         figures = self.gradients.reduce()
         self.gradient_norm = self.gradients.clip(self.train.clip_norm)
@@ -194,34 +178,62 @@ class Training:
         self.optimiser.step()
         if self.average is not None:
             self.average.update(step)
+        self.progress.step = step
+        self.progress.epoch += update.ends_epoch
+        self.progress.batch = 0 if update.ends_epoch else update.done
+        now = time.monotonic()
+        self._add({**figures, "seconds": now - self.clock})
+        self.update_seconds, self.clock = now - self.clock, now
+        # A GPU is not waited for: there one process sees its own interruption.
+        return interruption if self.group.world == 1 else float(figures["interruptions"]) > 0
+
+    def _add(self, figures: dict[str, Any]) -> None:
+        """Adds to the sums of the next line of the log, on the device where they are."""
         sums: dict[str, Any] = self.progress.sums
         for name, value in figures.items():
             sums[name] = sums.get(name, 0.0) + value
-        self.progress.step = step
-        self.progress.batch += len(batches)
-        self.progress.seconds += time.monotonic() - started
-        # A GPU is not waited for: there one process sees its own interruption.
-        return interruption if self.group.world == 1 else float(figures["interruptions"]) > 0
+
+    def _fit_budget(self, count: int, bar: Any) -> None:
+        """Turns the budget into a number of updates, once, as soon as enough of them have been timed.
+
+        count: updates that this command has made.
+        """
+        if not self.train.budget_minutes or self.progress.budget_steps:
+            return
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # time what is done, not what is asked for
+        self.budget.measure(self.update_seconds)
+        if count % TIMED_UPDATES or not self.group.share(self.budget.measured_enough):
+            return
+        validation = self.validator.estimated_seconds(self.model)
+        steps = self.budget.updates(self.progress.step, validation, self.feed.updates_per_epoch())
+        self.progress.budget_steps = self.group.share(steps)
+        self.total_steps = self._total_steps()
+        if self.log is not None:
+            bar.total = self.total_steps
+            minutes, steps = self.train.budget_minutes, self.progress.budget_steps
+            message(f"train.budget_minutes {minutes:g}: {steps} updates in all, as fast as the first ones")
+            self.log.event("budget", self.progress.step, steps=steps, validation_seconds=round(validation, 1))
+        self.clock = time.monotonic()
 
     def _log_figures(self, bar: Any) -> None:
         """One line of the log: averages since the last one. The unsmoothed NLL stands apart from the loss."""
         self._check_finite()
         sums = {name: float(value) for name, value in self.progress.sums.items()}
-        tokens = sums["tokens"]
-        elapsed = time.monotonic() - self.log_started
+        tokens, seconds = sums["tokens"], sums["seconds"]
         self.progress.tokens += int(tokens)
+        self.progress.seconds += seconds
         self.progress.sums = {}
-        self.log_started = time.monotonic()
         if self.log is None:
             return
         self.log.event(
             "train", self.progress.step, epoch=self.progress.epoch, loss=sums["loss"] / tokens,
             nll=sums["nll"] / tokens, accuracy=sums["correct"] / tokens, tokens=self.progress.tokens,
             learning_rate=self.optimiser.param_groups[0]["lr"], gradient_norm=float(self.gradient_norm),
-            padding=1 - sums["filled"] / sums["slots"], tokens_per_second=round(tokens / elapsed, 1),
-            seconds=round(self.progress.seconds, 3),
+            padding=1 - sums["filled"] / sums["slots"], tokens_per_second=round(tokens / seconds, 1),
+            data_wait=round(sums["data_seconds"] / seconds, 4), seconds=round(self.progress.seconds, 3),
         )  # fmt: skip
-        bar.set_postfix_str(f"{tokens / elapsed:,.0f} tokens/s, nll {sums['nll'] / tokens:.3f}")
+        bar.set_postfix_str(f"{tokens / seconds:,.0f} tokens/s, nll {sums['nll'] / tokens:.3f}")
 
     def _check_finite(self) -> None:
         """Raises UserError when training has diverged: before a log line, a validation or a checkpoint says so."""
@@ -233,21 +245,16 @@ class Training:
             )
 
     def _validate(self) -> None:
-        """The leader measures, notes whether this is the best so far, and saves; the others wait for the verdict."""
-        started = time.monotonic()
+        """All measure, the leader notes whether this is the best so far, and saves; the others get the verdict."""
         self._check_finite()
-        self.progress.validated = self.progress.step
-        if self.log is not None:
-            self._measure(self.log)
-        self.progress.bad_validations = self.group.agree(self.progress.bad_validations)
-        self.log_started += time.monotonic() - started
-
-    def _measure(self, log: RunLog) -> None:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(threads * self.group.world)  # the other processes are idle
         with self.average.applied() if self.average is not None else nullcontext():
             result = self.validator.measure(self.model, self.meta)
-        torch.set_num_threads(threads)
+        if result is not None and self.log is not None:
+            self._judge(result, self.log)
+        self.progress.bad_validations = self.group.share(self.progress.bad_validations)
+        self.clock = time.monotonic()
+
+    def _judge(self, result: Validation, log: RunLog) -> None:
         progress, score = self.progress, result.figures[self.train.best_by]
         name = step_name(progress.step)
         if not progress.best or self.checkpoints.better(score, progress.scores[progress.best]):
@@ -271,17 +278,15 @@ class Training:
 
     def _save(self, figures: dict[str, float] | None = None) -> None:
         self._check_finite()
-        if self.log is None:
-            return
-        self.progress.sums = {name: float(value) for name, value in self.progress.sums.items()}
-        self.checkpoints.save(self.model, self.optimiser, self.average, self.progress, self.prepared.tokenizer,
-                              {**self.meta, "valid": figures})  # fmt: skip
+        if self.log is not None:
+            self.progress.sums = {name: float(value) for name, value in self.progress.sums.items()}
+            self.progress.spent = self.budget.spent
+            self.checkpoints.save(self.model, self.optimiser, self.average, self.progress, self.prepared.tokenizer,
+                                  {**self.meta, "valid": figures})  # fmt: skip
+        self.clock = time.monotonic()
 
-    def _end_epoch(self) -> None:
-        self.progress.epoch += 1
-        self.progress.batch = 0
-        if self.progress.validated != self.progress.step and (self.train.validate_every == 0 or self._finished()):
-            self._validate()
+    def _validation_due(self, update: Update) -> bool:
+        return self._due(self.train.validate_every) if self.train.validate_every else update.ends_epoch
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.progress.step % every == 0
@@ -290,28 +295,29 @@ class Training:
         train, progress = self.train, self.progress
         return (
             0 < train.max_steps <= progress.step
+            or 0 < progress.budget_steps <= progress.step
             or 0 < train.max_epochs <= progress.epoch
             or 0 < train.patience <= progress.bad_validations
         )
 
     def _total_steps(self) -> int:
-        """Updates of the whole run, for the cosine and the progress bar; exact without subword sampling."""
-        per_epoch = -(-len(self._plan(0)[1]) // self.train.accumulate)
-        limits = [self.train.max_steps] if self.train.max_steps else []
-        if self.train.max_epochs:
-            limits.append(self.train.max_epochs * per_epoch)
-        return min(limits)
+        """Updates of the whole run, for the schedule and the progress bar; 0 while a budget is not yet counted."""
+        if self.train.budget_minutes and not self.progress.budget_steps:
+            return 0
+        per_epoch = self.feed.updates_per_epoch() if self.train.max_epochs else 0
+        limits = (self.train.max_steps, self.progress.budget_steps, self.train.max_epochs * per_epoch)
+        return min(limit for limit in limits if limit)
 
     def finish(self) -> None:
         """Averages checkpoints where the config asks for it; the average becomes the best if it validates better."""
-        if self.log is None or self.train.average == "none" or len(self.progress.scores) < 2:
+        if self.train.average == "none" or self.group.share(len(self.progress.scores)) < 2:
             return
-        from mt.model.directory import build_model, load_weights
-
-        tensors = self.checkpoints.averaged(self.progress)
+        tensors = self.group.share(self.checkpoints.averaged(self.progress) if self.group.leads else {})
         model = build_model(self.config, self.prepared.tokenizer).to(self.device)
         load_weights(model, tensors, self.checkpoints.folder)
         result = self.validator.measure(model, self.meta)
+        if result is None or self.log is None:
+            return
         score = result.figures[self.train.best_by]
         if self.checkpoints.better(score, self.progress.scores[self.progress.best]):
             self.progress.best = "average"

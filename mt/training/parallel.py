@@ -1,44 +1,51 @@
-"""Processes that train one model together, each on its share of an update's batches.
+"""What the processes of a run share: sums, values and the gradients of an update.
 
-On a processor, two processes of one thread each are faster than one process of two threads: most matrices of a
-small model are too small to share. What is computed does not depend on the number of processes, but for the order
-of floating-point sums: an update always consists of the same batches, each with its own random numbers.
+Each process takes its share of an update's batches. What is computed does not depend on the number of processes, but
+for the order of floating-point sums: an update always consists of the same batches, each with its own random numbers.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
-from multiprocessing import get_context
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any
+import time
+from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, distributed, nn
 
 from mt.errors import UserError
+from mt.training.alarm import Alarm
 
 FIGURES = ("tokens", "loss", "nll", "correct", "slots", "filled", "interruptions")
 """what is summed over processes beside the gradients"""
+
+Value = TypeVar("Value")
 
 
 class Group:
     """This process's place among the processes of a run."""
 
-    def __init__(self, rank: int = 0, world: int = 1) -> None:
-        self.rank = rank
-        self.world = world
+    def __init__(self, rank: int = 0, world: int = 1, *, local_rank: int = 0, local_world: int = 1,
+                 machine: str = "", alarm: Alarm | None = None) -> None:  # fmt: skip
+        """
+        Args:
+            rank: number of this process; world: how many there are.
+            local_rank, local_world: the same among those of this machine.
+            machine: a name for this machine.
+            alarm: how a failure is passed on; None for a process alone.
+        """
+        self.rank, self.world = rank, world
+        self.local_rank, self.local_world = local_rank, local_world
+        self.machine = machine
+        self.alarm = alarm
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that validates, saves and reports."""
+        """Whether this is the process that saves and reports."""
         return self.rank == 0
+
+    @property
+    def launched(self) -> bool:
+        """Whether a launcher has started the processes."""
+        return bool(self.machine)
 
     def sum(self, tensor: Tensor) -> None:
         """Adds up a tensor over all processes, in place. Raises UserError when one of them has ended."""
@@ -46,18 +53,52 @@ class Group:
             try:
                 distributed.all_reduce(tensor)
             except RuntimeError as error:
-                raise UserError(
-                    f"a training process has ended ({str(error).splitlines()[0][:200]}); free memory if it ran out, "
-                    "and give the same command again"
-                ) from None
+                raise self._lost(error) from None
 
-    def agree(self, value: int) -> int:
-        """The leader's value, in every process."""
+    def share(self, value: Value) -> Value:
+        """The leader's value, in every process; anything that can be pickled."""
         if self.world == 1:
             return value
-        box = torch.tensor([value if self.leads else 0], dtype=torch.int64)
-        self.sum(box)
-        return int(box)
+        box: list[Any] = [value if self.leads else None]
+        try:
+            distributed.broadcast_object_list(box, src=0)
+        except RuntimeError as error:
+            raise self._lost(error) from None
+        shared: Value = box[0]
+        return shared
+
+    def gather(self, value: Value) -> list[Value]:
+        """The values of all processes by rank, in the leader; nothing in the others."""
+        if self.world == 1:
+            return [value]
+        box: list[Any] | None = [None] * self.world if self.leads else None
+        try:
+            distributed.gather_object(value, box, dst=0)
+        except RuntimeError as error:
+            raise self._lost(error) from None
+        return box or []
+
+    def note(self, name: str) -> None:
+        """Lets the processes go on that `wait_for` this name."""
+        if self.alarm is not None:
+            self.alarm.store.set(name, "done")
+
+    def wait_for(self, name: str) -> None:
+        """Waits, for hours if need be, until a process notes this name, or has failed."""
+        while self.alarm is not None and not self.alarm.store.check([name]):
+            ending = self.alarm.heard(patience=0)
+            if ending is not None:
+                raise ending
+            time.sleep(0.2)
+
+    def _lost(self, error: RuntimeError) -> BaseException:
+        """What to raise when the others cannot be reached: the reason that one of them gave, if it could."""
+        heard = None if self.alarm is None else self.alarm.heard()
+        return heard or UserError(
+            f"a training process has ended ({str(error).splitlines()[0][:200]}); if memory ran out, lower "
+            "train.batch_tokens and raise train.accumulate, or set train.activation_checkpointing; then give the "
+            "same command again"
+        )
 
 
 class Gradients:
@@ -99,59 +140,3 @@ class Gradients:
         if largest > 0:
             self.flat *= (largest / (norm + 1e-6)).clamp(max=1.0)
         return norm
-
-
-@contextmanager
-def processes(world: int, work: Callable[..., None], *arguments: Any) -> Iterator[Group]:
-    """Starts `world - 1` further processes that run `work(group, *arguments)`; yields this process's place, rank 0.
-
-    They end with this process, however it ends.
-    """
-    if world == 1:
-        yield Group()
-        return
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
-    context = get_context("spawn")
-    with TemporaryDirectory() as folder:
-        meeting_point = str(Path(folder) / "meeting_point")
-        others = [
-            context.Process(target=_start, args=(rank, world, meeting_point, work, arguments), daemon=True)
-            for rank in range(1, world)
-        ]
-        for process in others:
-            process.start()
-        try:
-            _join(0, world, meeting_point)
-            yield Group(0, world)
-            for process in others:
-                process.join(timeout=60)
-        finally:
-            for process in others:
-                process.kill()
-            if distributed.is_initialized():
-                distributed.destroy_process_group()
-
-
-def _join(rank: int, world: int, meeting_point: str) -> None:
-    distributed.init_process_group(
-        "gloo", init_method=f"file://{meeting_point}", rank=rank, world_size=world, timeout=timedelta(days=7)
-    )
-
-
-def _start(rank: int, world: int, meeting_point: str, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    """Runs in a further process. Ctrl-C is the leader's business: it tells the others with the next update."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if os.name == "posix" and hasattr(ctypes.CDLL(None), "prctl"):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: killed when the leader dies
-    _join(rank, world, meeting_point)
-    try:
-        work(Group(rank, world), *arguments)
-    except UserError:
-        os._exit(1)  # the leader is gone, or meets the same error and says so
-
-
-def _loopback() -> str:
-    """Name of the loopback interface: the processes of one machine need no other."""
-    names = [name for _, name in socket.if_nameindex()]
-    return next((name for name in ("lo", "lo0") if name in names), names[0])

@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,93 +27,155 @@ from mt.model.directory import build_model, choose_device, load_model, load_weig
 from mt.model.transformer import Transformer
 from mt.progress import message
 from mt.training.checkpoint import Checkpoints, Progress
+from mt.training.launch import launched_group, own_processes
 from mt.training.log import RunLog, read_log
 from mt.training.loop import Training
 from mt.training.memory import keep_freed_memory
 from mt.training.optimiser import MovingAverage, build_optimiser
-from mt.training.parallel import Group, processes
+from mt.training.parallel import Group
 
-PLACES = ("run_dir", "device", "threads", "data.root", "data.cache")
-"""settings that say where, not what: a run may go on with others"""
+PLACES = ("run_dir", "device", "threads", "data.root", "data.cache", "train.activation_checkpointing")
+"""settings that say where and how, not what: a run may go on with others"""
 
 
-def train(config: Config) -> Path:
-    """Trains, or goes on with, the run of `config.run_dir`.
+def train(config: Config) -> Path | None:
+    """Trains, or goes on with, the run of `config.run_dir`; under `torchrun` as one of its processes.
 
     Returns:
-        The folder of the best checkpoint.
+        The folder of the best checkpoint; None in a process that does not lead.
 
     Raises:
-        UserError: data, config or checkpoint are not in order.
+        UserError: data, config or checkpoint are not in order, or another process has failed.
         KeyboardInterrupt: stopped by Ctrl-C; the same command goes on.
     """
+    started = time.monotonic()
     run = Path(config.run_dir)
-    with _claimed(run):
-        _check_config(config, run)
-        if _is_finished(run):
-            message(f"{run}: this run is finished; give another run_dir to train again")
-            return _best(run)
-        device = choose_device(config.device)
+    with launched_group() as group, _claimed(run) if group.leads else nullcontext():
+        if group.leads:
+            _check_config(config, run)
+        if group.share(group.leads and _is_finished(run)):
+            if group.leads:
+                message(f"{run}: this run is finished; give another run_dir to train again")
+            return _best(run) if group.leads else None
+        device = _device(config, group)
+        _check_share(config, group)
         keep_freed_memory()
-        torch.set_num_threads(_threads(config))
-        prepared = _prepare(config)
-        write_text(run / "config.yaml", dump_config(config))
-        write_text(run / "cleaning.json", json.dumps(prepared.cleaning, indent=2, ensure_ascii=False) + "\n")
-        Checkpoints(config).clean()
-        with processes(_processes(config, device), _follow, config) as group:
-            finished = _lead(config, prepared, device, group)
+        torch.set_num_threads(_threads(config, group))
+        prepared = _prepare(config, group)
+        if group.leads:
+            write_text(run / "config.yaml", dump_config(config))
+            write_text(run / "cleaning.json", json.dumps(prepared.cleaning, indent=2, ensure_ascii=False) + "\n")
+            Checkpoints(config).clean()
+        if group.launched:
+            finished = _take_part(config, prepared, device, group, started)
+        else:
+            with own_processes(_processes(config, device), _follow, config) as group:
+                finished = _take_part(config, prepared, device, group, started)
     if not finished:
         raise KeyboardInterrupt
-    return _best(run)
+    return _best(run) if group.leads else None
 
 
-def _lead(config: Config, prepared: Prepared, device: torch.device, group: Group) -> bool:
-    """The run as the process that validates, saves and reports sees it. False when it was interrupted."""
-    training = _set_up(config, prepared, device, group)
+def _take_part(
+    config: Config, prepared: Prepared, device: torch.device, group: Group, started: float | None = None
+) -> bool:
+    """The run as each of its processes sees it. False when it was interrupted."""
+    training = _set_up(config, prepared, device, group, started)
     finished = training.run()
     if finished:
         training.finish()
-        assert training.log is not None
-        training.log.event("finished", training.progress.step, best=training.progress.best)
+    if training.log is not None:
+        if finished:
+            training.log.event("finished", training.progress.step, best=training.progress.best)
+        else:
+            message(f"stopped at update {training.progress.step} and saved; the same command goes on from there")
         training.log.close()
-    else:
-        message(f"stopped at update {training.progress.step} and saved; the same command goes on from there")
-    return finished
+    return group.share(finished)  # a launcher may end the others as soon as one has ended
 
 
 def _follow(group: Group, config: Config) -> None:
-    """The run as every other process sees it."""
+    """The run as a process sees it that the leader has started."""
     keep_freed_memory()
-    _set_up(config, _prepare(config), torch.device("cpu"), group).run()
+    _take_part(config, _prepare(config, Group()), torch.device("cpu"), group)
 
 
-def _threads(config: Config) -> int:
-    return config.threads or len(os.sched_getaffinity(0))
+def _device(config: Config, group: Group) -> torch.device:
+    """Where this process trains: each process of a machine has a GPU of its own, or its share of the processor."""
+    device = choose_device(config.device)
+    if device.type != "cuda" or not group.launched:
+        return device
+    if group.local_rank >= torch.cuda.device_count():
+        raise UserError(
+            f"{group.local_world} processes on a machine with {torch.cuda.device_count()} GPUs; start one for each "
+            f"(torchrun --nproc-per-node {torch.cuda.device_count()}), or train with --device cpu"
+        )
+    torch.cuda.set_device(group.local_rank)
+    return torch.device("cuda", group.local_rank)
+
+
+def _check_share(config: Config, group: Group) -> None:
+    if group.world > config.train.accumulate:
+        raise UserError(
+            f"train.accumulate is {config.train.accumulate} and {group.world} processes share the batches of an "
+            f"update; set it to {group.world} or a multiple (and train.batch_tokens lower by as much for the same "
+            "updates), or start fewer processes"
+        )
+
+
+def _threads(config: Config, group: Group) -> int:
+    """Processor threads of this process."""
+    return max(1, (config.threads or len(os.sched_getaffinity(0))) // group.local_world)
 
 
 def _processes(config: Config, device: torch.device) -> int:
     """On a processor one process a thread, as long as each has a batch of the update; one on a GPU."""
-    return 1 if device.type != "cpu" else min(_threads(config), config.train.accumulate)
+    return 1 if device.type != "cpu" else min(_threads(config, Group()), config.train.accumulate)
 
 
-def _prepare(config: Config) -> Prepared:
-    """The data of the run, encoded with the tokeniser of `train.init_from` where there is one."""
+def _prepare(config: Config, group: Group) -> Prepared:
+    """The data of the run, encoded with the tokeniser of `train.init_from` where there is one.
+
+    One process of each machine prepares; the others find it in the machine's cache.
+    """
+    ready = f"prepared on {group.machine}"
+    if group.local_rank > 0:
+        group.wait_for(ready)
     tokenizer = None
     if config.train.init_from:
         tokenizer = load_tokenizer(Checkpoints(config).last() or model_directory(Path(config.train.init_from)))
-    return prepare(config, tokenizer=tokenizer)
+    prepared = prepare(config, tokenizer=tokenizer)
+    group.note(ready)
+    found = group.gather((prepared.fingerprints, group.machine))
+    different = [machine for fingerprints, machine in found if fingerprints != prepared.fingerprints]
+    if different:
+        raise UserError(
+            f"{different[0]}: the text or its tokeniser is not the one of {group.machine}; give all machines the "
+            "same files, and one --data.cache that all of them see or a copy of it"
+        )
+    return prepared
 
 
-def _set_up(config: Config, prepared: Prepared, device: torch.device, group: Group) -> Training:
-    """Model, optimiser, loss and log, as new or as the last checkpoint left them."""
-    torch.set_num_threads(max(1, _threads(config) // group.world))
+def _set_up(
+    config: Config, prepared: Prepared, device: torch.device, group: Group, started: float | None = None
+) -> Training:
+    """Model, optimiser, loss and log, as new or as the last checkpoint left them.
+
+    The leader alone reads checkpoints and models: other machines need not see the run directory.
+    """
+    torch.set_num_threads(_threads(config, group))
     torch.manual_seed(config.seed)
     tokenizer = prepared.tokenizer
     model = build_model(config, tokenizer)
-    checkpoints = Checkpoints(config)
-    last = checkpoints.last()
-    if last is None and config.train.init_from:
-        _start_from(model, config)
+    saved = None
+    if group.leads:
+        checkpoints = Checkpoints(config)
+        last = checkpoints.last()
+        saved = checkpoints.read(last) if last is not None else None
+        if last is None and config.train.init_from:
+            _start_from(model, config)
+    saved = group.share(saved)
+    if saved is None:
+        load_weights(model, group.share(weights(model) if group.leads else {}), Path(config.run_dir))
     model = model.to(device)
     optimiser = build_optimiser(model, config.train)
     average = MovingAverage(model, config.train.ema_decay) if config.train.ema_decay else None
@@ -124,22 +187,23 @@ def _set_up(config: Config, prepared: Prepared, device: torch.device, group: Gro
         vocabulary_size=tokenizer.target_size, unigram=unigram,
     )  # fmt: skip
     progress = Progress(fingerprints=prepared.fingerprints)
-    if last is not None:
-        progress = checkpoints.load(last, model, optimiser, average)
+    if saved is not None:
+        saved.restore(model, optimiser, average)
+        progress = saved.progress
         if progress.fingerprints != prepared.fingerprints:
             raise UserError(
                 f"{config.run_dir}: the data has changed since this run began; restore it or give another run_dir"
             )
-    if not group.leads:
-        return Training(config, prepared, model, loss, progress, optimiser, average, group)
-    if last is not None:
-        message(f"{config.run_dir}: going on after update {progress.step}")
-    log = RunLog(Path(config.run_dir), progress.step)
-    if last is None:
-        log.event("start", 0, loss=loss.signature, parameters=sum(p.numel() for p in model.parameters()),
-                  pairs=len(prepared.train), data=prepared.fingerprints, device=str(device),
-                  processes=group.world, threads=torch.get_num_threads())  # fmt: skip
-    return Training(config, prepared, model, loss, progress, optimiser, average, group, log)
+    log = None
+    if group.leads:
+        log = RunLog(Path(config.run_dir), progress.step)
+        if saved is not None:
+            message(f"{config.run_dir}: going on after update {progress.step}")
+        else:
+            log.event("start", 0, loss=loss.signature, parameters=sum(p.numel() for p in model.parameters()),
+                      pairs=len(prepared.train), data=prepared.fingerprints, device=str(device),
+                      processes=group.world, threads=torch.get_num_threads())  # fmt: skip
+    return Training(config, prepared, model, loss, progress, optimiser, average, group, log, started)
 
 
 def _unigram(store: TokenStore, size: int, begin_id: int) -> torch.Tensor:

@@ -12,15 +12,20 @@ def learning_rate(step: int, config: TrainConfig, total_steps: int) -> float:
 
     Linear warm-up from 0 to the peak over `warmup_steps`; then proportional to 1 / sqrt(step) (Vaswani et al.
     2017, section 5.3), half a cosine down to `final_learning_rate` at `total_steps` (Loshchilov & Hutter 2017),
-    or flat.
+    flat until a straight line leads there over the last `decay_share` of all updates (Hägele et al. 2024,
+    section 3), or flat. While `total_steps` is not known (0) no decay begins.
     """
     peak, warmup = config.learning_rate, config.warmup_steps
     if step < warmup:
         return peak * step / warmup
     if config.schedule == "inverse_sqrt":
         return peak * math.sqrt(max(warmup, 1) / max(step, 1))
+    if not total_steps:
+        return peak
+    final = config.final_learning_rate
     if config.schedule == "cosine":
         share = min(1.0, (step - warmup) / max(1, total_steps - warmup))
-        final = config.final_learning_rate
         return final + (peak - final) * 0.5 * (1.0 + math.cos(math.pi * share))
+    if config.schedule == "warmup_stable_decay":
+        return final + (peak - final) * min(1.0, max(0, total_steps - step) / (config.decay_share * total_steps))
     return peak

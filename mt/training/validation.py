@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,13 @@ from mt.corpus.tokenizer import Tokenizer
 from mt.decoding.translator import Translator
 from mt.errors import UserError
 from mt.evaluation.quality import corpus_quality
-from mt.evaluation.token_calibration import teacher_forced
+from mt.evaluation.token_calibration import SplitBins, teacher_forced_bins
 from mt.model.directory import LoadedModel
 from mt.model.transformer import Transformer
+from mt.training.parallel import Group
+
+_SAMPLE = 8
+"""every so many lines are translated to estimate how long a validation takes"""
 
 
 @dataclass(frozen=True)
@@ -31,29 +36,65 @@ class Validation:
 
 
 class Validator:
-    """Holds the validation text and measures a model on it."""
+    """Holds the validation text and measures a model on it; each process takes its share of the lines."""
 
-    def __init__(self, config: Config, tokenizer: Tokenizer, valid: TokenStore) -> None:
+    def __init__(self, config: Config, tokenizer: Tokenizer, valid: TokenStore, group: Group) -> None:
         self.config = config
         self.tokenizer = tokenizer
+        self.group = group
         self.sources = [valid.source_text(index) for index in range(len(valid))]
         self.references = [valid.target_text(index) for index in range(len(valid))]
+        # Lines of all lengths for everyone, so that all are done at about the same time.
+        by_length = sorted(range(len(valid)), key=lambda index: len(self.sources[index]))
+        self.mine = by_length[group.rank :: group.world]
 
-    def measure(self, model: Transformer, meta: dict[str, Any]) -> Validation:
-        """Teacher-forced figures, then BLEU and chrF of the beam's output; the model is left in training mode."""
+    def measure(self, model: Transformer, meta: dict[str, Any]) -> Validation | None:
+        """Teacher-forced figures, then BLEU and chrF of the beam's output; the model is left in training mode.
+
+        All processes call it, the leader gets the result.
+        """
+        parts = self.group.gather((self.mine, *self._share(model, self.config, meta, self.mine)))
+        if not parts:
+            return None
+        bins = parts[0][1]
+        for _, others, _ in parts[1:]:
+            bins.merge(others)
+        found = {index: line for lines, _, translations in parts for index, line in zip(lines, translations)}
+        translations = [found[index] for index in range(len(self.sources))]
+        return self._figures(bins.result(), translations)
+
+    def estimated_seconds(self, model: Transformer) -> float:
+        """About how long `measure` will take. All processes call it; the leader's answer counts.
+
+        A model that has hardly been trained does not know where to end: the outputs of the sample are kept as long
+        as their sources.
+        """
+        decode = replace(self.config.decode, max_length_ratio=1.0, max_length_extra=5)
+        sample = self.mine[::_SAMPLE]
+        started = time.monotonic()
+        self._share(model, replace(self.config, decode=decode), {}, sample)
+        return (time.monotonic() - started) * len(self.mine) / max(1, len(sample))
+
+    def _share(
+        self, model: Transformer, config: Config, meta: dict[str, Any], lines: list[int]
+    ) -> tuple[SplitBins, list[str]]:
+        """Teacher-forced calibration of some lines, and their translations."""
         model.eval()
-        loaded = LoadedModel(model, self.tokenizer, self.config, meta, folder=Path(self.config.run_dir))
+        loaded = LoadedModel(model, self.tokenizer, config, meta, folder=Path(config.run_dir))
+        sources = [self.sources[index] for index in lines]
         try:
-            calibration = teacher_forced(loaded, self.sources, self.references)
+            bins = teacher_forced_bins(loaded, sources, [self.references[index] for index in lines])
         except ValueError as error:  # huge weights are finite, what comes out of them is not
             raise UserError(
                 f"validation failed ({error}): training has diverged; lower train.learning_rate or raise "
                 "train.warmup_steps, and train into another run_dir"
             ) from None
-        records = Translator(loaded).translate(self.sources)
-        translations = [record["translation"] for record in records]
-        quality = corpus_quality(translations, [self.references], bootstrap=0, seed=self.config.seed, ter=False)
+        translations = [str(record["translation"]) for record in Translator(loaded).translate(sources)]
         model.train()
+        return bins, translations
+
+    def _figures(self, calibration: dict[str, Any], translations: list[str]) -> Validation:
+        quality = corpus_quality(translations, [self.references], bootstrap=0, seed=self.config.seed, ter=False)
         nll = float(calibration["nll"])
         figures = {
             "nll": nll,

@@ -52,7 +52,9 @@ def test_a_checkpoint_brings_back_weights_average_and_progress(run) -> None:  # 
     other = MovingAverage(model, 0.9)
     last = checkpoints.last()
     assert last is not None
-    assert checkpoints.load(last, model, optimiser, other) == progress
+    saved = checkpoints.read(last)
+    saved.restore(model, optimiser, other)
+    assert saved.progress == progress
     assert fingerprint(weights(model)) == expected
     with other.applied():
         assert fingerprint(weights(model)) == expected_average != expected

@@ -12,7 +12,7 @@ import torch
 from mt.config import LossConfig, ModelConfig
 from mt.losses.build import build_loss
 from mt.model.transformer import Transformer
-from mt.training.loop import Batch, add_gradients, batch_loss
+from mt.training.batch import Batch, add_gradients, batch_loss
 from mt.training.parallel import Gradients, Group
 
 VOCABULARY = 50
