@@ -17,7 +17,6 @@ from mt.model.dropout import Dropout
 from mt.model.layers import DecoderLayer, EncoderLayer
 from mt.model.positions import rotation_table, sinusoids, sinusoids_in_halves
 
-
 _TABLES = {"sinusoidal": sinusoids, "sinusoidal_half": sinusoids_in_halves, "rotary": rotation_table}
 
 
