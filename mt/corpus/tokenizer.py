@@ -17,6 +17,7 @@ import sentencepiece
 
 from mt.atomic import atomic_file
 from mt.config import TokenizerConfig
+from mt.corpus.vocabulary import FILE_NAME, mapped
 from mt.corpus.sampling import SubwordSampler
 from mt.errors import UserError
 from mt.progress import message
@@ -40,11 +41,14 @@ class Tokenizer:
         fingerprint: hash of the model bytes, 32 hexadecimal digits.
     """
 
-    def __init__(self, source_model: bytes, target_model: bytes | None = None) -> None:
+    def __init__(
+        self, source_model: bytes, target_model: bytes | None = None, vocabulary: bytes | None = None
+    ) -> None:
         """
         Args:
             source_model: a serialised SentencePiece model.
             target_model: the target side's model; None: joint, the source model serves both sides.
+            vocabulary: other ids for the pieces: see `mt.corpus.vocabulary`.
 
         Raises:
             UserError: not a SentencePiece model, or one without padding, begin, end and unknown ids.
@@ -54,6 +58,9 @@ class Tokenizer:
             "source": source_model, "target": target_model
         }  # fmt: skip
         loaded = [_load_processor(model) for model in self._models.values()]
+        self._vocabulary = vocabulary
+        if vocabulary is not None:
+            loaded = mapped([loaded[0], loaded[-1]], vocabulary)
         self._source, self._target = loaded[0], loaded[-1]
         special = [
             (processor.pad_id(), processor.unk_id(), processor.bos_id(), processor.eos_id())
@@ -70,6 +77,7 @@ class Tokenizer:
         digest = hashlib.blake2b(digest_size=16)
         for model in self._models.values():
             digest.update(hashlib.blake2b(model).digest())
+        digest.update(vocabulary or b"")
         self.fingerprint = digest.hexdigest()
         self._samplers: dict[str, SubwordSampler] = {}
 
@@ -93,6 +101,8 @@ class Tokenizer:
         name = "source" if self.joint else side
         if name not in self._samplers:
             self._samplers[name] = SubwordSampler(self._source if side == "source" else self._target)
+        if self._vocabulary is not None:
+            raise UserError("tokenizer.sampling: an imported vocabulary allows no sampling; set it to 0")
         return self._samplers[name].encode([_encodable(line) for line in lines], sampling, seed)
 
     def decode_target(self, ids: Sequence[int]) -> str:
@@ -115,13 +125,18 @@ class Tokenizer:
         return [self._target.id_to_piece(int(piece)) for piece in ids]
 
     def save(self, folder: Path) -> None:
-        """Writes `tokenizer.model` (joint), or `source.model` and `target.model`, into the folder."""
+        """Writes `tokenizer.model` (joint), or `source.model` and `target.model`, into the folder, and
+        `vocabulary.json` where there is one.
+        """
         for side, model in self._models.items():
             with atomic_file(folder / ("tokenizer.model" if self.joint else f"{side}.model")) as temporary:
                 temporary.write_bytes(model)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
+        if self._vocabulary is not None:
+            with atomic_file(folder / FILE_NAME) as temporary:
+                temporary.write_bytes(self._vocabulary)
     """The tokeniser that `Tokenizer.save` wrote into the folder.
 
     Raises:
@@ -132,12 +147,14 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     try:
         models = [name.read_bytes() for name in names]
     except OSError as error:
+    vocabulary = folder / FILE_NAME
         raise UserError(
             f"tokeniser: {folder} holds neither tokenizer.model nor source.model and target.model that can "
+        mapping = vocabulary.read_bytes() if vocabulary.exists() else None
             f"be read ({error.strerror}); give a model directory"
         ) from None
     try:
-        return Tokenizer(*models)
+        return Tokenizer(*models, vocabulary=mapping)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
 
