@@ -53,3 +53,8 @@ def bench() -> int:
 def plot_losses() -> int:
     """`tools/plot_losses.py`: the figures of docs/losses.md."""
     return _run("plot_losses")
+
+
+def report() -> int:
+    """`tools/report.py`, `mt-report`: the page of an evaluation again, or several in one page."""
+    return _run("report")

@@ -2,57 +2,43 @@
 
 Conventions after the reliability diagrams of Hollance (github.com/hollance/reliability-diagrams): a line at each
 bin's accuracy, a bar from there to its mean confidence (the gap), the diagonal dashed, and below the number of
-tokens with lines at overall accuracy (solid) and mean confidence (dotted). Added here: 95 % Wilson intervals of
-the accuracies, a logarithmic axis of counts, hatching that tells over- from under-confidence without colour,
-and no mark at all for empty bins.
+tokens with lines at overall accuracy (solid) and mean confidence (dotted). Added here: 95 % intervals of the
+accuracies, a logarithmic axis of counts, hatching that tells over- from under-confidence without colour, no mark
+at all for empty bins, and several systems over one another.
 """
 
 from __future__ import annotations
 
-import html
-import math
-import re
-from io import StringIO
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-INK = "#010203"
-"""stands for the page's text colour while matplotlib draws; `currentColor` afterwards"""
-OVER, UNDER = "#d1495b", "#3a7ca5"
+from mt.calibration.uncertainty import wilson_interval
+from mt.report.svg import INK, OVER, STYLE, UNDER, line_style, svg_element
+
 HATCHES = {OVER: "////", UNDER: "\\\\\\\\"}
 
 
-def wilson_interval(correct: float, count: float, deviations: float = 1.959963984540054) -> tuple[float, float]:
-    """Interval of a proportion (Wilson 1927): `correct` of `count`, 95 % unless told otherwise."""
-    share, square = correct / count, deviations * deviations
-    centre = (share + square / (2 * count)) / (1 + square / count)
-    half = deviations / (1 + square / count) * math.sqrt(share * (1 - share) / count + square / (4 * count * count))
-    return max(0.0, centre - half), min(1.0, centre + half)
+def reliability_diagram(result: dict[str, Any], title: str, name: str = "") -> str:
+    """A calibration block of results.json as an SVG element; `name` tells diagrams of one title apart."""
+    return svg_element(f"diagram {name or title}", lambda: _draw(result, title), f"{title}: {describe(result)}")
 
 
-def reliability_diagram(result: dict[str, Any], title: str) -> str:
-    """A calibration block of results.json as an SVG element, the same text for the same input.
-
-    Text stays text; the ink is `currentColor` on a transparent ground, so that it follows the page around it.
-    """
-    import matplotlib
-
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": f"diagram {title}"}):
-        figure = _draw(result, title)
-        buffer = StringIO()
-        figure.savefig(
-            buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
-        )  # fmt: skip
-    return _inline(buffer.getvalue(), f"{title}: {describe(result)}")
+def reliability_overlay(results: Sequence[tuple[str, dict[str, Any]]], title: str, name: str = "") -> str:
+    """Several (label, calibration block) over one another, as an SVG element."""
+    description = "; ".join(f"{label}: {describe(block)}" for label, block in results)
+    return svg_element(f"overlay {name or title}", lambda: _draw_overlay(results, title), f"{title}: {description}")
 
 
 def reliability_image(result: dict[str, Any], title: str = "") -> np.ndarray:
-    """The same diagram as pixels: (height, width, 3) uint8."""
+    """The diagram of one block as pixels: (height, width, 3) uint8."""
+    import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    canvas = FigureCanvasAgg(_draw(result, title))
-    canvas.draw()
+    with matplotlib.rc_context(STYLE):
+        canvas = FigureCanvasAgg(_draw(result, title))
+        canvas.draw()
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
 
 
@@ -68,29 +54,27 @@ def describe(result: dict[str, Any]) -> str:
     )
 
 
-def _draw(result: dict[str, Any], title: str) -> Any:
-    """The figure, 4.6 by 5.4 inches: reliability above, counts below."""
-    import matplotlib
+def _panels() -> tuple[Any, Any, Any]:
+    """An empty figure, 4.6 by 5.4 inches: reliability above, counts below."""
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({"hatch.linewidth": 0.6, "font.family": "sans-serif", "font.size": 9}):
-        figure = Figure(figsize=(4.6, 5.4), dpi=100, layout="constrained")
-        upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [4, 1.3]})
-        _draw_reliability(upper, result)
-        _draw_counts(lower, result)
-        upper.set_title(title, color=INK, fontsize=10)
-        for axes in (upper, lower):
-            axes.tick_params(colors=INK)
-            axes.patch.set_alpha(0)
-            for spine in axes.spines.values():
-                spine.set_color(INK)
-            axes.xaxis.label.set_color(INK)
-            axes.yaxis.label.set_color(INK)
+    figure = Figure(figsize=(4.6, 5.4), dpi=100, layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": [4, 1.3]})
+    upper.plot([0, 1], [0, 1], linestyle="--", color=INK, linewidth=0.8, alpha=0.7)
+    upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    lower.set(xlabel="confidence", ylabel="tokens")
+    return figure, upper, lower
+
+
+def _draw(result: dict[str, Any], title: str) -> Any:
+    figure, upper, lower = _panels()
+    _draw_bins(upper, result)
+    _draw_counts(lower, result)
+    upper.set_title(title)
     return figure
 
 
-def _draw_reliability(axes: Any, result: dict[str, Any]) -> None:
-    axes.plot([0, 1], [0, 1], linestyle="--", color=INK, linewidth=0.8, alpha=0.7)
+def _draw_bins(axes: Any, result: dict[str, Any]) -> None:
     for each in result["bins"]:
         if not each["count"]:
             continue
@@ -98,18 +82,25 @@ def _draw_reliability(axes: Any, result: dict[str, Any]) -> None:
         accuracy, confidence = each["accuracy"], each["confidence"]
         colour = OVER if confidence > accuracy else UNDER
         gap = {"height": abs(confidence - accuracy), "width": width * 0.9, "bottom": min(confidence, accuracy)}
-        axes.bar(centre, facecolor=colour + "44", **gap)
+        axes.bar(centre, facecolor=colour, alpha=0.25, **gap)
         # the hatching on its own: in an SVG it would fade with the ground it shares a bar with
         axes.bar(centre, facecolor="none", edgecolor=colour, hatch=HATCHES[colour], linewidth=0.6, **gap)
         axes.plot([centre - width * 0.45, centre + width * 0.45], [accuracy, accuracy], color=INK, linewidth=1.6)
-        low, high = wilson_interval(accuracy * each["count"], each["count"])
-        axes.plot([centre, centre], [low, high], color=INK, linewidth=0.8)
+        axes.plot([centre, centre], accuracy_band(each), color=INK, linewidth=0.8)
     handles = [_patch(OVER, "over-confident gap"), _patch(UNDER, "under-confident gap")]
-    legend = axes.legend(handles=handles, loc="upper left", fontsize=8, frameon=False, labelcolor=INK)
-    legend.set_zorder(5)
-    ece = f"ECE = {100 * result['ece']:.2f} %" if result["tokens"] else "no tokens"
-    axes.text(0.97, 0.04, ece, ha="right", va="bottom", color=INK, fontsize=11, transform=axes.transAxes)
-    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
+    axes.legend(handles=handles, loc="upper left").set_zorder(5)
+    ece = f"ECE {100 * result['ece']:.2f} %" if result["tokens"] else "no tokens"
+    if result["tokens"] and result.get("noise_floor") is not None:
+        ece += f"\nnoise floor {100 * result['noise_floor']:.2f} %"
+    axes.text(0.97, 0.04, ece, ha="right", va="bottom", fontsize=11, transform=axes.transAxes)
+
+
+def accuracy_band(each: dict[str, Any]) -> tuple[float, float]:
+    """95 % interval of a bin's accuracy: as measured over sentences where known, else Wilson's."""
+    low, high = each.get("band_low"), each.get("band_high")
+    if low is not None and high is not None:
+        return float(low), float(high)
+    return wilson_interval(each["accuracy"] * each["count"], each["count"])
 
 
 def _patch(colour: str, label: str) -> Any:
@@ -122,21 +113,32 @@ def _draw_counts(axes: Any, result: dict[str, Any]) -> None:
     counts = [each["count"] for each in result["bins"]]
     for each in result["bins"]:
         centre, width = (each["low"] + each["high"]) / 2, each["high"] - each["low"]
-        axes.bar(centre, each["count"], width * 0.9, facecolor="#8888", edgecolor=INK, linewidth=0.5)
+        axes.bar(centre, each["count"], width * 0.9, facecolor="#888888", alpha=0.5, edgecolor=INK, linewidth=0.5)
     if result["tokens"]:
         axes.axvline(result["accuracy"], color=INK, linewidth=1.4, label="overall accuracy")
         axes.axvline(result["confidence"], color=INK, linewidth=1.4, linestyle=":", label="mean confidence")
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.42), ncol=2, fontsize=8, frameon=False, labelcolor=INK)
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.42), ncol=2)
         axes.set_yscale("log")
-    axes.set(ylim=(max([1, *counts]) * 2, 0.8), xlabel="confidence", ylabel="tokens")  # upside down: counts hang
+    axes.set_ylim(max([1, *counts]) * 2, 0.8)  # upside down: counts hang
 
 
-def _inline(svg: str, description: str) -> str:
-    """The bare <svg> element, fit to stand beside others in one page."""
-    svg = svg[svg.index("<svg") :].strip()
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    # matplotlib names its groups figure_1, axes_1 ...: the same in every figure, and nothing refers to them
-    svg = re.sub(r'(<g) id="[a-zA-Z0-9.]+_\d+"', r"\1", svg)
-    svg = svg.replace(INK, "currentColor")
-    label = html.escape(description, quote=True)
-    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" ', 1)
+def _draw_overlay(results: Sequence[tuple[str, dict[str, Any]]], title: str) -> Any:
+    figure, upper, lower = _panels()
+    highest = 1
+    for number, (label, result) in enumerate(results):
+        filled = [each for each in result["bins"] if each["count"]]
+        style = line_style(number)
+        x, y = [each["confidence"] for each in filled], [each["accuracy"] for each in filled]
+        bands = [accuracy_band(each) for each in filled]
+        upper.fill_between(x, [low for low, _ in bands], [high for _, high in bands], color=style["color"],
+                           alpha=0.15, linewidth=0)  # fmt: skip
+        upper.plot(x, y, label=f"{label}  ECE {100 * result['ece']:.2f} %", **style)
+        edges = [result["bins"][0]["low"], *(each["high"] for each in result["bins"])]
+        counts = [max(each["count"], 0.5) for each in result["bins"]]
+        lower.stairs(counts, edges, baseline=0.5, color=style["color"], linestyle=style["linestyle"], linewidth=1.3)
+        highest = max([highest, *counts])
+    upper.legend(loc="upper left")
+    upper.set_title(title)
+    lower.set_yscale("log")
+    lower.set_ylim(highest * 2, 0.8)
+    return figure

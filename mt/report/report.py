@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from mt.atomic import write_text
-from mt.errors import UserError
 from mt.report.figures import reliability_diagram
+from mt.report.files import Evaluation, read_evaluation
+from mt.report.page import MOST_BYTES, render
+from mt.report.plots import (
+    SWEEP_PANELS,
+    dumbbell,
+    penalty_name,
+    risk_coverage_plot,
+    selective_plot,
+    sweep_plots,
+)
+from mt.report.rows import Record, payload
 
-EMBEDDED_BYTES = 2_600_000
-"""translations beyond this size stay out of the page, the least confident go in first: the page stays under 3 MB"""
-
-CALIBRATION_TITLES = {
-    "teacher_forced": "With the reference as prefix (teacher-forced)",
-    "inference": "In the system's own output (inference)",
+TITLES = {
+    "teacher_forced": "Reference as prefix (teacher-forced)",
+    "inference": "Own output (inference)",
+    "inference_word_product": "Own output by words (product of tokens)",
+    "inference_word_minimum": "Own output by words (least sure token)",
+    "inference_edit_distance": "Own output by plain edit distance",
 }
+DRAWN = ("teacher_forced", "inference")
 
 
 def write_report(folder: Path) -> Path:
@@ -29,111 +39,92 @@ def write_report(folder: Path) -> Path:
         The path of the page.
 
     Raises:
-        UserError: one of the two files is missing or no JSON.
+        UserError: one of the two files is missing or is not what evaluate writes.
     """
-    results = _read_results(folder / "results.json")
-    rows = [_row(record) for record in _read_records(folder / "records.jsonl")]
-    diagrams = {
-        name: reliability_diagram(block, CALIBRATION_TITLES[name])
-        for name, block in results.get("calibration", {}).items()
-        if block
-    }
+    evaluation = read_evaluation(folder)
+    results = evaluation.results
+    add_sentence_bleu(evaluation.records)
+    blocks = calibration_blocks(results)
+    figures = draw_figures(results, blocks)
     (folder / "figures").mkdir(exist_ok=True)
-    for name, svg in diagrams.items():
-        write_text(folder / "figures" / f"reliability_{name}.svg", svg + "\n")
-    write_text(folder / "report.html", render(results, rows, diagrams))
+    for name, svg in figures.items():
+        write_text(folder / "figures" / f"{name}.svg", svg + "\n")
+    values = {
+        "evaluation": evaluation, "results": results, "blocks": blocks, "titles": TITLES, "figures": figures,
+        "sweep": sweep_of(results), "sweep_panels": SWEEP_PANELS, "penalty_name": penalty_name, "dumbbell": dumbbell,
+    }  # fmt: skip
+    bare = len(render("report.html.j2", data=None, **values).encode())
+    data = payload([evaluation.name], [evaluation.records], MOST_BYTES - bare, flag_threshold(evaluation))
+    write_text(folder / "report.html", render("report.html.j2", data=data, **values))
     return folder / "report.html"
 
 
-def render(results: dict[str, Any], rows: list[dict[str, Any]], diagrams: dict[str, str]) -> str:
-    """The page as text. `rows`: one per translation, in the order of the file, as `_row` makes them."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("mt.report", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.filters["number"] = _number
-    embedded = _embed(rows)
-    page = environment.get_template("report.html.j2").render(
-        results=results,
-        calibration={name: results["calibration"][name] for name in diagrams},
-        titles=CALIBRATION_TITLES,
-        diagrams=diagrams,
-        rows_json=_script_json(embedded),
-        rows_shown=len(embedded),
-        rows_total=len(rows),
-    )
-    return page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in a record is no UTF-8
+def calibration_blocks(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The calibration blocks that have something to show; those after recalibration are named `recalibrated_…`."""
+    blocks = {name: block for name, block in (results.get("calibration") or {}).items() if name in TITLES and block}
+    after = results.get("recalibrated") or {}
+    ordered: dict[str, dict[str, Any]] = {}
+    for name in TITLES:
+        if name in blocks:
+            ordered[name] = blocks[name]
+        if name in DRAWN and after.get(name):
+            ordered[f"recalibrated_{name}"] = after[name]
+    return ordered
 
 
-def _read_results(path: Path) -> dict[str, Any]:
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the results of an evaluation: {path}: {error}; run evaluate again") from error
-    if not isinstance(results, dict):
-        raise UserError(f"not the results of an evaluation: {path}; run evaluate again")
-    return results
+def title_of(name: str) -> str:
+    """The title of a calibration block."""
+    bare = name.removeprefix("recalibrated_")
+    return TITLES[bare] + (", recalibrated" if bare != name else "")
 
 
-def _read_records(path: Path) -> list[dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        return [json.loads(line) for line in text.split("\n") if line]
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the records of an evaluation: {path}: {error}; run evaluate again") from error
+def draw_figures(results: dict[str, Any], blocks: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """All figures of the page as SVG elements, by name."""
+    drawn = {name: block for name, block in blocks.items() if name.removeprefix("recalibrated_") in DRAWN}
+    figures = {f"reliability_{name}": reliability_diagram(block, title_of(name)) for name, block in drawn.items()}
+    for number, svg in enumerate(sweep_plots(sweep_of(results)), 1):
+        figures[f"sweep_{number}"] = svg
+    risky = [(name.replace("_", "-"), drawn[name]) for name in DRAWN if drawn.get(name, {}).get("risk_coverage")]
+    if risky:
+        figures["risk_coverage"] = risk_coverage_plot(risky, "Tokens: risk and coverage")
+    selective = (results.get("sequence") or {}).get("selective")
+    for metric, title in (("chrf", "chrF"), ("bleu", "BLEU"), ("ter", "TER")):
+        if selective and all(entry.get(metric) is not None for entry in selective):
+            figures[f"selective_{metric}"] = selective_plot([("", selective)], metric, f"{title} of the lines kept")
+    return figures
 
 
-def _row(record: dict[str, Any]) -> dict[str, Any]:
-    """What the page shows of one translation, under short names because there are thousands.
-
-    `n` line from 1, `s` source, `r` references, `c` confidence in thousandths or null, `q` sentence chrF or null,
-    and either `t` the tokens, `p` their confidences in thousandths and `w` a digit each ("1" right, "0" wrong),
-    or `h` the plain translation where there are no tokens.
-    """
-    row: dict[str, Any] = {
-        "n": record["line"] + 1,
-        "s": record.get("source", ""),
-        "r": record.get("references") or [record.get("reference", "")],
-        "c": _thousandths(record.get("confidence")),
-        "q": None if record.get("chrf") is None else round(record["chrf"], 1),
-    }
-    if record.get("token_confidence"):
-        row["t"] = record["tokens"]
-        row["p"] = [_thousandths(confidence) for confidence in record["token_confidence"]]
-        row["w"] = "".join("01"[label] for label in record.get("correct") or [])
-    else:
-        row["h"] = record["translation"]
-    return row
+def sweep_of(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """The sweep over beams and length penalties; without one, what the blocks of the beam sizes tell."""
+    if results.get("sweep"):
+        return list(results["sweep"])
+    decode = results.get("decode") or {}
+    entries = []
+    for beam, block in (results.get("beams") or {}).items():
+        inference = block["calibration"].get("inference") or {}
+        entries.append({
+            "beam": int(beam), "length_penalty": decode.get("length_penalty"),
+            "length_alpha": decode.get("length_alpha"), "bleu": block["bleu"]["score"],
+            "length_ratio": block["length_ratio"], "empties": block["empties"],
+            "ece_inference": inference.get("ece"), "ece_eos": (inference.get("eos") or {}).get("ece"),
+        })  # fmt: skip
+    return entries
 
 
-def _thousandths(confidence: float | None) -> int | None:
-    return None if confidence is None else round(1000 * confidence)
+def flag_threshold(evaluation: Evaluation) -> float | None:
+    """The confidence that calibrate found for flagging lines, where results.json tells one."""
+    results = evaluation.results
+    thresholds = results.get("thresholds") or (results.get("recalibrated") or {}).get("thresholds") or []
+    return next((each["confidence"] for each in thresholds if each.get("confidence") is not None), None)
 
 
-def _embed(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows that fit into the page: all of them, or the least confident."""
-    order = sorted(rows, key=lambda row: (row["c"] is None, row["c"] or 0))
-    size, fitting = 0, []
-    for row in order:
-        size += len(_script_json(row).encode("utf-8", "replace")) + 1
-        if size > EMBEDDED_BYTES:
-            break
-        fitting.append(row)
-    return sorted(fitting, key=lambda row: row["n"])
+def add_sentence_bleu(records: list[Record]) -> None:
+    """Adds sentence BLEU (effective order) where a record has a reference but no `bleu`."""
+    from sacrebleu.metrics import BLEU
 
+    metric = BLEU(effective_order=True)
+    for record in records:
+        references = record.get("references") or ([record["reference"]] if "reference" in record else [])
+        if record.get("bleu") is None and references:
+            record["bleu"] = metric.sentence_score(record["translation"], references).score
 
-def _script_json(value: Any) -> Any:
-    """JSON that is safe inside a script element: text cannot end the element nor the line."""
-    from markupsafe import Markup
-
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
-
-
-def _number(value: float | None, digits: int = 1) -> str:
-    """A figure of the tables; a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"

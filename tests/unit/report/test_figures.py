@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from mt.report.figures import reliability_diagram, reliability_image, wilson_interval
+from mt.report.figures import accuracy_band, reliability_diagram, reliability_image, reliability_overlay
 
 
 def block(counts: list[int], accuracies: list[float]) -> dict[str, Any]:
@@ -34,10 +34,11 @@ def block(counts: list[int], accuracies: list[float]) -> dict[str, Any]:
 BLOCK = block([10, 0, 30, 60, 900], [0.3, 0.0, 0.4, 0.8, 0.85])
 
 
-def test_wilson_interval_of_a_known_case() -> None:
+def test_band_is_the_measured_one_or_wilson_s() -> None:
     # 8 of 10 at 1.96: the textbook interval (0.4902, 0.9433)
-    assert wilson_interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert wilson_interval(0, 5)[0] == 0 and wilson_interval(5, 5)[1] == 1
+    each = {"accuracy": 0.8, "count": 10}
+    assert accuracy_band(each) == pytest.approx((0.4902, 0.9433), abs=1e-4)
+    assert accuracy_band(each | {"band_low": 0.6, "band_high": 0.9}) == (0.6, 0.9)
 
 
 def test_diagram_is_the_same_text_each_time() -> None:
@@ -52,8 +53,25 @@ def test_diagram_is_a_bare_svg_element_that_says_what_it_shows() -> None:
     assert root.get("aria-label", "").startswith('a "quoted" <title> & more: 1000 tokens, accuracy 0.828')
     assert "over-confident by" in root.get("aria-label", "")
     words = " ".join(root.itertext())
-    assert f"ECE = {100 * BLOCK['ece']:.2f} %" in words
+    assert f"ECE {100 * BLOCK['ece']:.2f} %" in words
     assert "currentColor" in svg and "#010203" not in svg
+
+
+def test_noise_floor_stands_beside_the_error_where_it_is_known() -> None:
+    assert "noise floor" not in reliability_diagram(BLOCK, "t")
+    assert "noise floor 1.25 %" in reliability_diagram(BLOCK | {"noise_floor": 0.0125}, "t")
+
+
+def test_overlay_tells_its_systems_apart_without_colour() -> None:
+    systems = [("first", BLOCK), ("second", block([50, 0, 0, 0, 950], [0.1, 0, 0, 0, 0.9]))]
+    svg = reliability_overlay(systems, "both")
+    root = ElementTree.fromstring(svg)
+    words = " ".join(root.itertext())
+    for label, result in systems:
+        assert f"{label}  ECE {100 * result['ece']:.2f} %" in words
+        assert f"{label}: 1000 tokens" in root.get("aria-label", "")
+    assert "stroke-dasharray" in svg.split("--series-2")[1]  # the second line is dashed, the marks differ
+    assert len({re.sub(r"[\d. -]", "", path) for path in re.findall(r'<path id="m\w+" d="([^"]+)"', svg)}) >= 2
 
 
 def test_diagrams_share_no_id_that_means_different_things() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import re
 import subprocess
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 
 from mt.errors import UserError
-from mt.report.report import write_report
+from mt.report.report import calibration_blocks, write_report
+from mt.report.rows import spelled
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -116,9 +118,9 @@ def test_markup_in_a_corpus_stays_text(tmp_path: Path) -> None:
     scripts = Scripts(page)
     assert len(scripts.texts) == 2 and "img" not in scripts.tags and "b" not in scripts.tags
     assert "alert(1)</script>" not in page and "onerror=alert(2)>" not in page and "\u2028" not in page
-    rows = json.loads(scripts.texts[0])
-    assert [row["s"] for row in rows] == [*HOSTILE[:3], HOSTILE[3].replace("\ud800", "?"), HOSTILE[0]]
-    assert rows[-1]["h"] == HOSTILE[1]
+    data = json.loads(scripts.texts[0])
+    assert [row["s"] for row in data["rows"]] == [*HOSTILE[:3], HOSTILE[3].replace("\ud800", "?"), HOSTILE[0]]
+    assert data["rows"][-1]["o"][0]["h"] == HOSTILE[1] and HOSTILE[0] in data["vocabulary"]
 
 
 def test_page_shows_the_figures_and_loads_nothing(tmp_path: Path) -> None:
@@ -126,7 +128,7 @@ def test_page_shows_the_figures_and_loads_nothing(tmp_path: Path) -> None:
     for text in ("40.00", "39.00 to 41.00", "38.00", "0.0500", "nrefs:1|name:chrf", "ece|bins:20"):
         assert text in page
     assert "end of sentence only" in page
-    assert page.count("<svg ") == 2
+    assert page.count("<svg ") == 2 + 5  # two diagrams, and the curves against the two beam sizes
     drawn = (tmp_path / "figures" / "reliability_inference.svg").read_text(encoding="utf-8")
     assert drawn.strip() in page
     assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page)
@@ -136,25 +138,144 @@ def test_page_shows_the_figures_and_loads_nothing(tmp_path: Path) -> None:
 def test_three_thousand_sentences_stay_under_three_megabytes(tmp_path: Path) -> None:
     page = write(tmp_path, results(), records(3000))
     assert len(page.encode()) < 3_000_000
-    assert len(json.loads(Scripts(page).texts[0])) == 3000
+    assert len(json.loads(Scripts(page).texts[0])["rows"]) == 3000
 
 
 def test_of_too_much_text_the_least_confident_is_shown_and_the_page_says_so(tmp_path: Path) -> None:
     lines = records(3000, words=60)
     page = write(tmp_path, results(), lines)
     assert len(page.encode()) < 3_000_000
-    shown = json.loads(Scripts(page).texts[0])
+    shown = json.loads(Scripts(page).texts[0])["rows"]
     assert 0 < len(shown) < 3000
     assert f"{len(shown)} least confident of 3000" in page
     left_out = {line["line"] + 1 for line in lines} - {row["n"] for row in shown}
-    assert max(row["c"] for row in shown) <= min(round(1000 * lines[n - 1]["confidence"]) for n in left_out)
+    assert max(row["o"][0]["c"] for row in shown) <= min(round(10_000 * lines[n - 1]["confidence"]) for n in left_out)
 
 
 def test_page_can_be_made_without_probabilities_or_beams(tmp_path: Path) -> None:
     result = results() | {"calibration": {"teacher_forced": None, "inference": None}, "beams": {}, "beam": None}
     page = write(tmp_path, result, [{"line": 0, "source": "a", "translation": "b", "reference": "c"}])
     assert "nothing to measure" in page and "<svg" not in page
-    assert json.loads(Scripts(page).texts[0]) == [{"n": 1, "s": "a", "r": ["c"], "c": None, "q": None, "h": "b"}]
+    data = json.loads(Scripts(page).texts[0])
+    assert data["rows"] == [
+        {"n": 1, "s": "a", "r": ["c"], "o": [{"c": None, "q": None, "b": 0.0, "h": "b"}]}
+    ]
+
+
+def row_of(page: str, line: int = 0) -> tuple[dict[str, Any], list[str]]:
+    data = json.loads(Scripts(page).texts[0])
+    return data["rows"][line]["o"][0], data["vocabulary"]
+
+
+def test_a_row_tells_confidence_labels_alternatives_and_what_the_model_said_itself(tmp_path: Path) -> None:
+    record = {
+        "line": 0, "source": "x", "translation": "a man", "reference": "a man", "tokens": ["▁a", "▁man", "</s>"],
+        "token_confidence": [0.5, 0.25, 0.9], "log_probs": [-0.105361, -1.386294, -0.105361], "confidence": 0.55,
+        "correct": [True, False, True], "chrf": 81.26, "bleu": 42.0, "flagged": True,
+        "alternatives": [[["▁a", -0.1], ["▁the", -2.302585]], [["▁dog", -0.693147]], []],
+    }  # fmt: skip
+    row, words = row_of(write(tmp_path, results(), [record]))
+    assert [words[index] for index in row["t"]] == record["tokens"]
+    assert row["p"] == [5000, 2500, 9000] and row["u"] == [9000, 2500, 9000] and row["w"] == "101"
+    assert [[words[each[0]], each[1]] if each else [] for each in row["a"]] == [["▁the", 1000], ["▁dog", 5000], []]
+    assert (row["c"], row["q"], row["b"], row["f"]) == (5500, 81.3, 42.0, 1) and "h" not in row
+
+
+def test_probabilities_that_no_map_changed_stand_once(tmp_path: Path) -> None:
+    record = records(1)[0]
+    record["log_probs"] = [math.log(confidence) for confidence in record["token_confidence"]]
+    assert "u" not in row_of(write(tmp_path, results(), [record]))[0]
+
+
+def test_tokens_that_do_not_spell_the_translation_leave_it_there(tmp_path: Path) -> None:
+    lines = records(2)
+    lines[0]["translation"] = "something else"
+    page = write(tmp_path, results(), lines)
+    assert row_of(page, 0)[0]["h"] == "something else" and "h" not in row_of(page, 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [(["▁a", "b", "▁c", "</s>"], "ab c"), (["a", "b", "</s>"], "a b"), (["</s>"], ""), (["a▁b"], "a b")],
+)
+def test_tokens_spell_by_their_marks_or_as_words(tokens: list[str], text: str) -> None:
+    assert spelled(tokens) == text
+
+
+def test_alternatives_are_the_first_to_go_when_space_is_short(tmp_path: Path) -> None:
+    lines = records(3000, words=22)
+    for line in lines:
+        line["alternatives"] = [[["▁alternative", -1.0], ["▁another", -2.0], ["▁third", -3.0]]] * len(line["tokens"])
+    page = write(tmp_path, results(), lines)
+    data = json.loads(Scripts(page).texts[0])
+    assert len(page.encode()) < 3_000_000 and len(data["rows"]) == 3000
+    assert all("a" not in row["o"][0] for row in data["rows"])
+
+
+def test_sentence_bleu_is_worked_out_where_a_record_has_none(tmp_path: Path) -> None:
+    lines = records(2)
+    lines[1]["bleu"] = 12.5
+    page = write(tmp_path, results(), lines)
+    assert row_of(page, 0)[0]["b"] == 100.0 and row_of(page, 1)[0]["b"] == 12.5  # the translation is the reference
+
+
+def full_results() -> dict[str, Any]:
+    """Everything that results.json may hold."""
+    made = results()
+    group = {"name": "1-9", "tokens": 10, "confidence": 0.5, "accuracy": 0.4, "ece": 0.1, "noise_floor": 0.0777}
+    further = {
+        "noise_floor": 0.0123, "noise_floor_high": 0.0234, "ece_low": 0.0345, "ece_high": 0.0456, "ece_mass": 0.0567,
+        "ece_debiased": 0.0678, "ece_sweep": {"ece": 0.0789, "bins": 9}, "auroc": 0.765, "signed_gap": 0.05,
+        "breakdown": {"frequency": [group], "position": [group], "source_length": [group]},
+        "risk_coverage": {"coverage": [0.5, 1.0], "risk": [0.1, 0.2], "aurc": 0.1},
+    }  # fmt: skip
+    block = made["calibration"]["inference"] | further
+    made["calibration"] |= {"inference": block, "inference_word_product": block, "inference_word_minimum": block}
+    made["recalibrated"] = {"teacher_forced": block, "inference": block | {"ece": 0.0111}, "map": {"temperature": 1.375}}
+    made["sequence"] = {
+        "correlation": {"chrf": 0.411, "bleu": 0.322, "ter": -0.233},
+        "selective": [{"coverage": 0.5, "lines": 10, "chrf": 71.25, "bleu": 51.5, "ter": 31.75}],
+        "half": {"chrf": 67.125, "random_mean": 61.875, "p": 0.0001}, "nbest": None,
+    }  # fmt: skip
+    made["sweep"] = [
+        {"beam": beam, "length_penalty": "gnmt", "length_alpha": 0.6, "bleu": 33.0 + beam, "length_ratio": 0.98,
+         "empties": 0, "repetitions": 3, "ece_inference": 0.04, "ece_teacher_forced": 0.03, "ece_eos": 0.02,
+         "mean_score": -0.5}
+        for beam in (1, 5)
+    ]  # fmt: skip
+    made["truth"] = {"bleu_bound": 61.75, "entropy": 0.7125, "truth_nll": 0.7225, "nll": 0.8125, "kl": 0.1235,
+                     "exact_ece": 0.0198, "maps": {"link": {"kl": 0.0555}}}  # fmt: skip
+    return made
+
+
+def test_all_that_results_may_hold_stands_in_the_page(tmp_path: Path) -> None:
+    page = write(tmp_path, full_results(), records(5))
+    for text in (
+        "1.23\u00a0%", "up to 2.34", "3.45 to 4.56", "5.67&nbsp;%", "6.78&nbsp;%", "7.89&nbsp;%", "0.765", "7.77\u00a0%",
+        "1.11\u00a0%", "1.375", "0.411", "0.322", "−0.233", "71.25", "67.12", "61.88", "<\u20090.001",
+        "gnmt 0.6", "38.00", "61.75", "0.7125", "0.7225", "0.1235", "1.98\u00a0%", "0.0555", "−0.500",
+    ):  # fmt: skip
+        assert text in page or text.replace("<", "&lt;") in page, text
+    drawn = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert drawn == {
+        "reliability_teacher_forced", "reliability_inference", "reliability_recalibrated_teacher_forced",
+        "reliability_recalibrated_inference", "risk_coverage", "selective_chrf", "selective_bleu", "selective_ter",
+        *(f"sweep_{number}" for number in range(1, 9)),
+    }  # fmt: skip
+    ids = re.findall(r' id="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("missing", ["sweep", "truth", "sequence", "recalibrated", "beams", "decode", "chrf", "ter"])
+def test_every_part_of_results_may_be_missing(tmp_path: Path, missing: str) -> None:
+    made = full_results()
+    made.pop(missing, None)
+    assert "Evaluation of demo" in write(tmp_path, made, records(2))
+
+
+def test_an_empty_block_of_calibration_is_left_out() -> None:
+    assert list(calibration_blocks({"calibration": {"teacher_forced": None, "inference": {"tokens": 1}}})) == ["inference"]
+    assert calibration_blocks({}) == {}
 
 
 def test_the_same_input_gives_the_same_page(tmp_path: Path) -> None:
@@ -168,8 +289,11 @@ def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "records.jsonl").write_text("{broken\n")
     with pytest.raises(UserError, match=r"records\.jsonl"):
         write_report(tmp_path)
+    (tmp_path / "records.jsonl").write_text('{"line": 0, "translation": "a"}\n["no record"]\n')
+    with pytest.raises(UserError, match=r"records\.jsonl, line 2"):
+        write_report(tmp_path)
 
 
 def test_report_needs_no_torch() -> None:
-    check = "import sys, mt.report.report, mt.report.figures; sys.exit('torch' in sys.modules)"
+    check = "import sys, mt.report.comparison, mt.report.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0

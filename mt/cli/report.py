@@ -1,0 +1,35 @@
+"""`tools/report.py EVALUATION [EVALUATION …]`: the page of an evaluation again, or several in one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mt.cli.command import DONE, CommandParser
+from mt.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Writes a page and prints its name."""
+    parser = CommandParser(
+        description="One EVALUATION, a folder that evaluate wrote: makes its report.html again. Several of one test\n"
+        "set: compares them in one page, with differences, their intervals and p values (paired bootstrap over\n"
+        "sentences), reliability diagrams over one another, and translations side by side.",
+        example="tools/report.py runs/smoothed/evaluation runs/encouraging/evaluation --output compare.html",
+    )
+    parser.add_argument("evaluations", type=Path, nargs="+", metavar="EVALUATION",
+                        help="folders with results.json and records.jsonl; the first is the baseline")  # fmt: skip
+    parser.add_argument("--output", type=Path, metavar="F.html", help="the page of a comparison")
+    given = parser.parse_args(arguments)
+    if len(given.evaluations) == 1:
+        if given.output is not None:
+            raise UserError("--output goes with several evaluations; the page of one lies in its folder")
+        from mt.report.report import write_report
+
+        print(write_report(given.evaluations[0]))
+        return DONE
+    if given.output is None:
+        raise UserError("--output is missing; name the page of the comparison, as in --output compare.html")
+    from mt.report.comparison import write_comparison
+
+    print(write_comparison(given.evaluations, given.output))
+    return DONE

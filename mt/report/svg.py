@@ -1,0 +1,71 @@
+"""Matplotlib figures as SVG elements that stand in a page: small, deterministic, in the page's own colours."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Callable
+from io import StringIO
+from typing import Any
+
+INK = "#010203"
+"""stands for the page's text colour while matplotlib draws; `currentColor` afterwards"""
+
+SERIES = ["#0b62a8", "#c2500a", "#0a7d5c", "#8e3a9d", "#6b5c00", "#a01c3c"]
+"""line colours on a light ground; a dark page replaces them through the variables --series-1 to --series-6"""
+OVER, UNDER = "#c1384c", "#2f7196"
+VARIABLES = {colour: f"--series-{number}" for number, colour in enumerate(SERIES, 1)} | {
+    OVER: "--over", UNDER: "--under",
+}  # fmt: skip
+MARKERS = ["o", "s", "^", "D", "v", "P"]
+DASHES: list[Any] = ["-", (0, (5, 2)), (0, (2, 1.2)), (0, (6, 2, 1, 2)), (0, (1, 1)), (0, (8, 2))]
+"""markers and dashes tell lines apart without colour, too"""
+
+STYLE = {
+    "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "axes.titlesize": 10, "hatch.linewidth": 0.6,
+    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
+    "legend.frameon": False, "legend.fontsize": 8, "grid.color": INK, "grid.alpha": 0.12, "grid.linewidth": 0.6,
+    "lines.markersize": 4, "axes.linewidth": 0.7, "axes.facecolor": "none",
+}  # fmt: skip
+
+
+def svg_element(name: str, draw: Callable[[], Any], description: str) -> str:
+    """A figure as an SVG element; the same text for the same input.
+
+    Text stays text; the ink is `currentColor` on a transparent ground, so that it follows the page around it.
+
+    Args:
+        name: of the figure, another one for each figure of a page: it seeds the ids inside.
+        draw: makes the matplotlib figure.
+        description: what the figure shows, for those who cannot see it.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+        buffer = StringIO()
+        draw().savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].strip()
+    for waste in (r"<metadata>.*?</metadata>\s*", r"<style.*?</style>\s*", r"<!--.*?-->\s*", r"<defs>\s*</defs>\s*"):
+        svg = re.sub(waste, "", svg, flags=re.DOTALL)
+    # matplotlib names its groups figure_1, axes_1 ...: the same in every figure, and nothing refers to them
+    svg = re.sub(r'(<g) id="[a-zA-Z0-9.]+_\d+"', r"\1", svg)
+    svg = re.sub(r"<[^>]+>", _shortened, svg)
+    svg = re.sub(r"\n\s*", "\n", svg)
+    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", svg)
+    svg = svg.replace(INK, "currentColor")
+    for colour, variable in VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable}, {colour})")
+    label = html.escape(description, quote=True)
+    return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" stroke-linejoin="round" ', 1)
+
+
+def _shortened(tag: re.Match[str]) -> str:
+    """A tag whose coordinates are cut to a hundredth of a point, which is finer than any screen."""
+    return re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0])
+
+
+def line_style(number: int) -> dict[str, Any]:
+    """Colour, marker and dashes of the n-th line of a figure."""
+    number %= len(SERIES)
+    return {"color": SERIES[number], "marker": MARKERS[number], "linestyle": DASHES[number], "linewidth": 1.5}

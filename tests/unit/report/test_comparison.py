@@ -1,0 +1,111 @@
+"""Several evaluations in one page: same test set, differences with their p values, overlays."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mt.cli.report import main
+from mt.errors import UserError
+from mt.report.comparison import write_comparison
+
+WORDS = "a man walks with two dogs in the old park".split()
+
+
+def evaluation(folder: Path, name: str, wrong: int, lines: int = 60, **changes: Any) -> Path:
+    """An evaluation whose output is the reference, but for one word in every `wrong` lines."""
+    folder.mkdir(parents=True)
+    records = []
+    for line in range(lines):
+        reference = [*WORDS, str(line)]
+        words = [*WORDS[:-1], "tree" if line % wrong == 0 else "park", str(line)]
+        records.append({
+            "line": line, "source": f"Quelle {line}", "translation": " ".join(words), "reference": " ".join(reference),
+            "tokens": words, "token_confidence": [0.95] * len(words), "log_probs": [-0.05] * len(words),
+            "confidence": 0.95, "correct": [a == b for a, b in zip(words, reference)], "chrf": 90.0, **changes,
+        })  # fmt: skip
+    bins = [{"low": 0.0, "high": 0.5, "count": 0, "confidence": None, "accuracy": None},
+            {"low": 0.5, "high": 1.0, "count": 660, "confidence": 0.95, "accuracy": 1 - 1 / (11 * wrong)}]  # fmt: skip
+    block = {"tokens": 660, "ece": abs(0.95 - 1 + 1 / (11 * wrong)), "accuracy": 0.9, "confidence": 0.95, "bins": bins,
+             "noise_floor": 0.0101, "signature": "ece|bins:2"}  # fmt: skip
+    score = {"score": 90.0, "low": None, "high": None, "signature": "sig"}
+    results = {
+        "bleu": score, "chrf": score, "ter": score, "length_ratio": 1.0, "empties": 0, "beams": {}, "beam": 5,
+        "calibration": {"teacher_forced": block, "inference": block}, "model": {"name": name},
+        "data": {"source": "test.de", "references": ["test.en"], "lines": lines},
+    }  # fmt: skip
+    (folder / "results.json").write_text(json.dumps(results))
+    (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+def test_page_names_the_systems_and_their_differences(tmp_path: Path) -> None:
+    folders = [evaluation(tmp_path / "a", "first", 2), evaluation(tmp_path / "b", "second <b>", 30)]
+    page = write_comparison(folders, tmp_path / "compare.html").read_text(encoding="utf-8")
+    assert "second &lt;b&gt;" in page and "second <b>" not in page
+    assert page.count("<svg ") == 2  # both reliability diagrams, the systems over one another
+    assert ">better</span>" in page and "B − A" in page
+    rows = json.loads(page.split('id="data">')[1].split("</script>")[0])["rows"]
+    assert len(rows) == 60 and [len(row["o"]) for row in rows] == [2] * 60
+
+
+def test_the_same_evaluations_give_the_same_page(tmp_path: Path) -> None:
+    folders = [evaluation(tmp_path / "a", "first", 2), evaluation(tmp_path / "b", "second", 3)]
+    pages = [write_comparison(folders, tmp_path / name).read_bytes() for name in ("1.html", "2.html")]
+    assert pages[0] == pages[1]
+
+
+def test_systems_of_one_name_go_by_their_folders(tmp_path: Path) -> None:
+    folders = [evaluation(tmp_path / name / "evaluation", "same", 2) for name in ("one", "two")]
+    page = write_comparison(folders, tmp_path / "compare.html").read_text(encoding="utf-8")
+    assert "one/evaluation" in page and "two/evaluation" in page
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"lines": 59}, "60 and 59 lines"), ({"reference": "x"}, "references of line 1"), ({"source": "x"}, "sources of line 1")],
+)
+def test_evaluations_of_different_test_sets_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    folders = [evaluation(tmp_path / "a", "first", 2), evaluation(tmp_path / "b", "second", 2, **change)]
+    with pytest.raises(UserError, match=said) as raised:
+        write_comparison(folders, tmp_path / "compare.html")
+    assert "\n" not in str(raised.value) and not (tmp_path / "compare.html").exists()
+
+
+def test_too_many_evaluations_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="7 evaluations are too many"):
+        write_comparison([tmp_path] * 7, tmp_path / "compare.html")
+
+
+def test_without_token_probabilities_quality_is_compared_all_the_same(tmp_path: Path) -> None:
+    folders = [evaluation(tmp_path / "a", "first", 2), evaluation(tmp_path / "b", "second", 3)]
+    results = json.loads((folders[1] / "results.json").read_text())
+    results["calibration"] = {"teacher_forced": None, "inference": None}
+    (folders[1] / "results.json").write_text(json.dumps(results))
+    records = [{"line": line, "translation": "a", "reference": " ".join([*WORDS, str(line)])} for line in range(60)]
+    (folders[1] / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    page = write_comparison(folders, tmp_path / "compare.html").read_text(encoding="utf-8")
+    assert ">worse</span>" in page and "<svg " not in page
+
+
+def test_command_makes_one_page_again_or_compares_several(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [str(evaluation(tmp_path / "a", "first", 2)), str(evaluation(tmp_path / "b", "second", 3))]
+    assert main(folders[:1]) == 0
+    assert (tmp_path / "a" / "report.html").exists()
+    assert main([*folders, "--output", str(tmp_path / "c.html")]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(tmp_path / "a" / "report.html"), str(tmp_path / "c.html")]
+    with pytest.raises(UserError, match="--output is missing"):
+        main(folders)
+    with pytest.raises(UserError, match="--output goes with several"):
+        main([folders[0], "--output", "x.html"])
+
+
+def test_door_answers_without_big_libraries() -> None:
+    heavy = "{'torch', 'matplotlib', 'sacrebleu', 'numpy'}"
+    code = f"import sys, mt.cli.report; print(*({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
