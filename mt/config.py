@@ -307,6 +307,8 @@ class TrainConfig:
     """batches summed into one update; processes share them, so there are at most so many"""
     activation_checkpointing: bool = False
     """keep what enters each layer and compute the rest again for the gradient: a third slower, far less memory"""
+    optimiser: Literal["adamw", "muon"] = "adamw"
+    """AdamW, or Muon for the matrices inside the layers beside AdamW for the rest"""
     learning_rate: float = 1e-3
     """peak learning rate"""
     schedule: Literal["inverse_sqrt", "cosine", "warmup_stable_decay", "constant"] = "inverse_sqrt"
@@ -323,7 +325,7 @@ class TrainConfig:
     epsilon: float = 1e-9
     """AdamW's epsilon"""
     weight_decay: float = 0.0
-    """AdamW's decoupled weight decay, on matrices only"""
+    """decoupled weight decay, on matrices only"""
     clip_norm: float = 1.0
     """largest gradient norm; 0: no clipping"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

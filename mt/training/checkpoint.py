@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from mt.atomic import atomic_folder, write_text
@@ -17,7 +16,7 @@ from mt.corpus.tokenizer import Tokenizer
 from mt.errors import UserError
 from mt.model.directory import load_weights, read_json, read_tensors, save_model, weights, write_tensors
 from mt.model.transformer import Transformer
-from mt.training.optimiser import MovingAverage, load_optimiser_tensors, optimiser_tensors
+from mt.training.optimiser import MovingAverage, Optimiser
 
 
 @dataclass
@@ -60,7 +59,7 @@ class Saved(NamedTuple):
     training: dict[str, Tensor]
     """optimiser, and the weights in training where the model file holds averaged ones"""
 
-    def restore(self, model: Transformer, optimiser: torch.optim.AdamW, average: MovingAverage | None) -> None:
+    def restore(self, model: Transformer, optimiser: Optimiser, average: MovingAverage | None) -> None:
         """Puts everything back as it was when the checkpoint was written. Raises UserError if it does not fit."""
         if average is None:
             load_weights(model, self.model, self.folder / "model.safetensors")
@@ -69,7 +68,7 @@ class Saved(NamedTuple):
             load_weights(model, raw, self.folder / "training.safetensors")
             with average.applied():
                 load_weights(model, self.model, self.folder / "model.safetensors")
-        load_optimiser_tensors(model, optimiser, self.training)
+        optimiser.load(model, self.training)
 
 
 def step_name(step: int) -> str:
@@ -86,7 +85,7 @@ class Checkpoints:
         self.folder = self.run / "checkpoints"
 
     def save(
-        self, model: Transformer, optimiser: torch.optim.AdamW, average: MovingAverage | None,
+        self, model: Transformer, optimiser: Optimiser, average: MovingAverage | None,
         progress: Progress, tokenizer: Tokenizer, meta: dict[str, Any],
     ) -> None:  # fmt: skip
         """Writes the checkpoint of this update, moves `last` (and `best`), and deletes what is no longer kept.
@@ -94,7 +93,7 @@ class Checkpoints:
         The model file holds the averaged weights where there is a moving average.
         """
         name = step_name(progress.step)
-        tensors = optimiser_tensors(model, optimiser)
+        tensors = optimiser.tensors(model)
         if average is not None:
             tensors.update({f"model.{key}": value for key, value in weights(model).items()})
         with atomic_folder(self.folder / name) as folder:

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 
-from mt.config import Config
+from mt.config import Config, TrainConfig
 from mt.corpus.batching import plan_batches
 from mt.corpus.prepare import Prepared, epoch_store
 from mt.corpus.store import TokenStore
@@ -18,10 +18,21 @@ from mt.training.batch import Batch
 from mt.training.memory import activation_bytes
 from mt.training.parallel import Group
 
+_CPU_TOKENS = 1024
+"""most positions of a batch on a processor"""
 _AHEAD = 4
 """updates that a thread prepares while a GPU computes"""
 
 Item = TypeVar("Item")
+
+
+def batch_shape(train: TrainConfig, device: torch.device) -> tuple[int, int]:
+    """Most positions of a batch, and batches of an update: as configured on a GPU, in smaller portions on a processor.
+
+    There several small batches are as fast as a large one, need less memory, and can be shared among processes.
+    """
+    portions = 1 if device.type != "cpu" else max(1, train.batch_tokens // max(_CPU_TOKENS, train.max_length))
+    return train.batch_tokens // portions, train.accumulate * portions
 
 
 class Update(NamedTuple):
@@ -39,6 +50,7 @@ class Feed:
 
     def __init__(self, config: Config, prepared: Prepared, group: Group, device: torch.device) -> None:
         self.config, self.prepared, self.group, self.device = config, prepared, group, device
+        self.batch_tokens, self.batches = batch_shape(config.train, device)
         self._planned: tuple[int, TokenStore, list[np.ndarray]] | None = None
 
     def updates(self, epoch: int, done: int) -> Iterator[Update]:
@@ -53,8 +65,8 @@ class Feed:
         train = self.config.train
         while train.max_epochs == 0 or epoch < train.max_epochs:
             store, plan = self.plan(epoch)
-            for start in range(done, len(plan), train.accumulate):
-                end = min(start + train.accumulate, len(plan))
+            for start in range(done, len(plan), self.batches):
+                end = min(start + self.batches, len(plan))
                 mine = range(start + self.group.rank, end, self.group.world)
                 batches = [(number - start, self.batch(store, plan[number])) for number in mine]
                 yield Update(batches, end, end == len(plan))
@@ -70,7 +82,7 @@ class Feed:
             self._planned = None  # the old one goes before the new one comes
             config, store = self.config, epoch_store(self.prepared, self.config, epoch)
             plan = plan_batches(
-                store.source_lengths, store.target_lengths, batch_tokens=config.train.batch_tokens,
+                store.source_lengths, store.target_lengths, batch_tokens=self.batch_tokens,
                 max_length=config.train.max_length, seed=config.seed, epoch=epoch, weights=store.weights,
             )  # fmt: skip
             self._planned = epoch, store, plan
@@ -78,7 +90,7 @@ class Feed:
 
     def updates_per_epoch(self) -> int:
         """Exact without subword sampling."""
-        return -(-len(self.plan(0)[1]) // self.config.train.accumulate)
+        return -(-len(self.plan(0)[1]) // self.batches)
 
     def largest(self, epoch: int, passes: int) -> tuple[Batch, float]:
         """The batch of an epoch that needs the most memory, and an estimate of that in bytes."""

@@ -26,7 +26,7 @@ from mt.training.budget import TIMED_UPDATES, Budget
 from mt.training.checkpoint import Checkpoints, Progress, step_name
 from mt.training.feed import Feed, Update
 from mt.training.log import RunLog
-from mt.training.optimiser import MovingAverage
+from mt.training.optimiser import MovingAverage, Optimiser
 from mt.training.parallel import Gradients, Group
 from mt.training.schedule import learning_rate
 from mt.training.validation import Validation, Validator
@@ -66,7 +66,7 @@ class Training:
     """
 
     def __init__(self, config: Config, prepared: Prepared, model: Transformer, loss: LossFunction,
-                 progress: Progress, optimiser: torch.optim.AdamW, average: MovingAverage | None, group: Group,
+                 progress: Progress, optimiser: Optimiser, average: MovingAverage | None, group: Group,
                  log: RunLog | None = None, started: float | None = None) -> None:  # fmt: skip
         """started: `time.monotonic()` when the command began, for a budget; None: now."""
         self.config = config
@@ -125,7 +125,7 @@ class Training:
         Its gradient is dropped, and nothing else remembers it: the run is the same without it.
         """
         batch, activations = self.feed.largest(self.progress.epoch, self.loss.passes)
-        fixed = memory.fixed_bytes(self.model, self.optimiser, self.train.batch_tokens)
+        fixed = memory.fixed_bytes(self.model, self.optimiser, self.feed.batch_tokens)
         held = memory.current_bytes(self.device)
         self.estimated = self._memory_together("estimated", held + fixed + activations)
         memory.reset_peak(self.device)
@@ -173,9 +173,8 @@ class Training:
         self.gradients.count(interruptions=float(interruption))
         figures = self.gradients.reduce()
         self.gradient_norm = self.gradients.clip(self.train.clip_norm)
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(step, self.train, self.total_steps)
-        self.optimiser.step()
+        self.learning_rate = learning_rate(step, self.train, self.total_steps)
+        self.optimiser.step(self.learning_rate)
         if self.average is not None:
             self.average.update(step)
         self.progress.step = step
@@ -229,7 +228,7 @@ class Training:
         self.log.event(
             "train", self.progress.step, epoch=self.progress.epoch, loss=sums["loss"] / tokens,
             nll=sums["nll"] / tokens, accuracy=sums["correct"] / tokens, tokens=self.progress.tokens,
-            learning_rate=self.optimiser.param_groups[0]["lr"], gradient_norm=float(self.gradient_norm),
+            learning_rate=self.learning_rate, gradient_norm=float(self.gradient_norm),
             padding=1 - sums["filled"] / sums["slots"], tokens_per_second=round(tokens / seconds, 1),
             data_wait=round(sums["data_seconds"] / seconds, 4), seconds=round(self.progress.seconds, 3),
         )  # fmt: skip

@@ -16,6 +16,7 @@ import torch
 from mt.config import Config, ModelConfig
 from mt.errors import UserError
 from mt.model.transformer import Transformer
+from mt.training.optimiser import Optimiser
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # names in malloc.h
 _FLOAT = 4  # bytes
@@ -126,11 +127,11 @@ def _attention_weights(model: ModelConfig, source: np.ndarray, target: np.ndarra
     return weights
 
 
-def fixed_bytes(model: Transformer, optimiser: torch.optim.Optimizer, batch_tokens: int) -> int:
+def fixed_bytes(model: Transformer, optimiser: Optimiser, batch_tokens: int) -> int:
     """What an update needs beside weights and activations: gradients, optimiser, logits and the projection's own."""
     weights = sum(parameter.numel() for parameter in model.parameters())
     projection = model.output_weight.numel() + min(_PROJECTION_FLOATS, len(model.output_weight) * batch_tokens)
-    return _FLOAT * (weights * (1 if optimiser.state else 3) + projection)
+    return _FLOAT * (weights * (1 if optimiser.started else 3) + projection)
 
 
 def in_words(size: float) -> str:

@@ -1,45 +1,88 @@
-"""AdamW and the moving average of the weights."""
+"""AdamW, Muon, and the moving average of the weights."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from mt.config import TrainConfig
+from mt.errors import UserError
 
 
-def build_optimiser(model: nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter 2019); weight decay on matrices only, not on biases and norms."""
-    parameters = list(model.parameters())
+class Optimiser:
+    """One or two of torch's optimisers that share out the parameters of a model, at one learning rate."""
+
+    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
+        self.parts = parts
+
+    def step(self, learning_rate: float) -> None:
+        """One update of all parameters."""
+        for part in self.parts:
+            for group in part.param_groups:
+                group["lr"] = learning_rate
+            part.step()
+
+    @property
+    def started(self) -> bool:
+        """Whether there has been an update, so that all state is there."""
+        return any(part.state for part in self.parts)
+
+    def tensors(self, model: nn.Module) -> dict[str, Tensor]:
+        """The state by parameter name, for a checkpoint. Empty before the first update."""
+        return {
+            f"optimiser.{key}.{name}": value.detach().cpu().contiguous()
+            for name, part, parameter in self._owned(model)
+            for key, value in part.state.get(parameter, {}).items()
+        }
+
+    def load(self, model: nn.Module, tensors: dict[str, Tensor]) -> None:
+        """Puts back what `tensors` gave."""
+        for name, part, parameter in self._owned(model):
+            state = {}
+            for key in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer"):
+                if f"optimiser.{key}.{name}" in tensors:
+                    state[key] = tensors[f"optimiser.{key}.{name}"].to(parameter.device).clone()
+            if state:
+                part.state[parameter] = state
+
+    def _owned(self, model: nn.Module) -> Iterator[tuple[str, torch.optim.Optimizer, Tensor]]:
+        """Name, optimiser and tensor of each parameter."""
+        owner = {id(each): part for part in self.parts for group in part.param_groups for each in group["params"]}
+        for name, parameter in model.named_parameters():
+            yield name, owner[id(parameter)], parameter
+
+
+def build_optimiser(model: nn.Module, config: TrainConfig) -> Optimiser:
+    """AdamW (Loshchilov & Hutter 2019); weight decay on matrices only, not on biases and norms.
+
+    With `muon` the matrices inside the layers get Muon instead (Jordan et al. 2024), its updates scaled to the size of
+    AdamW's (Liu et al. 2025, arXiv:2502.16982, section 2.2), so that one learning rate serves both.
+    """
+    named = list(model.named_parameters())
+    hidden = [parameter for name, parameter in named if config.optimiser == "muon" and _inside_a_layer(name, parameter)]
+    rest = [parameter for _, parameter in named if all(parameter is not each for each in hidden)]
     groups = [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
     first, second = config.betas
-    return torch.optim.AdamW(groups, lr=0.0, betas=(first, second), eps=config.epsilon, fused=True)
+    parts: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW(groups, lr=0.0, betas=(first, second), eps=config.epsilon, fused=True)
+    ]
+    if hidden:
+        if not hasattr(torch.optim, "Muon"):
+            raise UserError(f"train.optimiser muon: torch {torch.__version__} has none; install torch 2.9 or later")
+        parts.append(
+            torch.optim.Muon(hidden, lr=0.0, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+        )
+    return Optimiser(parts)
 
 
-def optimiser_tensors(model: nn.Module, optimiser: torch.optim.AdamW) -> dict[str, Tensor]:
-    """The optimiser's state by parameter name, for a checkpoint. Empty before the first update."""
-    tensors = {}
-    for name, parameter in model.named_parameters():
-        for key, value in optimiser.state.get(parameter, {}).items():
-            tensors[f"optimiser.{key}.{name}"] = value.detach().cpu().contiguous()
-    return tensors
-
-
-def load_optimiser_tensors(model: nn.Module, optimiser: torch.optim.AdamW, tensors: dict[str, Tensor]) -> None:
-    """Puts back what `optimiser_tensors` gave."""
-    for name, parameter in model.named_parameters():
-        state = {}
-        for key in ("step", "exp_avg", "exp_avg_sq"):
-            if f"optimiser.{key}.{name}" in tensors:
-                state[key] = tensors[f"optimiser.{key}.{name}"].to(parameter.device).clone()
-        if state:
-            optimiser.state[parameter] = state
+def _inside_a_layer(name: str, parameter: Tensor) -> bool:
+    return parameter.ndim == 2 and "embedding" not in name and name != "output_weight"
 
 
 class MovingAverage:

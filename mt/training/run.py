@@ -27,6 +27,7 @@ from mt.model.directory import build_model, choose_device, load_model, load_weig
 from mt.model.transformer import Transformer
 from mt.progress import message
 from mt.training.checkpoint import Checkpoints, Progress
+from mt.training.feed import batch_shape
 from mt.training.launch import launched_group, own_processes
 from mt.training.log import RunLog, read_log
 from mt.training.loop import Training
@@ -58,7 +59,7 @@ def train(config: Config) -> Path | None:
                 message(f"{run}: this run is finished; give another run_dir to train again")
             return _best(run) if group.leads else None
         device = _device(config, group)
-        _check_share(config, group)
+        _check_share(config, device, group)
         keep_freed_memory()
         torch.set_num_threads(_threads(config, group))
         prepared = _prepare(config, group)
@@ -113,12 +114,13 @@ def _device(config: Config, group: Group) -> torch.device:
     return torch.device("cuda", group.local_rank)
 
 
-def _check_share(config: Config, group: Group) -> None:
-    if group.world > config.train.accumulate:
+def _check_share(config: Config, device: torch.device, group: Group) -> None:
+    batches = batch_shape(config.train, device)[1]
+    if group.world > batches:
         raise UserError(
-            f"train.accumulate is {config.train.accumulate} and {group.world} processes share the batches of an "
-            f"update; set it to {group.world} or a multiple (and train.batch_tokens lower by as much for the same "
-            "updates), or start fewer processes"
+            f"{group.world} processes share the {batches} batches of an update; set train.accumulate "
+            f"({config.train.accumulate}) to {group.world} or a multiple (and train.batch_tokens lower by as much for "
+            "the same updates), or start fewer processes"
         )
 
 
@@ -129,7 +131,7 @@ def _threads(config: Config, group: Group) -> int:
 
 def _processes(config: Config, device: torch.device) -> int:
     """On a processor one process a thread, as long as each has a batch of the update; one on a GPU."""
-    return 1 if device.type != "cpu" else min(_threads(config, Group()), config.train.accumulate)
+    return 1 if device.type != "cpu" else min(_threads(config, Group()), batch_shape(config.train, device)[1])
 
 
 def _prepare(config: Config, group: Group) -> Prepared:

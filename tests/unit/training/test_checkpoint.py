@@ -11,11 +11,11 @@ from mt.config_file import read_config
 from mt.corpus.tokenizer import load_tokenizer
 from mt.model.directory import build_model, fingerprint, weights
 from mt.training.checkpoint import Checkpoints, Progress
-from mt.training.optimiser import MovingAverage, build_optimiser
+from mt.training.optimiser import MovingAverage, Optimiser, build_optimiser
 
 
 @pytest.fixture
-def run(tiny_model: Path) -> tuple[Checkpoints, torch.nn.Module, torch.optim.AdamW, Path]:
+def run(tiny_model: Path) -> tuple[Checkpoints, torch.nn.Module, Optimiser, Path]:
     config = read_config(tiny_model / "config.yaml")
     model = build_model(config, load_tokenizer(tiny_model))
     return Checkpoints(config), model, build_optimiser(model, config.train), tiny_model
