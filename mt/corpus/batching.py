@@ -57,10 +57,8 @@ def plan_batches(
         raise ValueError(f"rank is {rank}; it must be 0 to {world - 1}")
     if max_length > batch_tokens:
         raise ValueError(f"max_length is {max_length}; it must be at most batch_tokens, {batch_tokens}")
-    source_lengths = np.asarray(source_lengths, dtype=np.int64)
-    target_lengths = np.asarray(target_lengths, dtype=np.int64)
-    longest = np.maximum(source_lengths, target_lengths)
-    indices = np.flatnonzero(longest <= max_length)
+    source_lengths, target_lengths = np.asarray(source_lengths), np.asarray(target_lengths)
+    indices = np.flatnonzero(np.maximum(source_lengths, target_lengths) <= max_length)
     if weights is not None:
         copies = epoch_copies(np.asarray(weights, dtype=np.float64), seed=seed, epoch=epoch)
         indices = np.repeat(indices, copies[indices])
@@ -68,9 +66,7 @@ def plan_batches(
         return []
 
     indices = indices[np.argsort(_draws(len(indices), seed, epoch, _TIES), kind="stable")]
-    batches = _group(
-        indices, source_lengths[indices], target_lengths[indices], batch_tokens, seed=seed, epoch=epoch
-    )
+    batches = _group(indices, source_lengths, target_lengths, batch_tokens, seed=seed, epoch=epoch)
     order = np.argsort(_draws(len(batches), seed, epoch, _SHUFFLE), kind="stable")
     rounds = -(-len(batches) // world)
     mine = [batches[number] for number in order[rank::world]]
@@ -153,19 +149,20 @@ def _group(
 
     Args:
         indices: (pairs,) int64, in random order.
-        source: (pairs,) int64, their source lengths; target: the same for the targets.
+        source: source lengths of all pairs that the indices are of; target: the same for the targets.
         batch_tokens: budget of a batch.
         seed, epoch: decide the random choices.
     """
-    strip = (source + int(_draws(1, seed, epoch, _STRIPS)[0] % 2)) // 2
-    ceiling = int(target.max()) + 1
-    line = ((strip * ceiling + np.where(strip % 2 == 0, target, ceiling - 1 - target)) * 2) + source % 2
+    line = _place_in_line(source[indices], target[indices], int(_draws(1, seed, epoch, _STRIPS)[0] % 2))
     order = np.argsort(line, kind="stable")
-    indices, source, target, line = indices[order], source[order], target[order], line[order]
+    indices, line = indices[order], line[order]
+    del order
 
     start = np.flatnonzero(np.concatenate([[True], line[1:] != line[:-1]]))
     end = np.append(start[1:], len(line))
-    capacity = batch_tokens // np.maximum(np.maximum(source[start], target[start]), 1)
+    # (cells,): the lengths of every cell
+    source, target = (side[indices[start]].astype(np.int64) for side in (source, target))
+    capacity = batch_tokens // np.maximum(np.maximum(source, target), 1)
     whole = (end - start) // capacity
     leftover = start + whole * capacity
     batches = [
@@ -182,13 +179,23 @@ def _group(
     piece_end = np.stack([middle, end], axis=1).ravel()
     filled = piece_end > piece_start
     piece_start, piece_end = piece_start[filled], piece_end[filled]
+    source, target = np.repeat(source, 2)[filled], np.repeat(target, 2)[filled]
     rows = piece_end - piece_start
     noise = _draws(len(rows), seed, epoch, _CUTS) % np.uint64(batch_tokens // 20 + 1)
     cut_cost = batch_tokens // 6 + noise.astype(np.int64)
-    for first, last in _cut(rows, source[piece_start], target[piece_start], batch_tokens, cut_cost):
+    for first, last in _cut(rows, source, target, batch_tokens, cut_cost):
         pieces = [indices[piece_start[piece] : piece_end[piece]] for piece in range(first, last)]
         batches.append(np.concatenate(pieces))
     return batches
+
+
+def _place_in_line(source: np.ndarray, target: np.ndarray, shift: int) -> np.ndarray:
+    """(pairs,) int64 or less: where each pair stands in the line, the same for equal lengths on both sides."""
+    ceiling = int(target.max()) + 1
+    last = (int(source.max()) + 2) * (ceiling + 1)
+    source, target = (side.astype(np.int64 if last > 2**31 else np.int32, copy=False) for side in (source, target))
+    strip = (source + shift) // 2
+    return ((strip * ceiling + np.where(strip % 2 == 0, target, ceiling - 1 - target)) * 2) + source % 2
 
 
 def _cut(

@@ -1,20 +1,27 @@
 """Which training pairs are dropped, and the account of it.
 
-Every dropped pair is counted under exactly one rule, the first that holds, in the order of `RULES`.
+Every dropped pair is counted under exactly one rule, the first that holds, in the order of `RULES`. What looks at
+one pair alone (`examine`) can be done for many pieces of a corpus at once, in any process; what compares pairs
+(`Cleaner`) goes through the pieces in order.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from typing import Any
+
+import numpy as np
 
 from mt.config import CleaningConfig
 
 RULES = ("empty", "too_long", "ratio", "identical", "overlap", "duplicate", "too_many_tokens")
 """In the order in which they are tried. `too_many_tokens` comes after tokenisation (`train.max_length`)."""
 
+_KEPT = len(RULES)
+_OVERLAP, _DUPLICATE = RULES.index("overlap"), RULES.index("duplicate")
 _EXAMPLE_CHARACTERS = 300
 
 Pair = tuple[str, str]
@@ -49,65 +56,127 @@ class CleaningReport:
         return {"read": self.read, "kept": self.kept, "rules": rules}
 
 
-def clean(
-    pairs: Iterable[Pair],
-    config: CleaningConfig,
-    held_out: Container[bytes],
-    report: CleaningReport,
-    seen: set[bytes] | None = None,
-) -> Iterator[Pair]:
-    """The pairs that no rule drops.
+def examine(
+    texts: tuple[Sequence[str], Sequence[str]], config: CleaningConfig
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each pair of a piece of a corpus tells alone.
 
     Args:
-        pairs: source and target text.
-        config: the rules; a rule that is off drops nothing.
-        held_out: hashes (`pair_hash`) of the validation and test pairs.
-        report: counts what is read, kept and dropped.
-        seen: hashes of the pairs so far, for the rule `duplicate`; give the same set for several corpora.
-            It takes about 90 bytes a pair.
+        texts: the sources and the targets.
+        config: the rules.
+
+    Returns:
+        (pairs,) uint8, index into `RULES` of the rule that drops a pair, or `len(RULES)`; and (pairs,) uint64,
+        `pair_hashes`, empty where no rule needs them.
     """
-    seen = set() if seen is None else seen
-    for source, target in pairs:
-        report.read += 1
-        rule = _shape_rule(source, target, config)
-        if rule is None and (config.overlap or config.duplicate):
-            digest = pair_hash(source, target)
-            if config.overlap and digest in held_out:
-                rule = "overlap"
-            elif config.duplicate and digest in seen:
-                rule = "duplicate"
-            elif config.duplicate:
-                seen.add(digest)
-        if rule is None:
-            report.kept += 1
-            yield source, target
-        else:
-            report.drop(rule, source, target)
+    rules = np.fromiter(
+        (_shape_rule(source, target, config) for source, target in zip(*texts)),
+        dtype=np.uint8, count=len(texts[0]),
+    )  # fmt: skip
+    compared = config.overlap or config.duplicate
+    return rules, pair_hashes(*texts) if compared else np.empty(0, dtype=np.uint64)
 
 
-def pair_hash(source: str, target: str) -> bytes:
-    """8 bytes of BLAKE2b over both sides, white space at their ends left out.
+class Cleaner:
+    """Keeps the pairs that no rule drops; give it the pieces of all corpora in order.
+
+    Attributes:
+        report: counts what is read, kept and dropped.
+    """
+
+    def __init__(self, config: CleaningConfig, held_out: np.ndarray) -> None:
+        """
+        Args:
+            config: the rules; a rule that is off drops nothing.
+            held_out: (pairs,) uint64, hashes (`pair_hashes`) of the validation and test pairs.
+        """
+        self.report = CleaningReport(config.examples)
+        self._config = config
+        self._held_out = np.unique(held_out)
+        self._seen = SeenHashes()
+
+    def keep(
+        self, texts: tuple[Sequence[str], Sequence[str]], examined: tuple[np.ndarray, np.ndarray]
+    ) -> tuple[list[str], list[str]]:
+        """Sources and targets of the pairs of a piece that no rule drops; `examined` as `examine` returns it."""
+        rules, hashes = examined
+        if self._config.overlap:
+            rules[(rules == _KEPT) & _isin_sorted(hashes, self._held_out)] = _OVERLAP
+        if self._config.duplicate:
+            left = np.flatnonzero(rules == _KEPT)
+            rules[left[~self._seen.add(hashes[left])]] = _DUPLICATE
+        for index in np.flatnonzero(rules != _KEPT).tolist():
+            self.report.drop(RULES[rules[index]], texts[0][index], texts[1][index])
+        kept = (rules == _KEPT).tolist()
+        sources, targets = list(compress(texts[0], kept)), list(compress(texts[1], kept))
+        self.report.read += len(rules)
+        self.report.kept += len(sources)
+        return sources, targets
+
+
+class SeenHashes:
+    """A set of 64-bit numbers in 8 bytes each (three times that for a moment, when runs are merged).
+
+    Kept as sorted runs, each more than twice as long as the next, so that there are few.
+    """
+
+    def __init__(self) -> None:
+        self._runs: list[np.ndarray] = []
+
+    def add(self, hashes: np.ndarray) -> np.ndarray:
+        """(n,) bool: which of the n numbers are here for the first time, of equal ones the first."""
+        values, first = np.unique(hashes, return_index=True)
+        known = np.zeros(len(values), dtype=bool)
+        for run in self._runs:
+            known |= _isin_sorted(values, run)
+        run = values[~known]
+        while self._runs and len(self._runs[-1]) <= 2 * len(run):
+            run = np.concatenate([self._runs.pop(), run])
+            run.sort(kind="stable")  # merges the two in linear time
+        if len(run):
+            self._runs.append(run)
+        new = np.zeros(len(hashes), dtype=bool)
+        new[first[~known]] = True
+        return new
+
+
+def pair_hashes(sources: Sequence[str], targets: Sequence[str]) -> np.ndarray:
+    """(pairs,) uint64: 8 bytes of BLAKE2b over both sides, white space at their ends left out.
 
     Among a hundred million pairs, the chance that any two different ones share a hash is 0.03 %.
     """
+    digests = b"".join(map(_pair_hash, sources, targets))
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64, copy=False)
+
+
+def _pair_hash(source: str, target: str) -> bytes:
     first = source.strip().encode(errors="surrogatepass")
     second = target.strip().encode(errors="surrogatepass")
     # the length keeps ("ab", "c") apart from ("a", "bc")
     return hashlib.blake2b(b"%d:%b%b" % (len(first), first, second), digest_size=8).digest()
 
 
-def _shape_rule(source: str, target: str, config: CleaningConfig) -> str | None:
-    """The first of the rules that look at one pair alone."""
+def _isin_sorted(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+    """(n,) bool: which values stand in a sorted array."""
+    if not len(ordered):
+        return np.zeros(len(values), dtype=bool)
+    place = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
+    found: np.ndarray = ordered[place] == values
+    return found
+
+
+def _shape_rule(source: str, target: str, config: CleaningConfig) -> int:
+    """The first of the rules that look at one pair alone, as an index into `RULES`."""
     if config.empty and not (source.strip() and target.strip()):
-        return "empty"
+        return RULES.index("empty")
     if 0 < config.max_characters < max(len(source), len(target)):
-        return "too_long"
+        return RULES.index("too_long")
     if config.max_words or config.max_ratio:
         fewer, more = sorted((len(source.split()), len(target.split())))
         if 0 < config.max_words < more:
-            return "too_long"
+            return RULES.index("too_long")
         if config.max_ratio and more > config.max_ratio * fewer:
-            return "ratio"
+            return RULES.index("ratio")
     if config.identical and source.strip() == target.strip():
-        return "identical"
-    return None
+        return RULES.index("identical")
+    return _KEPT

@@ -9,38 +9,34 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
-import os
 import shutil
-import tempfile
+import time
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mt.atomic import atomic_folder, write_text
+from mt.atomic import move_folder, write_text
 from mt.config import Config, CorpusConfig, DataConfig
-from mt.corpus.cleaning import CleaningReport, clean, pair_hash
-from mt.corpus.store import (
-    StoreWriter,
-    TokenStore,
-    check_manifest,
-    checksum,
-    create_store,
-    map_store,
-    open_store,
-    write_manifest,
-)
-from mt.corpus.text import file_form, input_files, read_lines, read_pairs
+from mt.corpus.cleaning import Cleaner, examine, pair_hashes
+from mt.corpus.encoding import CHUNK, TextShards, encode_shards
+from mt.corpus.epochs import epoch_store as epoch_store  # where training finds it
+from mt.corpus.store import TokenStore, check_manifest, checksum, create_store, open_store, write_manifest
+from mt.corpus.text import file_form, input_files, read_pairs
 from mt.corpus.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from mt.corpus.workers import WorkerKilled, available_cores, ordered_map
 from mt.errors import UserError
 from mt.progress import message, progress_bar
 
 _FORMAT = 1  # raise it when the same input no longer gives the same folder
-_CHUNK = 10_000  # pairs tokenised at once; part of what a sampled epoch looks like
+_ALONE = 10  # chunks cleaned before other processes are started: a small corpus is done by then
 
 
 @dataclass
@@ -53,6 +49,7 @@ class Prepared:
         cleaning: the cleaning report, as `cleaning.json` holds it.
         fingerprints: hashes of the training, validation and test text and of the tokeniser.
         folder: the prepared folder in the cache.
+        ahead: segmentations of epochs that are there or under way (`mt.corpus.epochs`).
     """
 
     tokenizer: Tokenizer
@@ -61,6 +58,7 @@ class Prepared:
     cleaning: dict[str, Any]
     fingerprints: dict[str, str]
     folder: Path
+    ahead: dict[Any, Any] = field(default_factory=dict)
 
 
 def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
@@ -85,63 +83,13 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
             cache.mkdir(parents=True, exist_ok=True)
             with _only_one(cache, folder.name):
                 if not folder.exists():
-                    with atomic_folder(folder) as building:
-                        _build(building, config, tokenizer)
+                    _build_in_place(folder, config, tokenizer)
         except OSError as error:
             raise UserError(
-                f"{error.filename or cache}: {error.strerror or error}; prepared data goes into {cache}: give "
-                "another folder with --data.cache FOLDER"
+                f"{error.filename or cache}: {error.strerror or error}; prepared data goes into {cache}: make room, "
+                "or give another folder with --data.cache FOLDER"
             ) from None
     return _open(folder, config, texts)
-
-
-def epoch_store(prepared: Prepared, config: Config, epoch: int) -> TokenStore:
-    """The training store of one epoch.
-
-    Without subword sampling it is `prepared.train`. With it, the text is segmented afresh, a pure function of
-    the text, the tokeniser, `config.seed` and the epoch. The new store lies in a nameless file beside the
-    prepared folder, which goes when the store goes.
-    """
-    if config.tokenizer.sampling == 0:
-        return prepared.train
-    cache = prepared.folder.parent
-    try:
-        # in the usual temporary folder if the cache can only be read
-        with tempfile.TemporaryFile(dir=cache if os.access(cache, os.W_OK) else None) as file:
-            _segment_into(file, prepared, config, epoch)
-            store = map_store(file)
-    except OSError as error:
-        raise UserError(
-            f"{cache}: the segmentation of epoch {epoch} cannot be written ({error.strerror}); "
-            "make room, or give another folder with --data.cache FOLDER"
-        ) from None
-    store.weights = prepared.train.weights
-    return store
-
-
-def _segment_into(file: Any, prepared: Prepared, config: Config, epoch: int) -> None:
-    settings, train, tokenizer = config.tokenizer, prepared.train, prepared.tokenizer
-    with (
-        StoreWriter(file, with_text=False) as writer,
-        progress_bar(len(train), "segmenting", "pair", leave=False) as bar,
-    ):
-        for start in range(0, len(train), _CHUNK):
-            rows = range(start, min(start + _CHUNK, len(train)))
-            seed = _chunk_seed(config.seed, epoch, start)
-            texts = [train.source_text(row) for row in rows]
-            sources = tokenizer.encode_sampled("source", texts, settings.sampling, seed)
-            targets: Any = [train.target(row) for row in rows]
-            if settings.sampling_side == "both":
-                texts = [train.target_text(row) for row in rows]
-                targets = tokenizer.encode_sampled("target", texts, settings.sampling, seed + 1)
-            writer.write(sources, targets, train.corpus[rows.start : rows.stop])
-            bar.update(len(rows))
-    file.flush()
-
-
-def _chunk_seed(seed: int, epoch: int, start: int) -> int:
-    digest = hashlib.blake2b(f"{seed} {epoch} {start}".encode(), digest_size=7)
-    return int.from_bytes(digest.digest(), "big")
 
 
 def _key(config: Config, texts: dict[str, str], tokenizer: Tokenizer | None) -> str:
@@ -171,10 +119,15 @@ def _fingerprint(corpora: list[CorpusConfig], data: DataConfig) -> str:
             paths = input_files(corpus, data)
             settings.update(
                 source=len(corpus.source), target=len(corpus.target),
-                files=[file_form(name) for name in corpus.files], content=[checksum(path) for path in paths],
+                files=[file_form(name) for name in corpus.files], content=_checksums(paths),
             )  # fmt: skip
         parts.append(settings)
     return _hash(parts)
+
+
+def _checksums(paths: list[Path]) -> list[str]:
+    with ThreadPoolExecutor(available_cores()) as threads:
+        return list(threads.map(checksum, paths))
 
 
 def _grammar_fingerprint() -> str:
@@ -200,65 +153,122 @@ def _only_one(cache: Path, key: str) -> Iterator[None]:
         except BlockingIOError:
             message(f"{cache}: waiting for another process that prepares the same data")
             fcntl.flock(file, fcntl.LOCK_EX)
-        for abandoned in cache.glob(f".{key}.*.tmp"):  # of a process that was killed
-            shutil.rmtree(abandoned, ignore_errors=True)
         yield
 
 
+def _build_in_place(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
+    """Builds beside the folder and renames at the end. What is done stays when the process is stopped or killed."""
+    building = folder.with_name(f".{folder.name}.building")
+    if building.exists():
+        message(f"{building}: going on with a preparation that was stopped")
+    building.mkdir(exist_ok=True)
+    for half_written in building.rglob(".*.tmp"):
+        half_written.unlink()
+    try:
+        _build(building, config, tokenizer)
+    except WorkerKilled:
+        raise
+    except UserError:  # of the input, which it would meet again
+        shutil.rmtree(building)
+        raise
+    except KeyboardInterrupt:
+        message(f"stopped; what is done is kept in {building}, and the same command goes on from there")
+        raise
+    move_folder(building, folder)
+
+
 def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
-    """Fills a new prepared folder."""
+    """Fills a prepared folder, in stages; one that a stopped preparation has finished is not done again."""
     data = config.data
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        source_file, target_file = Path(scratch, "source"), Path(scratch, "target")
-        report, kept = _clean_into(source_file, target_file, data)
-        if not report["kept"]:
-            raise UserError(f"data.train: no pairs are left of {report['read']} read; see data.cleaning")
+    processes = config.threads or available_cores()
+    text, tokens, report_file = TextShards(folder / "text"), folder / "tokens", folder / "cleaning.json"
+    seconds: dict[str, float] = {}
+    if not report_file.exists():
+        with _timed(seconds, "cleaning"):
+            shutil.rmtree(text.folder, ignore_errors=True)
+            report = _clean_into(text, data, processes)
+            write_text(report_file, json.dumps(report, ensure_ascii=False, indent=2) + "\n")
+    report = json.loads(report_file.read_text(encoding="utf-8"))
+    if not report["kept"]:
+        raise UserError(f"data.train: no pairs are left of {report['read']} read; see data.cleaning")
+    if not any((folder / name).exists() for name in ("tokenizer.model", "target.model")):
         if tokenizer is None:
-            with progress_bar(2 * report["kept"], "learning pieces", "line") as bar:
-                tokenizer = train_tokenizer(
-                    config.tokenizer, _counted(read_lines([source_file]), bar), _counted(read_lines([target_file]), bar)
-                )
+            with _timed(seconds, "learning pieces"), progress_bar(2 * report["kept"], "learning pieces", "line") as bar:
+                most = config.tokenizer.training_sentences // (2 if config.tokenizer.joint else 1)
+                sides = [
+                    _thinned(_counted(text.lines(side), bar), report["kept"], most) for side in ("source", "target")
+                ]
+                tokenizer = train_tokenizer(config.tokenizer, *sides)
         tokenizer.save(folder)
-        pairs = zip(read_lines([source_file]), read_lines([target_file]))
-        corpora = np.repeat(np.arange(len(kept)), kept)
-        _encode_into(
-            folder / "train", pairs, tokenizer, corpora, total=report["kept"],
-            with_text=config.tokenizer.sampling > 0, description="tokenising",
+    with _timed(seconds, "tokenising"):
+        kept = [corpus["kept"] for corpus in report["corpora"]]
+        encode_shards(
+            text, tokens, folder / "train", folder, kept,
+            with_text=config.tokenizer.sampling > 0, processes=processes,
         )  # fmt: skip
-    valid = list(chain.from_iterable(read_pairs(corpus, data) for corpus in data.valid))
-    if not valid:
-        raise UserError("data.valid: there are no pairs; validation needs some")
-    _encode_into(
-        folder / "valid", iter(valid), tokenizer, np.zeros(len(valid), dtype=np.int64), total=len(valid),
-        with_text=True, description="validation",
-    )  # fmt: skip
-    write_text(folder / "cleaning.json", json.dumps(report, ensure_ascii=False, indent=2) + "\n")
+        _encode_valid(folder / "valid", data, load_tokenizer(folder))
+    for done in (text.folder, tokens):
+        shutil.rmtree(done)
     write_manifest(folder)
+    _say_how_fast(report["read"], seconds)
 
 
-def _clean_into(source_file: Path, target_file: Path, data: DataConfig) -> tuple[dict[str, Any], list[int]]:
-    """Writes the cleaned training text, one line each side; the report, and pairs kept of each corpus."""
-    held_out: set[bytes] = set()
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    start = time.monotonic()
+    yield
+    seconds[stage] = time.monotonic() - start
+
+
+def _say_how_fast(pairs: int, seconds: dict[str, float]) -> None:
+    stages = ", ".join(f"{stage} {spent:.1f} s" for stage, spent in seconds.items())
+    message(f"prepared {pairs} pairs: {stages}; {pairs / max(sum(seconds.values()), 1e-3):,.0f} pairs a second")
+
+
+def _clean_into(text: TextShards, data: DataConfig, processes: int) -> dict[str, Any]:
+    """Writes the cleaned training text; the report."""
+    held_out = [np.empty(0, dtype=np.uint64)]
     if data.cleaning.overlap:
         for corpus in (*data.valid, *data.test):
-            held_out.update(pair_hash(source, target) for source, target in read_pairs(corpus, data))
-    report = CleaningReport(data.cleaning.examples)
-    seen: set[bytes] = set()
+            held_out += [pair_hashes(*chunk) for chunk in _chunks(read_pairs(corpus, data))]
+    cleaner = Cleaner(data.cleaning, np.concatenate(held_out))
     corpora: list[dict[str, Any]] = []
-    with (
-        source_file.open("w", encoding="utf-8", newline="\n", errors="replace") as sources,
-        target_file.open("w", encoding="utf-8", newline="\n", errors="replace") as targets,
-        progress_bar(None, "cleaning", "pair") as bar,
-    ):
+
+    def pieces() -> Iterator[tuple[list[str], list[str]]]:
         for corpus in data.train:
-            read, kept = report.read, report.kept
-            for source, target in clean(read_pairs(corpus, data), data.cleaning, held_out, report, seen):
-                sources.write(source + "\n")
-                targets.write(target + "\n")
-                if report.kept % 1000 == 0:
-                    bar.update(1000)
+            read, kept = cleaner.report.read, cleaner.report.kept
+            under_way: deque[tuple[list[str], list[str]]] = deque()
+            chunks = _noted(_chunks(read_pairs(corpus, data)), under_way)
+            for examined in ordered_map(
+                partial(examine, config=data.cleaning), chunks, processes=processes, alone=_ALONE
+            ):
+                chunk = under_way.popleft()
+                yield cleaner.keep(chunk, examined)
+                bar.update(len(chunk[0]))
+            report = cleaner.report
             corpora.append({"name": _name(corpus), "read": report.read - read, "kept": report.kept - kept})
-    return {**report.to_json(), "corpora": corpora}, [corpus["kept"] for corpus in corpora]
+
+    with progress_bar(None, "cleaning", "pair") as bar:
+        text.write(pieces())
+    return {**cleaner.report.to_json(), "corpora": corpora}
+
+
+def _chunks(pairs: Iterator[tuple[str, str]]) -> Iterator[tuple[list[str], list[str]]]:
+    while chunk := list(islice(pairs, CHUNK)):
+        yield [source for source, _ in chunk], [target for _, target in chunk]
+
+
+def _noted(items: Iterator[Any], notes: deque[Any]) -> Iterator[Any]:
+    for item in items:
+        notes.append(item)
+        yield item
+
+
+def _thinned(lines: Iterator[str], total: int, most: int) -> Iterator[str]:
+    """At most so many of the lines, evenly spread; SentencePiece would draw others in each process."""
+    if total <= most:
+        return lines
+    return (line for number, line in enumerate(lines) if number * most // total != (number + 1) * most // total)
 
 
 def _counted(lines: Iterator[str], bar: Any) -> Iterator[str]:
@@ -274,27 +284,18 @@ def _name(corpus: CorpusConfig) -> str:
     return corpus.hub or " ".join([*corpus.source, *corpus.target, *corpus.files])
 
 
-def _encode_into(
-    folder: Path,
-    pairs: Iterator[tuple[str, str]],
-    tokenizer: Tokenizer,
-    corpora: np.ndarray,
-    *,
-    total: int,
-    with_text: bool,
-    description: str,
-) -> None:
-    """Writes a token store. `corpora` (pairs,) gives the corpus number of each pair."""
-    done = 0
-    with create_store(folder, with_text=with_text) as writer, progress_bar(total, description, "pair") as bar:
-        while chunk := list(islice(pairs, _CHUNK)):
-            sources, targets = [source for source, _ in chunk], [target for _, target in chunk]
+def _encode_valid(folder: Path, data: DataConfig, tokenizer: Tokenizer) -> None:
+    pairs = chain.from_iterable(read_pairs(corpus, data) for corpus in data.valid)
+    with create_store(folder, with_text=True) as writer:
+        total = 0
+        for sources, targets in _chunks(pairs):
+            corpora = np.zeros(len(sources), dtype=np.int64)
             writer.write(
-                tokenizer.encode_source(sources), tokenizer.encode_target(targets),
-                corpora[done : done + len(chunk)], sources, targets,
-            )  # fmt: skip
-            done += len(chunk)
-            bar.update(len(chunk))
+                tokenizer.encode_source(sources), tokenizer.encode_target(targets), corpora, sources, targets
+            )
+            total += len(sources)
+        if not total:
+            raise UserError("data.valid: there are no pairs; validation needs some")
 
 
 def _open(folder: Path, config: Config, texts: dict[str, str]) -> Prepared:

@@ -85,6 +85,17 @@ class TokenStore:
         chunk, row = self._place(index)
         return str(self._target_texts[chunk][row])
 
+    def texts(self, side: str, start: int, stop: int) -> list[str]:
+        """Texts of the pairs from start to stop on one side ("source" or "target"); only where `has_text`."""
+        columns = self._source_texts if side == "source" else self._target_texts
+        assert columns is not None, "this store was written without text"
+        texts: list[str] = []
+        while start < stop:
+            chunk, row = self._place(start)
+            texts += columns[chunk].slice(row, stop - start).to_pylist()
+            start = min(stop, self._starts[chunk + 1])
+        return texts
+
     def target_counts(self, size: int) -> np.ndarray:
         """(size,) int64: how often each target id occurs."""
         counts = np.zeros(size, dtype=np.int64)
@@ -99,6 +110,21 @@ class TokenStore:
         return chunk, index - self._starts[chunk]
 
 
+def store_schema(with_text: bool) -> pyarrow.Schema:
+    """Columns of a store: source and target ids, corpus number, and the texts if they are kept."""
+    ids = pyarrow.list_(pyarrow.int32())
+    columns = {"source": ids, "target": ids, "corpus": pyarrow.int32()}
+    if with_text:
+        columns |= {"source_text": pyarrow.string(), "target_text": pyarrow.string()}
+    return pyarrow.schema(columns)
+
+
+def store_table(columns: Sequence[Any], schema: pyarrow.Schema) -> pyarrow.Table:
+    """Pairs as an Arrow table; `columns` are sequences, as many as the schema has."""
+    arrays = [pyarrow.array(column, type=field.type) for column, field in zip(columns, schema)]
+    return pyarrow.Table.from_arrays(arrays, schema=schema)
+
+
 class StoreWriter:
     """Writes an Arrow stream that `TokenStore` reads; `close` it, or use it in a `with` block."""
 
@@ -111,13 +137,8 @@ class StoreWriter:
         import datasets
         from datasets.arrow_writer import ArrowWriter
 
-        self._with_text = with_text
-        ids = datasets.Sequence(datasets.Value("int32"))
-        columns: dict[str, Any] = {"source": ids, "target": ids, "corpus": datasets.Value("int32")}
-        if with_text:
-            columns.update(source_text=datasets.Value("string"), target_text=datasets.Value("string"))
-        features = datasets.Features(columns)
-        self._schema = features.arrow_schema
+        self._schema = store_schema(with_text)
+        features = datasets.Features.from_arrow_schema(self._schema)
         # Python's own file, so that an error while writing is an OSError with its reason
         self._writer = ArrowWriter(features=features, stream=pyarrow.PythonFile(file, mode="w"))
         self._rows = 0
@@ -132,13 +153,11 @@ class StoreWriter:
         target_text: Sequence[str] = (),
     ) -> None:
         """Adds pairs: one record batch. The texts are needed if the store is to have them."""
-        columns: list[Any] = [source, target, corpus]
-        if self._with_text:
-            columns += [source_text, target_text]
-        arrays = [
-            pyarrow.array(column, type=self._schema.field(number).type) for number, column in enumerate(columns)
-        ]
-        table = pyarrow.Table.from_arrays(arrays, names=self._schema.names)
+        columns = [source, target, corpus, source_text, target_text][: len(self._schema)]
+        self.write_table(store_table(columns, self._schema))
+
+    def write_table(self, table: pyarrow.Table) -> None:
+        """As `write`, for a table as `store_table` makes it."""
         if len(table):
             self._writer.write_table(table, writer_batch_size=len(table))
         self._rows += len(table)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -17,8 +16,9 @@ import sentencepiece
 
 from mt.atomic import atomic_file
 from mt.config import TokenizerConfig
-from mt.corpus.vocabulary import FILE_NAME, mapped
 from mt.corpus.sampling import SubwordSampler
+from mt.corpus.vocabulary import FILE_NAME, mapped
+from mt.corpus.workers import available_cores
 from mt.errors import UserError
 from mt.progress import message
 
@@ -81,13 +81,16 @@ class Tokenizer:
         self.fingerprint = digest.hexdigest()
         self._samplers: dict[str, SubwordSampler] = {}
 
-    def encode_source(self, lines: Sequence[str]) -> list[list[int]]:
-        """Piece ids of each line; the end id closes each, there is no begin id. An empty line: the end id."""
-        return _encode(self._source, lines)
+    def encode_source(self, lines: Sequence[str], *, threads: int | None = None) -> list[list[int]]:
+        """Piece ids of each line; the end id closes each, there is no begin id. An empty line: the end id.
 
-    def encode_target(self, lines: Sequence[str]) -> list[list[int]]:
+        At most `threads` threads work on them; None: as many as there are cores.
+        """
+        return _encode(self._source, lines, threads)
+
+    def encode_target(self, lines: Sequence[str], *, threads: int | None = None) -> list[list[int]]:
         """As `encode_source`, for the target side."""
-        return _encode(self._target, lines)
+        return _encode(self._target, lines, threads)
 
     def encode_sampled(self, side: Side, lines: Sequence[str], sampling: float, seed: int) -> list[list[int]]:
         """As `encode_source` or `encode_target`, with a random segmentation: see `mt.corpus.sampling`.
@@ -98,11 +101,11 @@ class Tokenizer:
             sampling: BPE dropout probability, or the smoothing alpha of a unigram model; above 0.
             seed: the same seed and lines give the same ids, in any process.
         """
+        if self._vocabulary is not None:
+            raise UserError("tokenizer.sampling: an imported vocabulary allows no sampling; set it to 0")
         name = "source" if self.joint else side
         if name not in self._samplers:
             self._samplers[name] = SubwordSampler(self._source if side == "source" else self._target)
-        if self._vocabulary is not None:
-            raise UserError("tokenizer.sampling: an imported vocabulary allows no sampling; set it to 0")
         return self._samplers[name].encode([_encodable(line) for line in lines], sampling, seed)
 
     def decode_target(self, ids: Sequence[int]) -> str:
@@ -124,6 +127,12 @@ class Tokenizer:
         """As `source_pieces`, for the target side."""
         return [self._target.id_to_piece(int(piece)) for piece in ids]
 
+    @property
+    def models(self) -> tuple[bytes, bytes]:
+        """The serialised SentencePiece models of the source and of the target side."""
+        models = list(self._models.values())
+        return models[0], models[-1]
+
     def save(self, folder: Path) -> None:
         """Writes `tokenizer.model` (joint), or `source.model` and `target.model`, into the folder, and
         `vocabulary.json` where there is one.
@@ -131,12 +140,12 @@ class Tokenizer:
         for side, model in self._models.items():
             with atomic_file(folder / ("tokenizer.model" if self.joint else f"{side}.model")) as temporary:
                 temporary.write_bytes(model)
-
-
-def load_tokenizer(folder: Path) -> Tokenizer:
         if self._vocabulary is not None:
             with atomic_file(folder / FILE_NAME) as temporary:
                 temporary.write_bytes(self._vocabulary)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokeniser that `Tokenizer.save` wrote into the folder.
 
     Raises:
@@ -144,13 +153,13 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """
     joint = folder / "tokenizer.model"
     names = [joint] if joint.exists() else [folder / "source.model", folder / "target.model"]
+    vocabulary = folder / FILE_NAME
     try:
         models = [name.read_bytes() for name in names]
+        mapping = vocabulary.read_bytes() if vocabulary.exists() else None
     except OSError as error:
-    vocabulary = folder / FILE_NAME
         raise UserError(
             f"tokeniser: {folder} holds neither tokenizer.model nor source.model and target.model that can "
-        mapping = vocabulary.read_bytes() if vocabulary.exists() else None
             f"be read ({error.strerror}); give a model directory"
         ) from None
     try:
@@ -227,8 +236,8 @@ def _load_processor(model: bytes) -> Any:
         raise UserError("tokeniser: not a SentencePiece model, or damaged; copy the file again") from None
 
 
-def _encode(processor: Any, lines: Sequence[str]) -> list[list[int]]:
-    threads = min(_available_threads(), 1 + len(lines) // _LINES_PER_THREAD)
+def _encode(processor: Any, lines: Sequence[str], threads: int | None) -> list[list[int]]:
+    threads = min(threads or available_cores(), 1 + len(lines) // _LINES_PER_THREAD)
     try:
         return list(processor.encode(list(lines), add_eos=True, num_threads=threads))
     except UnicodeEncodeError:
@@ -248,10 +257,6 @@ def _encodable(line: str) -> str:
         return line
     except UnicodeEncodeError:
         return line.encode(errors="replace").decode()
-
-
-def _available_threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _alternate(first: Iterable[str], second: Iterable[str]) -> Iterator[str]:

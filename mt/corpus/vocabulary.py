@@ -1,7 +1,6 @@
 """SentencePiece models whose pieces have ids of another vocabulary, as in Marian's models.
 
-`vocabulary.json` in a model directory: {"pad", "unknown", "end": ids, "source", "target": pieces by id}; decoding
-begins with padding.
+`vocabulary.json` in a model directory: {"pad", "unknown", "begin", "end": ids, "source", "target": pieces by id}.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ class MappedProcessor:
     A line may begin with a code such as ">>fra<<", which Marian's multilingual models read as one piece.
     """
 
-    def __init__(self, processor: Any, pieces: Sequence[str], *, pad: int, unknown: int, end: int) -> None:
+    def __init__(self, processor: Any, pieces: Sequence[str], *, pad: int, unknown: int, begin: int, end: int) -> None:
         """
         Args:
             processor: a SentencePiece processor.
             pieces: of the other vocabulary, by id, all different.
-            pad, unknown, end: ids of the special pieces.
+            pad, unknown, begin, end: ids of the special pieces; decoding begins with `begin`.
         """
         self._processor = processor
         self._pieces = list(pieces)
         self._ids = {piece: number for number, piece in enumerate(pieces)}
-        self._pad, self._unknown, self._end = pad, unknown, end
+        self._pad, self._unknown, self._begin, self._end = pad, unknown, begin, end
 
     def encode(self, lines: Sequence[str], *, add_eos: bool, num_threads: int) -> list[list[int]]:
         """Ids of each line; pieces that the vocabulary does not hold are unknown."""
@@ -48,8 +47,9 @@ class MappedProcessor:
         return code + mark if mark and code + mark in self._ids else ""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text; padding and end of sentence are dropped."""
-        pieces = [self._pieces[number] for number in ids if number not in (self._pad, self._end)]
+        """The text; special pieces but the unknown one are dropped."""
+        dropped = (self._pad, self._begin, self._end)
+        pieces = [self._pieces[number] for number in ids if number not in dropped]
         return str(self._processor.decode_pieces(pieces))
 
     def id_to_piece(self, number: int) -> str:
@@ -65,8 +65,8 @@ class MappedProcessor:
         return self._pad
 
     def bos_id(self) -> int:
-        """What the decoder begins with: padding."""
-        return self._pad
+        """What the decoder begins with."""
+        return self._begin
 
     def unk_id(self) -> int:
         """The unknown piece."""
@@ -85,7 +85,7 @@ def mapped(processors: Sequence[Any], vocabulary: bytes) -> list[MappedProcessor
     """
     try:
         content = json.loads(vocabulary)
-        special = {name: int(content[name]) for name in ("pad", "unknown", "end")}
+        special = {name: int(content[name]) for name in ("pad", "unknown", "begin", "end")}
         sides = [content["source"], content["target"]]
         for pieces in sides:
             if len(set(pieces)) < len(pieces) or not all(0 <= number < len(pieces) for number in special.values()):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mt.config import CleaningConfig
-from mt.corpus.cleaning import RULES, CleaningReport, clean, pair_hash
+from mt.corpus.cleaning import RULES, Cleaner, SeenHashes, examine, pair_hashes
 
 words = st.lists(st.sampled_from(["a", "b", "\0", "\u2028", " ", ""]), max_size=6).map(" ".join)
 pair = st.tuples(words, words)
@@ -15,10 +16,18 @@ pair = st.tuples(words, words)
 OFF = {"empty": False, "max_words": 0, "max_characters": 0, "overlap": False}
 
 
-def run(pairs, config, held_out=()):
-    report = CleaningReport(config.examples)
-    hashes = {pair_hash(*pair) for pair in held_out}
-    return list(clean(pairs, config, hashes, report)), report.to_json()
+def run(pairs, config, held_out=(), piece=3):
+    """The kept pairs and the report, of a corpus that comes in pieces of so many pairs."""
+    cleaner = Cleaner(config, pair_hashes(*sides(held_out)))
+    kept = []
+    for start in range(0, len(pairs), piece):
+        texts = sides(pairs[start : start + piece])
+        kept += zip(*cleaner.keep(texts, examine(texts, config)))
+    return kept, cleaner.report.to_json()
+
+
+def sides(pairs):
+    return [source for source, _ in pairs], [target for _, target in pairs]
 
 
 @given(
@@ -75,12 +84,22 @@ def test_of_duplicates_the_first_stays():
     assert report["rules"]["duplicate"]["dropped"] == 2
 
 
-def test_duplicates_are_found_across_corpora():
-    config, report = CleaningConfig(**(OFF | {"duplicate": True})), CleaningReport()
-    seen: set[bytes] = set()
-    first = list(clean([("a", "b")], config, (), report, seen))
-    second = list(clean([("a", "b"), ("c", "d")], config, (), report, seen))
-    assert (first, second) == ([("a", "b")], [("c", "d")])
+@given(st.lists(st.lists(st.integers(0, 40), max_size=30), max_size=30))
+def test_seen_hashes_are_a_set(pieces):
+    seen, expected = SeenHashes(), set()
+    for piece in pieces:
+        new = seen.add(np.array(piece, dtype=np.uint64)).tolist()
+        assert new == [value not in expected and value not in piece[:index] for index, value in enumerate(piece)]
+        expected.update(piece)
+
+
+def test_seen_hashes_take_eight_bytes_each_in_few_runs():
+    generator = np.random.default_rng(1)
+    seen = SeenHashes()
+    for _ in range(300):
+        seen.add(generator.integers(0, 2**63, 1000).astype(np.uint64))
+    assert sum(run.nbytes for run in seen._runs) == 300_000 * 8
+    assert len(seen._runs) <= 9  # log2 of the 300 pieces
 
 
 def test_the_first_rule_that_holds_counts():
@@ -96,7 +115,7 @@ def test_long_examples_are_cut():
     assert [len(side) for side in report["rules"]["too_long"]["examples"][0]] == [300, 1]
 
 
-def test_pair_hash_keeps_the_sides_apart():
+def test_pair_hashes_keep_the_sides_apart():
     pairs = [("ab", "c"), ("a", "bc"), ("", "abc"), ("abc", ""), ("a\0b", "c"), ("a", "\0bc"), ("a:b", "c")]
-    assert len({pair_hash(*pair) for pair in pairs}) == len(pairs)
-    assert all(len(pair_hash(*pair)) == 8 for pair in pairs)
+    hashes = pair_hashes(*sides(pairs))
+    assert hashes.dtype == np.uint64 and len(set(hashes.tolist())) == len(pairs)

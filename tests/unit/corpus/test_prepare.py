@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mt.corpus.epochs
 import mt.corpus.prepare
 from mt.config import (
     CleaningConfig,
@@ -258,15 +259,6 @@ def test_a_failed_preparation_leaves_nothing(config):
     assert [path for path in cache.iterdir() if path.suffix != ".lock"] == []
 
 
-def test_what_a_killed_process_left_is_removed(config):
-    folder = prepare(config).folder
-    abandoned = folder.with_name(f".{folder.name}.99999.tmp")
-    abandoned.mkdir()
-    shutil.rmtree(folder)
-    prepare(config)
-    assert not abandoned.exists()
-
-
 def test_a_cache_that_cannot_be_written_is_an_error(config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--data.cache"):
@@ -287,6 +279,125 @@ def test_no_pairs_left_or_a_missing_test_file_is_an_error(config):
 def _prepare_in_process(config: Config, barrier: Any, results: Any) -> None:
     barrier.wait()
     results.put(prepare(config).fingerprints)
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> Config:
+    """A corpus of more chunks and shards than one process does alone, with duplicates far from each other."""
+    root = tmp_path_factory.mktemp("large")
+    generator = np.random.default_rng(1)
+    words = np.array([f"w{number}" for number in range(60)])
+    drawn = words[generator.integers(0, 60, (125_000, 4))].tolist()
+    for name, lines in {"train": drawn[:70_000], "more": drawn[60_000:], "valid": drawn[:5]}.items():
+        (root / f"{name}.de").write_text("".join(" ".join(line) + "\n" for line in lines))
+        (root / f"{name}.en").write_text("".join(" ".join(line[:-1]) + "\n" for line in lines))
+    data = DataConfig(
+        source_language="de", target_language="en", root=str(root), train=[files("train"), files("more")],
+        valid=[files("valid")], cleaning=CleaningConfig(duplicate=True),
+    )  # fmt: skip
+    return Config(
+        run_dir=str(root / "runs" / "first"), data=data, train=TrainConfig(max_epochs=1),
+        tokenizer=TokenizerConfig(algorithm="bpe", vocabulary_size=100, training_sentences=2000, sampling=0.1),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def prepared_alone(large) -> Path:
+    return prepare(dataclasses.replace(large, threads=1)).folder
+
+
+def test_the_result_does_not_depend_on_the_number_of_processes(large, prepared_alone, tmp_path):
+    cleaning = prepare(large).cleaning
+    # of 135,000 pairs the 10,000 of both files and a few chance ones are seen twice
+    assert cleaning["read"] == 135_000 and 10_000 <= cleaning["rules"]["duplicate"]["dropped"] < 12_000
+    shared = prepare(changed(dataclasses.replace(large, threads=3), data={"cache": str(tmp_path)}))
+    assert _content(shared.folder) == _content(prepared_alone)
+    kept = [corpus["kept"] for corpus in shared.cleaning["corpora"]]
+    assert np.bincount(shared.train.corpus).tolist() == kept
+
+
+@pytest.mark.parametrize("stage", ["train_tokenizer", "encode_shards", "_encode_valid"])
+def test_what_a_stopped_preparation_has_done_is_not_done_again(large, prepared_alone, tmp_path, monkeypatch, stage):
+    config = changed(dataclasses.replace(large, threads=1), data={"cache": str(tmp_path)})
+    calls = []
+    for name in ("_clean_into", "train_tokenizer", "encode_shards", "_encode_valid"):
+        done = getattr(mt.corpus.prepare, name)
+        monkeypatch.setattr(
+            mt.corpus.prepare, name, lambda *given, _name=name, _done=done, **options: (
+                calls.append(_name), _done(*given, **options)
+            )[1],
+        )  # fmt: skip
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(mt.corpus.prepare, stage, _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(config)
+    before = list(calls)
+    again = prepare(config)
+    assert _content(again.folder) == _content(prepared_alone)
+    repeated = {"encode_shards"} if stage == "_encode_valid" else set()  # it goes through the shards that are there
+    assert set(before) & set(calls[len(before) :]) == repeated
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f".{again.folder.name}.lock", again.folder.name])
+
+
+def _interrupt(*given: Any, **options: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_killed_preparation_goes_on_with_its_shards(large, prepared_alone, tmp_path):
+    config = changed(dataclasses.replace(large, threads=1), data={"cache": str(tmp_path)})
+    process = multiprocessing.get_context("spawn").Process(target=prepare, args=(config,))
+    process.start()
+    deadline = time.monotonic() + 60
+    while not (shards := list(tmp_path.glob(".*.building/tokens/0*.arrow"))) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    first = shards[0].stat()
+    building = shards[0].parent.parent
+    for folder in (building, building / "tokens"):
+        (folder / ".000009.arrow.17.tmp").write_bytes(b"half")  # what a killed write may leave
+    seen = []
+    encode = mt.corpus.prepare.encode_shards
+
+    def look(*given: Any, **options: Any) -> None:
+        encode(*given, **options)
+        seen.append(shards[0].stat())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mt.corpus.prepare, "encode_shards", look)
+        again = prepare(config)
+    assert (seen[0].st_mtime_ns, seen[0].st_ino) == (first.st_mtime_ns, first.st_ino), "it was encoded again"
+    assert _content(again.folder) == _content(prepared_alone)
+
+
+def test_the_next_epoch_is_segmented_ahead_by_another_process(config, monkeypatch):
+    config = changed(config, tokenizer={"sampling": 0.1}, train={"max_epochs": 3})
+    alone, ahead = prepare(config), prepare(config)
+    monkeypatch.setattr(mt.corpus.epochs, "_begin", lambda *given: None)
+    expected = [_ids(epoch_store(alone, config, epoch)) for epoch in range(3)]
+    monkeypatch.undo()
+    first = epoch_store(ahead, config, 0)
+    assert epoch_store(ahead, config, 0) is first, "planning an epoch twice does not segment it twice"
+    monkeypatch.setattr(mt.corpus.epochs, "_segment_here", _interrupt)
+    assert [_ids(epoch_store(ahead, config, epoch)) for epoch in range(3)] == expected
+    assert len(ahead.ahead) == 1, "nothing is begun after the last epoch"
+
+
+def test_an_epoch_whose_process_fails_is_segmented_here(config, monkeypatch):
+    config = changed(config, tokenizer={"sampling": 0.1})
+    prepared = prepare(config)
+    expected = _ids(epoch_store(prepare(config), config, 1))
+    monkeypatch.setattr(mt.corpus.epochs, "_PROGRAM", "raise SystemExit(1)")
+    epoch_store(prepared, config, 0)
+    assert _ids(epoch_store(prepared, config, 1)) == expected
+
+
+def _ids(store: Any) -> list[tuple[list[int], list[int]]]:
+    return [(store.source(row).tolist(), store.target(row).tolist()) for row in range(len(store))]
 
 
 def test_two_processes_at_once_prepare_it_once(config):

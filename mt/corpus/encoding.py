@@ -1,0 +1,118 @@
+"""From cleaned text to a token store, in shards: files of so many pairs, each made on its own.
+
+A shard that is there is not made again, so that an interrupted preparation goes on where it stopped; and where
+shards begin does not depend on the number of processes, so that neither does the store.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+
+from mt.atomic import atomic_file
+from mt.corpus.store import create_store, store_schema, store_table
+from mt.corpus.tokenizer import load_tokenizer
+from mt.corpus.workers import ordered_map
+from mt.progress import progress_bar
+
+CHUNK = 10_000  # pairs tokenised at once: a record batch of the store
+_SHARD = 50_000  # pairs: some 7 MB of text and as much of tokens; whole chunks
+
+
+class TextShards:
+    """Cleaned text in a folder: for each shard one file a side, a line feed after each line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, pieces: Iterable[tuple[list[str], list[str]]]) -> None:
+        """Writes pieces of any size, in order."""
+        self.folder.mkdir()
+        shard: tuple[list[str], list[str]] = ([], [])
+        number = 0
+        for piece in pieces:
+            for side, lines in zip(shard, piece):
+                side += lines
+            while len(shard[0]) >= _SHARD:
+                self._write(number, (shard[0][:_SHARD], shard[1][:_SHARD]))
+                shard = (shard[0][_SHARD:], shard[1][_SHARD:])
+                number += 1
+        if shard[0]:
+            self._write(number, shard)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.folder.glob("*.source"))
+
+    def read(self, number: int, side: str) -> list[str]:
+        """The lines of one shard; `side` is "source" or "target"."""
+        return (self.folder / f"{number:06}.{side}").read_bytes().decode().split("\n")[:-1]
+
+    def lines(self, side: str) -> Iterator[str]:
+        """The lines of all shards."""
+        for number in range(len(self)):
+            yield from self.read(number, side)
+
+    def _write(self, number: int, shard: Sequence[list[str]]) -> None:
+        for side, lines in zip(("source", "target"), shard):
+            content = "".join(line + "\n" for line in lines).encode(errors="replace")
+            (self.folder / f"{number:06}.{side}").write_bytes(content)
+
+
+def encode_shards(
+    text: TextShards, tokens: Path, store: Path, tokenizer_folder: Path, kept: Sequence[int],
+    *, with_text: bool, processes: int,
+) -> None:  # fmt: skip
+    """Encodes cleaned text into a token store.
+
+    Args:
+        text: what is encoded.
+        tokens: folder of the encoded shards; those that are there are taken as they are.
+        store: folder of the new store.
+        tokenizer_folder: where the tokeniser is saved.
+        kept: pairs of each corpus, in order.
+        with_text: keep the text in the store.
+        processes: how many encode.
+    """
+    tokens.mkdir(exist_ok=True)
+    shards = len(text)
+    encode = partial(
+        _encode_shard, text=text, tokens=tokens, tokenizer_folder=tokenizer_folder, kept=kept,
+        with_text=with_text, threads=processes if shards == 1 else 1,
+    )  # fmt: skip
+    paths = ordered_map(encode, range(shards), processes=min(processes, shards), alone=0)
+    with create_store(store, with_text=with_text) as writer, progress_bar(sum(kept), "tokenising", "pair") as bar:
+        for path in paths:
+            with pyarrow.memory_map(str(path)) as file:
+                for batch in pyarrow.ipc.open_stream(file):
+                    writer.write_table(pyarrow.Table.from_batches([batch]))
+                    bar.update(len(batch))
+
+
+def _encode_shard(
+    number: int, text: TextShards, tokens: Path, tokenizer_folder: Path, kept: Sequence[int],
+    with_text: bool, threads: int,
+) -> Path:  # fmt: skip
+    """Makes the encoded shard of that number, unless it is there; its path."""
+    path = tokens / f"{number:06}.arrow"
+    if path.exists():
+        return path
+    tokenizer = load_tokenizer(tokenizer_folder)
+    sources, targets = text.read(number, "source"), text.read(number, "target")
+    rows = number * _SHARD + np.arange(len(sources))
+    corpora = np.searchsorted(np.cumsum(kept), rows, side="right")
+    schema = store_schema(with_text)
+    with atomic_file(path) as temporary, pyarrow.ipc.new_stream(str(temporary), schema) as writer:
+        for start in range(0, len(sources), CHUNK):
+            piece = slice(start, start + CHUNK)
+            columns = [
+                tokenizer.encode_source(sources[piece], threads=threads),
+                tokenizer.encode_target(targets[piece], threads=threads),
+                corpora[piece],
+            ]
+            texts = [sources[piece], targets[piece]] if with_text else []
+            writer.write_table(store_table([*columns, *texts], schema))
+    return path
