@@ -40,6 +40,11 @@ def score() -> int:
     return _run("score")
 
 
+def calibrate() -> int:
+    """`tools/calibrate.py`, `mt-calibrate`: makes the model's probabilities true, from a development set."""
+    return _run("calibrate")
+
+
 def sample() -> int:
     """`tools/sample.py`: text from the shipped grammar."""
     return _run("sample")

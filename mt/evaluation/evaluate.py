@@ -6,18 +6,31 @@ Writes `results.json`, `hypotheses.txt` and `records.jsonl`; the page and the fi
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mt.atomic import write_text
+from mt.decoding.confidence import Recalibration, load_recalibration
 from mt.decoding.records import json_line
 from mt.decoding.translator import Translator
 from mt.errors import UserError
-from mt.evaluation.quality import corpus_quality, looks_tokenized, sentence_chrf
+from mt.evaluation.fitted_text import fitted_on
+from mt.evaluation.quality import (
+    Statistics,
+    corpus_quality,
+    looks_tokenized,
+    quality_statistics,
+    sentence_chrf,
+    sentence_scores,
+)
 from mt.evaluation.records import Record, read_records
+from mt.evaluation.sentences import sentence_level
 from mt.evaluation.test_set import TestSet, fingerprint
-from mt.evaluation.token_calibration import inference, label, label_by_words, teacher_forced
+from mt.evaluation.token_calibration import Level, inference, label, label_words, teacher_forced
 from mt.evaluation.truth import against_truth
 from mt.model.directory import LoadedModel
 from mt.progress import message, progress_bar
@@ -26,6 +39,8 @@ __all__ = ["DEFAULT_BEAM", "evaluate", "evaluate_records", "teacher_forced"]
 
 DEFAULT_BEAM = 5
 """the beam of the top level of results.json"""
+OWN_FIELDS = ("correct_words", "correct_in_order", "raw_confidence", "source_tokens")
+"""fields of records that only this module needs"""
 
 
 def evaluate(
@@ -36,7 +51,10 @@ def evaluate(
     beams: Sequence[int] = (DEFAULT_BEAM,),
     length_penalty: str | None = None,
     length_alpha: float | None = None,
+    length_penalties: Sequence[str] = (),
     batch_tokens: int | None = None,
+    nbest: int = 1,
+    processes: int = 1,
     bootstrap: int = 1000,
     seed: int = 12345,
     truth: bool = False,
@@ -49,7 +67,10 @@ def evaluate(
         output: folder for results.json, hypotheses.txt and records.jsonl, made if need be.
         beams: sizes to evaluate; 5, the default beam, is added because it is the top level of the results.
         length_penalty, length_alpha, batch_tokens: of the search; None: as the model's config says.
-        bootstrap: resamples for the intervals of quality; 0: no intervals.
+        length_penalties: where given, every beam is run with each of these, too: the `sweep` of the results.
+        nbest: above 1, the default beam lists so many outputs of each line, and their expected quality is measured.
+        processes: that translate side by side.
+        bootstrap: resamples of sentences for the intervals of quality and calibration; 0: no intervals.
         seed: of the resampling.
         truth: the sources are of the shipped grammar: hold the model against the true distribution, too.
 
@@ -61,32 +82,88 @@ def evaluate(
         "length_penalty": decode.length_penalty if length_penalty is None else length_penalty,
         "length_alpha": decode.length_alpha if length_alpha is None else length_alpha,
     }
-    first_reference = loaded.tokenizer.encode_target(test_set.references[0])
-    reference_tokens = [loaded.tokenizer.target_pieces(ids) for ids in first_reference]
+    recalibration = _usable(loaded, test_set)
+    sources, reference = test_set.sources, test_set.references[0]
+    resampling = {"resamples": bootstrap, "seed": seed}
+    run = _Run(loaded, test_set, recalibration, bootstrap, seed, batch_tokens, processes)
+    forced = teacher_forced(loaded, sources, reference, **resampling)
     blocks: dict[str, dict[str, Any]] = {}
+    sweep: list[dict[str, Any]] = []
     kept: list[Record] = []
-    cut: set[int] = set()
     for beam in sorted({*beams, DEFAULT_BEAM}):
-        records = _translate(loaded, test_set.sources, cut, beam=beam, batch_tokens=batch_tokens, **options)
-        label(records, reference_tokens)
-        blocks[str(beam)] = _measure(records, test_set, bootstrap, seed)
-        if beam == DEFAULT_BEAM:
+        main = beam == DEFAULT_BEAM
+        records, blocks[str(beam)] = run.measure(main=main, beam=beam, nbest=min(nbest, beam) if main else 1, **options)
+        if main:
             kept = records
+        for penalty in length_penalties:
+            same = penalty == options["length_penalty"]
+            block = blocks[str(beam)] if same else run.measure(beam=beam, **{**options, "length_penalty": penalty})[1]
+            sweep.append(_sweep_row(beam, {**options, "length_penalty": penalty}, block, forced))
     top = blocks[str(DEFAULT_BEAM)]
-    forced = teacher_forced(loaded, test_set.sources, test_set.references[0])
     results = {
         **top,
         "calibration": {"teacher_forced": forced, **top["calibration"]},
         "beam": DEFAULT_BEAM,
         "beams": blocks,
-        "decode": {**options, "max_length": decode.max_length, "lines_cut": len(cut)},
+        "decode": {**options, "max_length": decode.max_length, "lines_cut": len(run.cut)},
         "model": _describe(loaded),
         "data": test_set.description,
     }
+    if sweep:
+        results["sweep"] = sweep
+    if recalibration is not None:
+        maps = {name: recalibration.saved[name]["map"] for name in ("teacher_forced", "inference")}
+        transform = recalibration.teacher_forced.apply
+        results["recalibrated"] = {
+            "teacher_forced": teacher_forced(loaded, sources, reference, transform=transform, **resampling),
+            "inference": inference(kept, **resampling),
+            "map": {name: each["name"] for name, each in maps.items()},
+            "fitted_lines": recalibration.saved["fitted_on"]["lines"],
+        }
     if truth:
-        results["truth"] = against_truth(loaded, test_set, forced["nll"])
+        results["truth"] = against_truth(loaded, test_set, forced)
     _write(output, results, kept, test_set.references)
     return results
+
+
+class _Run:
+    """Translates and measures a test set with one setting after another."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        test_set: TestSet,
+        recalibration: Recalibration | None,
+        bootstrap: int,
+        seed: int,
+        batch_tokens: int | None,
+        processes: int,
+    ) -> None:
+        self.loaded, self.test_set = loaded, test_set
+        self.bootstrap, self.seed = bootstrap, seed
+        self.common = {"batch_tokens": batch_tokens, "processes": processes}
+        self.translator = Translator(loaded, recalibrate=recalibration is not None)
+        self.cut: set[int] = set()
+        tokenizer = loaded.tokenizer
+        self.reference_tokens = [
+            tokenizer.target_pieces(ids) for ids in tokenizer.encode_target(test_set.references[0])
+        ]
+        self.source_lengths = [len(ids) for ids in tokenizer.encode_source(test_set.sources)]
+
+    def measure(self, *, main: bool = False, **options: Any) -> tuple[list[Record], dict[str, Any]]:
+        """The labelled records and the block of results of one setting; `main`: with everything that there is."""
+        records = []
+        sources = self.test_set.sources
+        with progress_bar(len(sources), f"beam {options['beam']}", "line") as bar:
+            for record in self.translator.translate(sources, on_cut=self.cut.add, **self.common, **options):
+                records.append(record)
+                bar.update(1)
+        for record, length, pieces in zip(records, self.source_lengths, self.reference_tokens):
+            record.update(source_tokens=length, reference_tokens=pieces)
+        label(records, self.reference_tokens)
+        if main:
+            label_words(records, self.test_set.references[0])
+        return records, _measure(records, self.test_set, self.bootstrap, self.seed, main=main)
 
 
 def evaluate_records(
@@ -107,14 +184,15 @@ def evaluate_records(
     sources = test_set.sources or [record.get("source", "") for record in records]
     for record, source in zip(records, sources):
         record["source"] = source
+    level: Level = "subword-labelled-by-word"
     if all("reference_tokens" in record for record in records if record.get("tokens")):
-        label(records, [record.pop("reference_tokens", []) for record in records])
+        label(records, [record.get("reference_tokens", []) for record in records])
         level = "subword"
-    else:
-        label_by_words(records, test_set.references[0])
-        level = "subword-labelled-by-word"
+    label_words(records, test_set.references[0])
     known = bool(test_set.sources) or any(sources)
-    block = _measure(records, TestSet(sources if known else [], test_set.references, {}), bootstrap, seed, level)
+    text = TestSet(sources if known else [], test_set.references, {})
+    block = _measure(records, text, bootstrap, seed, level, main=True)
+    recalibrated = any("raw_confidence" in record for record in records)
     results = {
         **block,
         "calibration": {"teacher_forced": None, **block["calibration"]},
@@ -126,28 +204,108 @@ def evaluate_records(
         },
         "data": test_set.description,
     }
+    if recalibrated:
+        own = inference(records, level=level, resamples=bootstrap, seed=seed)
+        results["recalibrated"] = {"teacher_forced": None, "inference": own, "map": None}
     _write(output, results, records, test_set.references)
     return results
 
 
-def _translate(loaded: LoadedModel, sources: list[str], cut: set[int], **options: Any) -> list[Record]:
-    records = []
-    with progress_bar(len(sources), f"beam {options['beam']}", "line") as bar:
-        for record in Translator(loaded).translate(sources, on_cut=cut.add, **options):
-            records.append(record)
-            bar.update(1)
-    return records
+def _usable(loaded: LoadedModel, test_set: TestSet) -> Recalibration | None:
+    """The stored recalibration, unless it was fitted on this very text: then it shall not be reported on it."""
+    recalibration = load_recalibration(loaded)
+    if recalibration is not None and fitted_on(recalibration.saved, test_set):
+        message("note: the stored recalibration was fitted on this text and is left out; figures are the model's own")
+        return None
+    return recalibration
 
 
 def _measure(
-    records: list[Record], test_set: TestSet, bootstrap: int, seed: int, level: str = "subword"
+    records: list[Record], test_set: TestSet, bootstrap: int, seed: int, level: Level = "subword", *, main: bool = False
 ) -> dict[str, Any]:
-    """One block of results: quality, length ratio, empties, and calibration of the output."""
+    """One block of results: quality, length ratio, empties, calibration of the output's tokens by the system's own
+    probabilities; `main`: also of its words, and of whole sentences."""
+    for record in records:
+        if record.get("log_probs") and record.get("token_confidence"):
+            own = [math.exp(min(0.0, value)) for value in record["log_probs"]]
+            if any(abs(first - second) > 1e-5 for first, second in zip(own, record["token_confidence"])):
+                record["raw_confidence"] = own
     hypotheses = [record["translation"] for record in records]
+    statistics = quality_statistics(hypotheses, test_set.references)
     quality = corpus_quality(
-        hypotheses, test_set.references, sources=test_set.sources or None, bootstrap=bootstrap, seed=seed
+        hypotheses, test_set.references, sources=test_set.sources or None, bootstrap=bootstrap, seed=seed,
+        statistics=statistics,
+    )  # fmt: skip
+    own_figures = {"confidence": "raw_confidence", "resamples": bootstrap, "seed": seed}
+    calibration = {"inference": inference(records, level=level, **own_figures)}
+    block = {
+        **quality,
+        "repetitions": sum(_repeats(hypothesis) for hypothesis in hypotheses),
+        "mean_score": _mean_score(records),
+        "calibration": calibration,
+    }
+    if not main:
+        return block
+    if calibration["inference"] is not None:
+        for name in ("product", "minimum"):
+            word: Level = "word-product" if name == "product" else "word-minimum"
+            calibration[f"inference_word_{name}"] = inference(records, level=word, **own_figures)
+        calibration["inference_edit_distance"] = inference(
+            records, level=level, correct="correct_in_order", split="inference-edit-distance", **own_figures
+        )
+    _add_sentence_scores(records, test_set.references, statistics)
+    return {**block, "sequence": sentence_level(records, statistics, seed=seed)}
+
+
+def _add_sentence_scores(
+    records: list[Record], references: list[list[str]], statistics: dict[str, Statistics]
+) -> None:
+    """chrF, sentence BLEU and TER of each record, and chrF of each further output."""
+    for name, values in sentence_scores(statistics).items():
+        for record, value in zip(records, values):
+            record[name] = round(value, 2)
+    others = [
+        (output, line)
+        for line, record in enumerate(records)
+        for output in record.get("nbest") or ()
+        if isinstance(output, dict) and isinstance(output.get("translation"), str) and output.get("log_probs")
+    ]
+    streams = [[stream[line] for _, line in others] for stream in references]
+    for (output, _), value in zip(others, sentence_chrf([each["translation"] for each, _ in others], streams)):
+        output["chrf"] = round(value, 2)
+
+
+def _sweep_row(
+    beam: int, options: dict[str, Any], block: dict[str, Any], forced: dict[str, Any]
+) -> dict[str, Any]:
+    own = block["calibration"]["inference"]
+    return {
+        "beam": beam,
+        **options,
+        "bleu": block["bleu"]["score"],
+        "bleu_low": block["bleu"]["low"],
+        "bleu_high": block["bleu"]["high"],
+        **{name: block[name] for name in ("length_ratio", "empties", "repetitions", "mean_score")},
+        "ece_inference": own["ece"] if own else None,
+        "ece_teacher_forced": forced["ece"],
+        "ece_eos": own["eos"]["ece"] if own else None,
+    }
+
+
+def _repeats(text: str) -> bool:
+    """Whether a piece of one to four words stands there three times in a row."""
+    words = text.split()
+    return any(
+        words[first : first + 2 * size] == words[first + size : first + 3 * size]
+        for size in range(1, 5)
+        for first in range(len(words) - 3 * size + 1)
     )
-    return {**quality, "calibration": {"inference": inference(records, level=level)}}
+
+
+def _mean_score(records: list[Record]) -> float | None:
+    """Mean of what the search ranked the outputs by; None where a record has none."""
+    scores = [record.get("score") for record in records]
+    return None if not scores or None in scores else float(np.mean(scores))
 
 
 def _write(
@@ -158,11 +316,12 @@ def _write(
     hypotheses = [record["translation"] for record in records]
     if looks_tokenized(hypotheses):
         message('note: many translations end in " .": BLEU wants detokenised text on both sides')
-    for record, chrf, *lines in zip(records, sentence_chrf(hypotheses, references), *references):
+    for record, *lines in zip(records, *references):
         record["reference"] = lines[0]
         if len(lines) > 1:
             record["references"] = lines
-        record["chrf"] = round(chrf, 2)
+        for name in OWN_FIELDS:
+            record.pop(name, None)
     write_text(output / "hypotheses.txt", _encodable("".join(line + "\n" for line in hypotheses)))
     write_text(output / "records.jsonl", _encodable("".join(json_line(record) + "\n" for record in records)))
     text = json.dumps(results, ensure_ascii=False, indent=2, allow_nan=False)

@@ -15,31 +15,43 @@ TOKENIZED_LINES = 100
 """so many lines ending in " ." make sacreBLEU, and us, suspect tokenised text"""
 
 
-def corpus_quality(
-    hypotheses: Sequence[str],
-    references: Sequence[Sequence[str]],
-    *,
-    sources: Sequence[str] | None = None,
-    bootstrap: int = 1000,
-    seed: int = 12345,
-    ter: bool = True,
-) -> dict[str, Any]:
-    """Scores a corpus against one or several references.
+class Statistics:
+    """What one metric counts in each sentence; the sum over sentences determines the score of any selection.
 
-    Args:
-        hypotheses: one detokenised translation per line.
-        references: reference streams, each as long as `hypotheses`.
-        sources: source lines; with them a hypothesis counts as empty only where its source is not blank.
-        bootstrap: resamples of sentences (Koehn 2004) for the 95 % percentile intervals; 0: none.
-        seed: of the resampling; the same seed gives the same intervals.
-        ter: whether to compute TER, the slowest of the three.
+    sacreBLEU's own bootstrap rests on the same two methods of its metrics.
+    """
 
-    Returns:
-        `bleu` (13a tokenisation, mixed case), `chrf` (chrF2) and `ter`, each
-        `{"score", "low", "high", "signature"}` in 0..100 (TER can exceed it), `low` and `high` None without
-        bootstrap; `bleu_tokenized_lowercased`: `{"score", "signature"}`, see `tokenized_lowercased`;
-        `length_ratio`: hypothesis words over words of the closest references, as BLEU counts both;
-        `empties`: number of empty hypotheses.
+    def __init__(self, metric: Any, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+        self.metric = metric
+        streams = [list(stream) for stream in references]
+        self.counts = np.array(metric._extract_corpus_statistics(list(hypotheses), streams), dtype=np.float64)
+        """(sentences, figures) float64"""
+
+    def score(self, lines: Any = None) -> float:
+        """Corpus score of the lines with these numbers; None: of all."""
+        chosen = self.counts if lines is None else self.counts[lines]
+        return self.score_of_sums(chosen.sum(axis=0))
+
+    def score_of_sums(self, sums: np.ndarray) -> float:
+        """Score of summed counts (figures,)."""
+        return float(self.metric._compute_score_from_stats(sums.tolist()).score)
+
+    def block(self, bootstrap: int, seed: int) -> dict[str, Any]:
+        """The metric's block of results: {"score", "low", "high", "signature"}."""
+        low = high = None
+        if bootstrap > 0:
+            sums = _resampled_sums(self.counts, bootstrap, seed)
+            resampled = sorted(self.score_of_sums(each) for each in sums)
+            cut = bootstrap // 40
+            low, high = resampled[cut], resampled[bootstrap - cut - 1]
+            self.metric.n_bootstrap, self.metric.seed = bootstrap, str(seed)  # the signature names them
+        return {"score": self.score(), "low": low, "high": high, "signature": str(self.metric.get_signature())}
+
+
+def quality_statistics(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, ter: bool = True
+) -> dict[str, Statistics]:
+    """The counts behind `bleu` (13a tokenisation, mixed case), `chrf` (chrF2) and, the slowest, `ter`.
 
     Raises:
         ValueError: no lines, no references, or streams of different lengths.
@@ -50,18 +62,65 @@ def corpus_quality(
         raise ValueError(
             f"{len(hypotheses)} hypotheses and reference streams of {[len(stream) for stream in references]} lines"
         )
-    streams = [list(stream) for stream in references]
-    bleu, bleu_score = _measure(BLEU(force=True), hypotheses, streams, bootstrap, seed)
-    result: dict[str, Any] = {"bleu": bleu, "chrf": _measure(CHRF(), hypotheses, streams, bootstrap, seed)[0]}
-    if ter:
-        result["ter"] = _measure(TER(), hypotheses, streams, bootstrap, seed)[0]
-    result["bleu_tokenized_lowercased"] = _tokenized_lowercased_bleu(hypotheses, streams)
-    result["length_ratio"] = bleu_score.sys_len / bleu_score.ref_len if bleu_score.ref_len else 0.0
+    metrics = {"bleu": BLEU(force=True), "chrf": CHRF(), **({"ter": TER()} if ter else {})}
+    return {name: Statistics(metric, hypotheses, references) for name, metric in metrics.items()}
+
+
+def corpus_quality(
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    sources: Sequence[str] | None = None,
+    bootstrap: int = 1000,
+    seed: int = 12345,
+    ter: bool = True,
+    statistics: dict[str, Statistics] | None = None,
+) -> dict[str, Any]:
+    """Scores a corpus against one or several references.
+
+    Args:
+        hypotheses: one detokenised translation per line.
+        references: reference streams, each as long as `hypotheses`.
+        sources: source lines; with them a hypothesis counts as empty only where its source is not blank.
+        bootstrap: resamples of sentences (Koehn 2004) for the 95 % percentile intervals; 0: none.
+        seed: of the resampling; the same seed gives the same intervals.
+        ter: whether to compute TER, the slowest of the three.
+        statistics: `quality_statistics` of the same lines, if they are there already.
+
+    Returns:
+        `bleu`, `chrf` and `ter`, each `{"score", "low", "high", "signature"}` in 0..100 (TER can exceed it), `low`
+        and `high` None without bootstrap; `bleu_tokenized_lowercased`: `{"score", "signature"}`, see
+        `tokenized_lowercased`; `length_ratio`: hypothesis words over words of the closest references, as BLEU
+        counts both; `empties`: number of empty hypotheses.
+
+    Raises:
+        ValueError: no lines, no references, or streams of different lengths.
+    """
+    statistics = statistics or quality_statistics(hypotheses, references, ter=ter)
+    result: dict[str, Any] = {name: each.block(bootstrap, seed) for name, each in statistics.items()}
+    result["bleu_tokenized_lowercased"] = _tokenized_lowercased_bleu(hypotheses, [list(each) for each in references])
+    hypothesis_words, reference_words = statistics["bleu"].counts[:, :2].sum(axis=0)
+    result["length_ratio"] = hypothesis_words / reference_words if reference_words else 0.0
     result["empties"] = sum(
         not hypothesis.strip() and (sources is None or bool(sources[line].strip()))
         for line, hypothesis in enumerate(hypotheses)
     )
     return result
+
+
+def sentence_scores(statistics: dict[str, Statistics]) -> dict[str, list[float]]:
+    """Score of each line on its own against all its references: `chrf` (chrF2), `bleu` (sacreBLEU's sentence BLEU:
+    smoothed, of the orders that the line has) and, where it is among the statistics, `ter`; 0..100."""
+    from sacrebleu.metrics import BLEU
+
+    sentence_bleu = BLEU(effective_order=True)
+    metrics = {"chrf": statistics["chrf"].metric, "bleu": sentence_bleu}
+    if "ter" in statistics:
+        metrics["ter"] = statistics["ter"].metric
+    return {
+        name: [float(metric._compute_score_from_stats(row.tolist()).score) for row in statistics[name].counts]
+        for name, metric in metrics.items()
+    }
 
 
 def sentence_chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
@@ -89,29 +148,6 @@ def tokenized_lowercased(text: str) -> str:
 def looks_tokenized(hypotheses: Sequence[str]) -> bool:
     """Whether many lines end in a full stop of its own, which detokenised text rarely does."""
     return sum(hypothesis.endswith(" .") for hypothesis in hypotheses) >= TOKENIZED_LINES
-
-
-def _measure(
-    metric: Any, hypotheses: Sequence[str], references: list[list[str]], bootstrap: int, seed: int
-) -> tuple[dict[str, Any], Any]:
-    """One metric's block of results, and sacreBLEU's own score object.
-
-    The statistics of each sentence are kept, so that a resample costs one sum (and no second look at the text).
-    """
-    # The sum over sentences of these statistics determines the corpus score: sacreBLEU's own bootstrap rests on
-    # the same two methods.
-    statistics = np.array(metric._extract_corpus_statistics(hypotheses, references), dtype=np.float64)
-    score = metric._compute_score_from_stats(statistics.sum(axis=0).tolist())
-    low = high = None
-    if bootstrap > 0:
-        resampled = sorted(
-            metric._compute_score_from_stats(sums.tolist()).score
-            for sums in _resampled_sums(statistics, bootstrap, seed)
-        )
-        cut = bootstrap // 40
-        low, high = resampled[cut], resampled[bootstrap - cut - 1]
-        metric.n_bootstrap, metric.seed = bootstrap, str(seed)  # the signature names them
-    return {"score": score.score, "low": low, "high": high, "signature": str(metric.get_signature())}, score
 
 
 def _resampled_sums(statistics: np.ndarray, bootstrap: int, seed: int) -> list[np.ndarray]:

@@ -10,10 +10,9 @@ import torch
 
 from mt.evaluation.token_calibration import (
     SplitBins,
-    _words,
     inference,
     label,
-    label_by_words,
+    label_words,
     teacher_forced,
 )
 from mt.model.directory import load_model
@@ -91,21 +90,7 @@ def test_nothing_to_measure_without_probabilities() -> None:
     assert inference([{"tokens": ["a"], "correct": [True]}, {}]) is None
 
 
-@pytest.mark.parametrize(
-    ("tokens", "words", "owner"),
-    [
-        (["▁a", "▁walk", "ing", "▁dog", "</s>"], ["a", "walking", "dog", "</s>"], [0, 1, 1, 2, 3]),
-        (["a", "walk@@", "ing", "dog"], ["a", "walking", "dog"], [0, 1, 1, 2]),
-        (["a", "dog"], ["a", "dog"], [0, 1]),
-        (["un", "▁", "a"], ["un", "a"], [0, 1, 1]),
-        (["</s>"], ["</s>"], [0]),
-    ],
-)
-def test_tokens_form_words(tokens: list[str], words: list[str], owner: list[int]) -> None:
-    assert _words(tokens) == (words, owner)
-
-
 def test_a_token_is_as_right_as_its_word_where_the_references_tokens_are_unknown() -> None:
     record = {"tokens": ["▁a", "▁walk", "ing", "▁dog", "</s>"]}
-    label_by_words([record], ["a running dog"])
+    label_words([record], ["a running dog"])
     assert record["correct"] == [True, False, False, True, True]

@@ -1,0 +1,89 @@
+"""`tools/calibrate.py MODEL --source F --reference F`: makes the model's probabilities true, from a development set."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from mt.cli.command import DONE, CommandParser
+from mt.cli.options import add_model, positive, use_threads
+from mt.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Fits the maps, stores them beside the weights, prints what they are worth."""
+    given = _parser().parse_args(arguments)
+    if not 0 < given.precision <= 1:
+        raise UserError(f"--precision is {given.precision}; it must be above 0 and at most 1, as in 0.95")
+    if given.folds < 2:
+        raise UserError(f"--folds is {given.folds}; it must be at least 2")
+    from mt.evaluation.test_set import read_test_set
+
+    text = read_test_set(given.source, given.reference)
+    use_threads(given.threads)
+    from mt.atomic import write_text
+    from mt.decoding.confidence import FILE, dump_recalibration
+    from mt.evaluation.calibrate import calibrate
+    from mt.model.directory import load_model
+
+    loaded = load_model(given.model, given.device)
+    saved = calibrate(
+        loaded, text, folds=given.folds, precision=given.precision, chrf=given.chrf, beam=given.beam,
+        batch_tokens=given.batch_tokens,
+    )  # fmt: skip
+    path = loaded.folder / FILE
+    write_text(path, dump_recalibration(saved))
+    print(f"{text.description['lines']} lines; each judged by maps fitted on the other folds ({given.folds})")
+    for name, title in (("teacher_forced", "next token, prefix given"), ("inference", "tokens of the output")):
+        print(f"\n{title}\n{table(saved[name])}")
+    print(f"\n{_threshold(saved, given.precision, given.chrf)}\nstored: {path}")
+    return DONE
+
+
+def table(part: dict[str, Any]) -> str:
+    """One row per map: calibration error beside its noise floor, and the proper scores; the pick is marked."""
+    heads = ["", "map", "ECE", "noise floor", "NLL", "Brier", "confidence", "accuracy"]
+    keys = ("ece", "noise_floor", "nll", "brier", "confidence", "accuracy")
+    rows = [
+        ["*" if name == part["picked"] else "", name, *(f"{block[key]:.4f}" for key in keys)]
+        for name, block in part["candidates"].items()
+    ]
+    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in [heads, *rows])
+
+
+def _threshold(saved: dict[str, Any], precision: float, chrf: float) -> str:
+    if not saved["thresholds"]:
+        return (
+            f"no confidence is such that {precision:.0%} of the lines above it reach chrF {chrf:g} "
+            f"(of all lines {saved['share_reaching']:.0%} do); ask for less with --precision or --chrf"
+        )
+    found = saved["thresholds"][0]
+    tried = found["held_out"]
+    honest = "-" if tried["precision"] is None else f"{tried['precision']:.1%} of {tried['lines']} lines"
+    return (
+        f"--flag_below {found['confidence']:.4f}: of the {found['lines']} lines above it ({found['coverage']:.0%} of "
+        f"all) {found['reached']:.1%} reach chrF {chrf:g} [{found['low']:.1%}, {found['high']:.1%}]; "
+        f"thresholds tried on lines they were not chosen on: {honest}"
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = CommandParser(
+        description="Fits recalibration on a development set, shows its worth by cross-validation and stores the best "
+        "in the\nmodel directory, where translate.py finds it. Give text that was neither trained on nor will be\n"
+        "reported on: tools/evaluate.py leaves recalibrated figures out on text that they were fitted on.",
+        example="tools/calibrate.py runs/demo --source valid.de --reference valid.en --precision 0.95 --chrf 60",
+    )
+    add_model(parser)
+    add = parser.add_argument
+    add("--source", type=Path, required=True, metavar="F", help="source lines, plain or gzip")
+    add("--reference", type=Path, nargs="+", required=True, metavar="F", help="their references, plain or gzip")
+    add("--folds", type=int, default=5, metavar="N", help="of the cross-validation (default: 5)")
+    add("--precision", type=float, default=0.95, metavar="P",
+        help="find the confidence above which this share of lines ... (default: 0.95)")  # fmt: skip
+    add("--chrf", type=float, default=60.0, metavar="Q", help="... reaches this sentence chrF (default: 60)")
+    add("--beam", type=positive, metavar="N", help="of the translation (default: as the model's config says)")
+    add("--batch_tokens", type=positive, metavar="N", help="most positions of a batch")
+    return parser

@@ -1,0 +1,121 @@
+"""Whole translations: does the confidence in a sentence tell how good it is, and which ones to keep?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mt.evaluation.quality import Statistics, sentence_scores
+from mt.evaluation.records import Record
+
+COVERAGES = tuple(percent / 100 for percent in range(10, 101, 10))
+HALVES = 10_000
+
+
+def sentence_level(
+    records: Sequence[Record], statistics: dict[str, Statistics], *, halves: int = HALVES, seed: int = 12345
+) -> dict[str, Any] | None:
+    """The `sequence` block of results.json.
+
+    Args:
+        records: with `confidence` (mean of its tokens' ones) and `source`.
+        statistics: `quality_statistics` of their translations, chrF among them.
+        halves: random halves that the most confident one is held against.
+        seed: of the random halves.
+
+    Returns:
+        `correlation`: Spearman's, of confidence with the quality of each sentence (TER: the lower the better);
+        `selective`: corpus quality of the k % most confident lines; `half`: see `confident_half`. None where a
+        record has no confidence, or there are fewer than 2.
+    """
+    if len(records) < 2 or any("confidence" not in record for record in records):
+        return None
+    confidence = np.array([record["confidence"] for record in records])
+    scores = sentence_scores(statistics)
+    order = np.argsort(-confidence, kind="stable")
+    selective = []
+    for coverage in COVERAGES:
+        kept = order[: max(1, round(coverage * len(order)))]
+        quality = {name: statistics[name].score(kept) for name in ("chrf", "bleu", "ter") if name in statistics}
+        lowest = float(confidence[kept[-1]])
+        selective.append({"coverage": coverage, "lines": len(kept), "confidence": lowest, **quality})
+    lengths = np.array([len(record.get("source", "").split()) for record in records])
+    return {
+        "correlation": {name: spearman(confidence, np.array(values)) for name, values in scores.items()},
+        "selective": selective,
+        "half": confident_half(confidence, lengths, statistics["chrf"], halves=halves, seed=seed),
+        "nbest": expected_quality(records),
+    }
+
+
+def confident_half(
+    confidence: NDArray[np.float64], lengths: NDArray[np.int64], chrf: Statistics, *, halves: int, seed: int
+) -> dict[str, Any]:
+    """Whether the most confident half is better than chance, its sentences' lengths apart.
+
+    A random half has, of each source length, as many lines as the most confident half: short sentences are both
+    surer and easier, and that alone shall not count.
+
+    Returns:
+        {"chrf": of the most confident half, "random_mean", "random_high": mean and highest of the random halves, "p":
+        (1 + random halves at least as good) / (1 + halves), "halves"}.
+    """
+    chosen = np.zeros(len(confidence), dtype=bool)
+    chosen[np.argsort(-confidence, kind="stable")[: len(confidence) // 2]] = True
+    generator = np.random.default_rng(seed)
+    groups = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
+    sums = np.zeros((halves, chrf.counts.shape[1]))
+    for lines in groups:
+        taken = int(chosen[lines].sum())
+        if taken in (0, len(lines)):
+            sums += chrf.counts[lines].sum(axis=0) if taken else 0.0
+            continue
+        ranks = np.argsort(generator.random((halves, len(lines))), axis=1)
+        sums += (ranks < taken).astype(np.float64) @ chrf.counts[lines]
+    achieved = chrf.score(chosen)
+    random = np.array([chrf.score_of_sums(each) for each in sums])
+    return {
+        "chrf": achieved,
+        "random_mean": float(random.mean()),
+        "random_high": float(random.max()),
+        "p": float((1 + (random >= achieved).sum()) / (1 + halves)),
+        "halves": halves,
+    }
+
+
+def expected_quality(records: Sequence[Record]) -> dict[str, Any] | None:
+    """What the model expects of its n-best lists, and what it gets: chrF of each output under the model's
+    renormalised probabilities, the mean over lines, beside that of the best output and of the best possible choice.
+
+    Needs `nbest` outputs that bring their `chrf` and `log_probs`; None without them.
+    """
+    rows = []
+    for record in records:
+        outputs = [output for output in record.get("nbest") or () if isinstance(output, dict) and "chrf" in output]
+        if not outputs:
+            continue
+        total = np.array([sum(output["log_probs"]) for output in outputs])
+        weights = np.exp(total - total.max())
+        quality = np.array([output["chrf"] for output in outputs])
+        rows.append((weights @ quality / weights.sum(), quality[0], quality.max(), len(outputs)))
+    if not rows:
+        return None
+    means = np.array(rows).mean(axis=0).tolist()
+    return {"lines": len(rows), **dict(zip(("expected_chrf", "achieved_chrf", "oracle_chrf", "size"), means))}
+
+
+def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
+    """Correlation of ranks, equal values sharing their mean rank; None where one side is all equal."""
+    ranks = [_ranks(each) for each in (first, second)]
+    if any(each.std() == 0 for each in ranks):
+        return None
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return np.asarray((last - (counts - 1) / 2)[where], dtype=np.float64)
