@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
+from mt.config import DecodeConfig
 from mt.errors import UserError
 
 PENALTIES = ("none", "average", "gnmt")
@@ -14,7 +16,7 @@ class SearchOptions:
     """What every engine is told about the search; see `DecodeConfig`."""
 
     beam: int
-    nbest: int
+    nbest: int = 1
     length_penalty: str
     length_alpha: float
     batch_tokens: int
@@ -35,3 +37,10 @@ class SearchOptions:
             )
         if not 0 <= self.length_alpha < float("inf"):
             raise UserError(f"length_alpha is {self.length_alpha}; it must be 0 or more")
+
+
+def search_options(config: DecodeConfig, **given: Any) -> SearchOptions:
+    """The fields of SearchOptions that are given and not None; the rest as the model's config says."""
+    names = {field.name for field in fields(SearchOptions)}
+    configured = {name: getattr(config, name) for name in names if hasattr(config, name)}
+    return SearchOptions(**configured | {name: value for name, value in given.items() if value is not None})

@@ -16,43 +16,39 @@ from mt.decoding.beam_search import Hypothesis
 _LINE_BREAKS = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
-def translation_record(
-    line: int, source: str, hypotheses: Sequence[Hypothesis], tokenizer: Tokenizer, nbest: int = 1
+def translation_output(
+    hypotheses: Sequence[Hypothesis], tokenizer: Tokenizer, nbest: int = 1
 ) -> dict[str, Any]:
-    """The record of one line.
+    """What a line's record says of its translation; the rest of the record is its "line" and its "source".
 
     Args:
-        line: number of the line, from 0.
-        source: its text.
         hypotheses: outputs, best first; none for a blank line.
         tokenizer: turns ids to text.
-        nbest: above 1, the record lists all outputs of different text under "nbest", the best first.
+        nbest: above 1, all outputs of different text are listed under "nbest", the best first.
 
     Returns:
-        line, source, translation, score, confidence, tokens, log_probs, token_confidence, and nbest if asked for.
-        A blank line has the translation "", empty lists, score 0 and confidence 1. Numbers keep seven
-        significant digits.
+        translation, score, confidence, tokens, log_probs, token_confidence, and nbest if asked for. A blank line
+        has the translation "", empty lists, score 0 and confidence 1. Numbers keep seven significant digits.
     """
     outputs = [_output(hypothesis, tokenizer) for hypothesis in hypotheses] or [_output(None, tokenizer)]
-    record = {"line": line, "source": source, **outputs[0]}
-    if nbest > 1:
-        by_text: dict[str, dict[str, Any]] = {}
-        for output in outputs:  # the same text by other pieces is no second translation
-            by_text.setdefault(output["translation"], output)
-        record["nbest"] = list(by_text.values())
-    return record
+    if nbest == 1:
+        return outputs[0]
+    by_text: dict[str, dict[str, Any]] = {}
+    for output in outputs:  # the same text by other pieces is no second translation
+        by_text.setdefault(output["translation"], output)
+    return {**outputs[0], "nbest": list(by_text.values())}
 
 
 def _output(hypothesis: Hypothesis | None, tokenizer: Tokenizer) -> dict[str, Any]:
     if hypothesis is None:
-        return {"translation": "", "score": 0.0, "confidence": 1.0, **_token_fields([], np.zeros(0))}
+        return {"translation": "", "score": 0.0, **_token_fields([], np.zeros(0))}
     text = _LINE_BREAKS.sub(" ", tokenizer.decode_target(hypothesis.tokens))
-    confidence = float(np.exp(hypothesis.log_probs, dtype=np.float64).mean())
     return {
         "translation": text,
         "score": _shortened(hypothesis.score),
-        "confidence": _shortened(confidence),
-        **_token_fields(tokenizer.target_pieces(hypothesis.tokens), hypothesis.log_probs),
+        **_token_fields(
+            tokenizer.target_pieces(hypothesis.tokens), hypothesis.log_probs, hypothesis.confidence
+        ),
     }
 
 
@@ -60,23 +56,25 @@ def score_record(
     line: int, source: str, target: str, pieces: list[str], log_probs: np.ndarray
 ) -> dict[str, Any]:
     """The record of one forced translation: its score is the sum of its log_probs, in nats."""
-    confidence = float(np.exp(log_probs, dtype=np.float64).mean())
     return {
         "line": line,
         "source": source,
         "target": target,
         "score": _shortened(float(log_probs.sum(dtype=np.float64))),
-        "confidence": _shortened(confidence),
         **_token_fields(pieces, log_probs),
     }
 
 
-def _token_fields(pieces: list[str], log_probs: np.ndarray) -> dict[str, Any]:
-    """What goes token by token."""
+def _token_fields(
+    pieces: list[str], log_probs: np.ndarray, recalibrated: np.ndarray | None = None
+) -> dict[str, Any]:
+    """What goes token by token, and the mean confidence, 1 without tokens."""
+    confidence = np.exp(log_probs, dtype=np.float64) if recalibrated is None else recalibrated
     return {
+        "confidence": _shortened(float(confidence.mean())) if len(confidence) else 1.0,
         "tokens": pieces,
         "log_probs": [_shortened(value) for value in log_probs.tolist()],
-        "token_confidence": [_shortened(value) for value in np.exp(log_probs, dtype=np.float64).tolist()],
+        "token_confidence": [_shortened(value) for value in confidence.tolist()],
     }
 
 

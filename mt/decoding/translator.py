@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
+import copy
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from mt.decoding.beam_search import Hypothesis
-from mt.decoding.grouping import cut_source
-from mt.decoding.options import SearchOptions
-from mt.decoding.records import translation_record
+from mt.decoding.confidence import RecalibratedEngine, load_recalibration
+from mt.decoding.grouping import length_groups
+from mt.decoding.options import SearchOptions, search_options
+from mt.decoding.overlong import Overlong, fitting_sources
+from mt.decoding.penalties import normalised_score
+from mt.decoding.records import translation_output
 from mt.decoding.torch_engine import TorchEngine
+from mt.decoding.workers import Workers, result
 from mt.errors import UserError
 from mt.model.directory import LoadedModel
 
-_WINDOW = 1000
+WINDOW = 1000
+"""lines read ahead and sorted by length"""
+_WORTH_WORKERS = 100  # lines of a window; a smaller one is translated by the process itself
+
+Sources = list[list[int]]
+"""what is translated for a line: nothing (it is blank), its ids, or those of the parts of a line that is too long"""
+Output = dict[str, Any]
 
 
 class Engine(Protocol):
@@ -23,92 +39,178 @@ class Engine(Protocol):
         """Up to `options.nbest` hypotheses of each sentence, best first; none for a sentence without ids."""
 
 
+@dataclass
+class _Window:
+    """Lines that are translated together."""
+
+    first: int
+    """number of its first line"""
+    lines: list[str]
+    places: list[int]
+    """for each line its place in `sources`"""
+    sources: list[Sources]
+    """what there is to translate, each different one once"""
+    parts: list[tuple[list[int], Future[list[Output]]]] = field(default_factory=list)
+    """places that worker processes translate"""
+
+
 class Translator:
     """Translates with one model. A line's translation does not depend on the lines around it."""
 
-    def __init__(self, loaded: LoadedModel, engine: Engine | None = None) -> None:
-        """Wraps what `mt.model.directory.load_model` returns; `engine`: what searches, our own where None."""
+    def __init__(self, loaded: LoadedModel, engine: Engine | None = None, recalibrate: bool = True) -> None:
+        """Wraps what `mt.model.directory.load_model` returns; `engine`: what searches, our own where None;
+        `recalibrate`: whether confidence goes through the recalibration stored with the model, if there is one."""
         self.loaded = loaded
-        self.engine = TorchEngine(loaded) if engine is None else engine
+        self.engine: Engine = TorchEngine(loaded) if engine is None else engine
+        recalibration = load_recalibration(loaded) if recalibrate else None
+        if recalibration is not None:
+            self.engine = RecalibratedEngine(self.engine, loaded, recalibration.inference)
 
     def translate(
         self,
         lines: Iterable[str],
         *,
-        beam: int | None = None,
-        nbest: int = 1,
-        length_penalty: str | None = None,
-        length_alpha: float | None = None,
-        batch_tokens: int | None = None,
-        window: int = _WINDOW,
+        window: int = WINDOW,
+        first_line: int = 0,
+        overlong: Overlong = "split",
+        processes: int = 1,
         more_waiting: Callable[[], bool] | None = None,
         on_cut: Callable[[int], None] | None = None,
+        **search: Any,
     ) -> Iterator[dict[str, Any]]:
         """Translates lines lazily: reads a window of them, translates it, hands out its records, reads on.
 
         Args:
             lines: text, one sentence each; a line feed at the end is ignored.
-            beam, length_penalty, length_alpha, batch_tokens: None: as the model's config says.
-            nbest: above 1, each record lists up to so many different outputs under "nbest".
-            window: lines read ahead and sorted by length.
+            window: lines read ahead and sorted by length; equal ones among them are translated once.
+            first_line: number of the first line.
+            overlong: what becomes of a line of more tokens than the config's decode.max_length: "split" into
+                sentences that are translated one by one and joined, or "cut".
+            processes: above 1, windows of many lines are dealt to so many worker processes of one thread each. Not
+                with a model on a GPU, nor with an engine that has threads of its own.
             more_waiting: asked before each further line of a window; on False the window is translated as it is.
-            on_cut: called with the number of each line that was cut at the config's decode.max_length tokens.
+            on_cut: called with the number of each line that is too long.
+            search: `beam`, `nbest` and the other fields of `SearchOptions`; None: as the model's config says. With
+                `nbest` above 1 each record lists up to so many different outputs under "nbest"; a line that was
+                split has only one.
 
         Returns:
-            An iterator of records: see `translation_record`.
+            An iterator of records: "line", "source" and what `translation_output` gives.
 
         Raises:
             UserError: an option out of range, at once.
         """
-        config = self.loaded.config.decode
-        options = SearchOptions(
-            beam=config.beam if beam is None else beam,
-            nbest=nbest,
-            length_penalty=config.length_penalty if length_penalty is None else length_penalty,
-            length_alpha=config.length_alpha if length_alpha is None else length_alpha,
-            batch_tokens=config.batch_tokens if batch_tokens is None else batch_tokens,
-        )
+        options = search_options(self.loaded.config.decode, **search)
         if window < 1:
             raise UserError(f"window is {window}; it must be at least 1")
-        return self._translate(_windows(lines, window, more_waiting), options, on_cut)
+        begun = (
+            self._window(lines, first, overlong, on_cut)
+            for first, lines in _numbered_windows(lines, window, first_line, more_waiting)
+        )
+        if processes == 1:
+            return (record for window in begun for record in self._records(window, options))
+        return self._deal(begun, options, processes, more_waiting)
 
-    def _translate(
-        self, windows: Iterator[list[str]], options: SearchOptions, on_cut: Callable[[int], None] | None
-    ) -> Iterator[dict[str, Any]]:
-        first = 0
-        for lines in windows:
-            source_ids = self._source_ids(lines, first, on_cut)
-            found = self.engine.search(source_ids, options)
-            for offset, (line, hypotheses) in enumerate(zip(lines, found)):
-                yield translation_record(
-                    first + offset, line, hypotheses, self.loaded.tokenizer, options.nbest
-                )
-            first += len(lines)
-
-    def _source_ids(
-        self, lines: list[str], first: int, on_cut: Callable[[int], None] | None
-    ) -> list[list[int]]:
-        """Ids of each line, end of sentence last; none for a blank line."""
+    def _window(
+        self, lines: list[str], first: int, overlong: Overlong, on_cut: Callable[[int], None] | None
+    ) -> _Window:
+        """Finds what there is to translate in these lines."""
         tokenizer, longest = self.loaded.tokenizer, self.loaded.config.decode.max_length
-        all_ids: list[list[int]] = []
+        sources: list[Sources] = []
+        places: list[int] = []
+        known: dict[tuple[int, ...], int] = {}
         for offset, (line, ids) in enumerate(zip(lines, tokenizer.encode_source(lines))):
             # A line can also be blank to the tokeniser alone: zero-width characters, say.
             blank = not line.strip() or len(ids) <= 1
-            if not blank and len(ids) > longest and on_cut is not None:
+            fits = blank or len(ids) <= longest
+            if not fits and on_cut is not None:
                 on_cut(first + offset)
-            all_ids.append([] if blank else cut_source(ids, longest))
-        return all_ids
+            key = () if blank else tuple(ids)
+            if key not in known:
+                known[key] = len(sources)
+                whole = [] if blank else [ids]
+                sources.append(whole if fits else fitting_sources(line, ids, tokenizer, longest, overlong))
+            places.append(known[key])
+        return _Window(first, lines, places, sources)
+
+    def _deal(
+        self,
+        windows: Iterator[_Window],
+        options: SearchOptions,
+        processes: int,
+        more_waiting: Callable[[], bool] | None,
+    ) -> Iterator[dict[str, Any]]:
+        """Has worker processes translate the windows, the next ones begun while an earlier one is not yet done."""
+        pending: deque[_Window] = deque()
+        workers = Workers(self._outputs, processes)
+        try:
+            for window in windows:
+                pending.append(window)
+                if len(window.sources) >= _WORTH_WORKERS:
+                    lengths = [sum(map(len, parts)) for parts in window.sources]
+                    for group in length_groups(lengths, options.batch_tokens // options.beam):
+                        sources = [window.sources[place] for place in group]
+                        window.parts.append((group, workers.submit(sources, options)))
+                while pending and not (workers.hungry() and (more_waiting is None or more_waiting())):
+                    yield from self._records(pending.popleft(), options)
+            while pending:
+                yield from self._records(pending.popleft(), options)
+        finally:
+            workers.close()
+
+    def _records(self, window: _Window, options: SearchOptions) -> Iterator[dict[str, Any]]:
+        """The records of a window, in the order of its lines."""
+        if window.parts:
+            outputs: list[Output] = [{}] * len(window.sources)
+            for group, future in window.parts:
+                translated = result(future)
+                for place, output in zip(group, translated):
+                    outputs[place] = output
+        else:
+            outputs = self._outputs(window.sources, options)
+        used: set[int] = set()
+        for offset, (line, place) in enumerate(zip(window.lines, window.places)):
+            output = copy.deepcopy(outputs[place]) if place in used else outputs[place]
+            used.add(place)
+            yield {"line": window.first + offset, "source": line, **output}
+
+    def _outputs(self, sources: list[Sources], options: SearchOptions) -> list[Output]:
+        """Translates: for each line the fields of its record that its text does not tell."""
+        found = iter(self.engine.search([ids for parts in sources for ids in parts], options))
+        outputs = []
+        for parts in sources:
+            hypotheses = [next(found) for _ in parts]
+            best = hypotheses[0] if len(parts) == 1 else _joined(hypotheses, options)
+            outputs.append(translation_output(best, self.loaded.tokenizer, options.nbest))
+        return outputs
 
 
-def _windows(lines: Iterable[str], size: int, more_waiting: Callable[[], bool] | None) -> Iterator[list[str]]:
+def _joined(parts: list[list[Hypothesis]], options: SearchOptions) -> list[Hypothesis]:
+    """The best outputs of the parts of a line as one, scored as one output of so many tokens; nothing of nothing."""
+    best = [hypotheses[0] for hypotheses in parts if hypotheses]
+    if not best:
+        return []
+    tokens = [token for hypothesis in best for token in hypothesis.tokens]
+    total = sum(hypothesis.total for hypothesis in best)
+    score = normalised_score(total, options.length_penalty, len(tokens), options.length_alpha)
+    log_probs = np.concatenate([hypothesis.log_probs for hypothesis in best])
+    known = [hypothesis.confidence for hypothesis in best if hypothesis.confidence is not None]
+    return [Hypothesis(tokens, log_probs, total, score, np.concatenate(known) if known else None)]
+
+
+def _numbered_windows(
+    lines: Iterable[str], size: int, first: int, more_waiting: Callable[[], bool] | None
+) -> Iterator[tuple[int, list[str]]]:
+    """Windows of lines, each with the number of its first one."""
     window: list[str] = []
     for line in lines:
         window.append(_encodable(line.removesuffix("\n")))
         if len(window) == size or (more_waiting is not None and not more_waiting()):
-            yield window
+            yield first, window
+            first += len(window)
             window = []
     if window:
-        yield window
+        yield first, window
 
 
 def _encodable(line: str) -> str:

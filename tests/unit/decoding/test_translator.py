@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt.decoding.beam_search import Hypothesis
-from mt.decoding.records import json_line, translation_record
+from mt.decoding.records import json_line, translation_output
 from mt.decoding.translator import Translator
 from mt.errors import UserError
 
@@ -124,7 +124,7 @@ def test_outputs_of_equal_text_are_listed_once(translator: Translator) -> None:
         Hypothesis([*ids, end], np.full(len(ids) + 1, -0.5, dtype=np.float32), -1.0, score)
         for ids, score in ((split, -0.1), (whole, -0.2), (whole[:0], -0.3))
     ]
-    record = translation_record(0, "Ball", hypotheses, tokenizer, nbest=3)
+    record = translation_output(hypotheses, tokenizer, nbest=3)
     assert [(output["translation"], output["score"]) for output in record["nbest"]] == [
         ("ball", -0.1),
         ("", -0.3),
@@ -137,13 +137,14 @@ def test_line_breaks_in_an_output_become_spaces(translator: Translator) -> None:
     ids = [tokenizer._target.piece_to_id(f"<0x{byte:02X}>") for byte in spelled.encode()]
     assert tokenizer.unknown_id not in ids
     hypothesis = Hypothesis([*ids, tokenizer.end_id], np.zeros(len(ids) + 1, dtype=np.float32), 0.0, 0.0)
-    assert translation_record(0, "x", [hypothesis], tokenizer)["translation"] == "a b c d e"
+    assert translation_output([hypothesis], tokenizer)["translation"] == "a b c d e"
 
 
 def test_too_long_lines_are_cut_and_reported(translator: Translator) -> None:
     cut: list[int] = []
     long, longest = "hund " * 100, translator.loaded.config.decode.max_length
-    records = list(translator.translate(["ball", long, long + "frau", "hund"], window=3, on_cut=cut.append))
+    lines = ["ball", long, long + "frau", "hund"]
+    records = list(translator.translate(lines, window=3, overlong="cut", on_cut=cut.append))
     assert cut == [1, 2]
     similar(records[1:2], [{**records[2]}])
     ids = translator.loaded.tokenizer.encode_source([long])[0]
@@ -157,7 +158,7 @@ def test_too_long_lines_are_cut_and_reported(translator: Translator) -> None:
 
     translator.engine.search = spy  # type: ignore[method-assign]
     try:
-        list(translator.translate([long]))
+        list(translator.translate([long], overlong="cut"))
     finally:
         del translator.engine.search
     assert options_used == [[kept]]
