@@ -23,9 +23,11 @@ from mt.losses.targets import SmoothedTarget
 
 LEAST_SHARE = 0.01
 """a class that the inverse link would give nothing keeps this share of what the model gave it"""
-_GRID = 2.0 ** (-np.arange(-6, 7) / 3)
+_GRID = 4.0 ** (-np.arange(-3, 4) / 3)
 """1 / temperature of a fit: temperatures from 1/4 to 4"""
 _SMALLEST = 1e-12
+_CACHED = 1 << 17
+"""scores worked on at a time: they stay in the processor's cache"""
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,9 @@ class TemperatureFit:
         parts.append(~parts[0])
         for index, part in enumerate(parts):
             if bool(part.any()):
-                self.sums[index] += _likelihoods(values[part], tokens[part], right[part], self.grids[index])
+                rows = max(1, _CACHED // values.shape[1])
+                for some in zip(values[part].split(rows), tokens[part].split(rows), right[part].split(rows)):
+                    self.sums[index] += _likelihoods(*some, self.grids[index])
                 self.tokens[index] += int(part.sum())
 
     def merge(self, other: TemperatureFit) -> None:
@@ -191,13 +195,17 @@ class TemperatureFit:
             self.sums[index] += other.sums[index]
             self.tokens[index] += other.tokens[index]
 
-    def map(self) -> Temperature:
-        """The best temperatures; 1 for a part without tokens."""
-        end, rest = (
-            1 / _lowest(grid, sums) if tokens else 1.0
-            for grid, sums, tokens in zip(self.grids, self.sums, self.tokens, strict=True)
-        )
-        return Temperature(rest, None if self.end_id is None else end, self.end_id, self.link)
+    def map(self, *, end_apart: bool = True) -> Temperature:
+        """The best temperatures; 1 for a part without tokens. end_apart: False: one for all tokens all the same
+        (not with `around`)."""
+        if self.end_id is None or not end_apart:
+            return Temperature(self._best(self.grids[1], sum(self.sums), sum(self.tokens)), link=self.link)
+        end, rest = (self._best(self.grids[part], self.sums[part], self.tokens[part]) for part in (0, 1))
+        return Temperature(rest, end, self.end_id, self.link)
+
+    @staticmethod
+    def _best(grid: Floats, sums: Any, tokens: int) -> float:
+        return 1 / _lowest(grid, sums) if tokens else 1.0
 
 
 @dataclass(frozen=True)
@@ -276,8 +284,8 @@ def _likelihoods(values: Tensor, tokens: Tensor, right: Tensor, grid: Floats) ->
     for b in grid:
         weights = (values * float(b)).exp_()
         total = weights.sum(-1).double()
-        mean = (weights * values).sum(-1).double() / total
-        variance = ((weights * squares).sum(-1).double() / total - mean * mean).clamp(min=0)
+        mean = torch.linalg.vecdot(weights, values).double() / total
+        variance = (torch.linalg.vecdot(weights, squares).double() / total - mean * mean).clamp(min=0)
         log_c = (float(b) * chosen - total.log()).clamp(max=-_SMALLEST)
         d, c, rest = chosen - mean, log_c.exp(), -torch.expm1(log_c)
         odds = c / rest

@@ -30,7 +30,9 @@ def bin_of(p: float, bins: int, edges: str) -> int:
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(1, 12), st.integers(2, 9), st.integers(1, 7), st.sampled_from(["(l,r]", "[l,r)"]), st.integers(0, 99))
+@given(
+    st.integers(1, 12), st.integers(2, 9), st.integers(1, 7), st.sampled_from(["(l,r]", "[l,r)"]), st.integers(0, 99)
+)
 def test_both_errors_are_their_definitions(tokens: int, size: int, bins: int, edges: str, seed: int) -> None:
     log_probs, targets = distributions(tokens, size, seed)
     weighted, classwise = np.zeros(bins), np.zeros((size, bins))
