@@ -191,14 +191,10 @@ def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
     report = json.loads(report_file.read_text(encoding="utf-8"))
     if not report["kept"]:
         raise UserError(f"data.train: no pairs are left of {report['read']} read; see data.cleaning")
-    if not any((folder / name).exists() for name in ("tokenizer.model", "target.model")):
-        if tokenizer is None:
-            with _timed(seconds, "learning pieces"), progress_bar(2 * report["kept"], "learning pieces", "line") as bar:
-                most = config.tokenizer.training_sentences // (2 if config.tokenizer.joint else 1)
-                sides = [
-                    _thinned(_counted(text.lines(side), bar), report["kept"], most) for side in ("source", "target")
-                ]
-                tokenizer = train_tokenizer(config.tokenizer, *sides)
+    if tokenizer is None and not any((folder / name).exists() for name in ("tokenizer.model", "target.model")):
+        with _timed(seconds, "learning pieces"):
+            tokenizer = _learn_pieces(text, report["kept"], config)
+    if tokenizer is not None:
         tokenizer.save(folder)
     with _timed(seconds, "tokenising"):
         kept = [corpus["kept"] for corpus in report["corpora"]]
@@ -262,6 +258,13 @@ def _noted(items: Iterator[Any], notes: deque[Any]) -> Iterator[Any]:
     for item in items:
         notes.append(item)
         yield item
+
+
+def _learn_pieces(text: TextShards, pairs: int, config: Config) -> Tokenizer:
+    most = config.tokenizer.training_sentences // (2 if config.tokenizer.joint else 1)
+    with progress_bar(2 * pairs, "learning pieces", "line") as bar:
+        sides = [_thinned(_counted(text.lines(side), bar), pairs, most) for side in ("source", "target")]
+        return train_tokenizer(config.tokenizer, *sides)
 
 
 def _thinned(lines: Iterator[str], total: int, most: int) -> Iterator[str]:

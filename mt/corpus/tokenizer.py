@@ -163,7 +163,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             f"be read ({error.strerror}); give a model directory"
         ) from None
     try:
-        return Tokenizer(*models, vocabulary=mapping)
+        return Tokenizer(models[0], models[1] if len(models) == 2 else None, mapping)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
 
