@@ -217,8 +217,8 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
 
 
 def _say_how_fast(pairs: int, seconds: dict[str, float]) -> None:
-    stages = ", ".join(f"{stage} {spent:.1f} s" for stage, spent in seconds.items())
-    message(f"prepared {pairs} pairs: {stages}; {pairs / max(sum(seconds.values()), 1e-3):,.0f} pairs a second")
+    stages = [f"{stage} {spent:.1f} s ({pairs / max(spent, 1e-9):,.0f} pairs/s)" for stage, spent in seconds.items()]
+    message(f"{pairs:,} pairs: " + ", ".join(stages))
 
 
 def _clean_into(text: TextShards, data: DataConfig, processes: int) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import random
+import re
 import shutil
 import time
 from pathlib import Path
@@ -318,6 +319,14 @@ def test_the_result_does_not_depend_on_the_number_of_processes(large, prepared_a
     assert _content(shared.folder) == _content(prepared_alone)
     kept = [corpus["kept"] for corpus in shared.cleaning["corpora"]]
     assert np.bincount(shared.train.corpus).tolist() == kept
+
+
+def test_the_time_of_each_stage_is_told(config, capsys):
+    prepare(config)
+    told = capsys.readouterr().err.split("\n")[-2]
+    number = r"[\d.,]+"
+    stages = [rf"{stage} {number} s \({number} pairs/s\)" for stage in ("cleaning", "learning pieces", "tokenising")]
+    assert re.fullmatch("400 pairs: " + ", ".join(stages), told)
 
 
 @pytest.mark.parametrize("stage", ["train_tokenizer", "encode_shards", "_encode_valid"])
