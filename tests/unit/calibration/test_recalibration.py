@@ -61,7 +61,7 @@ def block(log_probs: Tensor, targets: Tensor) -> dict[str, Any]:
 def test_a_known_temperature_is_recovered_within_two_percent(temperature: float) -> None:
     log_true, targets, generator = truth(20_000, seed=1)
     model = (log_true * temperature).log_softmax(-1)
-    found = Temperature.fit([(model[:9000], targets[:9000]), (model[9000:], targets[9000:])])
+    found = Temperature.fit([*zip(model.split(9000), targets.split(9000))])
     assert found.temperature == pytest.approx(temperature, rel=0.02)
     # fitted exactly: scaling the model scales the temperature
     assert found.temperature == pytest.approx(Temperature.fit([(log_true, targets)]).temperature * temperature)
@@ -76,7 +76,7 @@ def test_a_known_temperature_is_recovered_within_two_percent(temperature: float)
 
 @pytest.mark.parametrize(("log_end", "smoothing"), [(0.5, 0.0), (0.5, 0.1), (0.25, 0.1), (None, 0.1)])
 def test_a_known_link_is_recovered_within_two_percent(log_end: float | None, smoothing: float) -> None:
-    log_true, targets, _ = truth(8000, seed=2)
+    log_true, targets, _ = truth(5000, seed=2)
     model = trained(log_true, log_end, smoothing)
     link = InverseLink(smoothing, "uniform_nopad", SIZE, 0, () if log_end is None else (0, 1), log_end)
     found = link.apply(model)
@@ -121,15 +121,15 @@ def test_the_link_is_that_of_the_training_loss() -> None:
 
 
 def test_the_end_of_sentence_has_its_own_temperature() -> None:
-    log_true, targets, generator = truth(30_000, seed=4)
+    log_true, targets, _ = truth(12_000, seed=4)
     ends = log_true.argmax(-1) == END
-    assert 2000 < int(ends.sum()) < 15_000
+    assert 800 < int(ends.sum()) < 6000
     model = (log_true * torch.where(ends, 1.6, 0.8)[:, None]).log_softmax(-1)
     found = Temperature.fit([(model, targets)], end_id=END)
     assert found.name == "end_temperature" and found.end_id == END
     undistorted = Temperature.fit([(log_true, targets)], end_id=END)
     assert undistorted.end_temperature is not None
-    assert found.end_temperature == pytest.approx(1.6, rel=0.05)
+    assert found.end_temperature == pytest.approx(1.6, rel=0.08)
     assert found.end_temperature == pytest.approx(1.6 * undistorted.end_temperature)
     assert found.temperature == pytest.approx(0.8, rel=0.02)
     restored = found.apply(model)

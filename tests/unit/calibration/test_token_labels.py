@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import random
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +14,7 @@ from hypothesis import strategies as st
 from sacrebleu.metrics.lib_ter import translation_edit_rate
 
 from mt.calibration import token_labels
-from mt.calibration.labels import align
+from mt.calibration.labels import align, align_in_order
 
 
 @pytest.mark.parametrize(
@@ -102,3 +105,58 @@ def test_two_hundred_sentences_take_less_than_a_second() -> None:
     for hypothesis, reference in pairs:
         token_labels(hypothesis, reference)
     assert time.process_time() - start < 1
+
+
+@pytest.mark.slow
+def test_edits_of_ten_thousand_captions_are_those_of_sacrebleu() -> None:
+    default = Path(__file__).resolve().parents[3].parent / "shared" / "corpora"
+    path = Path(os.environ.get("MT_CORPORA", default)) / "multi30k" / "train.en.gz"
+    if not path.exists():
+        pytest.skip(f"{path} is not there; say where the corpora are with MT_CORPORA")
+    with gzip.open(path, "rt", encoding="utf-8", newline="\n") as file:
+        captions = [line.split() for line in file]
+    generator = random.Random(7)
+    broken = [(corrupted(each, generator), each) for each in captions[:5000]]
+    # captions of much the same scenes, side by side
+    ordered = sorted(captions)
+    alike = [(ordered[index], ordered[index + 1]) for index in range(0, 20_000, 4)]
+    pairs = broken + alike
+    assert len(pairs) == 10_000
+    total = 0
+    for hypothesis, reference in pairs:
+        found = align(hypothesis, reference)
+        assert found.total == translation_edit_rate(hypothesis, reference)[0], (hypothesis, reference)
+        assert len(found.labels) == len(hypothesis)
+        total += found.total
+    assert total > 20_000
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "reference", "edits", "labels"),
+    [
+        ("a x c", "a b c", 1, "CSC"),
+        ("c d a b", "a b c d", 4, "SSSS"),  # as many edits as moving a block out and in; TER has one shift
+        ("a c b", "a b c", 2, "CSS"),
+        ("a c d", "a b c d", 1, "CDC"),
+        ("", "a", 1, ""),
+        ("a", "", 1, "I"),
+    ],
+)
+def test_plain_edit_distance_shifts_nothing(
+    hypothesis: str, reference: str, edits: int, labels: str
+) -> None:
+    found = align_in_order(hypothesis.split(), reference.split())
+    assert (found.total, "".join(found.labels)) == (edits, labels)
+    right = token_labels(hypothesis.split(), reference.split(), shifts=False)
+    assert right == [label == "C" for label in labels]
+
+
+@settings(max_examples=100, deadline=None)
+@given(WORDS, WORDS)
+def test_plain_edit_distance_is_the_textbook_one(hypothesis: list[str], reference: list[str]) -> None:
+    row = list(range(len(reference) + 1))
+    for i, token in enumerate(hypothesis, start=1):
+        before, row[0] = row[0], i
+        for j, other in enumerate(reference, start=1):
+            before, row[j] = row[j], min(before + (token != other), row[j] + 1, row[j - 1] + 1)
+    assert align_in_order(hypothesis, reference).total == row[-1]
