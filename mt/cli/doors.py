@@ -63,3 +63,13 @@ def plot_losses() -> int:
 def report() -> int:
     """`tools/report.py`, `mt-report`: the page of an evaluation again, or several in one page."""
     return _run("report")
+
+
+def export() -> int:
+    """`tools/export.py`, `mt-export`: the model in another program's format."""
+    return _run("export")
+
+
+def import_marian() -> int:
+    """`tools/import_marian.py`, `mt-import-marian`: a Marian model as a model directory."""
+    return _run("import_marian")

@@ -1,0 +1,39 @@
+"""`tools/export.py MODEL`: the model in another program's format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mt.cli.command import DONE, CommandParser
+from mt.errors import UserError
+
+FORMATS = ("ctranslate2", "marian")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Writes a folder that CTranslate2, or Hugging Face's MarianMTModel and MarianTokenizer, loads."""
+    parser = CommandParser(
+        description="Writes a model for other programs. ctranslate2: what ctranslate2.Translator loads, with the\n"
+        "SentencePiece models beside it; pieces go in with </s> at the end. marian: what MarianMTModel and\n"
+        "MarianTokenizer of transformers load; post-norm models with sinusoidal positions only.",
+        example="tools/export.py runs/demo --format ctranslate2 --output demo-ct2",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="model directory or run directory")
+    parser.add_argument("--format", choices=FORMATS, required=True)
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
+    given = parser.parse_args(arguments)
+    if given.output.exists():
+        raise UserError(f"{given.output}: exists already; choose another name or remove it")
+    from mt.atomic import atomic_folder
+    from mt.model.directory import load_model
+
+    if given.format == "ctranslate2":
+        from mt.model.ctranslate2_export import export_ctranslate2 as export
+    else:
+        from mt.model.marian_export import export_marian as export
+    loaded = load_model(given.model, "cpu")
+    with atomic_folder(given.output) as folder:
+        export(loaded, folder)
+        if given.format == "ctranslate2":
+            loaded.tokenizer.save(folder)
+    return DONE

@@ -1,0 +1,33 @@
+"""`tools/import_marian.py FOLDER`: a Marian model of Hugging Face's format as a model directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mt.cli.command import DONE, CommandParser
+from mt.errors import UserError
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Reads config, weights, SentencePiece models and vocabulary; writes a model directory."""
+    parser = CommandParser(
+        description="Turns a downloaded Marian model (OPUS-MT and others, in Hugging Face's format) into a model\n"
+        "directory, to translate with, evaluate and calibrate like any other. Nothing is downloaded, nothing\n"
+        "unpickled.",
+        example="tools/import_marian.py opus-mt-de-en --output opus-de-en",
+    )
+    parser.add_argument("folder", type=Path, metavar="FOLDER",
+                        help="holds config.json, model.safetensors or pytorch_model.bin, source.spm, target.spm and "
+                        "vocab.json")  # fmt: skip
+    parser.add_argument("--output", type=Path, required=True, metavar="MODEL_DIR", help="model directory to make")
+    given = parser.parse_args(arguments)
+    if given.output.exists():
+        raise UserError(f"{given.output}: exists already; choose another name or remove it")
+    from mt.atomic import atomic_folder
+    from mt.model.directory import save_model
+    from mt.model.marian import read_marian
+
+    found = read_marian(given.folder)
+    with atomic_folder(given.output) as folder:
+        save_model(folder, found.model, found.tokenizer, found.config, {"step": 0, "imported_from": "marian"})
+    return DONE
