@@ -397,7 +397,7 @@ def test_the_next_epoch_is_segmented_ahead_by_another_process(config, monkeypatc
 
 
 def test_an_epoch_whose_process_fails_is_segmented_here(config, monkeypatch):
-    config = changed(config, tokenizer={"sampling": 0.1})
+    config = changed(config, tokenizer={"sampling": 0.1}, train={"max_epochs": 2})
     prepared = prepare(config)
     expected = _ids(epoch_store(prepare(config), config, 1))
     monkeypatch.setattr(mt.corpus.epochs, "_PROGRAM", "raise SystemExit(1)")
