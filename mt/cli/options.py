@@ -29,9 +29,10 @@ def positive(text: str) -> int:
     return value
 
 
-def use_threads(count: int | None) -> None:
-    """Lets torch use `count` processor threads; None: as many as there are cores for this process."""
+def use_threads(count: int | None) -> int:
+    """Lets torch use `count` processor threads; None: as many as there are cores for this process. Returns it."""
     import torch  # not needed for --help
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(count or cores)
+    return count or cores

@@ -3,59 +3,82 @@
 from __future__ import annotations
 
 import argparse
-import os
-import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from mt.cli.command import DONE, CommandParser
 from mt.cli.options import add_model, positive, use_threads
 from mt.errors import UserError
 from mt.progress import message, progress_bar
 
-_NAMED_LINES = 5  # line numbers that the warning about cut lines gives
+if TYPE_CHECKING:
+    from mt.decoding.lines import Survey
+    from mt.decoding.output_file import OutputFile
+    from mt.decoding.translator import Translator
+
+_NAMED_LINES = 5  # line numbers that the warning about too long lines gives
+
+_SEARCH = ("beam", "nbest", "length_penalty", "length_alpha", "batch_tokens")
+"""options that are fields of SearchOptions"""
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Translates files or standard input."""
     options = _parser().parse_args(arguments)
+    if options.alignments and options.format != "jsonl":
+        raise UserError("--alignments: only JSON lines have a place for them; add --format jsonl")
+    _check_flagging(options)
     from mt import load
-    from mt.decoding.lines import WaitingLines, check_readable, file_lines
+    from mt.decoding.flagged_lines import flagged_lines
+    from mt.decoding.lines import WaitingLines, check_readable, file_lines, survey
+    from mt.decoding.output_file import check_writable
 
     check_readable(options.input)
+    if options.output is not None:
+        check_writable(options.output)
     lines: Iterable[str] = file_lines(options.input)
     more_waiting: Callable[[], bool] | None = None
     if not options.input:
         lines = waiting_lines = WaitingLines(_standard_input())
         more_waiting = waiting_lines.more_waiting
-    cut_lines: list[int] = []
-    with _output(options.output) as output:
-        use_threads(options.threads)
-        translator = load(options.model, options.device)
+    read = survey(options.input) if options.input else None
+    threads = use_threads(options.threads)
+    translator = load(options.model, options.device)
+    search = {name: getattr(options, name) for name in _SEARCH}
+    too_long = _TooLong(translator.loaded.config.decode.max_length, options.overlong)
+    with (
+        _output(options, _fingerprint(translator, read, options)) as output,
+        flagged_lines(options.flagged, options.flag_below, output.kept) as flagged,
+    ):
         records = translator.translate(
-            lines,
-            beam=options.beam,
-            nbest=options.nbest,
-            length_penalty=options.length_penalty,
-            length_alpha=options.length_alpha,
-            batch_tokens=options.batch_tokens,
+            islice(lines, output.kept, None),
+            first_line=output.kept,
+            overlong=options.overlong,
+            alignments=options.alignments,
+            processes=threads if translator.loaded.model.output_weight.device.type == "cpu" else 1,
             more_waiting=more_waiting,
-            on_cut=cut_lines.append,
+            on_cut=too_long.add,
+            token_scores=options.format == "jsonl" or options.flag_below is not None,
+            **search,
         )
-        for record in _shown(records, options):
-            output.write(_formatted(record, options.format, options.nbest).encode("utf-8"))
-            output.flush()
-    _warn_of_cut_lines(cut_lines, translator.loaded.config.decode.max_length)
+        for record in _shown(records, options, read.lines if read else None, output.kept):
+            if flagged is not None:
+                flagged.add(record)
+            output.write(record["line"], _formatted(record, options).encode("utf-8"))
+    too_long.warn()
     return DONE
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         description="Translates one sentence a line. Every line of the input, blank ones too, gives one line of "
-        "output\nin the same place. On a terminal, or from a slow pipe, each line is answered at once.",
+        "output\nin the same place. On a terminal, or from a slow pipe, each line is answered at once. What stands in\n"
+        "F.partial when --output F is interrupted or killed is kept: the same command goes on there.",
         example="translate.py runs/demo --input news.de --output news.en --beam 5",
     )
     add_model(parser)
@@ -63,7 +86,10 @@ def _parser() -> argparse.ArgumentParser:
         "--input", type=Path, nargs="+", action="extend", default=[], metavar="F",
         help="text files, plain or gzip, one after the other (default: standard input)",
     )  # fmt: skip
-    parser.add_argument("--output", type=Path, metavar="F", help="file to write (default: standard output)")
+    parser.add_argument(
+        "--output", type=Path, metavar="F",
+        help="file to write, packed where its name ends in .gz (default: standard output)",
+    )  # fmt: skip
     parser.add_argument("--beam", type=positive, help="hypotheses kept (default: as the model's config says)")
     parser.add_argument(
         "--nbest", type=positive, default=1, metavar="N",
@@ -78,6 +104,26 @@ def _parser() -> argparse.ArgumentParser:
         "--format", choices=["text", "jsonl"], default="text",
         help="jsonl: one object a line, with score, confidence, tokens and their log-probabilities",
     )  # fmt: skip
+    parser.add_argument(
+        "--overlong", choices=["split", "cut"], default="split",
+        help="lines of more tokens than the model's config allows: split into sentences that are translated one by "
+        "one and joined (the default), or cut",
+    )  # fmt: skip
+    parser.add_argument(
+        "--alignments", action="store_true",
+        help="with jsonl: source_tokens, and alignment, pairs [source token, target token] counted from 0, from the "
+        "attention of the last decoder layer but one",
+    )  # fmt: skip
+    parser.add_argument(
+        "--flag_below", type=float, metavar="C",
+        help="mark translations whose confidence is below C, which tools/calibrate.py finds: a tab, FLAG, a tab and "
+        'the confidence after the text; "flagged" in jsonl',
+    )  # fmt: skip
+    parser.add_argument(
+        "--flagged", type=Path, metavar="F",
+        help="with --flag_below: leave the text as it is, and write the flagged lines to this file, by tabs: number "
+        "from 1, confidence, source, translation",
+    )  # fmt: skip
     parser.add_argument("--batch_tokens", type=positive, help="most positions of a batch, beams included")
     return parser
 
@@ -89,68 +135,118 @@ def _standard_input() -> int:
         raise UserError("standard input is closed; give a file with --input") from None
 
 
+def _fingerprint(translator: Translator, read: Survey | None, options: argparse.Namespace) -> dict[str, Any] | None:
+    """What the output depends on; None where the input can be read only once."""
+    if read is None:
+        return None
+    from mt.decoding.options import search_options
+    from mt.decoding.output_file import folder_digest
+    from mt.decoding.translator import WINDOW
+
+    loaded = translator.loaded
+    search = search_options(loaded.config.decode, **{name: getattr(options, name) for name in _SEARCH})
+    return {
+        "model": folder_digest(loaded.folder),
+        "input": read._asdict(),
+        "options": {
+            **asdict(search),
+            **{name: getattr(options, name) for name in ("format", "overlong", "alignments", "flag_below")},
+            "flagged": options.flagged is not None,
+            "window": WINDOW,
+        },
+    }
+
+
 @contextmanager
-def _output(path: Path | None) -> Iterator[BinaryIO]:
-    """Standard output, or `path`.partial, which becomes `path` when all is written.
-
-    After an interruption `path`.partial holds what was done so far, and `path` is as it was.
-    """
-    if path is None:
-        yield sys.stdout.buffer
+def _output(options: argparse.Namespace, fingerprint: dict[str, Any] | None) -> Iterator[OutputFile | _Standard]:
+    """Where records are written: the file asked for, or standard output."""
+    if options.output is None:
+        yield _Standard()
         return
-    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
-        if path.is_dir():
-            raise UserError(f"{path}: is a folder; give the name of a file to write")
-        with path.open("wb") as stream:  # a device or a named pipe
-            yield stream
-        return
-    partial = path.with_name(path.name + ".partial")
-    try:
-        stream = partial.open("wb")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
-    try:
-        with stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-    except BaseException:
-        if partial.stat().st_size == 0:
-            partial.unlink()
-        raise
-    os.replace(partial, path)
+    from mt.decoding.output_file import output_file
+    from mt.decoding.translator import WINDOW
+
+    numbered = options.format == "text" and options.nbest > 1
+    with output_file(options.output, fingerprint, window=WINDOW, numbered=numbered) as output:
+        yield output
 
 
-def _shown(records: Iterator[dict[str, Any]], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+class _Standard:
+    """Standard output; each record is seen at once."""
+
+    kept = 0
+
+    def write(self, number: int, data: bytes) -> None:
+        """Writes the lines of a record."""
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+def _shown(
+    records: Iterator[dict[str, Any]], options: argparse.Namespace, total: int | None, kept: int
+) -> Iterator[dict[str, Any]]:
     """Counts the records on a progress bar, unless the lines themselves go to or come from the terminal."""
     if (options.output is None and sys.stdout.isatty()) or (not options.input and sys.stdin.isatty()):
         yield from records
         return
-    with progress_bar(None, "translate", "line") as bar:
+    with progress_bar(total, "translate", "line", initial=kept) as bar:
         for record in records:
             yield record
             bar.update(1)
 
 
-def _formatted(record: dict[str, Any], form: str, nbest: int) -> str:
+def _formatted(record: dict[str, Any], options: argparse.Namespace) -> str:
     """The record as lines of output, each with its line feed."""
-    if form == "jsonl":
+    from mt.decoding.flagged_lines import is_flagged
+
+    flag = options.flag_below is not None and is_flagged(record, options.flag_below)
+    if options.format == "jsonl":
         from mt.decoding.records import json_line
 
-        return json_line(record) + "\n"
-    if nbest == 1:
-        return f"{record['translation']}\n"
+        return json_line(record if options.flag_below is None else {**record, "flagged": flag}) + "\n"
+    if options.nbest == 1:
+        mark = f"\tFLAG\t{record['confidence']:.4f}" if flag and options.flagged is None else ""
+        return f"{record['translation']}{mark}\n"
     return "".join(
         f"{record['line']} ||| {output['translation']} ||| {output['score']}\n" for output in record["nbest"]
     )
 
 
-def _warn_of_cut_lines(lines: list[int], longest: int) -> None:
-    if not lines:
+def _check_flagging(options: argparse.Namespace) -> None:
+    if options.flagged is not None and options.flag_below is None:
+        raise UserError("--flagged: needs --flag_below, the confidence below which a line is flagged")
+    if options.flag_below is None:
         return
-    named = ", ".join(str(line + 1) for line in lines[:_NAMED_LINES])
-    more = ", ..." if len(lines) > _NAMED_LINES else ""
-    message(
-        f"warning: lines cut before translation because they are longer than {longest} tokens "
-        f"(decode.max_length): {len(lines)}, counted from 1 these: {named}{more}"
-    )
+    if not 0 <= options.flag_below <= 1:
+        raise UserError(f"--flag_below is {options.flag_below}; confidence lies between 0 and 1")
+    if options.nbest > 1 and options.format == "text" and options.flagged is None:
+        raise UserError("--flag_below: n-best lists as text have no place for marks; add --flagged F or --format jsonl")
+    if options.flagged is not None:
+        from mt.decoding.output_file import check_writable
+
+        check_writable(options.flagged)
+
+
+class _TooLong:
+    """Counts the lines that are longer than the model takes."""
+
+    def __init__(self, longest: int, overlong: str) -> None:
+        self.longest, self.overlong = longest, overlong
+        self.count, self.named = 0, list[int]()
+
+    def add(self, line: int) -> None:
+        """Counts the line with this number, from 0."""
+        self.count += 1
+        if len(self.named) <= _NAMED_LINES:
+            self.named.append(line + 1)
+
+    def warn(self) -> None:
+        """Tells how many there were, if any."""
+        if not self.count:
+            return
+        done = "cut" if self.overlong == "cut" else "split into sentences, translated one by one,"
+        named = ", ".join(map(str, self.named[:_NAMED_LINES])) + ", ..." * (self.count > _NAMED_LINES)
+        message(
+            f"warning: lines {done} because they are longer than {self.longest} tokens (decode.max_length): "
+            f"{self.count}, counted from 1 these: {named}"
+        )

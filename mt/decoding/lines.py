@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import os
 import select
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, NamedTuple, cast
 
 from mt.errors import UserError
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _READ_BYTES = 1 << 16
+_SURVEY_BYTES = 1 << 20
 
 
 def check_readable(paths: Sequence[Path]) -> None:
@@ -27,6 +30,36 @@ def check_readable(paths: Sequence[Path]) -> None:
             raise UserError(f"{path}: cannot be read ({error.strerror}); check the name") from None
 
 
+class Survey(NamedTuple):
+    """What files hold."""
+
+    lines: int
+    digest: str
+    """hash of their lines, the same for plain and gzip files"""
+
+
+def survey(paths: Sequence[Path]) -> Survey | None:
+    """Reads files to their end; None where one of them is no regular file and could be read only once.
+
+    Raises:
+        UserError: as `file_lines`.
+    """
+    if not all(path.is_file() for path in paths):
+        return None
+    lines, digest = 0, hashlib.blake2b(digest_size=16)
+    for path in paths:
+        last = b"\n"
+        with _opened(path) as stream:
+            while data := stream.read(_SURVEY_BYTES):
+                lines += data.count(b"\n")
+                digest.update(data)
+                last = data[-1:]
+        if last != b"\n":
+            lines += 1
+            digest.update(b"\n")
+    return Survey(lines, digest.hexdigest())
+
+
 def file_lines(paths: Sequence[Path]) -> Iterator[str]:
     """The lines of plain or gzip files, one after the other, without their line feeds.
 
@@ -36,16 +69,22 @@ def file_lines(paths: Sequence[Path]) -> Iterator[str]:
         UserError: a file that cannot be read, or a gzip file that is cut short.
     """
     for path in paths:
-        try:
-            with path.open("rb") as plain:
-                packed = plain.peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC)
-                stream = cast(BinaryIO, gzip.GzipFile(fileobj=plain)) if packed else plain
-                for line in stream:
-                    yield _text(line)
-        except (EOFError, zlib.error) as error:
-            raise UserError(f"{path}: broken gzip file ({error}); copy it again") from None
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+        with _opened(path) as stream:
+            for line in stream:
+                yield _text(line)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The bytes of a plain or gzip file; what goes wrong with it in the block becomes a UserError."""
+    try:
+        with path.open("rb") as plain:
+            packed = plain.peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC)
+            yield cast(BinaryIO, gzip.GzipFile(fileobj=plain)) if packed else plain
+    except (EOFError, zlib.error) as error:
+        raise UserError(f"{path}: broken gzip file ({error}); copy it again") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 def paired_lines(source: Path, target: Path) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mt.decoding.alignment import alignments as attention_alignments
 from mt.decoding.beam_search import Hypothesis
 from mt.decoding.confidence import RecalibratedEngine, load_recalibration
 from mt.decoding.grouping import length_groups
@@ -73,6 +74,7 @@ class Translator:
         window: int = WINDOW,
         first_line: int = 0,
         overlong: Overlong = "split",
+        alignments: bool = False,
         processes: int = 1,
         more_waiting: Callable[[], bool] | None = None,
         on_cut: Callable[[int], None] | None = None,
@@ -86,6 +88,7 @@ class Translator:
             first_line: number of the first line.
             overlong: what becomes of a line of more tokens than the config's decode.max_length: "split" into
                 sentences that are translated one by one and joined, or "cut".
+            alignments: whether records bring "source_tokens" and "alignment", see `mt.decoding.alignment`.
             processes: above 1, windows of many lines are dealt to so many worker processes of one thread each. Not
                 with a model on a GPU, nor with an engine that has threads of its own.
             more_waiting: asked before each further line of a window; on False the window is translated as it is.
@@ -108,8 +111,8 @@ class Translator:
             for first, lines in _numbered_windows(lines, window, first_line, more_waiting)
         )
         if processes == 1:
-            return (record for window in begun for record in self._records(window, options))
-        return self._deal(begun, options, processes, more_waiting)
+            return (record for window in begun for record in self._records(window, options, alignments))
+        return self._deal(begun, options, alignments, processes, more_waiting)
 
     def _window(
         self, lines: list[str], first: int, overlong: Overlong, on_cut: Callable[[int], None] | None
@@ -137,6 +140,7 @@ class Translator:
         self,
         windows: Iterator[_Window],
         options: SearchOptions,
+        alignments: bool,
         processes: int,
         more_waiting: Callable[[], bool] | None,
     ) -> Iterator[dict[str, Any]]:
@@ -148,17 +152,19 @@ class Translator:
                 pending.append(window)
                 if len(window.sources) >= _WORTH_WORKERS:
                     lengths = [sum(map(len, parts)) for parts in window.sources]
-                    for group in length_groups(lengths, options.batch_tokens // options.beam):
+                    for group in length_groups(lengths, options.batch_tokens // options.rows):
                         sources = [window.sources[place] for place in group]
-                        window.parts.append((group, workers.submit(sources, options)))
+                        window.parts.append((group, workers.submit(sources, options, alignments)))
                 while pending and not (workers.hungry() and (more_waiting is None or more_waiting())):
-                    yield from self._records(pending.popleft(), options)
+                    yield from self._records(pending.popleft(), options, alignments)
             while pending:
-                yield from self._records(pending.popleft(), options)
+                yield from self._records(pending.popleft(), options, alignments)
         finally:
             workers.close()
 
-    def _records(self, window: _Window, options: SearchOptions) -> Iterator[dict[str, Any]]:
+    def _records(
+        self, window: _Window, options: SearchOptions, alignments: bool
+    ) -> Iterator[dict[str, Any]]:
         """The records of a window, in the order of its lines."""
         if window.parts:
             outputs: list[Output] = [{}] * len(window.sources)
@@ -167,22 +173,48 @@ class Translator:
                 for place, output in zip(group, translated):
                     outputs[place] = output
         else:
-            outputs = self._outputs(window.sources, options)
+            outputs = self._outputs(window.sources, options, alignments)
         used: set[int] = set()
         for offset, (line, place) in enumerate(zip(window.lines, window.places)):
             output = copy.deepcopy(outputs[place]) if place in used else outputs[place]
             used.add(place)
             yield {"line": window.first + offset, "source": line, **output}
 
-    def _outputs(self, sources: list[Sources], options: SearchOptions) -> list[Output]:
+    def _outputs(self, sources: list[Sources], options: SearchOptions, alignments: bool) -> list[Output]:
         """Translates: for each line the fields of its record that its text does not tell."""
-        found = iter(self.engine.search([ids for parts in sources for ids in parts], options))
+        flat = [ids for parts in sources for ids in parts]
+        found = self.engine.search(flat, options)
+        places = iter(range(len(flat)))
         outputs = []
         for parts in sources:
-            hypotheses = [next(found) for _ in parts]
+            hypotheses = [found[next(places)] for _ in parts]
             best = hypotheses[0] if len(parts) == 1 else _joined(hypotheses, options)
             outputs.append(translation_output(best, self.loaded.tokenizer, options.nbest))
+        if alignments:
+            self._align(sources, found, outputs, options)
         return outputs
+
+    def _align(
+        self,
+        sources: list[Sources],
+        found: list[list[Hypothesis]],
+        outputs: list[Output],
+        options: SearchOptions,
+    ) -> None:
+        """Adds the alignment of the best output of each line, of which `found` holds those of its parts."""
+        flat = [ids for parts in sources for ids in parts]
+        # A part without an output, which only a broken model has, counts as one that ends at once.
+        targets = [each[0].tokens if each else flat[place][-1:] for place, each in enumerate(found)]
+        aligned = iter(zip(targets, attention_alignments(self.loaded, flat, targets, options.batch_tokens)))
+        for parts, output in zip(sources, outputs):
+            pairs: list[list[int]] = []
+            read = written = 0
+            for ids in parts:
+                tokens, part = next(aligned)
+                pairs += [[source + read, target + written] for source, target in part]
+                read, written = read + len(ids), written + len(tokens)
+            pieces = [piece for ids in parts for piece in self.loaded.tokenizer.source_pieces(ids)]
+            output |= {"source_tokens": pieces, "alignment": pairs}
 
 
 def _joined(parts: list[list[Hypothesis]], options: SearchOptions) -> list[Hypothesis]:
