@@ -14,7 +14,7 @@ from mt.cli.report import main
 from mt.errors import UserError
 from mt.report.comparison import write_comparison
 
-WORDS = "a man walks with two dogs in the old park".split()
+WORDS = ["a", "man", "walks", "with", "two", "dogs", "in", "the", "old", "park"]
 
 
 def evaluation(folder: Path, name: str, wrong: int, lines: int = 60, **changes: Any) -> Path:
@@ -68,8 +68,9 @@ def test_systems_of_one_name_go_by_their_folders(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"lines": 59}, "60 and 59 lines"), ({"reference": "x"}, "references of line 1"), ({"source": "x"}, "sources of line 1")],
-)
+    [({"lines": 59}, "60 and 59 lines"), ({"reference": "x"}, "references of line 1"),
+     ({"source": "x"}, "sources of line 1")],
+)  # fmt: skip
 def test_evaluations_of_different_test_sets_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     folders = [evaluation(tmp_path / "a", "first", 2), evaluation(tmp_path / "b", "second", 2, **change)]
     with pytest.raises(UserError, match=said) as raised:

@@ -7,7 +7,7 @@ import pytest
 
 from mt.report.significance import calibration_differences, paired_bootstrap, quality_differences
 
-WORDS = "a man and woman walk with two dogs in the old park near river while children play on green grass".split()
+WORDS = ["a", "man", "and", "woman", "walk", "with", "two", "dogs", "in", "the", "old", "park", "near", "river"]
 
 
 def mean(sums: np.ndarray) -> float:
@@ -32,7 +32,8 @@ def test_difference_of_means_has_the_interval_of_the_textbook() -> None:
 
 def test_equal_systems_differ_by_nothing_and_distant_ones_surely() -> None:
     values = np.random.default_rng(1).normal(size=100)
-    same, better = paired_bootstrap([statistics(values), statistics(values), statistics(values + 9)], mean, resamples=99)
+    systems = [statistics(values), statistics(values), statistics(values + 9)]
+    same, better = paired_bootstrap(systems, mean, resamples=99)
     assert same == {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
     assert better["difference"] == pytest.approx(9) and better["p"] == pytest.approx(0.01)
 
