@@ -34,7 +34,8 @@ from mt.model.directory import LoadedModel, fingerprint, weights
 
 COMPUTE_TYPES = ("float32", "int8")
 _EXPORT_VERSION = 1  # of what `export_ctranslate2` writes: another one makes exports anew
-_HONOURED = {"beam", "nbest", "length_penalty", "length_alpha", "batch_tokens", "token_scores"}
+_HONOURED = {"beam", "nbest", "length_penalty", "length_alpha", "batch_tokens", "token_scores", "min_length",
+             "max_output", "no_repeat_ngram"}  # fmt: skip
 _SAMPLE = 16  # sentences of the first search that are also translated by our own model, once for each export
 # Greedy outputs may differ where two tokens are as likely; how much worse than ours the model itself may find its
 # output, in nats a token, on average over the sample. Eight bits move the probabilities themselves.
@@ -85,8 +86,8 @@ class CTranslate2Engine:
             options: beam and the rest.
 
         Returns:
-            Up to `options.nbest` hypotheses of each sentence, best first. Without `options.token_scores` they have no
-            log_probs.
+            Up to `options.nbest` different hypotheses of each sentence, best first. A single one without
+            `options.token_scores` has no log_probs, and the score that CTranslate2 gave it.
 
         Raises:
             UserError: an option that CTranslate2 cannot honour, or an export that does not agree with our model.
@@ -106,7 +107,7 @@ class CTranslate2Engine:
         self, sources: Sequence[Sequence[int]], options: SearchOptions
     ) -> list[list[tuple[list[int], float]]]:
         """Ids, end of sentence last, and CTranslate2's score of each hypothesis of each sentence."""
-        limits = [self._longest(ids) for ids in sources]
+        limits = [self._longest(ids, options) for ids in sources]
         alpha = 0.0 if options.length_penalty == "none" else options.length_alpha
         groups = length_groups([len(ids) for ids in sources], options.batch_tokens // options.beam)
         waiting = []
@@ -115,35 +116,41 @@ class CTranslate2Engine:
             waiting.append(self._translator.translate_batch(
                 batch, asynchronous=True, beam_size=options.beam, num_hypotheses=options.nbest, length_penalty=alpha,
                 max_input_length=0, max_decoding_length=max(limits[index] for index in group), return_scores=True,
+                min_decoding_length=options.min_length - 1, no_repeat_ngram_size=options.no_repeat_ngram,
                 return_end_token=True, suppress_sequences=self._forbidden,
             ))  # fmt: skip
         found: list[list[tuple[list[int], float]]] = [[] for _ in sources]
         for group, batch_results in zip(groups, waiting):
             for index, pending in zip(group, batch_results):
                 result = pending.result()
-                found[index] = [
-                    (self._ended(pieces, limits[index]), score)
-                    for pieces, score in zip(result.hypotheses, result.scores)
-                ]
+                ended = [self._ended(pieces, limits[index]) for pieces in result.hypotheses]
+                # Of outputs that became equal when they were cut, the best.
+                different = dict(zip(reversed(ended), reversed(result.scores)))
+                found[index] = [(list(ids), different[ids]) for ids in dict.fromkeys(ended)]
         return found
 
-    def _ended(self, pieces: list[str], limit: int) -> list[int]:
+    def _ended(self, pieces: list[str], limit: int) -> tuple[int, ...]:
         """The ids; an output that did not end in time is cut and ends at its longest allowed length."""
-        ids = [self._target_ids[piece] for piece in pieces]
+        ids = tuple(self._target_ids[piece] for piece in pieces)
         end_id = self.loaded.tokenizer.end_id
-        return ids if len(ids) <= limit and ids and ids[-1] == end_id else [*ids[: limit - 1], end_id]
+        return ids if ids[-1:] == (end_id,) and len(ids) <= limit else (*ids[: limit - 1], end_id)
 
-    def _longest(self, source: Sequence[int]) -> int:
+    def _longest(self, source: Sequence[int], options: SearchOptions) -> int:
         config = self.loaded.config.decode
-        return int(config.max_length_ratio * len(source)) + config.max_length_extra
+        longest = int(config.max_length_ratio * len(source)) + config.max_length_extra
+        return min(longest, options.max_output) if options.max_output else longest
 
     def _scored(
         self, sources: Sequence[Sequence[int]], outputs: list[list[tuple[list[int], float]]], options: SearchOptions
     ) -> list[list[Hypothesis]]:
-        """Hypotheses; with token scores each is scored by a forced pass of our model, and they are ordered by that."""
-        if not options.token_scores:
+        """Hypotheses; where scores are wanted each gets them by a forced pass of our model, and they order it."""
+
+        def divisor(ids: list[int]) -> float:
+            return length_penalty(options.length_penalty, len(ids), options.length_alpha)
+
+        if not options.token_scores and options.nbest == 1:
             none = np.zeros(0, dtype=np.float32)
-            return [[Hypothesis(ids, none, float("nan"), score) for ids, score in each] for each in outputs]
+            return [[Hypothesis(ids, none, score * divisor(ids), score) for ids, score in each] for each in outputs]
         pairs = [(source, ids) for source, each in zip(sources, outputs) for ids, _ in each]
         scores = score_pairs(self.loaded, [source for source, _ in pairs], [ids for _, ids in pairs])
         found = []
@@ -151,8 +158,7 @@ class CTranslate2Engine:
             hypotheses = []
             for ids, _ in each:
                 forced = next(scores)
-                divisor = length_penalty(options.length_penalty, len(ids), options.length_alpha)
-                hypotheses.append(Hypothesis(ids, forced.log_probs, forced.total, forced.total / divisor))
+                hypotheses.append(Hypothesis(ids, forced.log_probs, forced.total, forced.total / divisor(ids)))
             found.append(sorted(hypotheses, key=lambda hypothesis: -hypothesis.score))
         return found
 

@@ -77,7 +77,7 @@ def test_an_exported_model_gives_our_scores(
 
 def test_a_form_that_the_export_does_not_know_is_refused_by_its_field() -> None:
     with pytest.raises(UserError, match=r"model\.norm is post: X cannot express it; do something"):
-        refuse_unknown_forms(dataclasses.replace(SMALL, norm="post"), {"width"}, "X", "do something")
+        refuse_unknown_forms(ModelConfig(norm="post"), {"width"}, "X", "do something")
 
 
 
