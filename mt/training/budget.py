@@ -28,17 +28,22 @@ class Budget:
         """
         self.config = config
         self.started = started - before
-        self.seen, self.seconds = 0, 0.0
+        self.seen, self.seconds, self.last = 0, 0.0, 0.0
 
     @property
     def spent(self) -> float:
         """Seconds so far, of this and earlier commands."""
         return time.monotonic() - self.started
 
-    def measure(self, seconds: float) -> None:
-        """Takes in the time of the next update of this command."""
+    def measure(self, now: float) -> None:
+        """Takes in the time of another update, with log and checkpoint, that has ended now (`time.monotonic()`)."""
         self.seen += 1
-        self.seconds += seconds if self.seen > _UNTIMED else 0.0
+        self.seconds += now - self.last if self.seen > _UNTIMED else 0.0
+        self.last = now
+
+    def leave_out(self, now: float) -> None:
+        """What has been done since the last update, and has ended now, is no part of the next one."""
+        self.last = now
 
     @property
     def measured_enough(self) -> bool:

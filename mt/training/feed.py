@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 import torch
 
-from mt.config import Config, TrainConfig
+from mt.config import Config
 from mt.corpus.batching import plan_batches
 from mt.corpus.prepare import Prepared, epoch_store
 from mt.corpus.store import TokenStore
@@ -18,20 +18,23 @@ from mt.training.batch import Batch
 from mt.training.memory import activation_bytes
 from mt.training.parallel import Group
 
-_CPU_TOKENS = 1024
-"""most positions of a batch on a processor"""
+_CPU_ELEMENTS, _CPU_TOKENS = 1 << 17, 512
+"""positions times width, and positions, that make a batch large enough for a processor"""
 _AHEAD = 4
 """updates that a thread prepares while a GPU computes"""
 
 Item = TypeVar("Item")
 
 
-def batch_shape(train: TrainConfig, device: torch.device) -> tuple[int, int]:
+def batch_shape(config: Config, device: torch.device) -> tuple[int, int]:
     """Most positions of a batch, and batches of an update: as configured on a GPU, in smaller portions on a processor.
 
     There several small batches are as fast as a large one, need less memory, and can be shared among processes.
     """
-    portions = 1 if device.type != "cpu" else max(1, train.batch_tokens // max(_CPU_TOKENS, train.max_length))
+    train, portions = config.train, 1
+    if device.type == "cpu":
+        enough = max(_CPU_TOKENS, _CPU_ELEMENTS // config.model.width, train.max_length)
+        portions = max(1, train.batch_tokens // enough)
     return train.batch_tokens // portions, train.accumulate * portions
 
 
@@ -50,7 +53,7 @@ class Feed:
 
     def __init__(self, config: Config, prepared: Prepared, group: Group, device: torch.device) -> None:
         self.config, self.prepared, self.group, self.device = config, prepared, group, device
-        self.batch_tokens, self.batches = batch_shape(config.train, device)
+        self.batch_tokens, self.batches = batch_shape(config, device)
         self._planned: tuple[int, TokenStore, list[np.ndarray]] | None = None
 
     def updates(self, epoch: int, done: int) -> Iterator[Update]:
@@ -89,7 +92,7 @@ class Feed:
         return self._planned[1:]
 
     def updates_per_epoch(self) -> int:
-        """Exact without subword sampling."""
+        """As many as in the first epoch; others may be cut into a few more or less."""
         return -(-len(self.plan(0)[1]) // self.batches)
 
     def largest(self, epoch: int, passes: int) -> tuple[Batch, float]:
@@ -127,7 +130,7 @@ def _ahead(items: Iterator[Item]) -> Iterator[Item]:
         except BaseException as error:
             put(None, error)
 
-    threading.Thread(target=work, daemon=True).start()
+    threading.Thread(target=work, name="batches ahead", daemon=True).start()
     try:
         while True:
             item, error = made.get()

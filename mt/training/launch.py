@@ -10,6 +10,7 @@ import ctypes
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,6 +18,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from uuid import uuid4
 
 import torch
 from torch import distributed
@@ -45,10 +47,36 @@ def launched_group() -> Iterator[Group]:
         return
     found, rank, world = next(rendezvous("env://", timeout=_PATIENCE))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    found = _of_this_attempt(found, rank, world)
     group = Group(rank, world, local_rank=local_rank, local_world=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
                   machine=machine, alarm=Alarm(found, world, machine, speaks=local_rank == 0))  # fmt: skip
     with _together(group, found, "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", _PATIENCE):
         yield group
+
+
+def _of_this_attempt(store: Store, rank: int, world: int) -> Store:
+    """A part of the store that no earlier attempt has written into.
+
+    `torchrun` begins again with the same store after a failure, and old addresses in it lead nowhere. The leader gives
+    the attempt a new name, the others answer to it with new names of their own, and it confirms what it has heard:
+    only processes that are alive now can take part in that.
+    """
+    own, deadline = uuid4().hex, time.monotonic() + _PATIENCE.total_seconds()
+    if rank == 0:
+        store.set("attempt", own)
+    while time.monotonic() < deadline:
+        if rank == 0:
+            answers = [store.get(f"answer {r}").decode() for r in range(1, world) if store.check([f"answer {r}"])]
+            if sum(answer.startswith(own) for answer in answers) == world - 1:
+                store.set("confirmed", " ".join([own, *answers]))
+                return PrefixStore(own, store)
+        elif store.check(["attempt"]):
+            store.set(f"answer {rank}", f"{store.get('attempt').decode()}-{own}")
+            confirmed = store.get("confirmed").decode() if store.check(["confirmed"]) else ""
+            if own in confirmed:
+                return PrefixStore(confirmed.split()[0], store)
+        time.sleep(0.05)
+    raise UserError(f"process {rank} of {world} has waited {_PATIENCE} for the others; start all of them")
 
 
 @contextmanager
@@ -108,13 +136,10 @@ def _together(group: Group, store: Store, backend: str, patience: timedelta) -> 
     """Inside the block the processes can reach each other, and a failure of one ends all."""
     alarm = group.alarm
     assert alarm is not None
-    distributed.init_process_group(
-        backend, store=PrefixStore("group", store), rank=group.rank, world_size=group.world,
-        timeout=patience,
-    )  # fmt: skip
-    alarm.watch()
     failed = True
     try:
+        _connect(group, store, backend, patience)
+        alarm.watch()
         yield
         group.share(None)  # the store goes with the first of them
         failed = False
@@ -129,7 +154,20 @@ def _together(group: Group, store: Store, backend: str, patience: timedelta) -> 
         # NCCL would wait here for the failed process; the alarm stays to end this one in any case.
         if not failed or backend == "gloo":
             alarm.stop()
-            distributed.destroy_process_group()
+            if distributed.is_initialized():
+                distributed.destroy_process_group()
+
+
+def _connect(group: Group, store: Store, backend: str, patience: timedelta) -> None:
+    try:
+        distributed.init_process_group(
+            backend, store=PrefixStore("group", store), rank=group.rank, world_size=group.world, timeout=patience
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"process {group.rank} cannot reach the others ({str(error).splitlines()[0][:200]}); name the network "
+            "interface between the machines in GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME, and open its ports"
+        ) from None
 
 
 def _loopback() -> str:

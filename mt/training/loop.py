@@ -91,6 +91,7 @@ class Training:
         self.checkpoints = Checkpoints(config)
         self.validator = Validator(config, prepared.tokenizer, prepared.valid, group)
         self.log = log
+        self.clock = time.monotonic()
 
     def run(self) -> bool:
         """Trains to the end. False when it was interrupted and has been saved."""
@@ -101,8 +102,8 @@ class Training:
             self._warm_up()
             self.clock = time.monotonic()
             updates = self.feed.updates(self.progress.epoch, self.progress.batch)
-            for count, update in enumerate(self._timed(updates), start=1):
-                interrupted = self._update(update, bool(interruption))
+            for count, update in enumerate(self.timed(updates), start=1):
+                interrupted = self.update(update, bool(interruption))
                 bar.update(1)
                 if count == 1:
                     self._report_peak()
@@ -150,7 +151,7 @@ class Training:
         message(f"memory: {what} {memory.in_words(together)} {where}")
         return together
 
-    def _timed(self, updates: Iterator[Update]) -> Iterator[Update]:
+    def timed(self, updates: Iterator[Update]) -> Iterator[Update]:
         """The same updates; the time spent waiting for each counts as such."""
         while True:
             before = time.monotonic()
@@ -160,7 +161,7 @@ class Training:
             self._add({"data_seconds": time.monotonic() - before})
             yield update
 
-    def _update(self, update: Update, interruption: bool) -> bool:
+    def update(self, update: Update, interruption: bool) -> bool:
         """One update of the weights, from the gradients of all its batches. True when the run is to be stopped."""
         step = self.progress.step + 1
         self.gradients.clear()
@@ -182,7 +183,7 @@ class Training:
         self.progress.batch = 0 if update.ends_epoch else update.done
         now = time.monotonic()
         self._add({**figures, "seconds": now - self.clock})
-        self.update_seconds, self.clock = now - self.clock, now
+        self.clock = now
         # A GPU is not waited for: there one process sees its own interruption.
         return interruption if self.group.world == 1 else float(figures["interruptions"]) > 0
 
@@ -201,7 +202,7 @@ class Training:
             return
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # time what is done, not what is asked for
-        self.budget.measure(self.update_seconds)
+        self.budget.measure(time.monotonic())
         if count % TIMED_UPDATES or not self.group.share(self.budget.measured_enough):
             return
         validation = self.validator.estimated_seconds(self.model)
@@ -246,12 +247,14 @@ class Training:
     def _validate(self) -> None:
         """All measure, the leader notes whether this is the best so far, and saves; the others get the verdict."""
         self._check_finite()
+        memory.give_back_memory()
         with self.average.applied() if self.average is not None else nullcontext():
             result = self.validator.measure(self.model, self.meta)
         if result is not None and self.log is not None:
             self._judge(result, self.log)
         self.progress.bad_validations = self.group.share(self.progress.bad_validations)
         self.clock = time.monotonic()
+        self.budget.leave_out(self.clock)
 
     def _judge(self, result: Validation, log: RunLog) -> None:
         progress, score = self.progress, result.figures[self.train.best_by]

@@ -38,6 +38,12 @@ def keep_freed_memory() -> bool:
     return True
 
 
+def give_back_memory() -> None:
+    """Hands what `keep_freed_memory` has kept back to the system, before work of another kind."""
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 @contextmanager
 def explained(config: Config) -> Iterator[None]:
     """Turns the errors of a device or a machine without memory left into a UserError that names what helps."""

@@ -70,7 +70,7 @@ def train(config: Config) -> Path | None:
         if group.launched:
             finished = _take_part(config, prepared, device, group, started)
         else:
-            with own_processes(_processes(config, device), _follow, config) as group:
+            with own_processes(worker_processes(config, device), _follow, config) as group:
                 finished = _take_part(config, prepared, device, group, started)
     if not finished:
         raise KeyboardInterrupt
@@ -115,7 +115,7 @@ def _device(config: Config, group: Group) -> torch.device:
 
 
 def _check_share(config: Config, device: torch.device, group: Group) -> None:
-    batches = batch_shape(config.train, device)[1]
+    batches = batch_shape(config, device)[1]
     if group.world > batches:
         raise UserError(
             f"{group.world} processes share the {batches} batches of an update; set train.accumulate "
@@ -129,9 +129,9 @@ def _threads(config: Config, group: Group) -> int:
     return max(1, (config.threads or len(os.sched_getaffinity(0))) // group.local_world)
 
 
-def _processes(config: Config, device: torch.device) -> int:
+def worker_processes(config: Config, device: torch.device) -> int:
     """On a processor one process a thread, as long as each has a batch of the update; one on a GPU."""
-    return 1 if device.type != "cpu" else min(_threads(config, Group()), batch_shape(config.train, device)[1])
+    return 1 if device.type != "cpu" else min(_threads(config, Group()), batch_shape(config, device)[1])
 
 
 def _prepare(config: Config, group: Group) -> Prepared:
