@@ -11,6 +11,8 @@ from mt.cli.command import DONE, CommandParser
 from mt.cli.options import positive, use_threads
 from mt.errors import UserError
 
+PENALTIES = ("none", "average", "gnmt", "reward")
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Evaluates a model or another system's output, writes the files, prints a short table."""
@@ -20,6 +22,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.model is not None and given.source is None:
         raise UserError("--source is missing; give the file of lines to translate")
     beams = _beams(given.beams)
+    penalties = _penalties(given.length_penalties)
     if given.bootstrap < 0:
         raise UserError(f"--bootstrap is {given.bootstrap}; it must be 0 or more")
     from mt.evaluation.test_set import read_test_set
@@ -35,18 +38,16 @@ def main(arguments: list[str] | None = None) -> int:
     if given.records is not None:
         results = evaluate_records(Path(given.records), test_set, output, **resampling)
     else:
+        loaded, processes = _load(given)
         results = evaluate(
-            _load(given), test_set, output, beams=beams, length_penalty=given.length_penalty,
-            length_alpha=given.length_alpha, batch_tokens=given.batch_tokens, truth=given.truth, **resampling,
+            loaded, test_set, output, beams=beams, length_penalty=given.length_penalty,
+            length_penalties=penalties, length_alpha=given.length_alpha, batch_tokens=given.batch_tokens,
+            nbest=given.nbest, processes=processes, truth=given.truth, **resampling,
         )  # fmt: skip
     report = write_report(output)
     print(table(results))
-    if "truth" in results:
-        truth = results["truth"]
-        print(
-            f"a perfect model: BLEU {truth['bleu_bound']:.2f}, {truth['entropy']:.4f} nats a token; "
-            f"this one: BLEU {results['bleu']['score']:.2f}, {truth['nll']:.4f} nats a token"
-        )
+    for line in findings(results):
+        print(line)
     print(f"report: {report}")
     return DONE
 
@@ -66,6 +67,39 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows)
 
 
+def findings(results: dict[str, Any]) -> list[str]:
+    """What the evaluation found beside the table, one line each: calibration with its noise floor, before and after
+    recalibration, what confidence tells of whole sentences, and a perfect model's figures."""
+    lines = []
+    parts = [("", results["calibration"]), (", recalibrated", results.get("recalibrated") or {})]
+    for title, blocks in parts:
+        for name, what in (("teacher_forced", "teacher-forced"), ("inference", "inference")):
+            block = blocks.get(name)
+            if block:
+                low, high = block["ece_low"], block["ece_high"]
+                interval = "" if low is None else f" [{low:.4f}, {high:.4f}]"
+                lines.append(f"ECE {what}{title}: {block['ece']:.4f}{interval}, noise floor {block['noise_floor']:.4f}")
+    sequence = results.get("sequence")
+    if sequence:
+        half, spearman = sequence["half"], sequence["correlation"]["chrf"]
+        told = "" if spearman is None else f"confidence against sentence chrF: Spearman {spearman:.3f}; "
+        lines.append(
+            f"{told}most confident half: chrF {half['chrf']:.2f}, random halves of the same source lengths "
+            f"{half['random_mean']:.2f} (p = {half['p']:.4f})"
+        )
+    if "truth" in results:
+        truth = results["truth"]
+        lines.append(
+            f"a perfect model: BLEU {truth['bleu_bound']:.2f}, {truth['entropy']:.4f} nats a token; "
+            f"this one: BLEU {results['bleu']['score']:.2f}, {truth['nll']:.4f} nats a token"
+        )
+        maps = "".join(f", {each['kl']:.4f} after {name}" for name, each in truth["maps"].items())
+        lines.append(f"KL from the truth: {truth['kl']:.4f} nats a token{maps}")
+        estimate = truth["estimates"]["ece"]
+        lines.append(f"exact calibration error: {truth['exact_ece']:.4f} (estimated from labels: {estimate:.4f})")
+    return lines
+
+
 def _score(block: dict[str, Any]) -> str:
     interval = "" if block["low"] is None else f" [{block['low']:.2f}, {block['high']:.2f}]"
     return f"{block['score']:.2f}{interval}"
@@ -81,11 +115,13 @@ def _writable_folder(path: Path) -> Path:
     return path
 
 
-def _load(given: argparse.Namespace) -> Any:
+def _load(given: argparse.Namespace) -> tuple[Any, int]:
+    """The model, and how many processes may translate side by side."""
     from mt.model.directory import load_model
 
-    use_threads(given.threads)
-    return load_model(Path(given.model), device=given.device)
+    threads = use_threads(given.threads)
+    loaded = load_model(Path(given.model), device=given.device)
+    return loaded, threads if loaded.model.output_weight.device.type == "cpu" else 1
 
 
 def _beams(text: str) -> list[int]:
@@ -93,6 +129,14 @@ def _beams(text: str) -> list[int]:
     if not all(part.strip().isdecimal() and int(part) >= 1 for part in parts):
         raise UserError(f"--beams is {text}; it must be beam sizes of at least 1, as in 1,5,20")
     return [int(part) for part in parts]
+
+
+def _penalties(text: str) -> list[str]:
+    names = [part.strip() for part in text.split(",")] if text else []
+    unknown = [name for name in names if name not in PENALTIES]
+    if unknown:
+        raise UserError(f"--length_penalties holds {unknown[0]!r}; it must be some of {', '.join(PENALTIES)}")
+    return names
 
 
 def _parser() -> CommandParser:
@@ -107,7 +151,12 @@ def _parser() -> CommandParser:
     add("--reference", metavar="F", nargs="+", required=True, help="reference lines; several files: several references")
     add("--output", metavar="DIR", required=True, help="folder for results.json, records.jsonl, report.html ...")
     add("--beams", metavar="N,N", default="5", help="beam sizes; 5, the main one, is always there (default: 5)")
-    add("--length_penalty", choices=("none", "average", "gnmt"), help="default: as the model's config says")
+    add("--length_penalty", choices=PENALTIES, help="default: as the model's config says")
+    add(
+        "--length_penalties", metavar="P,P", default="",
+        help="sweep: every beam with each of none,average,gnmt,reward; BLEU, lengths, empties, calibration by beam",
+    )  # fmt: skip
+    add("--nbest", type=positive, default=1, metavar="N", help="measure n-best lists of the main beam, too")
     add("--length_alpha", type=float, metavar="A", help="its exponent")
     add("--batch_tokens", type=positive, metavar="N", help="most positions of a batch")
     add("--bootstrap", type=int, default=1000, metavar="N", help="resamples for the intervals (default: 1000; 0: none)")

@@ -39,7 +39,7 @@ __all__ = ["DEFAULT_BEAM", "evaluate", "evaluate_records", "teacher_forced"]
 
 DEFAULT_BEAM = 5
 """the beam of the top level of results.json"""
-OWN_FIELDS = ("correct_words", "correct_in_order", "raw_confidence", "source_tokens")
+OWN_FIELDS = ("correct_words", "correct_in_order", "raw_confidence", "source_length")
 """fields of records that only this module needs"""
 
 
@@ -159,7 +159,7 @@ class _Run:
                 records.append(record)
                 bar.update(1)
         for record, length, pieces in zip(records, self.source_lengths, self.reference_tokens):
-            record.update(source_tokens=length, reference_tokens=pieces)
+            record.update(source_length=length, reference_tokens=pieces)
         label(records, self.reference_tokens)
         if main:
             label_words(records, self.test_set.references[0])

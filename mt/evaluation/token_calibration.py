@@ -231,7 +231,7 @@ def inference(
         truth = np.clip(np.where(right, certain, 1 - certain), SMALLEST, 1)
         end = np.array([token == END for token in tokens])
         counted.update(certain, right, end, nll=-np.log(truth), brier=(certain - right) ** 2, lines=line)
-        breakdowns.update(tokens, record.get("source_tokens"), certain, right)
+        breakdowns.update(tokens, record.get("source_length"), certain, right)
     if not any_tokens:
         return None
     breakdown = breakdowns.result()

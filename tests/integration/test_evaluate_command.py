@@ -41,7 +41,7 @@ def test_a_model_is_evaluated_with_each_beam(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     table = done.stdout.splitlines()
-    assert [line.split()[0] for line in table] == ["beam", "1", "5", "report:"]
+    assert [line.split()[0] for line in table] == ["beam", "1", "5", "ECE", "ECE", "confidence", "report:"]
     assert "BLEU" in table[0] and "ECE inference" in table[0]
     assert table[-1] == f"report: {tmp_path / 'out' / 'report.html'}"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
