@@ -25,6 +25,8 @@ _NAMED_LINES = 5  # line numbers that the warning about too long lines gives
 
 _SEARCH = ("beam", "nbest", "length_penalty", "length_alpha", "batch_tokens")
 """options that are fields of SearchOptions"""
+_FORMATTING = ("format", "overlong", "alignments", "flag_below", "engine", "compute_type")
+"""further options that the output depends on"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,7 +35,6 @@ def main(arguments: list[str] | None = None) -> int:
     if options.alignments and options.format != "jsonl":
         raise UserError("--alignments: only JSON lines have a place for them; add --format jsonl")
     _check_flagging(options)
-    from mt import load
     from mt.decoding.flagged_lines import flagged_lines
     from mt.decoding.lines import WaitingLines, check_readable, file_lines, survey
     from mt.decoding.output_file import check_writable
@@ -48,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
         more_waiting = waiting_lines.more_waiting
     read = survey(options.input) if options.input else None
     threads = use_threads(options.threads)
-    translator = load(options.model, options.device)
+    translator = _translator(options, threads)
     search = {name: getattr(options, name) for name in _SEARCH}
     too_long = _TooLong(translator.loaded.config.decode.max_length, options.overlong)
     with (
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
             first_line=output.kept,
             overlong=options.overlong,
             alignments=options.alignments,
-            processes=threads if translator.loaded.model.output_weight.device.type == "cpu" else 1,
+            processes=threads if options.engine == "torch" and _on_cpu(translator) else 1,
             more_waiting=more_waiting,
             on_cut=too_long.add,
             token_scores=options.format == "jsonl" or options.flag_below is not None,
@@ -125,7 +126,35 @@ def _parser() -> argparse.ArgumentParser:
         "from 1, confidence, source, translation",
     )  # fmt: skip
     parser.add_argument("--batch_tokens", type=positive, help="most positions of a batch, beams included")
+    parser.add_argument(
+        "--engine", choices=["torch", "ctranslate2"], default="torch",
+        help="what searches; ctranslate2 (pip install ctranslate2) gets the model exported on first use",
+    )  # fmt: skip
+    parser.add_argument(
+        "--compute_type", choices=["float32", "int8"],
+        help="numbers that CTranslate2 computes with (default: float32); int8 is faster and may differ in some words",
+    )  # fmt: skip
     return parser
+
+
+def _translator(options: argparse.Namespace, threads: int) -> Translator:
+    from mt.decoding.translator import Translator
+    from mt.model.directory import load_model
+
+    if options.engine == "torch":
+        if options.compute_type is not None:
+            raise UserError("--compute_type: only CTranslate2 has a choice; add --engine ctranslate2")
+        return Translator(load_model(options.model, options.device))
+    from mt.decoding.ctranslate2_engine import CTranslate2Engine
+    from mt.model.ctranslate2_export import import_ctranslate2
+
+    import_ctranslate2()  # before anything is loaded in vain
+    loaded = load_model(options.model, options.device)
+    return Translator(loaded, CTranslate2Engine(loaded, threads, options.compute_type or "float32"))
+
+
+def _on_cpu(translator: Translator) -> bool:
+    return translator.loaded.model.output_weight.device.type == "cpu"
 
 
 def _standard_input() -> int:
@@ -150,7 +179,7 @@ def _fingerprint(translator: Translator, read: Survey | None, options: argparse.
         "input": read._asdict(),
         "options": {
             **asdict(search),
-            **{name: getattr(options, name) for name in ("format", "overlong", "alignments", "flag_below")},
+            **{name: getattr(options, name) for name in _FORMATTING},
             "flagged": options.flagged is not None,
             "window": WINDOW,
         },
