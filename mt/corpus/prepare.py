@@ -28,7 +28,15 @@ from mt.config import Config, CorpusConfig, DataConfig
 from mt.corpus.cleaning import Cleaner, examine, pair_hashes
 from mt.corpus.encoding import CHUNK, TextShards, encode_shards
 from mt.corpus.epochs import epoch_store as epoch_store  # where training finds it
-from mt.corpus.store import TokenStore, check_manifest, checksum, create_store, open_store, write_manifest
+from mt.corpus.store import (
+    MANIFEST,
+    TokenStore,
+    check_manifest,
+    checksum,
+    create_store,
+    open_store,
+    write_manifest,
+)
 from mt.corpus.text import file_form, input_files, read_pairs
 from mt.corpus.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from mt.corpus.workers import WorkerKilled, available_cores, ordered_map
@@ -36,6 +44,7 @@ from mt.errors import UserError
 from mt.progress import message, progress_bar
 
 _FORMAT = 1  # raise it when the same input no longer gives the same folder
+_TEXT, _TOKENS = "text", "tokens"  # folders of work under way
 _ALONE = 10  # chunks cleaned before other processes are started: a small corpus is done by then
 
 
@@ -165,15 +174,17 @@ def _build_in_place(folder: Path, config: Config, tokenizer: Tokenizer | None) -
     for half_written in building.rglob(".*.tmp"):
         half_written.unlink()
     try:
-        _build(building, config, tokenizer)
-    except WorkerKilled:
-        raise
-    except UserError:  # of the input, which it would meet again
-        shutil.rmtree(building)
+        if not (building / MANIFEST).exists():
+            _build(building, config, tokenizer)
+    except UserError as error:
+        if not isinstance(error, WorkerKilled):  # but of the input, which it would meet again
+            shutil.rmtree(building)
         raise
     except KeyboardInterrupt:
         message(f"stopped; what is done is kept in {building}, and the same command goes on from there")
         raise
+    for used in (building / _TEXT, building / _TOKENS):
+        shutil.rmtree(used, ignore_errors=True)
     move_folder(building, folder)
 
 
@@ -181,7 +192,7 @@ def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
     """Fills a prepared folder, in stages; one that a stopped preparation has finished is not done again."""
     data = config.data
     processes = config.threads or available_cores()
-    text, tokens, report_file = TextShards(folder / "text"), folder / "tokens", folder / "cleaning.json"
+    text, report_file = TextShards(folder / _TEXT), folder / "cleaning.json"
     seconds: dict[str, float] = {}
     if not report_file.exists():
         with _timed(seconds, "cleaning"):
@@ -197,14 +208,12 @@ def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
     if tokenizer is not None:
         tokenizer.save(folder)
     with _timed(seconds, "tokenising"):
+        _encode_valid(folder / "valid", data, load_tokenizer(folder))
         kept = [corpus["kept"] for corpus in report["corpora"]]
         encode_shards(
-            text, tokens, folder / "train", folder, kept,
+            text, folder / _TOKENS, folder / "train", folder, kept,
             with_text=config.tokenizer.sampling > 0, processes=processes,
         )  # fmt: skip
-        _encode_valid(folder / "valid", data, load_tokenizer(folder))
-    for done in (text.folder, tokens):
-        shutil.rmtree(done)
     write_manifest(folder)
     _say_how_fast(report["read"], seconds)
 

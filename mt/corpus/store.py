@@ -21,7 +21,7 @@ from mt.atomic import write_text
 from mt.errors import UserError
 
 _FILE = "pairs.arrow"
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
 
 
 class TokenStore:
@@ -204,9 +204,9 @@ def write_manifest(folder: Path) -> None:
     files = {
         path.name: {"bytes": path.stat().st_size, "blake2b": checksum(path)}
         for path in sorted(folder.iterdir())
-        if path.is_file() and path.name != _MANIFEST
+        if path.is_file() and path.name != MANIFEST
     }
-    write_text(folder / _MANIFEST, json.dumps({"files": files}, indent=2) + "\n")
+    write_text(folder / MANIFEST, json.dumps({"files": files}, indent=2) + "\n")
 
 
 def check_manifest(folder: Path, whole: Path | None = None) -> None:
@@ -221,7 +221,7 @@ def check_manifest(folder: Path, whole: Path | None = None) -> None:
     """
     remedy = f"delete the folder {whole or folder} and run again"
     try:
-        files = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))["files"]
+        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
         for name, expected in files.items():
             path = folder / name
             length = path.stat().st_size
@@ -234,7 +234,7 @@ def check_manifest(folder: Path, whole: Path | None = None) -> None:
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror}); {remedy}") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{folder / _MANIFEST}: damaged; {remedy}") from None
+        raise UserError(f"{folder / MANIFEST}: damaged; {remedy}") from None
 
 
 def checksum(path: Path) -> str:
