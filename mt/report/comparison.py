@@ -12,7 +12,7 @@ from mt.report.figures import reliability_overlay
 from mt.report.files import Evaluation, read_evaluation
 from mt.report.page import MOST_BYTES, render
 from mt.report.plots import risk_coverage_plot, selective_plot
-from mt.report.report import TITLES, add_sentence_bleu, calibration_blocks, flag_threshold, title_of
+from mt.report.report import add_sentence_bleu, calibration_blocks, flag_threshold, title_of
 from mt.report.rows import payload
 from mt.report.significance import (
     RESAMPLES,
@@ -103,11 +103,13 @@ def _table(evaluations: Sequence[Evaluation], blocks: list[dict[str, Any]]) -> l
         add(name, values, tested[key], 1, 2, better)
     add("length ratio", of_results(lambda results: results.get("length_ratio")), untested, 1, 3, 0)
     add("empty translations", of_results(lambda results: results.get("empties")), untested, 1, 0, -1)
-    for block in TITLES:
+    systems = [evaluation.records for evaluation in evaluations]
+    for block in dict.fromkeys(name for each in blocks for name in each):
         values = [each.get(block, {}).get("ece") for each in blocks]
-        inference = block == "inference" and all(value is not None for value in values)
-        differences = calibration_differences([evaluation.records for evaluation in evaluations]) if inference else []
-        add(f"ECE: {TITLES[block]}", values, differences or untested, 100, 2, -1)
+        differences = untested
+        if block.endswith("inference") and None not in values:
+            differences = calibration_differences(systems, recalibrated=block != "inference")
+        add(f"ECE: {title_of(block)}", values, differences, 100, 2, -1)
         add("… its noise floor", [each.get(block, {}).get("noise_floor") for each in blocks], untested, 100, 2, 0)
     return rows
 

@@ -95,6 +95,7 @@ def _output(record: Record, vocabulary: dict[str, int], with_alternatives: bool)
 
 
 def _alternatives(token: str, alternatives: Sequence[tuple[str, float]], vocabulary: dict[str, int]) -> list[int]:
+    """(token, log-probability) pairs as a flat list, without the chosen token itself."""
     flat = []
     for text, log_prob in alternatives:
         if text != token:

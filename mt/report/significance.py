@@ -74,14 +74,17 @@ def quality_differences(systems: Sequence[Sequence[Record]]) -> dict[str, list[D
         def score(sums: Floats, metric: Any = metric) -> float:
             return float(metric._compute_score_from_stats(sums.tolist()).score)
 
-        found[key] = paired_bootstrap(statistics, score)
+        found[key] = paired_bootstrap(statistics, score, resamples=RESAMPLES)
     return found
 
 
-def calibration_differences(systems: Sequence[Sequence[Record]]) -> list[Difference | None]:
+def calibration_differences(
+    systems: Sequence[Sequence[Record]], *, recalibrated: bool = False
+) -> list[Difference | None]:
     """Differences of the inference ECE (20 bins [l, r), 0..1) of every system but the first; None where the tokens of
-    either are not known for the same lines."""
-    measured = [_measure(records) for records in systems]
+    either are not known for the same lines. `recalibrated`: of `token_confidence`, else of the system's own
+    probabilities, `exp(log_probs)`, where it tells them."""
+    measured = [_measure(records, recalibrated) for records in systems]
     first, first_lines = measured[0]
     found: list[Difference | None] = []
     for other, lines in measured[1:]:
@@ -94,12 +97,16 @@ def references_of(record: Record) -> list[str]:
     return list(record.get("references") or [record.get("reference", "")])
 
 
-def _measure(records: Sequence[Record]) -> tuple[Measures, list[int]]:
+def _measure(records: Sequence[Record], recalibrated: bool) -> tuple[Measures, list[int]]:
     """The calibration of the output, and which lines have tokens."""
     measures = Measures(bins=20, edges="[l,r)", resamples=RESAMPLES, seed=SEED)
     lines = []
     for number, record in enumerate(records):
-        if record.get("token_confidence") and record.get("correct"):
-            measures.update(record["token_confidence"], record["correct"], lines=number)
-            lines.append(number)
+        confidence = record.get("token_confidence")
+        if not confidence or not record.get("correct"):
+            continue
+        if record.get("log_probs") and not recalibrated:
+            confidence = np.exp(np.minimum(record["log_probs"], 0.0))
+        measures.update(confidence, record["correct"], lines=number)
+        lines.append(number)
     return measures, lines

@@ -17,6 +17,11 @@ from mt.report.comparison import write_comparison
 WORDS = ["a", "man", "walks", "with", "two", "dogs", "in", "the", "old", "park"]
 
 
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mt.report.significance.RESAMPLES", 100)
+
+
 def evaluation(folder: Path, name: str, wrong: int, lines: int = 60, **changes: Any) -> Path:
     """An evaluation whose output is the reference, but for one word in every `wrong` lines."""
     folder.mkdir(parents=True)

@@ -245,7 +245,8 @@ def full_results() -> dict[str, Any]:
         for beam in (1, 5)
     ]  # fmt: skip
     made["truth"] = {"bleu_bound": 61.75, "entropy": 0.7125, "truth_nll": 0.7225, "nll": 0.8125, "kl": 0.1235,
-                     "exact_ece": 0.0198, "maps": {"link": {"kl": 0.0555}}}  # fmt: skip
+                     "exact_ece": 0.0198, "exact_error": 0.0321, "maps": {"link": {"kl": 0.0555}},
+                     "estimates": {"ece": 0.0298, "ece_sweep": {"ece": 0.0188}, "noise_floor": 0.0043}}  # fmt: skip
     return made
 
 
@@ -255,6 +256,7 @@ def test_all_that_results_may_hold_stands_in_the_page(tmp_path: Path) -> None:
         "1.23\u00a0%", "up to 2.34", "3.45 to 4.56", "5.67&nbsp;%", "6.78&nbsp;%", "7.89&nbsp;%", "0.765",
         "7.77\u00a0%", "1.11\u00a0%", "1.375", "0.411", "0.322", "−0.233", "71.25", "67.12", "61.88", "<\u20090.001",
         "gnmt 0.6", "38.00", "61.75", "0.7125", "0.7225", "0.1235", "1.98\u00a0%", "0.0555", "−0.500",
+        "3.21\u00a0%", "2.98\u00a0%", "+1.00\u00a0%", "−0.10\u00a0%", "0.43\u00a0%",
     ):  # fmt: skip
         assert text in page or text.replace("<", "&lt;") in page, text
     drawn = {path.stem for path in (tmp_path / "figures").iterdir()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -85,6 +87,15 @@ def test_calibration_differs_where_accuracy_does() -> None:
     assert found[0]["difference"] == pytest.approx(expected) and found[0]["p"] < 0.01
     assert found[0]["low"] < expected < found[0]["high"]
     assert found[1]["difference"] == 0 and found[1]["p"] == 1
+
+
+def test_the_system_s_own_probabilities_are_compared_unless_the_recalibrated_ones_are_asked_for() -> None:
+    plain = records(1, 0.10)
+    mapped = [record | {"log_probs": [math.log(0.5)] * 10} for record in plain]
+    own, after = calibration_differences([plain, mapped]), calibration_differences([plain, mapped], recalibrated=True)
+    right = float(np.mean([record["correct"] for record in plain]))
+    assert own[0] is not None and after[0] is not None
+    assert own[0]["difference"] == pytest.approx(abs(0.5 - right) - abs(0.9 - right)) and after[0]["difference"] == 0
 
 
 def test_without_token_probabilities_there_is_no_test_of_calibration() -> None:
