@@ -1,0 +1,182 @@
+"""translate.py on files: killed and continued, packed, with equal and too long lines, in constant memory."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from mt.cli.translate import main as translate
+from mt.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+WORDS = ["ein", "Hund", "läuft", "eine", "Katze", "der", "Mann", "singt", "Lied", "Frau", "liest", "Buch"]
+
+
+def write_lines(path: Path, count: int) -> Path:
+    generator = random.Random(2)
+    lines = [" ".join(generator.choices(WORDS, k=generator.randint(0, 6))) for _ in range(count)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def run(model: Path, source: Path, target: Path, *options: str) -> bytes:
+    command = [str(model), "--input", str(source), "--output", str(target), "--beam", "1", *options]
+    assert translate(command) == 0
+    assert sorted(path.name for path in target.parent.glob(target.name + "*")) == [target.name]
+    return target.read_bytes()
+
+
+def kill_and_go_on(model: Path, folder: Path, kills: int, options: list[str], name: str, lines: int) -> None:
+    source = write_lines(folder / "source", lines)
+    expected = run(model, source, folder / f"whole-{name}", *options)
+    target, partial = folder / name, folder / f"{name}.partial"
+    command = [sys.executable, str(ROOT / "translate.py"), str(model), "--input", str(source), "--beam", "1"]
+    generator = random.Random(3)
+    killed = 0
+    for _ in range(kills):
+        before = partial.stat().st_size if partial.exists() else 0
+        with subprocess.Popen([*command, "--output", str(target), *options]) as process:
+            # Some moment after the first output of this call, or before it.
+            while process.poll() is None and generator.random() < 0.97:
+                while (partial.stat().st_size if partial.exists() else 0) <= before and process.poll() is None:
+                    time.sleep(0.002)
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+        if process.returncode != 0:
+            killed += 1
+            assert not target.exists()
+            assert not partial.exists() or expected.startswith(partial.read_bytes())
+        if target.exists():  # it was faster
+            assert target.read_bytes() == expected
+            target.unlink()
+    assert killed
+    assert run(model, source, target, *options) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("out.jsonl", ["--format", "jsonl", "--threads", "2"]), ("out.gz", ["--threads", "1"])],
+)
+def test_a_killed_call_goes_on_to_the_same_file(
+    tiny_model: Path, tmp_path: Path, name: str, options: list[str]
+) -> None:
+    kill_and_go_on(tiny_model, tmp_path, 2, options, name, 3500)
+
+
+@pytest.mark.slow
+def test_ten_kills_change_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    kill_and_go_on(tiny_model, tmp_path, 10, ["--format", "jsonl", "--threads", "2"], "out.jsonl", 12_000)
+
+
+def test_going_on_keeps_what_is_done(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_lines(tmp_path / "source", 2200)
+    expected = run(tiny_model, source, tmp_path / "out", "--threads", "1")
+    with pytest.raises(KeyboardInterrupt, match=r"out\.partial keeps what is done"):
+        stop_at(1500, monkeypatch, [str(tiny_model), "--input", str(source), "--output", str(tmp_path / "out"),
+                                    "--beam", "1", "--threads", "1"])  # fmt: skip
+    partial = tmp_path / "out.partial"
+    assert partial.read_bytes() == b"".join(expected.splitlines(keepends=True)[:1500])
+    # What stands in it is taken as it is, up to the last whole window.
+    partial.write_bytes(partial.read_bytes().replace(b"\n", b" kept\n"))
+    again = run(tiny_model, source, tmp_path / "out", "--threads", "1").splitlines()
+    assert all(line.endswith(b" kept") for line in again[:1000])
+    assert again[1000:] == expected.splitlines()[1000:]
+
+
+def stop_at(line: int, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    """Runs translate.py and interrupts it after so many lines."""
+    from mt.decoding.output_file import OutputFile
+
+    write = OutputFile.write
+
+    def interrupting(output: OutputFile, number: int, data: bytes) -> None:
+        if number == line:
+            raise KeyboardInterrupt
+        write(output, number, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OutputFile, "write", interrupting)
+        translate(command)
+
+
+def test_a_change_of_model_input_or_options_is_refused(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = write_lines(tmp_path / "source", 40), tmp_path / "out"
+    command = [str(tiny_model), "--input", str(source), "--output", str(target), "--threads", "1"]
+    with pytest.raises(KeyboardInterrupt):
+        stop_at(5, monkeypatch, [*command, "--beam", "1"])
+    for more, words in [
+        (["--beam", "2"], r"options \(beam 1, now 2\)"),
+        (["--beam", "1", "--overlong", "cut"], r"options \(overlong split, now cut\)"),
+    ]:
+        with pytest.raises(UserError, match=f"another {words}; run it as before to go on, or remove .*partial"):
+            translate([*command, *more])
+    source.write_text(source.read_text(encoding="utf-8") + "Hund\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"another input \(lines 40, now 41"):
+        translate([*command, "--beam", "1"])
+    write_lines(source, 40)
+    meta, config = tiny_model / "meta.json", tiny_model / "config.yaml"
+    meta.write_text(json.dumps({**json.loads(meta.read_text()), "note": 1}))
+    config.write_text(config.read_text() + "# changed\n")
+    with pytest.raises(UserError, match="another model"):
+        translate([*command, "--beam", "1"])
+    assert len((tmp_path / "out.partial").read_bytes().splitlines()) == 5
+
+
+def test_a_model_that_does_not_load_touches_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "source", 4)
+    (tiny_model / "model.safetensors").write_bytes(b"")
+    for name in ("out.partial", "out.partial.json", "out"):
+        (tmp_path / name).write_text("before")
+    with pytest.raises(UserError):
+        translate([str(tiny_model), "--input", str(source), "--output", str(tmp_path / "out")])
+    assert {path.read_text() for path in tmp_path.glob("out*")} == {"before"} and len(list(tmp_path.glob("out*"))) == 3
+
+
+def test_gzip_goes_in_and_comes_out(tiny_model: Path, tmp_path: Path) -> None:
+    source = write_lines(tmp_path / "source", 30)
+    packed = tmp_path / "source.gz"
+    packed.write_bytes(gzip.compress(source.read_bytes()))
+    expected = run(tiny_model, source, tmp_path / "out", "--threads", "1")
+    assert gzip.decompress(run(tiny_model, packed, tmp_path / "out.gz", "--threads", "1")) == expected
+
+
+def test_json_lines_hold_alignments(tiny_model: Path, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.write_text("ein Hund\n\n", encoding="utf-8")
+    output = run(tiny_model, source, tmp_path / "out", "--format", "jsonl", "--alignments", "--threads", "1")
+    first, blank = (json.loads(line) for line in output.splitlines())
+    assert blank["source_tokens"] == blank["alignment"] == []
+    assert first["source_tokens"][-1] == "</s>"
+    assert [target for _, target in first["alignment"]] == list(range(len(first["tokens"]) - 1))
+    assert all(0 <= place < len(first["source_tokens"]) - 1 for place, _ in first["alignment"])
+    with pytest.raises(UserError, match="add --format jsonl"):
+        translate([str(tiny_model), "--input", str(source), "--alignments"])
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_file(tiny_model: Path, tmp_path: Path) -> None:
+    """The peak of the process itself; one worker holds a few batches, whatever the file's size."""
+    code = (
+        "import resource, sys\nfrom mt.cli.translate import main\nmain(sys.argv[1:])\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
+    )
+    peaks = []
+    for count in (4000, 40_000):
+        source = write_lines(tmp_path / f"source{count}", count)
+        command = [sys.executable, "-c", code, str(tiny_model), "--input", str(source), "--threads", "1"]
+        command += ["--beam", "1", "--output", str(tmp_path / "out")]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, capture_output=True, check=True, cwd=ROOT, env=environment)
+        peaks.append(int(done.stdout))
+    assert peaks[1] < 1.1 * peaks[0]
