@@ -92,6 +92,7 @@ class Training:
         self.validator = Validator(config, prepared.tokenizer, prepared.valid, group)
         self.log = log
         self.clock = time.monotonic()
+        self.interruptions: float | torch.Tensor = 0.0
 
     def run(self) -> bool:
         """Trains to the end. False when it was interrupted and has been saved."""
@@ -184,8 +185,11 @@ class Training:
         now = time.monotonic()
         self._add({**figures, "seconds": now - self.clock})
         self.clock = now
-        # A GPU is not waited for: there one process sees its own interruption.
-        return interruption if self.group.world == 1 else float(figures["interruptions"]) > 0
+        if self.group.world == 1:
+            return interruption
+        # All stop at the same update. Asking would wait for a GPU: there it is done now and then.
+        self.interruptions = self.interruptions + figures["interruptions"]
+        return (self.device.type == "cpu" or step % 10 == 0) and float(self.interruptions) > 0
 
     def _add(self, figures: dict[str, Any]) -> None:
         """Adds to the sums of the next line of the log, on the device where they are."""
