@@ -18,6 +18,7 @@ from mt.decoding.confidence import Recalibration, load_recalibration
 from mt.decoding.records import json_line
 from mt.decoding.translator import Translator
 from mt.errors import UserError
+from mt.evaluation.alternatives import add_alternatives
 from mt.evaluation.fitted_text import fitted_on
 from mt.evaluation.quality import (
     Statistics,
@@ -99,6 +100,7 @@ def evaluate(
             same = penalty == options["length_penalty"]
             block = blocks[str(beam)] if same else run.measure(beam=beam, **{**options, "length_penalty": penalty})[1]
             sweep.append(_sweep_row(beam, {**options, "length_penalty": penalty}, block, forced))
+    add_alternatives(loaded, kept)
     top = blocks[str(DEFAULT_BEAM)]
     results = {
         **top,
@@ -119,6 +121,7 @@ def evaluate(
             "inference": inference(kept, **resampling),
             "map": {name: each["name"] for name, each in maps.items()},
             "fitted_lines": recalibration.saved["fitted_on"]["lines"],
+            "thresholds": recalibration.saved.get("thresholds", []),
         }
     if truth:
         results["truth"] = against_truth(loaded, test_set, forced)

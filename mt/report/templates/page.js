@@ -144,6 +144,7 @@
     for (let i = 0; i < others.length; i += 2) alternatives.push([data.vocabulary[others[i]], others[i + 1]]);
     const remarks = [];
     if (output.u) remarks.push("the model itself said " + percent(output.u[position]));
+    if (output.u && alternatives.length) remarks.push("the others by the model itself");
     if (output.w) remarks.push(wrong ? "does not align with the reference" : "aligns with the reference");
     shade(made, units / UNITS);
     made.dataset.percent = Math.round(100 * units / UNITS);

@@ -1,0 +1,38 @@
+"""What else was likely at each token: held against forced scores of the very alternatives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mt.decoding.scoring import score_pairs
+from mt.evaluation.alternatives import add_alternatives
+from mt.model.directory import load_model
+
+
+def test_alternatives_are_the_likeliest_tokens_with_their_forced_scores(tiny_model: Path) -> None:
+    loaded = load_model(tiny_model, device="cpu")
+    tokenizer = loaded.tokenizer
+    source_ids = tokenizer.encode_source(["ein Hund läuft"])[0]
+    output = tokenizer.encode_target(["the man sings"])[0]
+    record: dict[str, Any] = {"source": "ein Hund läuft", "tokens": tokenizer.target_pieces(output)}
+    foreign: dict[str, Any] = {"source": "ein Hund läuft", "tokens": ["no such token"]}
+    add_alternatives(loaded, [record, foreign, {"source": "", "tokens": []}], most=4)
+    assert "alternatives" not in foreign and len(record["alternatives"]) == len(output)
+    pieces = tokenizer.target_pieces(range(tokenizer.target_size))
+    for place, found in enumerate(record["alternatives"]):
+        every = [[*output[:place], number] for number in range(tokenizer.target_size)]
+        scored = score_pairs(loaded, [source_ids] * len(every), every)
+        scores = {piece: float(each.log_probs[-1]) for piece, each in zip(pieces, scored)}
+        best = sorted(scores, key=lambda piece: -scores[piece])[:4]
+        assert [log_prob for _, log_prob in found] == pytest.approx([scores[piece] for piece in best], abs=1e-4)
+        assert all(scores[piece] == pytest.approx(log_prob, abs=1e-4) for piece, log_prob in found)
+
+
+def test_lines_that_were_cut_have_none(tiny_model: Path) -> None:
+    loaded = load_model(tiny_model, device="cpu")
+    record: dict[str, Any] = {"source": "Hund " * 400, "tokens": ["</s>"]}
+    add_alternatives(loaded, [record])
+    assert "alternatives" not in record
