@@ -154,6 +154,16 @@ def test_poisson_resamples_spread_as_drawn_sentences_do() -> None:
     assert ours.std() == pytest.approx(np.std(drawn), rel=0.1)
 
 
+def test_intervals_take_off_the_bias_that_resampling_adds() -> None:
+    measures = measured(150, seed=11)  # calibrated: resampled errors lie above the measured one
+    assert measures.bootstrap is not None
+    block, errors = measures.block(), measures.bootstrap.errors()
+    assert errors.mean() > 1.2 * block["ece"]
+    assert block["ece_high"] == pytest.approx(2 * block["ece"] - np.quantile(errors, 0.025))
+    assert block["ece_low"] == pytest.approx(max(0, 2 * block["ece"] - np.quantile(errors, 0.975)))
+    assert block["ece_high"] < np.quantile(errors, 0.975)
+
+
 def test_paired_differences_find_what_single_intervals_cannot() -> None:
     sharper, base = Measures(resamples=500), Measures(resamples=500)
     for line, confidence, correct in sentences(300, seed=7, power=1.2):

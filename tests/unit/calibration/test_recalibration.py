@@ -97,6 +97,10 @@ def test_the_inverse_link_gives_finite_log_probabilities_in_float32() -> None:
         assert log_probs.dtype == torch.float32 and bool(log_probs.isfinite().all())
         assert torch.allclose(log_probs.exp().sum(-1), torch.ones(64))
         assert torch.equal(log_probs.argmax(-1), logits.argmax(-1))
+        # what the smoothing would take whole keeps a hundredth
+        model = logits.log_softmax(-1)
+        possible = model > -75  # of what float32 can hold
+        assert bool((log_probs > model + math.log(0.0049))[possible].all())
         assert torch.allclose(link.apply(logits + 5), log_probs, atol=1e-4)
         assert bool(link.apply(logits.bfloat16()).isfinite().all())
 
