@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,10 @@ def translation_output(
 def _output(hypothesis: Hypothesis | None, tokenizer: Tokenizer) -> dict[str, Any]:
     if hypothesis is None:
         return {"translation": "", "score": 0.0, **_token_fields([], np.zeros(0))}
-    text = _LINE_BREAKS.sub(" ", tokenizer.decode_target(hypothesis.tokens))
+    # The parts of a line that was too long, each with its end, are texts of their own.
+    runs = groupby(hypothesis.tokens, lambda token: token == tokenizer.end_id)
+    text = " ".join(tokenizer.decode_target(list(tokens)) for end, tokens in runs if not end)
+    text = _LINE_BREAKS.sub(" ", text)
     return {
         "translation": text,
         "score": _shortened(hypothesis.score),

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mt.corpus.tokenizer import Tokenizer
+from mt.decoding.overlong import fitting_sources
+from mt.decoding.penalties import normalised_score
+from mt.decoding.translator import Translator
+
+
+def text(tokenizer: Tokenizer, sources: list[list[int]]) -> list[str]:
+    return [tokenizer.decode_source(ids) for ids in sources]
+
+
+def split(tokenizer: Tokenizer, line: str, longest: int) -> list[list[int]]:
+    sources = fitting_sources(line, tokenizer.encode_source([line])[0], tokenizer, longest, "split")
+    assert all(1 < len(ids) <= longest and ids[-1] == tokenizer.end_id for ids in sources)
+    assert all(tokenizer.end_id not in ids[:-1] for ids in sources)
+    return sources
+
+
+@pytest.mark.parametrize(
+    ("line", "sentences"),
+    [
+        ("der hund. die frau! ein buch? am fluss", ["der hund.", "die frau!", "ein buch?", "am fluss"]),
+        ("der hund … die frau", ["der hund …", "die frau"]),
+        ("der hund.) “die frau.” ein buch", ["der hund.)", "“die frau.”", "ein buch"]),
+        ("hund。frau！」buch", ["hund。", "frau！」", "buch"]),
+        ("hund 3.5 frau.de", ["hund 3.5 frau.de"]),
+        ("hund...  frau", ["hund...", "frau"]),
+    ],
+)
+def test_a_line_is_split_at_sentence_marks(tokenizer: Tokenizer, line: str, sentences: list[str]) -> None:
+    sources = split(tokenizer, line, 1000)
+    assert sources == tokenizer.encode_source(sentences)
+
+
+def test_a_long_sentence_is_split_before_words_and_loses_nothing(tokenizer: Tokenizer) -> None:
+    line = "der hund sieht einen kleinen ball und die frau liest ein rotes buch am fluss " * 3
+    parts = text(tokenizer, split(tokenizer, line, 10))
+    assert " ".join(parts) == line.strip()
+
+
+def test_a_sentence_without_words_is_split_by_count(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode_source(["x" * 100])[0]
+    sources = split(tokenizer, "x" * 100, 9)
+    assert [token for source in sources for token in source[:-1]] == ids[:-1]
+    # The first piece marks the beginning of a word; afterwards every run is full.
+    assert [len(source) for source in sources[:-1]] == [9] * (len(sources) - 1)
+
+
+def test_a_line_that_is_cut_keeps_its_beginning_and_its_end(tokenizer: Tokenizer) -> None:
+    ids = tokenizer.encode_source(["hund ball frau"])[0]
+    assert fitting_sources("", ids, tokenizer, 3, "cut") == [[*ids[:2], ids[-1]]]
+
+
+def test_the_parts_of_a_line_are_translated_alone_and_joined(translator: Translator) -> None:
+    sentences = ["der hund sieht einen kleinen ball.", "die frau liest ein rotes buch.", "am fluss!"]
+    longest = translator.loaded.config.decode.max_length
+    line = " ".join(sentences * 3)
+    assert len(translator.loaded.tokenizer.encode_source([line])[0]) > longest
+    counted: list[int] = []
+    options: dict[str, Any] = {"length_penalty": "gnmt", "length_alpha": 0.7, "alignments": True}
+    record = next(translator.translate([line], on_cut=counted.append, **options))
+    alone = list(translator.translate(sentences, **options)) * 3
+    assert counted == [0] and record["source"] == line
+    assert record["translation"] == " ".join(part["translation"] for part in alone if part["translation"])
+    for name in ("tokens", "log_probs", "token_confidence", "source_tokens"):
+        whole = [value for part in alone for value in part[name]]
+        assert record[name] == (whole if name.endswith("tokens") else pytest.approx(whole, abs=1e-4))
+    expected = normalised_score(sum(record["log_probs"]), "gnmt", len(record["tokens"]), 0.7)
+    assert record["score"] == pytest.approx(expected, abs=1e-4)
+    assert record["confidence"] == pytest.approx(np.mean(record["token_confidence"]), abs=1e-6)
+    second = len(alone[0]["source_tokens"]), len(alone[0]["tokens"])
+    moved = [[source + second[0], target + second[1]] for source, target in alone[1]["alignment"]]
+    first = len(alone[0]["alignment"])
+    assert record["alignment"][: first + len(moved)] == [*alone[0]["alignment"], *moved]
