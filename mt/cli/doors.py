@@ -60,6 +60,11 @@ def plot_losses() -> int:
     return _run("plot_losses")
 
 
+def plot_calibration() -> int:
+    """`tools/plot_calibration.py`: the figures of docs/calibration.md."""
+    return _run("plot_calibration")
+
+
 def report() -> int:
     """`tools/report.py`, `mt-report`: the page of an evaluation again, or several in one page."""
     return _run("report")

@@ -40,6 +40,8 @@ __all__ = ["DEFAULT_BEAM", "evaluate", "evaluate_records", "teacher_forced"]
 
 DEFAULT_BEAM = 5
 """the beam of the top level of results.json"""
+SWEEP_ALPHAS = {"none": 1.0, "average": 1.0, "gnmt": 0.6}
+"""exponents of a sweep's length penalties where none is given (Wu et al. 2016 for GNMT's)"""
 OWN_FIELDS = ("correct_words", "correct_in_order", "raw_confidence", "source_length")
 """fields of records that only this module needs"""
 
@@ -97,9 +99,10 @@ def evaluate(
         if main:
             kept = records
         for penalty in length_penalties:
-            same = penalty == options["length_penalty"]
-            block = blocks[str(beam)] if same else run.measure(beam=beam, **{**options, "length_penalty": penalty})[1]
-            sweep.append(_sweep_row(beam, {**options, "length_penalty": penalty}, block, forced))
+            alpha = SWEEP_ALPHAS.get(penalty, options["length_alpha"]) if length_alpha is None else length_alpha
+            setting = {"length_penalty": penalty, "length_alpha": alpha}
+            block = blocks[str(beam)] if setting == options else run.measure(beam=beam, **setting)[1]
+            sweep.append(_sweep_row(beam, setting, block, forced))
     add_alternatives(loaded, kept)
     top = blocks[str(DEFAULT_BEAM)]
     results = {
