@@ -6,8 +6,11 @@ round by round. Memory: each way has a process of its own, so that nothing of th
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -36,6 +39,8 @@ class Case:
     """what one call gets through, such as tokens"""
     settings: dict[str, Any]
     """what a reader has to know, the baseline first"""
+    processes: int = 0
+    """how many processes a way may start, all alike"""
 
 
 def measure(
@@ -111,8 +116,8 @@ def _in_turns(ways: tuple[Work, Work], device: str, rounds: int, seconds: float)
 
 
 def _in_own_process(function: Callable[..., int], *arguments: Any) -> int:
-    with get_context("spawn").Pool(1) as pool:
-        return pool.apply(function, arguments)
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # unlike a Pool's it may have processes of its own
+        return pool.submit(function, *arguments).result()
 
 
 def _growth(case: Case, side: int, device: str, threads: int, keep_memory: bool) -> int:
@@ -127,7 +132,15 @@ def _growth(case: Case, side: int, device: str, threads: int, keep_memory: bool)
         return torch.cuda.max_memory_allocated() - before
     before = _reset_peak()
     way()
-    return _peak() - before
+    # A child begins with what its parent held. Of several alike the largest is known.
+    children = max(0, _children_peak() - before) * case.processes
+    return _peak() - before + children
+
+
+def _children_peak() -> int:
+    """Most memory that one of the processes started and ended by this one has held, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _reset_peak() -> int:
@@ -142,9 +155,6 @@ def _peak() -> int:
     try:
         status = Path("/proc/self/status").read_text()
     except OSError:
-        import resource
-        import sys
-
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
     line = next(line for line in status.splitlines() if line.startswith("VmHWM:"))

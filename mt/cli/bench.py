@@ -1,16 +1,17 @@
-"""`tools/bench.py losses`: ours against a named baseline, speed and memory."""
+"""`tools/bench.py losses|decode`: ours against a named baseline, speed and memory."""
 
 from __future__ import annotations
 
 import json
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from mt.cli.command import DONE, CommandParser
 from mt.cli.options import positive, use_threads
 from mt.errors import UserError
 
-SUITES = ("losses",)
+SUITES = ("losses", "decode")
 """modules of mt.bench, each with a function `cases`"""
 SECONDS = 70.0  # for the turns of a case: all of a suite stays within 8 minutes
 
@@ -18,9 +19,9 @@ SECONDS = 70.0  # for the turns of a case: all of a suite stays within 8 minutes
 def main(arguments: list[str] | None = None) -> int:
     """Measures the cases of a suite, one after the other, and prints each as soon as it is done."""
     parser = CommandParser(
-        description="Ours against a named baseline: both in turns in one process, and the peak memory of each in a\n"
-        "process of its own. `ratio` is our speed over the baseline's, the median of the rounds.",
-        example="python tools/bench.py losses --case label_smoothed_kl_32000",
+        description="Ours against a named baseline, in turns in one run, and the peak memory of each. `ratio` is our\n"
+        "speed over the baseline's, the median of the rounds.",
+        example="python tools/bench.py train --case small --corpora corpora",
     )
     parser.add_argument("suite", choices=SUITES, help="what to measure")
     parser.add_argument("--case", metavar="NAME", help="only this one")
@@ -29,24 +30,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     parser.add_argument("--threads", type=positive, metavar="N", help="processor threads (default: all cores)")
     parser.add_argument("--keep_memory", action="store_true",
-                        help="both sides keep the memory that tensors give back, as training does")  # fmt: skip
+                        help="losses: both sides keep the memory that tensors give back, as training does")  # fmt: skip
+    parser.add_argument("--model", type=Path, help="decode: model or run directory (default: random weights)")
+    parser.add_argument("--corpora", type=Path, metavar="DIR",
+                        help="decode, with --model: holds multi30k/test.de.gz (default: random words)")  # fmt: skip
     given = parser.parse_args(arguments)
     import torch
 
-    from mt.bench.measure import measure
 
-    cases = import_module(f"mt.bench.{given.suite}").cases()
+    use_threads(given.threads)
+    threads = torch.get_num_threads()
+    own = {"model": given.model, "corpora": given.corpora} if given.suite == "decode" else {}
+    cases = import_module(f"mt.bench.{given.suite}").cases(**own)
     if given.case is not None and given.case not in cases:
         raise UserError(f"--case is {given.case}; it must be one of {', '.join(cases)}")
     if given.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device is cuda, and torch finds no GPU; leave it out")
-    use_threads(given.threads)
-    threads = torch.get_num_threads()
     for name in [given.case] if given.case else cases:
-        result = measure(
-            cases[name], device=given.device, threads=threads, rounds=given.rounds, seconds=SECONDS,
-            keep_memory=given.keep_memory,
-        )  # fmt: skip
+        result = suite.measure(
+            cases[name], device=given.device, threads=threads, rounds=given.rounds, seconds=SECONDS, **options
+        )
         print(json.dumps(result) if given.json else describe(result), flush=True)
     return DONE
 

@@ -162,13 +162,15 @@ def _tokenizer(folder: Path, theirs: dict[str, Any]) -> Tokenizer:
         "source": _pieces(source, source_size, folder / "vocab.json"),
         "target": _pieces(target, target_size, separate if target is not source else folder / "vocab.json"),
     }
-    models = []
-    for name in ("source.spm", "target.spm"):
-        try:
-            models.append((folder / name).read_bytes())
-        except OSError as error:
-            raise UserError(f"{folder / name}: cannot be read ({error.strerror}); restore the file") from None
-    return Tokenizer(*models, vocabulary=json.dumps(content, ensure_ascii=False).encode())
+    source_model, target_model = (_read_bytes(folder / name) for name in ("source.spm", "target.spm"))
+    return Tokenizer(source_model, target_model, json.dumps(content, ensure_ascii=False).encode())
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file") from None
 
 
 def _pieces(vocabulary: dict[str, Any], size: int, path: Path) -> list[str]:

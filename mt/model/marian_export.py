@@ -58,8 +58,8 @@ def export_marian(loaded: LoadedModel, folder: Path) -> None:
 
 def _their_tensors(loaded: LoadedModel) -> dict[str, Tensor]:
     config = loaded.config.model
-    ours = dict(loaded.model.named_parameters(remove_duplicate=False))
-    ours = {name: parameter.detach().cpu() for name, parameter in ours.items()}
+    parameters = loaded.model.named_parameters(remove_duplicate=False)  # tied ones under each of their names
+    ours = {name: parameter.detach().cpu() for name, parameter in parameters}
     if config.positions == "sinusoidal":
         ours = {name: _in_halves(name, tensor) for name, tensor in ours.items()}
     bias = ours.get("output_bias", torch.zeros(loaded.tokenizer.target_size))

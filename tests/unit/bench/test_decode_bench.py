@@ -1,0 +1,45 @@
+"""The decode suite: both sides do the same work, in text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mt.bench import decode
+from mt.errors import UserError
+
+pytest.importorskip("ctranslate2")
+
+
+def test_the_cases_are_the_three_engines() -> None:
+    found = decode.cases()
+    assert list(found) == ["torch_float32", "ctranslate2_float32", "ctranslate2_int8"]
+    assert all(case.units == decode.LINES and "float32" in case.settings["baseline"] or "int8" in name
+               for name, case in found.items())  # fmt: skip
+
+
+def test_a_model_without_text_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="--model and --corpora belong together"):
+        decode.cases(model=tmp_path)
+
+
+@pytest.mark.parametrize("engine", ["torch", "ctranslate2"])
+def test_both_sides_translate_every_line(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        ways = decode.prepare(
+            engine=engine, compute_type="float32", model=None, source=None, device="cpu", lines=6
+        )
+        for way in ways:
+            way()  # each asserts that all lines came out
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_random_lines_are_as_long_as_multi30k_s() -> None:
+    lengths = [len(line.split()) for line in decode.random_lines(500, 1)]
+    assert 10 < sum(lengths) / len(lengths) < 12.5
+    assert decode.random_lines(5, 1) == decode.random_lines(5, 1)
