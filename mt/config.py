@@ -378,10 +378,18 @@ class DecodeConfig:
 
     beam: int = 5
     """hypotheses kept at each position"""
-    length_penalty: Literal["none", "average", "gnmt"] = "average"
-    """divide the score by nothing, by length ** alpha, or by GNMT's ((5 + length) / 6) ** alpha"""
+    length_penalty: Literal["none", "average", "gnmt", "reward"] = "average"
+    """divide the score by nothing, by length ** alpha, or by GNMT's ((5 + length) / 6) ** alpha; reward:
+    add alpha a token"""
     length_alpha: float = 1.0
-    """exponent of the length penalty"""
+    """exponent of the length penalty, or the reward"""
+    stop: Literal["exact", "first_beam", "no_gain"] = "first_beam"
+    """a sentence is done: when nothing better can come; when `beam` outputs are finished; or then, but only if the
+    best unfinished one would not beat the worst of them"""
+    min_length: int = 1
+    """fewest tokens of an output, end of sentence included"""
+    no_repeat_ngram: int = 0
+    """so many tokens in a row never stand twice in an output; 0: they may"""
     max_length: int = 256
     """longest source, in tokens: what is beyond is cut and counted"""
     max_length_ratio: float = 2.0
@@ -392,8 +400,9 @@ class DecodeConfig:
     """most positions of a batch, beams included"""
 
     def __post_init__(self) -> None:
-        for name in ("beam", "max_length", "max_length_extra", "batch_tokens"):
+        for name in ("beam", "min_length", "max_length", "max_length_extra", "batch_tokens"):
             _require(getattr(self, name) >= 1, f"decode.{name}", getattr(self, name), "at least 1")
+        _require(self.no_repeat_ngram >= 0, "decode.no_repeat_ngram", self.no_repeat_ngram, "0 or more")
         _require(self.length_alpha >= 0, "decode.length_alpha", self.length_alpha, "0 or more")
         _require(self.max_length_ratio >= 0, "decode.max_length_ratio", self.max_length_ratio, "0 or more")
 

@@ -4,45 +4,61 @@ Hypotheses grow by the sum of their log-probabilities and are normalised when th
 penalty ranks finished hypotheses only. At each position the `beam` best unfinished hypotheses of a sentence
 go on; one that ends among the `beam` best candidates is finished. A sentence is done when
 
-- `beam` of its hypotheses are finished, or
 - none that is unfinished can still enter its `nbest` best: log-probabilities are at most 0 and the penalty
-  never falls with length, so total / penalty(longest allowed) bounds whatever a hypothesis can become, or
-- its longest allowed output is reached; there every hypothesis must end, at the real probability of ending.
+  never falls with length, so total / penalty(longest allowed), plus the largest reward that is left, bounds
+  whatever a hypothesis can become, or
+- its longest allowed output is reached; there every hypothesis must end, at the real probability of ending, or
+- the stopping rule says so:
+  - "exact": never; a wide enough beam then finds the best outputs there are (Hugging Face early_stopping="never");
+  - "first_beam": as soon as `beam` hypotheses are finished (fairseq; Hugging Face early_stopping=True);
+  - "no_gain": once `beam` are finished and the best unfinished one, were it to end here at no cost, would not
+    beat the worst of them (Hugging Face early_stopping=False).
 
-Sentences that are done leave the batch at once. Order is fixed: higher score first, then the earlier
-hypothesis, then the lower token id; so a sentence's result does not depend on its neighbours. A beam of 1 is
-greedy search.
+Sentences that are done leave the batch: at once, or on a GPU, where asking stops it, every few steps; until
+then they change no more. Order is fixed: higher score first, then the earlier hypothesis, then the lower token
+id; so a sentence's result does not depend on its neighbours. A beam of 1 is greedy search.
 
 Shapes: `sentences` are those given, `live` those still in the batch; a row is one hypothesis of a live
-sentence, the `beam` rows of a sentence side by side.
+sentence, the `width` rows of a sentence side by side: one at the first step, `beam` from then on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from mt.decoding.candidates import top_tokens
-from mt.decoding.penalties import length_penalty
+from mt.decoding.candidates import best_continuations
+from mt.decoding.constraints import Constraints
+from mt.decoding.options import STOPPING_RULES
+from mt.decoding.penalties import length_penalty, length_reward
+
+_STEPS_BETWEEN_LOOKS = 8  # on a GPU
 
 
 class SearchState(Protocol):
     """What the model remembers of each row."""
 
+    def spread(self, beams: int, /) -> None:
+        """Each row, one a sentence, becomes `beams` equal rows side by side."""
+
     def reorder(self, beam_indices: Tensor, /) -> None:
         """Row i goes on from what row `beam_indices[i]` was; (rows,) int64, within the same sentence."""
 
     def keep(self, rows: Tensor, /) -> None:
-        """As `reorder`, but sentences of which no row is named leave; (kept,) int64, whole sentences."""
+        """As `reorder`, but sentences of which no row is named leave and the others may change places; (kept,)
+        int64, whole sentences."""
 
 
 AnyState = TypeVar("AnyState", bound=SearchState)
 Step = Callable[[Tensor, AnyState], Tensor]
 """(rows,) int64 tokens and the state -> (rows, vocabulary) logits or log-probabilities, overwritten here"""
+Rectify = Callable[[Tensor], Tensor]
+"""(rows, vocabulary) log-probabilities of the model -> those of the distribution to search in, a new tensor"""
 
 
 class Hypothesis(NamedTuple):
@@ -53,51 +69,52 @@ class Hypothesis(NamedTuple):
     log_probs: np.ndarray
     """(tokens,) float32, natural log of the model's probability of each token"""
     total: float
-    """sum of log_probs"""
+    """sum of log_probs; of the rectified ones where the distribution was rectified"""
     score: float
-    """total over the length penalty: what the search ranked by"""
+    """total over the length penalty, plus the reward: what the search ranked by"""
+    confidence: np.ndarray | None = None
+    """(tokens,) float64, recalibrated confidence in each token; None: its probability"""
 
 
 @torch.inference_mode()
 def beam_search(
     step: Step[AnyState],
     state: AnyState,
-    max_lengths: Sequence[int],
+    constraints: Constraints,
     *,
     beam: int,
     nbest: int = 1,
     penalty: str = "average",
     alpha: float = 1.0,
+    stop: str = "first_beam",
+    rectify: Rectify | None = None,
     begin_id: int,
-    end_id: int,
-    forbidden_ids: Sequence[int] = (),
-    device: torch.device | str = "cpu",
 ) -> list[list[Hypothesis]]:
     """Searches for the best outputs of each sentence.
 
     Args:
         step: scores the next token of each row.
-        state: of len(max_lengths) * beam rows, nothing read yet; used up.
-        max_lengths: for each sentence the longest output, end of sentence included, at least 1.
+        state: of one row a sentence, nothing read yet; used up.
+        constraints: of the sentences: longest outputs, forbidden tokens and the like; used up.
         beam: hypotheses kept at each position, at least 1.
         nbest: how many outputs of a sentence, at most `beam`.
-        penalty, alpha: see `length_penalty`.
+        penalty, alpha: see `length_penalty` and `length_reward`.
+        stop: one of STOPPING_RULES.
+        rectify: changes the distribution that is searched.
         begin_id: the token that each row reads first.
-        end_id: the token that ends a hypothesis.
-        forbidden_ids: tokens that are never chosen.
-        device: of the state.
 
     Returns:
         For each sentence up to `nbest` different hypotheses, best first; at least one, unless `step` gives
         every allowed token a probability of 0.
     """
-    assert 1 <= nbest <= beam and all(length >= 1 for length in max_lengths)
-    if not max_lengths:
-        return []
-    search = _Search(max_lengths, beam, nbest, penalty, alpha, end_id, forbidden_ids, device)
-    tokens = torch.full((len(max_lengths) * beam,), begin_id, device=device)
+    assert 1 <= nbest <= beam and stop in STOPPING_RULES
+    search = _Search(constraints, beam, nbest, penalty, alpha, stop, rectify)
+    tokens = torch.full_like(constraints.max_lengths, begin_id)
     while True:
-        rows, tokens, left = search.advance(step(tokens, state))
+        logits = step(tokens, state)
+        if search.length == 0:
+            state.spread(beam)
+        rows, tokens, left = search.advance(logits)
         if not len(rows):
             return search.results()
         if left:
@@ -106,12 +123,19 @@ def beam_search(
             state.reorder(rows)
 
 
+def normalised(logits: Tensor) -> Tensor:
+    """Log-probabilities, float32 or wider, written over the logits where they are as wide."""
+    if logits.dtype in (torch.float16, torch.bfloat16):
+        return logits.log_softmax(-1, dtype=torch.float32)
+    return torch.log_softmax(logits, -1, out=logits)  # one pass; logsumexp alone takes twice the time
+
+
 class _Candidates(NamedTuple):
     """The best continuations of each live sentence, best first; each field (live, candidates)."""
 
     totals: Tensor
     parents: Tensor
-    """hypothesis of the sentence that is continued, 0 to beam - 1"""
+    """hypothesis of the sentence that is continued, 0 to width - 1"""
     tokens: Tensor
     log_probs: Tensor
 
@@ -122,49 +146,53 @@ class _Candidates(NamedTuple):
 class _Search:
     def __init__(
         self,
-        max_lengths: Sequence[int],
+        constraints: Constraints,
         beam: int,
         nbest: int,
         penalty: str,
         alpha: float,
-        end_id: int,
-        forbidden_ids: Sequence[int],
-        device: torch.device | str,
+        stop: str,
+        rectify: Rectify | None,
     ) -> None:
-        self.beam, self.nbest = beam, nbest
-        self.end_id, self.forbidden_ids = end_id, forbidden_ids
-        self.device = device
-        sentences, longest = len(max_lengths), max(max_lengths)
-        penalties = [length_penalty(penalty, length, alpha) for length in range(1, longest + 1)]
-        self.penalties = torch.tensor([1.0, *penalties], device=device)
+        self.beam, self.nbest, self.stop, self.rectify = beam, nbest, stop, rectify
+        self.constraints, self.end_id = constraints, constraints.end_id
+        self.device = constraints.max_lengths.device
+        self.steps_between_looks = 1 if self.device.type == "cpu" else _STEPS_BETWEEN_LOOKS
+        sentences, longest = len(constraints.max_lengths), constraints.longest
+        lengths = range(1, longest + 1)
+        self.penalties = torch.tensor(
+            [1.0, *(length_penalty(penalty, length, alpha) for length in lengths)], device=self.device
+        )
+        self.rewards = torch.tensor(
+            [0.0, *(length_reward(penalty, length, alpha) for length in lengths)], device=self.device
+        )
         self.length = 0
-        self.live = torch.arange(sentences, device=device)
-        self.max_lengths = torch.tensor(list(max_lengths), device=device)
-        self.shortest = min(max_lengths)
-        # All rows of a sentence are equal at first: only one of them may be continued.
-        self.totals = torch.full((sentences, beam), -torch.inf, device=device)
-        self.totals[:, 0] = 0.0
+        self.live = torch.arange(sentences, device=self.device)
+        self.done = torch.zeros(sentences, dtype=torch.bool, device=self.device)
+        self.totals = torch.zeros((sentences, 1), device=self.device)
         # What was chosen at each position, by sentence given; a hypothesis is read going back over its parents.
         history = (longest, sentences, beam)
-        self.tokens = torch.empty(history, dtype=torch.int64, device=device)
-        self.parents = torch.empty(history, dtype=torch.int64, device=device)
-        self.log_probs = torch.empty(history, device=device)
+        self.tokens = torch.empty(history, dtype=torch.int64, device=self.device)
+        self.parents = torch.empty(history, dtype=torch.int64, device=self.device)
+        self.log_probs = torch.empty(history, device=self.device)
+        # What each hypothesis has written, by live sentence, where a rule asks for it.
+        self.written = self.tokens.new_empty((sentences, 1, 0)) if constraints.no_repeat_ngram else None
         # Finished hypotheses by sentence given, best first; unused places have the score -inf.
         finished = (sentences, beam)
-        self.finished_count = torch.zeros(sentences, dtype=torch.int64, device=device)
+        self.finished_count = torch.zeros(sentences, dtype=torch.int64, device=self.device)
         self.finished = {
-            "scores": torch.full(finished, -torch.inf, device=device),
-            "totals": torch.zeros(finished, device=device),
-            "log_probs": torch.zeros(finished, device=device),
-            "parents": torch.zeros(finished, dtype=torch.int64, device=device),
-            "lengths": torch.zeros(finished, dtype=torch.int64, device=device),
+            "scores": torch.full(finished, -torch.inf, device=self.device),
+            "totals": torch.zeros(finished, device=self.device),
+            "log_probs": torch.zeros(finished, device=self.device),
+            "parents": torch.zeros(finished, dtype=torch.int64, device=self.device),
+            "lengths": torch.zeros(finished, dtype=torch.int64, device=self.device),
         }
 
     def advance(self, logits: Tensor) -> tuple[Tensor, Tensor, bool]:
         """Chooses the next token of every hypothesis.
 
         Args:
-            logits: (live * beam, vocabulary) of the next token.
+            logits: (live * width, vocabulary) of the next token.
 
         Returns:
             rows: (live * beam,) int64, the row that each hypothesis goes on from; none when all is done.
@@ -175,8 +203,8 @@ class _Search:
         candidates = self._candidates(logits)
         ends = (candidates.tokens == self.end_id) & (candidates.totals > -torch.inf)
         chosen = candidates
-        if bool(ends.any()):
-            self._finish(candidates, ends[:, : self.beam])
+        if self.device.type != "cpu" or bool(ends.any()):
+            self._finish(candidates, ends[:, : self.beam] & ~self.done[:, None])
             chosen = candidates.take(ends.to(torch.int8).argsort(dim=1, stable=True)[:, : self.beam])
         chosen = _Candidates(*(field[:, : self.beam] for field in chosen))
         self.totals = chosen.totals
@@ -184,46 +212,45 @@ class _Search:
         self.tokens[position, self.live] = chosen.tokens
         self.parents[position, self.live] = chosen.parents
         self.log_probs[position, self.live] = chosen.log_probs
+        if self.written is not None:
+            before = self.written.gather(1, chosen.parents[:, :, None].expand(-1, -1, position))
+            self.written = torch.cat([before, chosen.tokens[:, :, None]], dim=2)
         first_rows = torch.arange(0, self.totals.numel(), self.beam, device=self.device)
         rows = chosen.parents + first_rows[:, None]
-        staying = (~self._done()).nonzero()[:, 0]
-        if len(staying) == len(self.live):
+        self.done = self.done | self._done()
+        staying = self._staying()
+        if staying is None:
             return rows.flatten(), chosen.tokens.flatten(), False
-        self.live, self.totals = self.live[staying], self.totals[staying]
-        self.max_lengths = self.max_lengths[staying]
-        self.shortest = int(self.max_lengths.min()) if len(staying) else 0
+        self.live, self.totals, self.done = self.live[staying], self.totals[staying], self.done[staying]
+        if self.written is not None:
+            self.written = self.written[staying]
+        self.constraints.keep(staying)
         return rows[staying].flatten(), chosen.tokens[staying].flatten(), True
 
     def _candidates(self, logits: Tensor) -> _Candidates:
         """The 2 * beam best continuations: at most `beam` of them end, so `beam` are left to go on."""
-        logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
-        must_end = None
-        if self.length >= self.shortest:
-            must_end = (self.max_lengths <= self.length).repeat_interleave(self.beam)
-            end_log_probs = logits[:, self.end_id] - logits.logsumexp(-1)
-        # Of one row no more than `beam` that go on and one that ends can be among the candidates that matter.
-        log_probs, tokens = top_tokens(logits, self.beam + 1, self.forbidden_ids)
-        if must_end is not None:
-            log_probs[must_end] = -torch.inf
-            log_probs[must_end, 0] = end_log_probs[must_end].to(log_probs.dtype)
-            tokens[must_end, 0] = self.end_id
-        each = log_probs.size(1)
-        log_probs = log_probs.float().reshape(-1, self.beam * each)
-        totals = self.totals.repeat_interleave(each, dim=1) + log_probs
-        totals, order = totals.sort(dim=1, descending=True, stable=True)
-        order = order[:, : 2 * self.beam]
+        live, width = self.totals.shape
+        log_probs = normalised(logits)
+        searched = log_probs if self.rectify is None else self.rectify(log_probs)
+        written = None if self.written is None else self.written.flatten(0, 1)
+        self.constraints.apply(searched, self.length, written)
+        searched = searched.view(live, width, -1)
+        totals, places = best_continuations(searched, self.totals, 2 * self.beam)
+        missing = 2 * self.beam - totals.size(1)
+        if missing > 0:  # a small vocabulary: fill up with what can never win
+            totals = functional.pad(totals, (0, missing), value=-torch.inf)
+            places = functional.pad(places, (0, missing))
+        vocabulary = logits.size(1)
         return _Candidates(
-            totals[:, : 2 * self.beam],
-            order // each,
-            tokens.reshape(-1, self.beam * each).gather(1, order),
-            log_probs.gather(1, order),
+            totals, places // vocabulary, places % vocabulary, log_probs.view(live, -1).gather(1, places)
         )
 
     def _finish(self, candidates: _Candidates, ends: Tensor) -> None:
         """Puts those of the first candidates that end, `ends` (live, beam) bool, among the finished."""
         totals = candidates.totals[:, : self.beam]
+        scores = totals / self.penalties[self.length] + self.rewards[self.length]
         new = {
-            "scores": (totals / self.penalties[self.length]).masked_fill(~ends, -torch.inf),
+            "scores": scores.masked_fill(~ends, -torch.inf),
             "totals": totals,
             "log_probs": candidates.log_probs[:, : self.beam],
             "parents": candidates.parents[:, : self.beam],
@@ -237,9 +264,32 @@ class _Search:
 
     def _done(self) -> Tensor:
         """(live,) bool: which sentences need no further step."""
-        attainable = self.totals[:, 0] / self.penalties[self.max_lengths]
-        settled = attainable <= self.finished["scores"][self.live, self.nbest - 1]
-        return settled | (self.finished_count[self.live] >= self.beam) | (self.max_lengths <= self.length)
+        longest = self.constraints.max_lengths
+        best, scores = self.totals[:, 0], self.finished["scores"][self.live]
+        # The reward grows or falls by the same amount a token, so it is largest at one end.
+        reward = torch.maximum(self.rewards[longest], self.rewards[min(self.length + 1, len(self.rewards) - 1)])
+        done = (best / self.penalties[longest] + reward <= scores[:, self.nbest - 1]) | (longest <= self.length)
+        if self.stop == "exact":
+            return done
+        full = self.finished_count[self.live] >= self.beam
+        if self.stop == "no_gain":
+            full &= best / self.penalties[self.length] + self.rewards[self.length] <= scores[:, -1]
+        return done | full
+
+    def _staying(self) -> Tensor | None:
+        """The live sentences that are not done, in their new order; None: all of them, or nobody looked.
+
+        As few as can be change places: those from the back fill the gaps.
+        """
+        if self.length % self.steps_between_looks and self.length < self.constraints.longest:
+            return None
+        staying = (~self.done).nonzero()[:, 0]
+        count = len(staying)
+        if count == len(self.live):
+            return None
+        order = torch.arange(count, device=self.device)
+        order[self.done[:count].nonzero()[:, 0]] = staying[staying >= count]
+        return order
 
     def results(self) -> list[list[Hypothesis]]:
         """Reads the `nbest` best finished hypotheses of every sentence back from the history."""

@@ -1,16 +1,18 @@
-"""Length penalties: what the sum of log-probabilities is divided by when a hypothesis ends."""
+"""What hypotheses are ranked by when they end: their log-probability, corrected for length."""
 
 from __future__ import annotations
+
+PENALTIES = ("none", "average", "gnmt", "reward")
 
 
 def length_penalty(name: str, length: int, alpha: float) -> float:
     """The divisor of a finished hypothesis.
 
     Args:
-        name: "none"; "average", length ** alpha (alpha 1: the mean log-probability of a token); "gnmt",
-            ((5 + length) / 6) ** alpha (Wu et al. 2016, section 7).
+        name: "none" and "reward": 1; "average", length ** alpha (alpha 1: the mean log-probability of a token);
+            "gnmt", ((5 + length) / 6) ** alpha (Wu et al. 2016, section 7).
         length: tokens, end of sentence counted.
-        alpha: exponent, 0 or more; without effect on "none".
+        alpha: exponent, 0 or more.
 
     Returns:
         A positive number that never falls as the length grows: the search's stopping rule relies on it.
@@ -18,15 +20,21 @@ def length_penalty(name: str, length: int, alpha: float) -> float:
     Raises:
         ValueError: unknown name.
     """
-    if name == "none":
+    if name in ("none", "reward"):
         return 1.0
     if name == "average":
         return float(length**alpha)
     if name == "gnmt":
         return float(((5 + length) / 6) ** alpha)
-    raise ValueError(f"length penalty {name!r}; it must be none, average or gnmt")
+    raise ValueError(f"length penalty {name!r}; it must be one of {', '.join(PENALTIES)}")
+
+
+def length_reward(name: str, length: int, alpha: float) -> float:
+    """What is added to the score: with "reward" `alpha` nats a token (He et al. 2016; Murray & Chiang 2018,
+    section 3), else 0."""
+    return alpha * length if name == "reward" else 0.0
 
 
 def normalised_score(total: float, name: str, length: int, alpha: float) -> float:
-    """What hypotheses are ranked by: the sum of log-probabilities (nats) over the length penalty."""
-    return total / length_penalty(name, length, alpha)
+    """The sum of log-probabilities `total` (nats) over the length penalty, plus the reward."""
+    return total / length_penalty(name, length, alpha) + length_reward(name, length, alpha)

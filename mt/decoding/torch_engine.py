@@ -1,59 +1,122 @@
-"""Our own engine: the model in torch under our beam search, in batches of similar length."""
+"""Our own engine: the model in torch under our search, in batches of similar length."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
-from mt.decoding.beam_search import Hypothesis, beam_search
+from mt.calibration.recalibration import InverseLink, Temperature
+from mt.decoding.beam_search import Hypothesis, Rectify, beam_search
+from mt.decoding.constraints import Constraints
+from mt.decoding.ensemble import EnsembleState, ensemble_step
 from mt.decoding.grouping import length_groups, padded
+from mt.decoding.minimum_bayes_risk import by_expected_utility
 from mt.decoding.options import SearchOptions
+from mt.decoding.sampling import sample
+from mt.errors import UserError
 from mt.model.directory import LoadedModel
 
 
 class TorchEngine:
-    """Searches with the loaded model itself, on whatever device it lies."""
+    """Searches with the loaded model itself, on whatever device it lies, or with several as an ensemble."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
-        """Wraps what `mt.model.directory.load_model` returns; the model is in evaluation mode."""
+    def __init__(self, loaded: LoadedModel, *others: LoadedModel) -> None:
+        """Wraps what `mt.model.directory.load_model` returns; the models are in evaluation mode.
+
+        Raises:
+            UserError: models of different vocabularies.
+        """
         self.loaded = loaded
+        self.models = [each.model for each in (loaded, *others)]
+        for other in others:
+            if _pieces(loaded) != _pieces(other):
+                raise UserError(
+                    f"{other.folder}: its vocabulary differs from that of {loaded.folder}; models of an ensemble "
+                    "share one: train them with the same tokenizer"
+                )
 
     def search(self, source_ids: list[list[int]], options: SearchOptions) -> list[list[Hypothesis]]:
-        """Beam search over sentences given as ids.
+        """Searches for the best outputs of sentences given as ids, or samples them.
 
         Args:
             source_ids: of each sentence, end of sentence last; an empty list finds nothing.
             options: beam and the rest.
 
         Returns:
-            Up to `options.nbest` hypotheses of each sentence, best first.
+            Up to `options.nbest` different hypotheses of each sentence, best first.
         """
         present = [index for index, ids in enumerate(source_ids) if ids]
         found: list[list[Hypothesis]] = [[] for _ in source_ids]
         lengths = [len(source_ids[index]) for index in present]
-        for group in length_groups(lengths, options.batch_tokens // options.beam):
+        for group in length_groups(lengths, options.batch_tokens // options.rows):
             indices = [present[place] for place in group]
             batch = self._search_batch([source_ids[index] for index in indices], options)
             for index, hypotheses in zip(indices, batch):
-                found[index] = hypotheses
+                if options.minimum_bayes_risk != "none":
+                    texts = [self.loaded.tokenizer.decode_target(each.tokens) for each in hypotheses]
+                    hypotheses = by_expected_utility(hypotheses, texts, options.minimum_bayes_risk)
+                found[index] = hypotheses[: options.nbest]
         return found
 
+    @torch.inference_mode()
     def _search_batch(self, source_ids: list[list[int]], options: SearchOptions) -> list[list[Hypothesis]]:
-        model, tokenizer, config = self.loaded.model, self.loaded.tokenizer, self.loaded.config.decode
-        assert not model.training, "dropout would be on"
-        device = model.output_weight.device
-        with torch.inference_mode():
-            memory = model.encode(padded(source_ids, tokenizer.pad_id, device))
-            state = model.start(memory, options.beam)
-        return beam_search(
-            model.step,
-            state,
-            [int(config.max_length_ratio * len(ids)) + config.max_length_extra for ids in source_ids],
-            beam=options.beam,
-            nbest=options.nbest,
-            penalty=options.length_penalty,
-            alpha=options.length_alpha,
-            begin_id=tokenizer.begin_id,
+        tokenizer = self.loaded.tokenizer
+        assert not any(model.training for model in self.models), "dropout would be on"
+        device = self.models[0].output_weight.device
+        padded_ids = padded(source_ids, tokenizer.pad_id, device)
+        states = [model.start(model.encode(padded_ids)) for model in self.models]
+        constraints = Constraints(
+            [self._longest(ids, options) for ids in source_ids],
             end_id=tokenizer.end_id,
             forbidden_ids=(tokenizer.pad_id, tokenizer.begin_id),
+            min_length=options.min_length,
+            no_repeat_ngram=options.no_repeat_ngram,
             device=device,
         )
+        step, state = self.models[0].step, states[0]
+        if len(states) > 1:
+            step, state = ensemble_step([model.step for model in self.models]), EnsembleState(states)
+        if options.sample:
+            return sample(
+                step, state, constraints, [[options.seed, *ids] for ids in source_ids], count=options.wanted,
+                top_k=options.top_k, top_p=options.top_p, penalty=options.length_penalty,
+                alpha=options.length_alpha, rectify=self._rectify(options), begin_id=tokenizer.begin_id,
+            )  # fmt: skip
+        return beam_search(
+            step, state, constraints, beam=options.rows, nbest=options.wanted, penalty=options.length_penalty,
+            alpha=options.length_alpha, stop=options.stop, rectify=self._rectify(options),
+            begin_id=tokenizer.begin_id,
+        )  # fmt: skip
+
+    def _longest(self, ids: Sequence[int], options: SearchOptions) -> int:
+        config = self.loaded.config.decode
+        longest = int(config.max_length_ratio * len(ids)) + config.max_length_extra
+        return min(longest, options.max_output) if options.max_output else longest
+
+    def _rectify(self, options: SearchOptions) -> Rectify | None:
+        """What changes the model's distribution before it is searched; None: nothing."""
+        link = None
+        if options.rectify:
+            tokenizer = self.loaded.tokenizer
+            link = InverseLink.of_loss(
+                self.loaded.config.loss, pad_id=tokenizer.pad_id, begin_id=tokenizer.begin_id,
+                vocabulary_size=tokenizer.target_size,
+            )  # fmt: skip
+            if link is None:
+                raise UserError(
+                    f"rectify: the loss {self.loaded.config.loss.name} of {self.loaded.folder} has no inverse link "
+                    "in closed form; use --temperature"
+                )
+        if link is None and options.temperature == 1:
+            return None
+        return Temperature(options.temperature, link=link).apply
+
+
+def _pieces(loaded: LoadedModel) -> tuple[list[str], list[str]]:
+    """The vocabularies of both sides."""
+    tokenizer = loaded.tokenizer
+    return (
+        tokenizer.source_pieces(range(tokenizer.source_size)),
+        tokenizer.target_pieces(range(tokenizer.target_size)),
+    )

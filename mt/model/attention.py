@@ -55,20 +55,26 @@ class SelfAttention(nn.Module):
         )
         return self.output(mixed.transpose(1, 2).flatten(2))
 
-    def step(self, hidden: Tensor, cache: Tensor, length: int, rotation: Tensor | None) -> Tensor:
-        """One position on top of `length` cached ones; writes its key and value to the cache.
+    def step(
+        self, hidden: Tensor, cache: Tensor, length: int, visible: Tensor | None, rotation: Tensor | None
+    ) -> Tensor:
+        """One position on top of `length` cached ones; writes its keys and values to the cache.
 
         Args:
-            hidden: (rows, 1, width).
-            cache: (2, rows, heads, capacity, head_width), keys and values.
+            hidden: (groups, rows of a group, width).
+            cache: (2, groups, heads, slots, head_width), keys and values; see `DecoderState`.
             length: positions in the cache before this one.
+            visible: (groups, 1, rows of a group, slots), added to the scores; None: all slots in use are seen.
             rotation: rotary table of this one position, or None.
         """
         query, key, value = self.project(hidden, rotation)
-        cache[0, :, :, length : length + 1] = key
-        cache[1, :, :, length : length + 1] = value
-        keys, values = cache[:, :, :, : length + 1]
-        mixed = functional.scaled_dot_product_attention(query, keys, values)
+        rows = hidden.size(1)
+        start, end = length * rows, (length + 1) * rows
+        cache[0, :, :, start:end] = key
+        cache[1, :, :, start:end] = value
+        keys, values = cache[:, :, :, :end]
+        mask = None if visible is None else visible[..., :end]
+        mixed = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 

@@ -4,48 +4,106 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+# Up to so many beams a step looks at the keys of all beams of a sentence and masks those of other hypotheses:
+# no dearer than a product per row, and then nothing is ever copied. Beyond, rows move (measured, 14 tokens).
+_MOST_SHARED_BEAMS = 8
 
 
 class DecoderState:
-    """Keys and values of the tokens so far (by row) and of the source (by sentence).
+    """Keys and values of the tokens so far and of the source.
 
-    Rows are sentences * beams, the beams of a sentence side by side. The memory of a sentence is held once,
-    whatever the beam.
+    A row is one hypothesis of a sentence, the `beams` rows of a sentence side by side; one at first. The memory
+    of a sentence is held once, whatever the beam.
+
+    cache: (layers, 2, groups, heads, slots, head_width). The rows of a group share slots, one for each row and
+    position: a group is a sentence, or with many beams a row. visible: (groups, 1, rows of a group, slots), 0 at
+    the slots that a row's hypothesis went through and -inf at others; None where a group is one row.
     """
 
-    def __init__(self, memory: list[Tensor], mask: Tensor | None, beams: int, heads: int, capacity: int = 32) -> None:
-        """Starts empty.
+    def __init__(self, memory: list[Tensor], mask: Tensor | None, heads: int, capacity: int = 32) -> None:
+        """Starts empty, with one row a sentence.
 
         Args:
             memory: for each decoder layer (2, sentences, heads, source_length, head_width), keys and values.
             mask: (sentences, 1, 1, source_length) bool, true at real source tokens; None: all real.
-            beams: rows of each sentence.
             heads: attention heads of the decoder.
             capacity: positions to make room for at first; grows as needed.
         """
         sentences, head_width = memory[0].size(1), memory[0].size(-1)
         self.memory = memory
         self.mask = mask
-        self.beams = beams
+        self.beams = 1
         self.length = 0
-        shape = (len(memory), 2, sentences * beams, heads, capacity, head_width)
-        self.cache = memory[0].new_empty(shape)
+        self.visible: Tensor | None = None
+        self.cache = memory[0].new_empty((len(memory), 2, sentences, heads, capacity, head_width))
+
+    @property
+    def slots(self) -> int:
+        """Slots of a group that each position takes."""
+        return 1 if self.visible is None else self.beams
+
+    def spread(self, beams: int) -> None:
+        """Each row, one a sentence, becomes `beams` equal rows."""
+        assert self.beams == 1
+        self.beams = beams
+        if beams == 1:
+            return
+        if beams > _MOST_SHARED_BEAMS:
+            self.cache = self.cache.repeat_interleave(beams, dim=2)
+            return
+        layers, two, sentences, heads, capacity, head_width = self.cache.shape
+        spread = self.cache.new_empty((layers, two, sentences, heads, capacity * beams, head_width))
+        places = slice(0, self.length * beams, beams)
+        spread[:, :, :, :, places] = self.cache[:, :, :, :, : self.length]
+        # Slots that nobody sees must hold numbers all the same: 0 * nan would be nan.
+        spread[:, :, :, :, : self.length * beams].view(
+            layers, two, sentences, heads, self.length, beams, head_width
+        )[:, :, :, :, :, 1:] = 0
+        self.cache = spread
+        self.visible = self.cache.new_full((sentences, 1, beams, capacity * beams), -torch.inf)
+        self.visible[:, :, :, places] = 0
 
     def make_room(self) -> None:
-        """Doubles the cache when the next position would not fit."""
+        """Readies the slots of the next position; doubles the cache when they would not fit."""
         capacity = self.cache.size(4)
-        if self.length == capacity:
+        if self.length * self.slots == capacity:
             self.cache = torch.cat([self.cache, torch.empty_like(self.cache)], dim=4)
+            if self.visible is not None:
+                self.visible = functional.pad(self.visible, (0, capacity), value=-torch.inf)
+        if self.visible is not None:
+            start = self.length * self.beams
+            self.visible[:, 0, :, start : start + self.beams].diagonal(dim1=1, dim2=2).zero_()
 
     def reorder(self, beam_indices: Tensor) -> None:
         """Row i goes on from what row `beam_indices[i]` was; (rows,) int64, within the same sentence."""
-        used = self.cache[:, :, :, :, : self.length]
-        used.copy_(used.index_select(2, beam_indices))
+        if self.beams == 1:
+            return
+        if self.visible is None:
+            used = self.cache[:, :, :, :, : self.length]
+            used.copy_(used.index_select(2, beam_indices))
+        else:
+            used = self.visible[:, :, :, : self.length * self.beams]
+            used.copy_(used.flatten(0, 2).index_select(0, beam_indices).view_as(used))
 
     def keep(self, rows: Tensor) -> None:
-        """Drops all rows but these, (kept,) int64; always whole sentences, in order."""
-        self.cache = self.cache.index_select(2, rows)
+        """Drops all rows but these, (kept,) int64: always whole sentences, no more of them than there were."""
         sentences = torch.div(rows[:: self.beams], self.beams, rounding_mode="floor")
-        self.memory = [layer.index_select(1, sentences) for layer in self.memory]
+        if self.visible is None and self.beams > 1:
+            self.cache = self.cache.index_select(2, rows)
+        else:
+            self.cache = _moved(self.cache, 2, sentences)
+        if self.visible is not None:
+            self.visible = self.visible.flatten(0, 2).index_select(0, rows).view(-1, *self.visible.shape[1:])
+        self.memory = [_moved(layer, 1, sentences) for layer in self.memory]
         if self.mask is not None:
             self.mask = self.mask.index_select(0, sentences)
+
+
+def _moved(field: Tensor, dim: int, places: Tensor) -> Tensor:
+    """`field.index_select(dim, places)` in place: only what changes its place is copied."""
+    here = (places != torch.arange(len(places), device=places.device)).nonzero()[:, 0]
+    if len(here):
+        field.index_copy_(dim, here, field.index_select(dim, places[here]))
+    return field.narrow(dim, 0, len(places))

@@ -103,12 +103,12 @@ class DecoderLayer(nn.Module):
         return self.cross.project_memory(memory)
 
     def step(
-        self, hidden: Tensor, cache: Tensor, length: int, projected: Tensor, mask: Tensor | None, beams: int,
-        rotation: Tensor | None,
+        self, hidden: Tensor, cache: Tensor, length: int, visible: Tensor | None, projected: Tensor,
+        mask: Tensor | None, rotation: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        """One position of every row: (rows, 1, width) in and out, rows = sentences * beams."""
-        hidden = self.attention_residual(hidden, lambda x: self.attention.step(x, cache, length, rotation))
-        width = hidden.size(-1)
+        """One position of every row: (sentences, beams, width) in and out; for the rest see `DecoderState`."""
+        groups = hidden.view(cache.size(1), -1, hidden.size(-1))
+        groups = self.attention_residual(groups, lambda x: self.attention.step(x, cache, length, visible, rotation))
         # The beams of a sentence stand as queries before its one memory, which is never copied per beam.
-        grouped = self.cross_residual(hidden.view(-1, beams, width), lambda x: self.cross(x, projected, mask))
-        return self.feed_forward_residual(grouped.reshape(-1, 1, width), self.feed_forward)
+        hidden = self.cross_residual(groups.view(hidden.shape), lambda x: self.cross(x, projected, mask))
+        return self.feed_forward_residual(hidden, self.feed_forward)

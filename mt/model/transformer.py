@@ -122,7 +122,9 @@ class Transformer(nn.Module):
     def start(self, memory: Memory, beams: int = 1) -> DecoderState:
         """An empty decoder state for `beams` rows of each sentence."""
         projected = [layer.project_memory(memory.hidden).contiguous() for layer in self._decoder_layers()]
-        return DecoderState(projected, memory.mask, beams, self.config.decoder_heads)
+        state = DecoderState(projected, memory.mask, self.config.decoder_heads)
+        state.spread(beams)
+        return state
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """Reads one token a row and scores the next.
@@ -136,13 +138,14 @@ class Transformer(nn.Module):
         """
         state.make_room()
         hidden = self._embed(self.target_embedding, tokens[:, None], state.length)
+        hidden = hidden.view(-1, state.beams, self.config.width)
         rotation = self._rotation(self.config.decoder_heads, state.length, 1, hidden)
         for index, layer in enumerate(self._decoder_layers()):
             hidden = layer.step(
-                hidden, state.cache[index], state.length, state.memory[index], state.mask, state.beams, rotation
+                hidden, state.cache[index], state.length, state.visible, state.memory[index], state.mask, rotation
             )
         state.length += 1
-        return self.logits(self.decoder_norm(hidden)[:, 0])
+        return self.logits(self.decoder_norm(hidden).flatten(0, 1))
 
     def _run(self, layer: nn.Module, *inputs: Tensor | None) -> Tensor:
         """What a layer makes of its inputs. Dropout is the same when it is computed again."""

@@ -12,21 +12,23 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mt.decoding.beam_search import Hypothesis, beam_search
+from mt.decoding.constraints import Constraints
 from mt.decoding.penalties import normalised_score
 
 PAD, BEGIN, END = 0, 1, 2
-PENALTIES = [("none", 1.0), ("average", 1.0), ("average", 0.6), ("gnmt", 0.6), ("gnmt", 1.0)]
+PENALTIES = [("none", 1.0), ("average", 1.0), ("average", 0.6), ("gnmt", 0.6), ("gnmt", 1.0), ("reward", 0.7)]
 Table = Callable[[int, tuple[int, ...]], list[float]]
 
 
 class PrefixState:
     """Remembers for each row its sentence and what it has read: all that a table needs."""
 
-    def __init__(self, sentences: int, beam: int) -> None:
-        self.rows: list[tuple[int, tuple[int, ...]]] = [
-            (sentence, ()) for sentence in range(sentences) for _ in range(beam)
-        ]
+    def __init__(self, sentences: int) -> None:
+        self.rows: list[tuple[int, tuple[int, ...]]] = [(sentence, ()) for sentence in range(sentences)]
         self.rows_scored = 0
+
+    def spread(self, beams: int) -> None:
+        self.rows = [row for row in self.rows for _ in range(beams)]
 
     def reorder(self, beam_indices: Tensor) -> None:
         assert len(beam_indices) == len(self.rows)
@@ -49,10 +51,7 @@ def random_table(seed: int, vocabulary: int, grid: float = 0.0) -> Table:
     return table
 
 
-def search(table: Table, limits: list[int], beam: int, sentences: list[int] | None = None, **options: object):
-    sentences = list(range(len(limits))) if sentences is None else sentences
-    state = PrefixState(len(limits), beam)
-
+def table_step(table: Table, sentences: list[int]) -> Callable[[Tensor, PrefixState], Tensor]:
     def step(tokens: Tensor, state: PrefixState) -> Tensor:
         state.rows = [
             (sentence, (*prefix, token))
@@ -61,9 +60,18 @@ def search(table: Table, limits: list[int], beam: int, sentences: list[int] | No
         state.rows_scored += len(state.rows)
         return torch.tensor([table(sentences[sentence], prefix[1:]) for sentence, prefix in state.rows])
 
-    settings = {"begin_id": BEGIN, "end_id": END, "forbidden_ids": (PAD, BEGIN), **options}
-    found = beam_search(step, state, limits, beam=beam, **settings)
-    return found, state
+    return step
+
+
+RULES = ("forbidden_ids", "min_length", "no_repeat_ngram", "prefixes")
+
+
+def search(table: Table, limits: list[int], beam: int, sentences: list[int] | None = None, **options: object):
+    state = PrefixState(len(limits))
+    rules = {name: options.pop(name) for name in RULES if name in options}
+    constraints = Constraints(limits, end_id=END, **{"forbidden_ids": (PAD, BEGIN), **rules})
+    step = table_step(table, list(range(len(limits))) if sentences is None else sentences)
+    return beam_search(step, state, constraints, beam=beam, begin_id=BEGIN, **options), state
 
 
 def every_output(
@@ -112,10 +120,10 @@ def test_stops_as_soon_as_nothing_can_win() -> None:
         return [-math.inf, -math.inf, math.log(0.9), math.log(0.06), math.log(0.04)]
 
     found, state = search(table, [50], 3, penalty="none")
-    assert found[0][0].tokens == [END] and state.rows_scored == 3
+    assert found[0][0].tokens == [END] and state.rows_scored == 1
     # The mean of log-probabilities could still rise; three finished hypotheses end that search.
     found, state = search(table, [50], 3, penalty="average")
-    assert found[0][0].tokens == [END] and 3 < state.rows_scored <= 9
+    assert found[0][0].tokens == [END] and 1 < state.rows_scored <= 7
 
 
 def test_done_sentences_leave_the_batch() -> None:
@@ -176,7 +184,7 @@ def test_lists_are_sorted_unique_and_consistent(seed: int, beam: int, penalty: t
         scores = [hypothesis.score for hypothesis in hypotheses]
         assert scores == sorted(scores, reverse=True)
         assert len({tuple(hypothesis.tokens) for hypothesis in hypotheses}) == len(hypotheses)
-        for tokens, log_probs, total, score in hypotheses:
+        for tokens, log_probs, total, score, _ in hypotheses:
             assert tokens[-1] == END and tokens.count(END) == 1 and len(tokens) <= limit
             assert PAD not in tokens and BEGIN not in tokens
             expected = [table(sentence, tuple(tokens[:place]))[token] for place, token in enumerate(tokens)]

@@ -4,47 +4,41 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
-from mt.decoding.candidates import top_tokens
-
-
-def slow_top_tokens(logits: Tensor, count: int, forbidden_ids: tuple[int, ...]) -> tuple[list, list]:
-    """Sorts every row in Python by (higher log-probability, lower id)."""
-    all_values, all_ids = [], []
-    for row in torch.log_softmax(logits.double(), -1).tolist():
-        pairs = [
-            (float("-inf") if index in forbidden_ids else value, index) for index, value in enumerate(row)
-        ]
-        pairs.sort(key=lambda pair: (-pair[0], pair[1]))
-        all_values.append([value for value, _ in pairs[:count]])
-        all_ids.append([index for _, index in pairs[:count]])
-    return all_values, all_ids
+from mt.decoding.candidates import best_continuations
 
 
 @settings(max_examples=60, deadline=None)
 @given(
-    rows=st.integers(1, 5),
-    columns=st.integers(1, 900),
-    count=st.integers(1, 7),
+    sentences=st.integers(1, 3),
+    hypotheses=st.integers(1, 4),
+    vocabulary=st.integers(1, 900),
+    count=st.integers(1, 9),
     grid=st.sampled_from([0, 2, 40]),
     seed=st.integers(0, 10_000),
 )
-def test_same_as_sorting_every_row(rows: int, columns: int, count: int, grid: int, seed: int) -> None:
+def test_same_as_sorting_all_continuations(
+    sentences: int, hypotheses: int, vocabulary: int, count: int, grid: int, seed: int
+) -> None:
     generator = torch.Generator().manual_seed(seed)
-    logits = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
-    if grid:  # many equal values
-        logits = (logits * grid).round() / grid
-    forbidden = (0, columns // 2) if columns > 3 else ()
-    expected_values, expected_ids = slow_top_tokens(logits, min(count, columns), forbidden)
-    values, ids = top_tokens(logits.clone(), count, forbidden)
-    torch.testing.assert_close(values, torch.tensor(expected_values, dtype=torch.float64))
-    reachable = values > -torch.inf
-    assert ids[reachable].tolist() == torch.tensor(expected_ids)[reachable].tolist()
+    log_probs = torch.randn(sentences, hypotheses, vocabulary, generator=generator)
+    totals = torch.randn(sentences, hypotheses, generator=generator)
+    if grid:  # many equal sums
+        log_probs, totals = (log_probs * grid).round() / grid, totals.round()
+    totals[:, 1:][torch.rand(sentences, hypotheses - 1, generator=generator) < 0.3] = -torch.inf
+    sums, places = best_continuations(log_probs, totals, count)
+    for sentence in range(sentences):
+        every = (log_probs[sentence] + totals[sentence, :, None]).flatten().tolist()
+        expected = sorted(range(len(every)), key=lambda place: (-every[place], place))[:count]
+        assert sums[sentence].tolist() == [every[place] for place in expected]
+        reachable = [place for place in expected if every[place] > -torch.inf]
+        assert places[sentence, : len(reachable)].tolist() == reachable
 
 
-def test_forbidden_classes_keep_their_probability() -> None:
-    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0]])
-    values, ids = top_tokens(logits, 1, (0, 1))
-    assert ids.tolist() == [[2]]
-    assert values.item() == pytest.approx(-1.3862944)  # log of a quarter, not of a half
+@pytest.mark.parametrize("tied", [(4, 500), (4, 5), (399, 400)])
+def test_of_a_tie_for_the_last_place_the_lower_token_is_taken(tied: tuple[int, int]) -> None:
+    log_probs = torch.full((1, 2, 800), -5.0)
+    log_probs[0, 1, list(tied)] = -1.0
+    log_probs[0, 0, 700] = -0.5
+    _, places = best_continuations(log_probs, torch.zeros(1, 2), 2)
+    assert places.tolist() == [[700, 800 + tied[0]]]

@@ -35,7 +35,11 @@ def test_no_penalty_leaves_the_sum() -> None:
     assert normalised_score(-3.5, "none", 7, 1.0) == -3.5
 
 
-@pytest.mark.parametrize("name", ["none", "average", "gnmt"])
+def test_a_reward_is_added_for_each_token() -> None:
+    assert normalised_score(-3.5, "reward", 7, 0.25) == -3.5 + 7 * 0.25
+
+
+@pytest.mark.parametrize("name", ["none", "average", "gnmt", "reward"])
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0, 2.0])
 def test_penalty_never_falls_with_length(name: str, alpha: float) -> None:
     values = [length_penalty(name, length, alpha) for length in range(1, 50)]
@@ -43,5 +47,5 @@ def test_penalty_never_falls_with_length(name: str, alpha: float) -> None:
 
 
 def test_unknown_penalty_is_an_error() -> None:
-    with pytest.raises(ValueError, match="none, average or gnmt"):
-        length_penalty("reward", 3, 1.0)
+    with pytest.raises(ValueError, match="none, average, gnmt, reward"):
+        length_penalty("words", 3, 1.0)

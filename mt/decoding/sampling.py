@@ -1,0 +1,123 @@
+"""Sampling: outputs drawn from the model's distribution, at a temperature and cut to the likeliest tokens.
+
+The random numbers of a sample depend on its sentence's seed and its own number alone, so what is drawn for a
+sentence depends neither on the others of its batch nor on how many samples are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mt.decoding.beam_search import AnyState, Hypothesis, Rectify, Step, normalised
+from mt.decoding.constraints import Constraints
+from mt.decoding.penalties import normalised_score
+
+
+@torch.inference_mode()
+def sample(
+    step: Step[AnyState],
+    state: AnyState,
+    constraints: Constraints,
+    seeds: Sequence[Sequence[int]],
+    *,
+    count: int,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    penalty: str = "average",
+    alpha: float = 1.0,
+    rectify: Rectify | None = None,
+    begin_id: int,
+) -> list[list[Hypothesis]]:
+    """Draws `count` outputs of each sentence.
+
+    Args:
+        step, state, constraints, begin_id: as in `beam_search`.
+        seeds: for each sentence whole numbers, at least 0.
+        count: samples of each sentence, drawn independently.
+        top_k: only so many of the likeliest tokens are drawn from; 0: from all (Fan et al. 2018, section 5.1).
+        top_p: only the likeliest tokens that together reach this probability (Holtzman et al. 2020, section 3.1).
+        penalty, alpha: of the score; no part in what is drawn.
+        rectify: changes the distribution that is drawn from: a temperature, say.
+
+    Returns:
+        For each sentence its samples, the best score first; one that was drawn twice stands there twice.
+        `total` is of the model's own log-probabilities.
+    """
+    sentences, longest = len(seeds), constraints.longest
+    device = constraints.max_lengths.device
+    uniform = np.zeros((longest, sentences * count))
+    for sentence, length in enumerate(constraints.max_lengths.tolist()):
+        for number in range(count):
+            generator = np.random.default_rng([number, *seeds[sentence]])
+            uniform[:length, sentence * count + number] = generator.random(length)
+    numbers = torch.from_numpy(uniform).to(device)
+    live = torch.arange(sentences * count, device=device).view(sentences, count)  # which samples the rows are
+    ended = torch.zeros_like(live, dtype=torch.bool)
+    tokens = torch.full((longest, sentences * count), constraints.end_id, device=device)
+    log_probs = torch.zeros((longest, sentences * count), device=device)
+    chosen = torch.full((sentences,), begin_id, device=device)
+    for position in range(longest):
+        own = normalised(step(chosen, state))
+        if position == 0:
+            state.spread(count)
+            own = own.repeat_interleave(count, dim=0)
+        rows = live.flatten()
+        searched = own.clone() if rectify is None else rectify(own)
+        written = tokens[:position, rows].T if constraints.no_repeat_ngram else None
+        constraints.apply(searched, position + 1, written)
+        chosen = _drawn(searched, numbers[position, rows], top_k, top_p)
+        chosen = chosen.masked_fill(ended.flatten(), constraints.end_id)
+        tokens[position, rows] = chosen
+        log_probs[position, rows] = own.gather(1, chosen[:, None])[:, 0]
+        ended = ended | (chosen == constraints.end_id).view(ended.shape)
+        staying = (~ended.all(1)).nonzero()[:, 0]
+        if len(staying) < len(live):
+            if not len(staying):
+                break
+            places = torch.arange(live.numel(), device=device).view(live.shape)[staying].flatten()
+            live, ended, chosen = live[staying], ended[staying], chosen[places]
+            constraints.keep(staying)
+            state.keep(places)
+    return _hypotheses(tokens, log_probs, constraints.end_id, count, penalty, alpha)
+
+
+def _drawn(log_probs: Tensor, numbers: Tensor, top_k: int, top_p: float) -> Tensor:
+    """(rows,) tokens: where the cumulative probability of (rows, vocabulary) passes numbers (rows,) in [0, 1)."""
+    ids = None
+    if top_p < 1:
+        log_probs, ids = log_probs.sort(dim=1, descending=True, stable=True)
+        log_probs, ids = (log_probs[:, :top_k], ids[:, :top_k]) if top_k else (log_probs, ids)
+    elif 0 < top_k < log_probs.size(1):
+        log_probs, ids = log_probs.topk(top_k, dim=1)
+    probabilities = log_probs.double().softmax(1)
+    cumulative = probabilities.cumsum(1)
+    if top_p < 1:
+        # A token is kept if those before it do not yet reach top_p: at least the first one.
+        kept = cumulative - probabilities < top_p
+        kept[:, 0] = True
+        cumulative = cumulative.masked_fill(~kept, 0).cummax(1).values
+    places = torch.searchsorted(cumulative, numbers[:, None] * cumulative[:, -1:], right=True)
+    # Rounding must not lead past the last token that may be drawn.
+    last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())
+    places = torch.minimum(places, last)
+    return places[:, 0] if ids is None else ids.gather(1, places)[:, 0]
+
+
+def _hypotheses(
+    tokens: Tensor, log_probs: Tensor, end_id: int, count: int, penalty: str, alpha: float
+) -> list[list[Hypothesis]]:
+    all_tokens, all_log_probs = tokens.T.cpu().numpy(), log_probs.T.cpu().numpy()
+    found = []
+    for row, scores in zip(all_tokens, all_log_probs):
+        length = int(np.argmax(row == end_id)) + 1
+        total = float(scores[:length].sum(dtype=np.float64))
+        score = normalised_score(total, penalty, length, alpha)
+        found.append(Hypothesis(row[:length].tolist(), scores[:length], total, score))
+    return [
+        sorted(found[first : first + count], key=lambda each: (-each.score, each.tokens))
+        for first in range(0, len(found), count)
+    ]
