@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from mt.bench.measure import Case, Work
+from mt.bench.measure import Case, Work, measure
 from mt.config import Config, CorpusConfig, DataConfig, ModelConfig, TokenizerConfig, TrainConfig
 from mt.corpus.tokenizer import train_tokenizer
 from mt.decoding.ctranslate2_engine import CTranslate2Engine, cached_export
@@ -26,6 +26,8 @@ from mt.decoding.translator import Translator
 from mt.errors import UserError
 from mt.model.ctranslate2_export import import_ctranslate2
 from mt.model.directory import LoadedModel, build_model, load_model
+
+__all__ = ["cases", "measure"]
 
 LINES, BEAM = 1000, 5
 BASELINE = "SentencePiece, ctranslate2.Translator.translate_batch at the fastest of its settings tried, SentencePiece"
@@ -142,11 +144,12 @@ def random_model(device: str) -> LoadedModel:
     """Random weights of the size that is called small: 3 + 3 layers, width 256, one matrix of 8,000 pieces."""
     unused = CorpusConfig(files=["unused.tsv"])
     config = Config(
-        run_dir="unused", train=TrainConfig(max_steps=1), tokenizer=TokenizerConfig(vocabulary_size=8000),
+        run_dir="unused", train=TrainConfig(max_steps=1),
+        tokenizer=TokenizerConfig(algorithm="bpe", vocabulary_size=8000),
         data=DataConfig(source_language="de", target_language="en", train=[unused], valid=[unused]),
         model=ModelConfig(width=256, encoder_layers=3, decoder_layers=3),
     )  # fmt: skip
-    text = random_lines(20_000, 3)
+    text = random_lines(8_000, 3)
     tokenizer = train_tokenizer(config.tokenizer, text, text)
     torch.manual_seed(1)
     model = build_model(config, tokenizer).to(device).eval()
