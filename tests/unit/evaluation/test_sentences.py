@@ -1,0 +1,79 @@
+"""Sentence-level figures: ranks by hand, and halves where the answer is known."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+
+from mt.evaluation.quality import quality_statistics
+from mt.evaluation.sentences import confident_half, expected_quality, sentence_level, spearman
+
+WORDS = ["a", "the", "dog", "cat", "man", "woman", "runs", "sleeps", "in", "on", "park", "house"]
+
+
+def corpus(lines: int) -> tuple[list[str], list[str], list[int]]:
+    """References, hypotheses of which every second is right, and whether each is."""
+    chooser = random.Random(1)
+    references = [" ".join(chooser.choices(WORDS, k=chooser.randint(4, 9))) for _ in range(lines)]
+    right = [line % 2 for line in range(lines)]
+    hypotheses = [reference if good else reference[::-1] for reference, good in zip(references, right)]
+    return hypotheses, references, right
+
+
+def records(hypotheses: list[str], confidence: list[float]) -> list[dict[str, object]]:
+    return [
+        {"translation": text, "source": text, "confidence": value} for text, value in zip(hypotheses, confidence)
+    ]
+
+
+def test_spearman_shares_the_ranks_of_equal_values() -> None:
+    # ranks 1, 2.5, 2.5, 4 and 1, 3, 2, 4: covariance 4.5 over sqrt(4.5 * 5)
+    assert spearman(np.array([1.0, 2, 2, 9]), np.array([0.1, 0.3, 0.2, 0.4])) == pytest.approx(4.5 / (4.5 * 5) ** 0.5)
+    assert spearman(np.ones(4), np.arange(4.0)) is None
+
+
+def test_confidence_that_knows_the_right_lines_is_found_useful() -> None:
+    hypotheses, references, right = corpus(120)
+    found = sentence_level(records(hypotheses, [0.5 + 0.4 * good for good in right]),
+                           quality_statistics(hypotheses, [references]), halves=300)  # fmt: skip
+    assert found is not None
+    half = found["half"]
+    assert half["chrf"] == pytest.approx(100) and half["random_mean"] < 90
+    assert half["p"] == pytest.approx(1 / 301)
+    assert found["correlation"]["chrf"] > 0.8 and found["correlation"]["ter"] < -0.8
+    rows = {row["coverage"]: row for row in found["selective"]}
+    assert rows[0.5]["chrf"] == pytest.approx(100) and rows[0.5]["lines"] == 60
+    assert rows[1.0]["chrf"] < 90 and rows[0.5]["ter"] == 0
+    assert found["nbest"] is None
+
+
+def test_confidence_that_only_knows_the_length_is_no_better_than_chance() -> None:
+    hypotheses, references, _ = corpus(400)
+    lengths = np.array([len(line.split()) for line in hypotheses])
+    statistics = quality_statistics(hypotheses, [references], ter=False)
+    found = confident_half(1.0 / lengths, lengths, statistics["chrf"], halves=300, seed=1)
+    assert found["p"] > 0.01
+
+
+def test_random_halves_have_the_lengths_of_the_confident_one() -> None:
+    # two lengths, the confident half is all of the first: every random half is the same one
+    hypotheses = ["a b c"] * 6 + ["a b c d e"] * 6
+    statistics = quality_statistics(hypotheses, [["a b c"] * 6 + ["x y z v w"] * 6], ter=False)
+    found = confident_half(
+        np.array([0.9] * 6 + [0.1] * 6), np.array([3] * 6 + [5] * 6), statistics["chrf"], halves=50, seed=1
+    )
+    assert found["random_mean"] == pytest.approx(found["chrf"]) and found["p"] == 1
+
+
+def test_expected_quality_weighs_outputs_by_their_probability() -> None:
+    outputs = [{"log_probs": [np.log(0.3), np.log(0.5)], "chrf": 80.0}, {"log_probs": [np.log(0.05)], "chrf": 40.0}]
+    found = expected_quality([{"nbest": outputs}, {}])
+    assert found is not None
+    assert found["expected_chrf"] == pytest.approx(0.75 * 80 + 0.25 * 40)
+    assert (found["achieved_chrf"], found["oracle_chrf"], found["lines"], found["size"]) == (80, 80, 1, 2)
+
+
+def test_without_confidence_there_is_nothing_to_say() -> None:
+    assert sentence_level([{"translation": "a"}, {"translation": "b"}], {}) is None
