@@ -7,16 +7,18 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from mt.bench.measure import Case, Work
+from mt.bench.measure import Case, Work, measure
 from mt.config import LossConfig
 from mt.losses import build_loss, projected_loss
+
+__all__ = ["cases", "measure"]
 
 TOKENS, WIDTH, SMOOTHING = 4096, 512, 0.1
 BASELINE = "F.cross_entropy(F.linear(h, W), y, label_smoothing=0.1).backward()"
 
 
-def cases() -> dict[str, Case]:
-    """The comparisons by name: each loss at two sizes of the vocabulary."""
+def cases(keep_memory: bool = False) -> dict[str, Case]:
+    """The comparisons by name: each loss at two sizes of the vocabulary. keep_memory: see `Case`."""
     found = {}
     for vocabulary in (10_000, 32_000):
         for config in (
@@ -27,7 +29,7 @@ def cases() -> dict[str, Case]:
             found[name] = Case(name, prepare, {"config": config, "vocabulary": vocabulary}, TOKENS, {
                 "baseline": BASELINE, "tokens": TOKENS, "width": WIDTH, "vocabulary": vocabulary,
                 "dtype": "float32", "unit": "tokens/s, forward and backward",
-            })  # fmt: skip
+            }, keep_memory)  # fmt: skip
     return found
 
 

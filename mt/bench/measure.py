@@ -39,12 +39,14 @@ class Case:
     """what one call gets through, such as tokens"""
     settings: dict[str, Any]
     """what a reader has to know, the baseline first"""
+    keep_memory: bool = False
+    """both ways keep the memory that tensors give back, as training does on a processor"""
     processes: int = 0
     """how many processes a way may start, all alike"""
 
 
 def measure(
-    case: Case, *, device: str, threads: int, rounds: int, seconds: float, keep_memory: bool = False
+    case: Case, *, device: str, threads: int, rounds: int, seconds: float
 ) -> dict[str, Any]:
     """Compares the two ways.
 
@@ -53,15 +55,14 @@ def measure(
         device: "cpu" or "cuda".
         threads: processor threads.
         rounds: how often each way is timed, fewer when `seconds` are over, but at least three times.
-        keep_memory: both ways keep the memory that tensors give back, as training does on a processor.
 
     Returns:
         case; ours and baseline (units a second, medians); ratio (ours over baseline, median over the rounds), low
         and high (lowest and highest round); peak_mb and baseline_peak_mb (growth above the start, in 10^6 bytes);
         settings.
     """
-    memory = [_in_own_process(_growth, case, side, device, threads, keep_memory) for side in (0, 1)]
-    kept = _set_up(threads, keep_memory)
+    memory = [_in_own_process(_growth, case, side, device, threads) for side in (0, 1)]
+    kept = _set_up(threads, case.keep_memory)
     times = _in_turns(case.prepare(device=device, **case.arguments), device, rounds, seconds)
     ratios = [baseline / ours for ours, baseline in times]
     return {
@@ -120,9 +121,9 @@ def _in_own_process(function: Callable[..., int], *arguments: Any) -> int:
         return pool.submit(function, *arguments).result()
 
 
-def _growth(case: Case, side: int, device: str, threads: int, keep_memory: bool) -> int:
+def _growth(case: Case, side: int, device: str, threads: int) -> int:
     """Peak memory of one way above what its inputs hold, in bytes."""
-    _set_up(threads, keep_memory)
+    _set_up(threads, case.keep_memory)
     way = case.prepare(device=device, **case.arguments)[side]
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -1,4 +1,4 @@
-"""`tools/bench.py losses|decode`: ours against a named baseline, speed and memory."""
+"""`tools/bench.py losses|train|decode`: ours against a named baseline, speed and memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from mt.cli.command import DONE, CommandParser
 from mt.cli.options import positive, use_threads
 from mt.errors import UserError
 
-SUITES = ("losses", "decode")
-"""modules of mt.bench, each with a function `cases`"""
+SUITES = {"losses": ("keep_memory",), "train": ("corpora", "profile"), "decode": ("model", "corpora")}
+"""modules of mt.bench, each with functions `cases`, which takes these options, and `measure`"""
 SECONDS = 70.0  # for the turns of a case: all of a suite stays within 8 minutes
 
 
@@ -32,23 +32,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep_memory", action="store_true",
                         help="losses: both sides keep the memory that tensors give back, as training does")  # fmt: skip
     parser.add_argument("--model", type=Path, help="decode: model or run directory (default: random weights)")
-    parser.add_argument("--corpora", type=Path, metavar="DIR",
-                        help="decode, with --model: holds multi30k/test.de.gz (default: random words)")  # fmt: skip
+    parser.add_argument("--corpora", type=Path, metavar="FOLDER",
+                        help="train, decode: holds multi30k/train.de.gz and so on (default: random text)")  # fmt: skip
+    parser.add_argument("--profile", type=Path, metavar="FILE", help="train: gets a trace of three of our updates")
     given = parser.parse_args(arguments)
+    options = {name: getattr(given, name) for name in SUITES[given.suite]}
+    for name in {name for names in SUITES.values() for name in names} - options.keys():
+        if getattr(given, name):
+            raise UserError(f"--{name} is not for {given.suite}; leave it out")
     import torch
 
-
-    use_threads(given.threads)
-    threads = torch.get_num_threads()
-    own = {"model": given.model, "corpora": given.corpora} if given.suite == "decode" else {}
-    cases = import_module(f"mt.bench.{given.suite}").cases(**own)
+    suite = import_module(f"mt.bench.{given.suite}")
+    threads = use_threads(given.threads)
+    cases = suite.cases(**options)
     if given.case is not None and given.case not in cases:
         raise UserError(f"--case is {given.case}; it must be one of {', '.join(cases)}")
     if given.device == "cuda" and not torch.cuda.is_available():
         raise UserError("--device is cuda, and torch finds no GPU; leave it out")
     for name in [given.case] if given.case else cases:
         result = suite.measure(
-            cases[name], device=given.device, threads=threads, rounds=given.rounds, seconds=SECONDS, **options
+            cases[name], device=given.device, threads=threads, rounds=given.rounds, seconds=SECONDS
         )
         print(json.dumps(result) if given.json else describe(result), flush=True)
     return DONE

@@ -34,7 +34,8 @@ def batch_shape(config: Config, device: torch.device) -> tuple[int, int]:
     train, portions = config.train, 1
     if device.type == "cpu":
         enough = max(_CPU_TOKENS, _CPU_ELEMENTS // config.model.width, train.max_length)
-        portions = max(1, train.batch_tokens // enough)
+        # A power of two, which two or four processes share evenly.
+        portions = 1 << max(1, train.batch_tokens // enough).bit_length() - 1
     return train.batch_tokens // portions, train.accumulate * portions
 
 

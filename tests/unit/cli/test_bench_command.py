@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import mt.bench.measure
+import mt.bench.losses
 from mt.cli.bench import main
 from mt.errors import UserError
 
@@ -23,7 +23,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(case.name)
         return {**RESULT, "case": case.name}
 
-    monkeypatch.setattr(mt.bench.measure, "measure", measure)
+    monkeypatch.setattr(mt.bench.losses, "measure", measure)
     return names
 
 
@@ -43,3 +43,8 @@ def test_one_case_alone(measured: list[str], capsys: pytest.CaptureFixture[str])
 def test_an_unknown_case_is_named_with_the_known_ones() -> None:
     with pytest.raises(UserError, match=r"--case is z; it must be one of .*label_smoothed_kl_10000"):
         main(["losses", "--case", "z"])
+
+
+def test_an_option_of_another_suite_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--keep_memory is not for train; leave it out"):
+        main(["train", "--keep_memory"])
