@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mt.cli.command import DONE, CommandParser
 from mt.cli.options import add_model, positive, use_threads
+from mt.cli.search_options import FIELDS, add_search
 from mt.errors import UserError
 from mt.progress import message, progress_bar
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 _NAMED_LINES = 5  # line numbers that the warning about too long lines gives
 
-_SEARCH = ("beam", "nbest", "length_penalty", "length_alpha", "batch_tokens")
+_SEARCH = ("beam", "nbest", "length_penalty", "length_alpha", "batch_tokens", *FIELDS)
 """options that are fields of SearchOptions"""
 _FORMATTING = ("format", "overlong", "alignments", "flag_below", "engine", "compute_type")
 """further options that the output depends on"""
@@ -98,9 +99,10 @@ def _parser() -> argparse.ArgumentParser:
         "LINE ||| TRANSLATION ||| SCORE, lines counted from 0",
     )  # fmt: skip
     parser.add_argument(
-        "--length_penalty", choices=["none", "average", "gnmt"], help="what scores are divided by"
-    )
-    parser.add_argument("--length_alpha", type=float, metavar="A", help="exponent of the length penalty")
+        "--length_penalty", choices=["none", "average", "gnmt", "reward"],
+        help="what scores are divided by; reward: A is added for each token",
+    )  # fmt: skip
+    parser.add_argument("--length_alpha", type=float, metavar="A", help="exponent of the length penalty, or the reward")
     parser.add_argument(
         "--format", choices=["text", "jsonl"], default="text",
         help="jsonl: one object a line, with score, confidence, tokens and their log-probabilities",
@@ -134,6 +136,7 @@ def _parser() -> argparse.ArgumentParser:
         "--compute_type", choices=["float32", "int8"],
         help="numbers that CTranslate2 computes with (default: float32); int8 is faster and may differ in some words",
     )  # fmt: skip
+    add_search(parser)
     return parser
 
 
