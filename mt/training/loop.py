@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from types import FrameType
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -25,32 +23,12 @@ from mt.training.batch import add_gradients
 from mt.training.budget import TIMED_UPDATES, Budget
 from mt.training.checkpoint import Checkpoints, Progress, step_name
 from mt.training.feed import Feed, Update
+from mt.training.interruption import interruptible
 from mt.training.log import RunLog
 from mt.training.optimiser import MovingAverage, Optimiser
 from mt.training.parallel import Gradients, Group
 from mt.training.schedule import learning_rate
 from mt.training.validation import Validation, Validator
-
-
-@contextmanager
-def interruptible(insistent: bool) -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM are noted in the list instead of raised, so that the loop can save.
-
-    insistent: a second one raises. A launcher passes on what the terminal sends to all anyway: there it does not.
-    """
-    received: list[int] = []
-
-    def note(number: int, frame: FrameType | None) -> None:
-        if received and insistent:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _seed(seed: int, step: int, number: int) -> int:

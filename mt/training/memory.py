@@ -7,7 +7,7 @@ import platform
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -64,8 +64,9 @@ def reset_peak(device: torch.device) -> None:
     """Lets `peak_bytes` count from here."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    else:
+        with suppress(OSError):  # not Linux, or not allowed: then what came before counts too
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def current_bytes(device: torch.device) -> int:
@@ -83,11 +84,12 @@ def peak_bytes(device: torch.device) -> int:
 
 
 def _status(name: str) -> int:
-    """A figure of /proc/self/status in bytes; without such a file the peak of the resident set."""
-    if sys.platform != "linux":
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").split("\n")
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+    """A figure of /proc/self/status in bytes; where there is none the peak of the resident set."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text(encoding="ascii", errors="replace").split("\n"):
+            if line.startswith(f"{name}:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def activation_bytes(
