@@ -58,6 +58,7 @@ def test_work_is_done_by_several_processes_of_one_thread(make_workers: Callable[
         time.sleep(seconds)
         return os.getpid(), torch.get_num_threads()
 
+    torch.set_num_threads(2)
     workers = make_workers(work)
     done = [result(future) for future in [workers.submit(0.2) for _ in range(4)]]
     assert len({process for process, _ in done} - {os.getpid()}) == 2
