@@ -108,6 +108,8 @@ def beam_search(
         every allowed token a probability of 0.
     """
     assert 1 <= nbest <= beam and stop in STOPPING_RULES
+    if not len(constraints.max_lengths):
+        return []
     search = _Search(constraints, beam, nbest, penalty, alpha, stop, rectify)
     tokens = torch.full_like(constraints.max_lengths, begin_id)
     while True:

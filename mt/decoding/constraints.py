@@ -38,9 +38,9 @@ class Constraints:
         lengths = [max(length, len(prefix) + 1) for length, prefix in zip(max_lengths, prefixes)]
         self.end_id, self.forbidden_ids = end_id, forbidden_ids
         self.min_length, self.no_repeat_ngram = min_length, no_repeat_ngram
-        self.longest = max(lengths)
+        self.longest = max(lengths, default=0)
         self.max_lengths = torch.tensor(lengths, device=device)
-        self.shortest = min(lengths)
+        self.shortest = min(lengths, default=0)
         longest_prefix = max(map(len, prefixes), default=0)
         # -1 where nothing is forced
         self.prefixes = torch.tensor(

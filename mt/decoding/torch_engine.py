@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
 from mt.calibration.recalibration import InverseLink, Temperature
-from mt.decoding.beam_search import Hypothesis, Rectify, beam_search
+from mt.decoding.beam_search import Hypothesis, Rectify, Step, beam_search
 from mt.decoding.constraints import Constraints
 from mt.decoding.ensemble import EnsembleState, ensemble_step
 from mt.decoding.grouping import length_groups, padded
@@ -74,7 +75,8 @@ class TorchEngine:
             no_repeat_ngram=options.no_repeat_ngram,
             device=device,
         )
-        step, state = self.models[0].step, states[0]
+        step: Step[Any] = self.models[0].step
+        state: Any = states[0]
         if len(states) > 1:
             step, state = ensemble_step([model.step for model in self.models]), EnsembleState(states)
         if options.sample:
