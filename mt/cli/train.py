@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 
 from mt.cli.command import DONE, program_name
 from mt.config_file import parse_config
@@ -10,10 +11,11 @@ from mt.config_file import parse_config
 
 def main(arguments: list[str] | None = None) -> int:
     """Trains the run of a config file and prints its folder; continues it if it was interrupted."""
+    started = time.monotonic()
     config = parse_config(sys.argv[1:] if arguments is None else arguments, program_name())
     from mt.training.run import train  # torch: not needed for --help and config errors
 
-    best = train(config)
+    best = train(config, started)
     if best is not None:  # of the processes that torchrun starts, one
         print(best)
     return DONE

@@ -39,8 +39,12 @@ PLACES = ("run_dir", "device", "threads", "data.root", "data.cache", "train.acti
 """settings that say where and how, not what: a run may go on with others"""
 
 
-def train(config: Config) -> Path | None:
+def train(config: Config, started: float | None = None) -> Path | None:
     """Trains, or goes on with, the run of `config.run_dir`; under `torchrun` as one of its processes.
+
+    Args:
+        config: the run.
+        started: `time.monotonic()` when the command began, which `train.budget_minutes` counts from; None: now.
 
     Returns:
         The folder of the best checkpoint; None in a process that does not lead.
@@ -49,7 +53,7 @@ def train(config: Config) -> Path | None:
         UserError: data, config or checkpoint are not in order, or another process has failed.
         KeyboardInterrupt: stopped by Ctrl-C; the same command goes on.
     """
-    started = time.monotonic()
+    started = time.monotonic() if started is None else started
     run = Path(config.run_dir)
     with launched_group() as group, _claimed(run) if group.leads else nullcontext():
         if group.leads:
