@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mt.calibration.recalibration import Map, map_from_json
+from mt.calibration.recalibration import Isotonic, Map, map_from_json
 from mt.decoding.beam_search import Hypothesis
 from mt.decoding.options import SearchOptions
 from mt.decoding.scoring import score_pairs
@@ -50,8 +50,8 @@ def load_recalibration(loaded: LoadedModel) -> Recalibration | None:
     if saved.get("weights") != loaded.meta.get("weights_blake2b"):
         raise UserError(f"{path}: was fitted to other weights; remove it or run tools/calibrate.py again")
     try:
-        maps = (map_from_json(saved[name]["map"]) for name in ("teacher_forced", "inference"))
-        return Recalibration(*maps, saved)
+        forced, own = (map_from_json(saved[name]["map"]) for name in ("teacher_forced", "inference"))
+        return Recalibration(forced, own, saved)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: broken ({error}); run tools/calibrate.py again") from None
 
@@ -74,7 +74,7 @@ def recalibrated(
     Returns:
         (tokens,) float64 in 0..1 for each output.
     """
-    if not chosen.distribution:
+    if isinstance(chosen, Isotonic):
         return [np.asarray(chosen.apply(np.exp(each, dtype=np.float64))) for each in log_probs]
     scored = score_pairs(loaded, source_ids, tokens, transform=chosen.apply)
     return [np.exp(each.log_probs, dtype=np.float64).clip(0, 1) for each in scored]

@@ -1,9 +1,10 @@
 """Fits recalibration on a development set, and says by cross-validation what it is worth.
 
-Two maps: of the next token's distribution after a given prefix (teacher-forced), picked by negative log-likelihood,
-and of the confidence in the tokens of the model's own output (inference; labels by alignment with the reference),
-picked by Brier score. Both scores are proper; the calibration error alone would be won by a map that always answers
-the mean. Each sentence is judged by maps that were fitted without it: folds are runs of neighbouring lines.
+Two maps: of the next token's distribution after a given prefix (teacher-forced), and of the confidence in the tokens of
+the model's own output (inference; labels by alignment with the reference). Each is picked by its Brier score: that is
+proper, while the calibration error alone would be won by a map that always answers the mean; and it is not ruled, as
+the log-likelihood is, by the few tokens that the model gave next to nothing. Each sentence is judged by maps that were
+fitted without it: folds are runs of neighbouring lines.
 """
 
 from __future__ import annotations
@@ -74,11 +75,11 @@ def calibrate(
     labels = [token_labels(pieces(own), pieces(gold)) for own, gold in zip(own_ids, target_ids)]
     own = _Tokens(loaded, source_ids, own_ids, fold_of_line, labels)
     own.add_isotonic()
-    picked_forced, picked_own = forced.pick("nll"), own.pick("brier")
+    picked_forced, picked_own = forced.pick(), own.pick()
 
     line_of_token = np.repeat(np.arange(len(lines)), [len(ids) for ids in own_ids])
-    certain = np.bincount(line_of_token, weights=own.figures[picked_own]["confidence"])
-    certain /= np.bincount(line_of_token)
+    sums = np.bincount(line_of_token, weights=own.figures[picked_own]["confidence"])
+    certain = np.asarray(sums / np.bincount(line_of_token), dtype=np.float64)
     translations = [loaded.tokenizer.decode_target(ids) for ids in own_ids]
     streams = [[stream[line] for line in lines] for stream in text.references]
     quality = np.array(sentence_chrf(translations, streams))
@@ -127,8 +128,8 @@ class _Tokens:
         self.fold = np.repeat(fold_of_line, lengths)
         self.folds = int(fold_of_line.max()) + 1
         self.labels = None if labels is None else np.concatenate([np.array(each, dtype=bool) for each in labels])
-        self.maps: dict[str, tuple[list[Map], Map]] = {}
-        """name: the maps for each held-out fold, and the one fitted on everything"""
+        self.maps: dict[str, tuple[list[Any], Map]] = {}
+        """name: the maps for each held-out fold, and the one fitted on everything; isotonic ones come last"""
         self.figures: dict[str, dict[str, Floats]] = {}
         """name: confidence, correct, nll, brier of each token"""
         self._fit(loaded, source_ids, target_ids)
@@ -139,16 +140,16 @@ class _Tokens:
         assert self.labels is not None
         certain = self.figures["identity"]["confidence"]
         outside = [self.fold != fold for fold in range(self.folds)]
-        held_out: list[Map] = [Isotonic.fit(certain[chosen], self.labels[chosen]) for chosen in outside]
+        held_out = [Isotonic.fit(certain[chosen], self.labels[chosen]) for chosen in outside]
         values = np.zeros_like(certain)
         for chosen, each in zip(outside, held_out):
-            values[~chosen] = each.apply(certain[~chosen])  # type: ignore[arg-type]
+            values[~chosen] = each.apply(certain[~chosen])
         self.maps["isotonic"] = held_out, Isotonic.fit(certain, self.labels)
         self.figures["isotonic"] = _binary(values, self.labels)
 
-    def pick(self, score: str) -> str:
-        """The map with the lowest mean score; the simpler one among equals."""
-        return min(self.maps, key=lambda name: float(self.figures[name][score].mean()))
+    def pick(self) -> str:
+        """The map with the lowest mean Brier score; the simpler one among equals."""
+        return min(self.maps, key=lambda name: float(self.figures[name]["brier"].mean()))
 
     def report(self, picked: str) -> dict[str, Any]:
         """This text's part of calibration.json."""
@@ -169,7 +170,7 @@ class _Tokens:
             begin_id=tokenizer.begin_id,
             vocabulary_size=tokenizer.target_size,
         )
-        links = [None] if link is None else [None, link]
+        links: list[InverseLink | None] = [None] if link is None else [None, link]
         fits = [[TemperatureFit(link=each, end_id=tokenizer.end_id) for each in links] for _ in range(self.folds)]
 
         def observe(chunk: Chunk) -> None:

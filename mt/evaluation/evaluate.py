@@ -81,13 +81,13 @@ def evaluate(
         What results.json holds.
     """
     decode = loaded.config.decode
-    options = {
+    options: dict[str, Any] = {
         "length_penalty": decode.length_penalty if length_penalty is None else length_penalty,
         "length_alpha": decode.length_alpha if length_alpha is None else length_alpha,
     }
     recalibration = _usable(loaded, test_set)
     sources, reference = test_set.sources, test_set.references[0]
-    resampling = {"resamples": bootstrap, "seed": seed}
+    resampling: dict[str, Any] = {"resamples": bootstrap, "seed": seed}
     run = _Run(loaded, test_set, recalibration, bootstrap, seed, batch_tokens, processes)
     forced = teacher_forced(loaded, sources, reference, **resampling)
     blocks: dict[str, dict[str, Any]] = {}
@@ -100,7 +100,7 @@ def evaluate(
             kept = records
         for penalty in length_penalties:
             alpha = SWEEP_ALPHAS.get(penalty, options["length_alpha"]) if length_alpha is None else length_alpha
-            setting = {"length_penalty": penalty, "length_alpha": alpha}
+            setting: dict[str, Any] = {"length_penalty": penalty, "length_alpha": alpha}
             block = blocks[str(beam)] if setting == options else run.measure(beam=beam, **setting)[1]
             sweep.append(_sweep_row(beam, setting, block, forced))
     add_alternatives(loaded, kept)
@@ -118,7 +118,7 @@ def evaluate(
         results["sweep"] = sweep
     if recalibration is not None:
         maps = {name: recalibration.saved[name]["map"] for name in ("teacher_forced", "inference")}
-        transform = recalibration.teacher_forced.apply
+        transform: Any = recalibration.teacher_forced.apply
         results["recalibrated"] = {
             "teacher_forced": teacher_forced(loaded, sources, reference, transform=transform, **resampling),
             "inference": inference(kept, **resampling),
@@ -147,7 +147,7 @@ class _Run:
     ) -> None:
         self.loaded, self.test_set = loaded, test_set
         self.bootstrap, self.seed = bootstrap, seed
-        self.common = {"batch_tokens": batch_tokens, "processes": processes}
+        self.common: dict[str, Any] = {"batch_tokens": batch_tokens, "processes": processes}
         self.translator = Translator(loaded, recalibrate=recalibration is not None)
         self.cut: set[int] = set()
         tokenizer = loaded.tokenizer
@@ -242,7 +242,7 @@ def _measure(
         hypotheses, test_set.references, sources=test_set.sources or None, bootstrap=bootstrap, seed=seed,
         statistics=statistics,
     )  # fmt: skip
-    own_figures = {"confidence": "raw_confidence", "resamples": bootstrap, "seed": seed}
+    own_figures: dict[str, Any] = {"confidence": "raw_confidence", "resamples": bootstrap, "seed": seed}
     calibration = {"inference": inference(records, level=level, **own_figures)}
     block = {
         **quality,
@@ -310,8 +310,8 @@ def _repeats(text: str) -> bool:
 
 def _mean_score(records: list[Record]) -> float | None:
     """Mean of what the search ranked the outputs by; None where a record has none."""
-    scores = [record.get("score") for record in records]
-    return None if not scores or None in scores else float(np.mean(scores))
+    scores = [float(record["score"]) for record in records if record.get("score") is not None]
+    return float(np.mean(scores)) if scores and len(scores) == len(records) else None
 
 
 def _write(

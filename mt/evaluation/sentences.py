@@ -39,7 +39,7 @@ def sentence_level(
     selective = []
     for coverage in COVERAGES:
         kept = order[: max(1, round(coverage * len(order)))]
-        quality = {name: statistics[name].score(kept) for name in ("chrf", "bleu", "ter") if name in statistics}
+        quality = {name: each.score(kept) for name, each in statistics.items()}
         lowest = float(confidence[kept[-1]])
         selective.append({"coverage": coverage, "lines": len(kept), "confidence": lowest, **quality})
     lengths = np.array([len(record.get("source", "").split()) for record in records])
@@ -112,7 +112,7 @@ def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float |
     ranks = [_ranks(each) for each in (first, second)]
     if any(each.std() == 0 for each in ranks):
         return None
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -62,7 +62,7 @@ def against_truth(loaded: LoadedModel, test_set: TestSet, forced: dict[str, Any]
     for translations, reference in zip(_translations(languages, test_set.sources), test_set.references[0]):
         best.append(next(iter(translations)))
         ids = dict(zip(translations, tokenizer.encode_target(list(translations))))
-        truth = TokenTruth(translations, lambda text, ids=ids: ids[text][:-1], tokenizer.end_id)
+        truth = TokenTruth(translations, {text: each[:-1] for text, each in ids.items()}.__getitem__, tokenizer.end_id)
         entropy += truth.entropy()
         expected_tokens += truth.expected_tokens()
         reference_ids = tokenizer.encode_target([reference])[0]
