@@ -77,3 +77,12 @@ def test_expected_quality_weighs_outputs_by_their_probability() -> None:
 
 def test_without_confidence_there_is_nothing_to_say() -> None:
     assert sentence_level([{"translation": "a"}, {"translation": "b"}], {}) is None
+
+
+def test_random_halves_take_as_many_of_each_length_as_the_confident_one() -> None:
+    # 5 of the 6 short lines, which are all right, and 1 of the 6 long ones, all wrong: so has every random half
+    hypotheses = ["a b c"] * 6 + ["a b c d e"] * 6
+    statistics = quality_statistics(hypotheses, [["a b c"] * 6 + ["x y z v w"] * 6], ter=False)
+    confidence = np.array([0.9] * 5 + [0.1, 0.8] + [0.2] * 5)
+    found = confident_half(confidence, np.array([3] * 6 + [5] * 6), statistics["chrf"], halves=50, seed=1)
+    assert found["random_mean"] == pytest.approx(found["chrf"]) and found["random_high"] == pytest.approx(found["chrf"])
