@@ -41,7 +41,7 @@ demo: $(INSTALLED)
 		--reference $(DEMO_DIR)/test.$(TARGET) --beams 1,5 --truth --output $(DEMO_DIR)/evaluation
 
 test: $(INSTALLED)
-	$(PYTEST) -q -m "not slow" || [ $$? -eq 5 ]
+	OMP_NUM_THREADS=1 $(PYTEST) -q -n auto -m "not slow" || [ $$? -eq 5 ]
 
 test-slow: $(INSTALLED)
 	$(PYTEST) -q -m slow || [ $$? -eq 5 ]

@@ -191,7 +191,7 @@ def test_machines_with_different_text_are_told_so(corpus: Path, tmp_path: Path) 
         assert len(said(errors)) == 1 and "--data.cache" in said(errors)[0], errors
 
 
-@pytest.mark.parametrize("rank", ["0", "1"])
+@pytest.mark.parametrize("rank", [pytest.param("0", marks=pytest.mark.slow), "1"])
 def test_a_process_that_fails_ends_all_with_its_message(corpus: Path, tmp_path: Path, rank: str) -> None:
     script = tmp_path / "failing.py"
     script.write_text(FAILING.format(root=str(ROOT), rank=rank))
@@ -208,6 +208,7 @@ def test_a_process_that_fails_ends_all_with_its_message(corpus: Path, tmp_path: 
     assert "train.batch_tokens" in message and "train.activation_checkpointing" in message
 
 
+@pytest.mark.slow
 def test_on_two_machines_the_other_one_is_told_too(corpus: Path, tmp_path: Path) -> None:
     script = tmp_path / "failing.py"
     script.write_text(FAILING.format(root=str(ROOT), rank="1"))

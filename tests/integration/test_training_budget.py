@@ -22,6 +22,8 @@ def events(run: Path) -> list[dict[str, Any]]:
 COUNTING = """
 import sys
 sys.path.insert(0, {root!r})
+import pytest
+
 from mt.training.budget import Budget
 Budget.updates = lambda *arguments: {steps}
 Budget.measured_enough = True
@@ -74,6 +76,7 @@ def test_a_killed_run_keeps_the_number_of_updates_that_its_budget_gave(tiny_conf
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_a_budget_ends_about_when_it_says(tiny_config: Path) -> None:
     run = tiny_config.parent / "budget"
     started = time.monotonic()

@@ -51,9 +51,8 @@ def kill_and_go_on(model: Path, folder: Path, kills: int, options: list[str], na
                     time.sleep(0.002)
                 time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
-        if process.returncode != 0:
+        if process.returncode != 0 and not target.exists():  # not killed on its way out
             killed += 1
-            assert not target.exists()
             assert not partial.exists() or expected.startswith(partial.read_bytes())
         if target.exists():  # it was faster
             assert target.read_bytes() == expected
