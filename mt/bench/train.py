@@ -52,7 +52,7 @@ TOKENS = 4096
 VOCABULARY = 8000
 PAD, BEGIN, FIRST = 0, 2, 4
 BASELINE = "nn.Transformer, CrossEntropyLoss(label_smoothing=0.1), length-grouped batches, one process"
-WARM_UP, UPDATES = 3, 8
+WARM_UP = 2
 TCMALLOC = ("/usr/lib/x86_64-linux-gnu/libtcmalloc_minimal.so.4", "/usr/lib/aarch64-linux-gnu/libtcmalloc_minimal.so.4")
 _TARGET_LENGTHS = [
     0, 0, 0, 0, 0, 5, 22, 130, 564, 1232, 1772, 2375, 2880, 2846, 2741, 2563, 2293, 1868, 1614, 1276, 1083, 833, 695,
@@ -70,6 +70,8 @@ class Case:
     name: str
     layers: int
     width: int
+    updates: int
+    """of a round"""
     preload: str = ""
     """a library that both sides load first: another allocator"""
     corpora: Path | None = None
@@ -81,8 +83,8 @@ class Case:
 def cases(corpora: Path | None = None, profile: Path | None = None) -> dict[str, Case]:
     """The comparisons by name: two sizes with the C library's allocator, and with tcmalloc where that is installed."""
     sizes = [
-        Case(name, layers, width, corpora=corpora, profile=profile)
-        for name, layers, width in (("small", 3, 256), ("large", 6, 512))
+        Case("small", 3, 256, updates=6, corpora=corpora, profile=profile),
+        Case("large", 6, 512, updates=2, corpora=corpora, profile=profile),
     ]
     library = next((path for path in TCMALLOC if Path(path).exists()), "")
     with_tcmalloc = [replace(size, name=f"{size.name}_tcmalloc", preload=library) for size in sizes if library]
@@ -110,7 +112,7 @@ def measure(case: Case, *, device: str, threads: int, rounds: int, seconds: floa
             for side in (_ours, _plain)
         ]
         try:
-            turns = _in_turns(sides, rounds, seconds)
+            turns = _in_turns(sides, case.updates, rounds, seconds)
             peaks = [side.ask(0) for side in sides]
         finally:
             for side in sides:
@@ -131,7 +133,7 @@ def measure(case: Case, *, device: str, threads: int, rounds: int, seconds: floa
         "settings": {
             "baseline": BASELINE, "layers": case.layers, "width": case.width, "vocabulary": size,
             "batch_tokens": TOKENS, "text": "Multi30k" if case.corpora else "random ids", "device": device,
-            "threads": threads, "processes": ours["processes"], "rounds": len(turns), "updates_a_round": UPDATES,
+            "threads": threads, "processes": ours["processes"], "rounds": len(turns), "updates_a_round": case.updates,
             "resident_mb": round(peaks[0]["resident"] / 1e6), "baseline_resident_mb": round(peaks[1]["resident"] / 1e6),
             "padding": round(ours["padding"], 4), "data_wait": round(ours["data_wait"], 4),
             "utilisation": round(median(rates[0]) * _operations(config, size) / matrix_rate, 3),
@@ -197,7 +199,7 @@ class _Side:
         return cast(dict[str, Any], self.connection.recv())
 
 
-def _in_turns(sides: list[_Side], rounds: int, seconds: float) -> list[list[dict[str, Any]]]:
+def _in_turns(sides: list[_Side], updates: int, rounds: int, seconds: float) -> list[list[dict[str, Any]]]:
     """Figures of both sides for each round; the one that begins changes."""
     for side in sides:
         side.ask(WARM_UP)
@@ -206,7 +208,7 @@ def _in_turns(sides: list[_Side], rounds: int, seconds: float) -> list[list[dict
     while len(turns) < rounds and (len(turns) < 3 or time.monotonic() - started < seconds):
         figures: list[dict[str, Any]] = [{}, {}]
         for number in (0, 1) if len(turns) % 2 == 0 else (1, 0):
-            figures[number] = sides[number].ask(UPDATES)
+            figures[number] = sides[number].ask(updates)
         turns.append(figures)
     return turns
 
