@@ -12,13 +12,18 @@ from mt.errors import UserError
 
 Record = dict[str, Any]
 
+MEASURED = ("correct", "correct_words", "correct_in_order", "raw_confidence", "source_length", "chrf", "bleu", "ter")
+"""fields that an evaluation adds: an earlier one's are dropped"""
+_LARGEST = 1e300
+
 
 def read_records(path: Path) -> list[Record]:
     """Reads a file of translation records, one JSON object a line.
 
     A record needs `translation`. With `tokens` it may bring `log_probs` (natural logarithms) and
     `token_confidence`, both as long as `tokens`; without the latter it is `exp(log_probs)`. `source`,
-    `confidence`, `score` and `reference_tokens` (the first reference in the system's own tokens) may be there.
+    `confidence`, `score`, `reference_tokens` (the first reference in the system's own tokens) and `alternatives` (for
+    each token a list of [token, natural logarithm]) may be there.
 
     Returns:
         The records in the order of the file, with `line` counted from 0, and `confidence` filled in where the
@@ -56,7 +61,11 @@ def _checked(line: str, number: int, place: str) -> Record:
     _check_tokens(record, place)
     for name, low, high in (("log_probs", -math.inf, 1e-4), ("token_confidence", 0.0, 1.0)):
         _check_numbers(record, name, low, high, place)
-    kept = {name: value for name, value in record.items() if value is not None}
+    _check_alternatives(record, place)
+    _check_nbest(record, place)
+    if record.get("score") is not None and not _is_number(record["score"], -_LARGEST, _LARGEST):
+        raise UserError(f"{place}: score is {record['score']!r}; it must be a number")
+    kept = {name: value for name, value in record.items() if value is not None and name not in MEASURED}
     kept["line"] = number
     kept["translation"] = " ".join(record["translation"].split("\n"))
     if "log_probs" in kept and "token_confidence" not in kept:
@@ -98,6 +107,32 @@ def _check_numbers(record: Mapping[str, Any], name: str, low: float, high: float
         if not _is_number(value, low, high):
             limits = "at most 0" if low == -math.inf else f"from {low:g} to {high:g}"
             raise UserError(f"{place}: {name} holds {value!r}; it must hold numbers {limits}")
+
+
+def _check_alternatives(record: Mapping[str, Any], place: str) -> None:
+    values, tokens = record.get("alternatives"), record.get("tokens") or []
+    if values is None:
+        return
+    if not isinstance(values, list) or len(values) != len(tokens):
+        raise UserError(f"{place}: alternatives must be a list, one entry for each of the {len(tokens)} tokens")
+    for value in values:
+        good = isinstance(value, list) and all(
+            isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)
+            and _is_number(pair[1], -math.inf, 1e-4)
+            for pair in value
+        )  # fmt: skip
+        if not good:
+            raise UserError(f"{place}: alternatives holds {value!r}; it must hold lists of [token, log-probability]")
+
+
+def _check_nbest(record: Mapping[str, Any], place: str) -> None:
+    outputs = record.get("nbest") or []
+    if not isinstance(outputs, list):
+        raise UserError(f"{place}: nbest is {outputs!r}; it must be a list")
+    for output in outputs:
+        log_probs = output.get("log_probs") or [] if isinstance(output, dict) else []
+        if not isinstance(log_probs, list) or not all(_is_number(each, -_LARGEST, 1e-4) for each in log_probs):
+            raise UserError(f"{place}: nbest holds log_probs {log_probs!r}; they must be numbers at most 0")
 
 
 def _is_number(value: object, low: float, high: float) -> bool:

@@ -38,6 +38,16 @@ def test_given_confidences_are_kept(tmp_path: Path) -> None:
     assert record["token_confidence"] == [0.9] and record["confidence"] == 0.8
 
 
+def test_labels_of_an_earlier_evaluation_are_dropped(tmp_path: Path) -> None:
+    given = {**TOKENS, "correct": [True], "chrf": 99, "raw_confidence": "x", "source_length": []}
+    assert read_records(written(tmp_path, given))[0].keys() == {*TOKENS, "line"}
+
+
+def test_alternatives_are_kept(tmp_path: Path) -> None:
+    given = {**TOKENS, "alternatives": [[["a", -0.1], ["c", -3]], []]}
+    assert read_records(written(tmp_path, given))[0]["alternatives"] == given["alternatives"]
+
+
 def test_line_separator_characters_do_not_end_a_record(tmp_path: Path) -> None:
     path = written(tmp_path, '{"translation": "a\u2028b"}')
     assert read_records(path)[0]["translation"] == "a\u2028b"
@@ -66,6 +76,17 @@ TOKENS = {"translation": "a b", "tokens": ["a", "b"]}
         ({**TOKENS, "token_confidence": [0.5, 1.5]}, "token_confidence holds 1.5"),
         ({**TOKENS, "token_confidence": [0.5, True]}, "token_confidence holds True"),
         ({"translation": "a", "confidence": 2}, "confidence is 2"),
+        ({"translation": "a", "score": "x"}, "score is 'x'"),
+        ('{"translation": "a", "score": Infinity}', "score is inf"),
+        ({"translation": "a", "nbest": 3}, "nbest is 3; it must be a list"),
+        ({"translation": "a", "nbest": [{"log_probs": ["x"]}]}, "nbest holds log_probs ['x']"),
+        ({**TOKENS, "alternatives": 3}, "alternatives must be a list, one entry for each of the 2 tokens"),
+        ({**TOKENS, "alternatives": [[]]}, "one entry for each of the 2 tokens"),
+        ({"translation": "a", "alternatives": [[]]}, "one entry for each of the 0 tokens"),
+        ({**TOKENS, "alternatives": [[], "b"]}, "alternatives holds 'b'"),
+        ({**TOKENS, "alternatives": [[], [["b"]]]}, "alternatives holds [['b']]"),
+        ({**TOKENS, "alternatives": [[["a", "x"]], []]}, "alternatives holds [['a', 'x']]"),
+        ({**TOKENS, "alternatives": [[["a", 0.5]], []]}, "alternatives holds [['a', 0.5]]"),
     ],
 )
 def test_a_bad_line_is_named_with_its_field(tmp_path: Path, bad: Any, words: str) -> None:
