@@ -43,8 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def table(part: dict[str, Any]) -> str:
     """One row per map: calibration error beside its noise floor, and the proper scores; the pick is marked."""
-    heads = ["", "map", "ECE", "noise floor", "NLL", "Brier", "confidence", "accuracy"]
-    keys = ("ece", "noise_floor", "nll", "brier", "confidence", "accuracy")
+    heads = ["", "map", "ECE", "noise floor", "NLL", "Brier", "of right or wrong", "confidence", "accuracy"]
+    keys = ("ece", "noise_floor", "nll", "brier", "label_brier", "confidence", "accuracy")
     rows = [
         ["*" if name == part["picked"] else "", name, *(f"{block[key]:.4f}" for key in keys)]
         for name, block in part["candidates"].items()

@@ -1,10 +1,12 @@
 """Fits recalibration on a development set, and says by cross-validation what it is worth.
 
 Two maps: of the next token's distribution after a given prefix (teacher-forced), and of the confidence in the tokens of
-the model's own output (inference; labels by alignment with the reference). Each is picked by its Brier score: that is
-proper, while the calibration error alone would be won by a map that always answers the mean; and it is not ruled, as
-the log-likelihood is, by the few tokens that the model gave next to nothing. Each sentence is judged by maps that were
-fitted without it: folds are runs of neighbouring lines.
+the model's own output (inference; labels by alignment with the reference). Each is picked by the Brier score of what
+calibration asks: is this token right, the likeliest one or the one put out? That score is proper, while the calibration
+error alone would be won by a map that always answers the mean; and it is not ruled, as the log-likelihood is, by the
+few tokens that the model gave next to nothing. For the same reason temperatures are fitted to these labels, too, and
+not only to the reference's tokens: the candidates named `top_...`. Each sentence is judged by maps that were fitted
+without it: folds are runs of neighbouring lines.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ from mt.progress import progress_bar
 Floats = NDArray[np.float64]
 SHOWN = ("tokens", "ece", "ece_mass", "noise_floor", "nll", "brier", "accuracy", "confidence", "signature")
 """figures of each map that are kept"""
+FIELDS = ("confidence", "correct", "nll", "brier")
+"""of each token under each map"""
 _LINES_AT_A_TIME = 200
 
 
@@ -131,7 +135,7 @@ class _Tokens:
         self.maps: dict[str, tuple[list[Any], Map]] = {}
         """name: the maps for each held-out fold, and the one fitted on everything; isotonic ones come last"""
         self.figures: dict[str, dict[str, Floats]] = {}
-        """name: confidence, correct, nll, brier of each token"""
+        """name: FIELDS of each token"""
         self._fit(loaded, source_ids, target_ids)
         self._apply(loaded, source_ids, target_ids)
 
@@ -148,8 +152,8 @@ class _Tokens:
         self.figures["isotonic"] = _binary(values, self.labels)
 
     def pick(self) -> str:
-        """The map with the lowest mean Brier score; the simpler one among equals."""
-        return min(self.maps, key=lambda name: float(self.figures[name]["brier"].mean()))
+        """The map with the lowest mean Brier score of right or wrong; the first one among equals."""
+        return min(self.maps, key=self._label_brier)
 
     def report(self, picked: str) -> dict[str, Any]:
         """This text's part of calibration.json."""
@@ -171,32 +175,35 @@ class _Tokens:
             vocabulary_size=tokenizer.target_size,
         )
         links: list[InverseLink | None] = [None] if link is None else [None, link]
-        fits = [[TemperatureFit(link=each, end_id=tokenizer.end_id) for each in links] for _ in range(self.folds)]
+        aims = ("",) if self.labels is not None else ("", "top_")
+        kinds = [(aim, each) for aim in aims for each in links]
+        fits = [[TemperatureFit(link=each, end_id=tokenizer.end_id) for _, each in kinds] for _ in range(self.folds)]
 
         def observe(chunk: Chunk) -> None:
             tokens = self.starts[chunk.pairs] + chunk.positions
             for fold, rows in self._rows_of_folds(tokens):
                 correct = None if self.labels is None else self.labels[tokens[rows]]
                 chosen = torch.from_numpy(rows).to(chunk.target_ids.device)
-                for fit in fits[fold]:
-                    fit.update(chunk.log_probs[chosen], chunk.target_ids[chosen], correct)
+                log_probs, ids = chunk.log_probs[chosen], chunk.target_ids[chosen]
+                best = log_probs.argmax(-1)
+                for (aim, _), fit in zip(kinds, fits[fold]):
+                    fit.update(log_probs, *((best, best == ids) if aim else (ids, correct)))
 
         _look(loaded, source_ids, target_ids, observe, "fit")
         identity = Temperature()
         self.maps["identity"] = [identity] * self.folds, identity
         if link is not None:
             self.maps["link"] = [link] * self.folds, link
-        for place in range(len(links)):
+        for place, (aim, _) in enumerate(kinds):
             parts = [fits[fold][place] for fold in range(self.folds)]
             held_out = [_merged(parts[:fold] + parts[fold + 1 :]) for fold in range(self.folds)]
             whole = _merged(parts)
             for end_apart in (False, True):
                 *maps, last = [fit.map(end_apart=end_apart) for fit in (*held_out, whole)]
-                self.maps[last.name] = list(maps), last
+                self.maps[aim + last.name] = list(maps), last
 
     def _apply(self, loaded: LoadedModel, source_ids: list[list[int]], target_ids: list[list[int]]) -> None:
-        names = ("confidence", "correct", "nll", "brier")
-        self.figures = {name: {each: np.zeros(len(self.fold)) for each in names} for name in self.maps}
+        self.figures = {name: {each: np.zeros(len(self.fold)) for each in FIELDS} for name in self.maps}
 
         def observe(chunk: Chunk) -> None:
             tokens = self.starts[chunk.pairs] + chunk.positions
@@ -219,6 +226,10 @@ class _Tokens:
         folds = self.fold[tokens]
         return [(int(fold), np.flatnonzero(folds == fold)) for fold in np.unique(folds)]
 
+    def _label_brier(self, name: str) -> float:
+        found = self.figures[name]
+        return float(((found["confidence"] - found["correct"]) ** 2).mean())
+
     def _block(self, name: str) -> dict[str, Any]:
         """Calibration figures of all tokens under one map."""
         bins, edges, split = (15, "(l,r]", "teacher_forced") if self.labels is None else (20, "[l,r)", "inference")
@@ -226,7 +237,7 @@ class _Tokens:
         found = self.figures[name]
         measures.update(found["confidence"], found["correct"], nll=found["nll"], brier=found["brier"])
         block = measures.block()
-        return {each: block[each] for each in SHOWN}
+        return {**{each: block[each] for each in SHOWN}, "label_brier": self._label_brier(name)}
 
 
 def _look(

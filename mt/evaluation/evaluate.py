@@ -117,12 +117,12 @@ def evaluate(
     if sweep:
         results["sweep"] = sweep
     if recalibration is not None:
-        maps = {name: recalibration.saved[name]["map"] for name in ("teacher_forced", "inference")}
+        picked = {name: recalibration.saved[name]["picked"] for name in ("teacher_forced", "inference")}
         transform: Any = recalibration.teacher_forced.apply
         results["recalibrated"] = {
             "teacher_forced": teacher_forced(loaded, sources, reference, transform=transform, **resampling),
             "inference": inference(kept, **resampling),
-            "map": {name: each["name"] for name, each in maps.items()},
+            "map": picked,
             "fitted_lines": recalibration.saved["fitted_on"]["lines"],
             "thresholds": recalibration.saved.get("thresholds", []),
         }

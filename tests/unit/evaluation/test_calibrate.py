@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from mt.calibration.recalibration import Temperature
 from mt.cli.calibrate import main
 from mt.decoding.confidence import FILE, dump_recalibration, load_recalibration
-from mt.decoding.scoring import score_pairs
+from mt.decoding.scoring import Chunk, score_pairs
 from mt.decoding.translator import Translator
 from mt.errors import UserError
-from mt.evaluation.calibrate import calibrate
+from mt.evaluation.calibrate import _Tokens, calibrate
 from mt.evaluation.evaluate import evaluate
 from mt.evaluation.fitted_text import fitted_on
 from mt.evaluation.test_set import TestSet
@@ -42,12 +45,42 @@ def calibrated(tiny_model: Path) -> tuple[LoadedModel, dict]:
 def test_every_map_is_judged_and_the_best_is_picked(calibrated: tuple[LoadedModel, dict]) -> None:
     _, saved = calibrated
     forced, own = saved["teacher_forced"], saved["inference"]
-    names = {"identity", "link", "temperature", "end_temperature", "link_temperature", "link_end_temperature"}
-    assert set(forced["candidates"]) == names and set(own["candidates"]) == {*names, "isotonic"}
+    fitted = {"temperature", "end_temperature", "link_temperature", "link_end_temperature"}
+    names = {"identity", "link", *fitted}
+    assert set(forced["candidates"]) == {*names, *(f"top_{name}" for name in fitted)}
+    assert set(own["candidates"]) == {*names, "isotonic"}
     for part in (forced, own):
-        assert part["after"]["brier"] == min(block["brier"] for block in part["candidates"].values())
+        assert part["after"]["label_brier"] == min(block["label_brier"] for block in part["candidates"].values())
     assert forced["before"] == forced["candidates"]["identity"]
-    assert forced["after"]["brier"] < forced["before"]["brier"]  # random weights are far from true
+    assert forced["after"]["label_brier"] < forced["before"]["label_brier"]  # random weights are far from true
+    assert own["after"]["label_brier"] == pytest.approx(own["after"]["brier"])  # the same question
+
+
+def test_a_wrong_tail_does_not_spoil_the_confidence_in_the_likeliest_token(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load_model(tiny_model, "cpu")
+    lines, tokens, generator = 20, 200, torch.Generator().manual_seed(1)
+    certain = 0.55 + 0.4 * torch.rand(lines, tokens, generator=generator)
+    right = torch.rand(lines, tokens, generator=generator) < certain  # token 5 is as right as the model says,
+    targets = torch.where(right, 5, 7)  # but where it is wrong, it is never 6, which the model thinks of next
+    probabilities = torch.full((lines, tokens, loaded.tokenizer.target_size), 1e-9)
+    probabilities[..., 5], probabilities[..., 6], probabilities[..., 7] = certain, 0.999 * (1 - certain), 1e-5
+
+    def scores(loaded: LoadedModel, sources: Any, targets_: Any, *, observe: Any) -> Iterator[None]:
+        for pair in range(lines):
+            log_probs = probabilities[pair].log().log_softmax(-1)
+            observe(Chunk(log_probs, targets[pair], np.full(tokens, pair), np.arange(tokens)))
+            yield None
+
+    monkeypatch.setattr("mt.evaluation.calibrate.score_pairs", scores)
+    forced = _Tokens(loaded, [[1]] * lines, targets.tolist(), np.arange(lines) % 2, None)
+    picked = forced.pick()
+    blocks = forced.report(picked)["candidates"]
+    temperatures = {name: getattr(each, "temperature", None) for name, (_, each) in forced.maps.items()}
+    assert temperatures["temperature"] > 1.5 and temperatures["top_temperature"] == pytest.approx(1, abs=0.1)
+    assert blocks["temperature"]["nll"] < blocks["top_temperature"]["nll"]  # what the former is for
+    assert blocks["temperature"]["ece"] > 0.05 and blocks[picked]["ece"] < 2 * blocks[picked]["noise_floor"]
 
 
 def test_before_is_what_the_evaluation_measures(calibrated: tuple[LoadedModel, dict]) -> None:
