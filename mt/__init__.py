@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from mt.decoding.translator import Translator
@@ -12,20 +13,24 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path: str | Path, device: str = "auto") -> Translator:
+def load(path: str | Path, device: str = "auto", ensemble: Sequence[str | Path] = ()) -> Translator:
     """Loads a model directory, or the best checkpoint of a run directory, for translation.
 
     Args:
         path: the folder.
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
+        ensemble: folders of further models of the same vocabulary: the mean of all models' probabilities translates.
+            The recalibration stored with the first is of that model alone, and not applied.
 
     Returns:
         A translator: `load("runs/demo").translate(lines)` yields one record a line, in order.
 
     Raises:
-        UserError: the folder or a file of it is missing or broken.
+        UserError: a folder or a file of it is missing or broken, or vocabularies differ.
     """
+    from mt.decoding.torch_engine import TorchEngine
     from mt.decoding.translator import Translator
     from mt.model.directory import load_model
 
-    return Translator(load_model(path, device))
+    first, *others = (load_model(each, device) for each in (path, *ensemble))
+    return Translator(first, TorchEngine(first, *others), recalibrate=not others)

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mt import load
 from mt.cli.command import DONE, CommandParser
 from mt.cli.options import add_model, positive, use_threads
 from mt.cli.search_options import FIELDS, add_search
@@ -40,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
     from mt.decoding.lines import WaitingLines, check_readable, file_lines, survey
     from mt.decoding.output_file import check_writable
 
-    check_readable(options.input)
+    prefix = [] if options.prefix is None else [options.prefix]
+    check_readable([*options.input, *prefix])
     if options.output is not None:
         check_writable(options.output)
     lines: Iterable[str] = file_lines(options.input)
@@ -49,16 +51,23 @@ def main(arguments: list[str] | None = None) -> int:
         lines = waiting_lines = WaitingLines(_standard_input())
         more_waiting = waiting_lines.more_waiting
     read = survey(options.input) if options.input else None
+    begun = survey(prefix)
+    if prefix and read and begun and begun.lines != read.lines:
+        raise UserError(
+            f"{options.prefix} has {begun.lines} lines and the input {read.lines}; give one prefix a line, an empty "
+            "one where there is none"
+        )
     threads = use_threads(options.threads)
     translator = _translator(options, threads)
     search = {name: getattr(options, name) for name in _SEARCH}
     too_long = _TooLong(translator.loaded.config.decode.max_length, options.overlong)
     with (
-        _output(options, _fingerprint(translator, read, options)) as output,
+        _output(options, _fingerprint(translator, read, begun, options)) as output,
         flagged_lines(options.flagged, options.flag_below, output.kept) as flagged,
     ):
         records = translator.translate(
             islice(lines, output.kept, None),
+            prefixes=islice(file_lines(prefix), output.kept, None) if prefix else None,
             first_line=output.kept,
             overlong=options.overlong,
             alignments=options.alignments,
@@ -91,6 +100,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, metavar="F",
         help="file to write, packed where its name ends in .gz (default: standard output)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--prefix", type=Path, metavar="F",
+        help="file, plain or gzip, of as many lines as the input: the whole words that each line's translation begins "
+        "with; an empty line leaves the choice",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ensemble", type=Path, nargs="+", action="extend", default=[], metavar="MODEL2",
+        help="further models of the same vocabulary: the mean of all models' probabilities translates; confidence is "
+        "not recalibrated",
     )  # fmt: skip
     parser.add_argument("--beam", type=positive, help="hypotheses kept (default: as the model's config says)")
     parser.add_argument(
@@ -141,15 +160,17 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _translator(options: argparse.Namespace, threads: int) -> Translator:
-    from mt.decoding.translator import Translator
-    from mt.model.directory import load_model
-
     if options.engine == "torch":
         if options.compute_type is not None:
             raise UserError("--compute_type: only CTranslate2 has a choice; add --engine ctranslate2")
-        return Translator(load_model(options.model, options.device))
+        return load(options.model, options.device, options.ensemble)
+    for name in ("prefix", "ensemble"):
+        if getattr(options, name):
+            raise UserError(f"--{name}: --engine ctranslate2 cannot honour it; use --engine torch")
     from mt.decoding.ctranslate2_engine import CTranslate2Engine
+    from mt.decoding.translator import Translator
     from mt.model.ctranslate2_export import import_ctranslate2
+    from mt.model.directory import load_model
 
     import_ctranslate2()  # before anything is loaded in vain
     loaded = load_model(options.model, options.device)
@@ -167,19 +188,24 @@ def _standard_input() -> int:
         raise UserError("standard input is closed; give a file with --input") from None
 
 
-def _fingerprint(translator: Translator, read: Survey | None, options: argparse.Namespace) -> dict[str, Any] | None:
-    """What the output depends on; None where the input can be read only once."""
-    if read is None:
+def _fingerprint(
+    translator: Translator, read: Survey | None, begun: Survey | None, options: argparse.Namespace
+) -> dict[str, Any] | None:
+    """What the output depends on; None where the input, or the prefixes, can be read only once."""
+    if read is None or begun is None:
         return None
     from mt.decoding.options import search_options
     from mt.decoding.output_file import folder_digest
     from mt.decoding.translator import WINDOW
+    from mt.model.directory import model_directory
 
     loaded = translator.loaded
+    folders = [loaded.folder, *(model_directory(each) for each in options.ensemble)]
     search = search_options(loaded.config.decode, **{name: getattr(options, name) for name in _SEARCH})
     return {
-        "model": folder_digest(loaded.folder),
+        "model": "+".join(map(folder_digest, folders)),
         "input": read._asdict(),
+        "prefix": begun._asdict(),
         "options": {
             **asdict(search),
             **{name: getattr(options, name) for name in _FORMATTING},

@@ -86,9 +86,11 @@ class RecalibratedEngine:
     def __init__(self, engine: Engine, loaded: LoadedModel, chosen: Map) -> None:
         self.engine, self.loaded, self.chosen = engine, loaded, chosen
 
-    def search(self, source_ids: list[list[int]], options: SearchOptions) -> list[list[Hypothesis]]:
+    def search(
+        self, source_ids: list[list[int]], options: SearchOptions, prefixes: list[list[int]] | None = None
+    ) -> list[list[Hypothesis]]:
         """As the engine's."""
-        found = self.engine.search(source_ids, options)
+        found = self.engine.search(source_ids, options, prefixes)
         if not options.token_scores:
             return found
         flat = [(ids, hypothesis) for ids, hypotheses in zip(source_ids, found) for hypothesis in hypotheses]

@@ -80,12 +80,15 @@ class CTranslate2Engine:
         self._forbidden = [[target_pieces[number]] for number in {tokenizer.pad_id, tokenizer.begin_id}]
         self._checked = self.folder / f"checked-{compute_type}.json"
 
-    def search(self, source_ids: list[list[int]], options: SearchOptions) -> list[list[Hypothesis]]:
+    def search(
+        self, source_ids: list[list[int]], options: SearchOptions, prefixes: list[list[int]] | None = None
+    ) -> list[list[Hypothesis]]:
         """Beam search over sentences given as ids; the first one also checks the export on some of them.
 
         Args:
             source_ids: of each sentence, end of sentence last; an empty list finds nothing.
             options: beam and the rest.
+            prefixes: none.
 
         Returns:
             Up to `options.nbest` different hypotheses of each sentence, best first. A single one without
@@ -95,6 +98,8 @@ class CTranslate2Engine:
             UserError: an option that CTranslate2 cannot honour, or an export that does not agree with our model.
         """
         refuse_unknown_options(options)
+        if prefixes is not None:
+            raise UserError("prefix: --engine ctranslate2 cannot honour it: use --engine torch")
         present = [index for index, ids in enumerate(source_ids) if ids]
         sources = [source_ids[index] for index in present]
         if sources and not self._checked.exists():

@@ -37,12 +37,15 @@ class TorchEngine:
                     "share one: train them with the same tokenizer"
                 )
 
-    def search(self, source_ids: list[list[int]], options: SearchOptions) -> list[list[Hypothesis]]:
+    def search(
+        self, source_ids: list[list[int]], options: SearchOptions, prefixes: list[list[int]] | None = None
+    ) -> list[list[Hypothesis]]:
         """Searches for the best outputs of sentences given as ids, or samples them.
 
         Args:
             source_ids: of each sentence, end of sentence last; an empty list finds nothing.
             options: beam and the rest.
+            prefixes: ids, without end of sentence, that the outputs of each sentence begin with; None: nothing.
 
         Returns:
             Up to `options.nbest` different hypotheses of each sentence, best first.
@@ -52,16 +55,21 @@ class TorchEngine:
         lengths = [len(source_ids[index]) for index in present]
         for group in length_groups(lengths, options.batch_tokens // options.rows):
             indices = [present[place] for place in group]
-            batch = self._search_batch([source_ids[index] for index in indices], options)
+            begun = None if prefixes is None else [prefixes[index] for index in indices]
+            batch = self._search_batch([source_ids[index] for index in indices], options, begun)
             for index, hypotheses in zip(indices, batch):
                 if options.minimum_bayes_risk != "none":
                     texts = [self.loaded.tokenizer.decode_target(each.tokens) for each in hypotheses]
                     hypotheses = by_expected_utility(hypotheses, texts, options.minimum_bayes_risk)
+                elif options.sample:  # what was drawn twice counts once
+                    hypotheses = list({tuple(each.tokens): each for each in hypotheses}.values())
                 found[index] = hypotheses[: options.nbest]
         return found
 
     @torch.inference_mode()
-    def _search_batch(self, source_ids: list[list[int]], options: SearchOptions) -> list[list[Hypothesis]]:
+    def _search_batch(
+        self, source_ids: list[list[int]], options: SearchOptions, prefixes: list[list[int]] | None
+    ) -> list[list[Hypothesis]]:
         tokenizer = self.loaded.tokenizer
         assert not any(model.training for model in self.models), "dropout would be on"
         device = self.models[0].output_weight.device
@@ -73,6 +81,7 @@ class TorchEngine:
             forbidden_ids=(tokenizer.pad_id, tokenizer.begin_id),
             min_length=options.min_length,
             no_repeat_ngram=options.no_repeat_ngram,
+            prefixes=prefixes,
             device=device,
         )
         step: Step[Any] = self.models[0].step
@@ -100,6 +109,8 @@ class TorchEngine:
         """What changes the model's distribution before it is searched; None: nothing."""
         link = None
         if options.rectify:
+            if len(self.models) > 1:
+                raise UserError("rectify: each model of an ensemble has a link of its own; use --temperature")
             tokenizer = self.loaded.tokenizer
             link = InverseLink.of_loss(
                 self.loaded.config.loss, pad_id=tokenizer.pad_id, begin_id=tokenizer.begin_id,

@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from itertools import repeat, zip_longest
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -28,16 +29,28 @@ WINDOW = 1000
 """lines read ahead and sorted by length"""
 _WORTH_WORKERS = 100  # lines of a window; a smaller one is translated by the process itself
 
-Sources = list[list[int]]
-"""what is translated for a line: nothing (it is blank), its ids, or those of the parts of a line that is too long"""
 Output = dict[str, Any]
+
+
+class Source(NamedTuple):
+    """What is translated for a line."""
+
+    parts: list[list[int]]
+    """nothing (it is blank), its ids, or those of the parts of a line that is too long"""
+    prefix: list[int]
+    """what the output begins with"""
 
 
 class Engine(Protocol):
     """What turns ids of sources into outputs."""
 
-    def search(self, source_ids: list[list[int]], options: SearchOptions, /) -> list[list[Hypothesis]]:
-        """Up to `options.nbest` hypotheses of each sentence, best first; none for a sentence without ids."""
+    def search(
+        self, source_ids: list[list[int]], options: SearchOptions, prefixes: list[list[int]] | None, /
+    ) -> list[list[Hypothesis]]:
+        """Up to `options.nbest` hypotheses of each sentence, best first; none for a sentence without ids.
+
+        Those of a sentence begin with its prefix, target ids without end of sentence.
+        """
 
 
 @dataclass
@@ -49,7 +62,7 @@ class _Window:
     lines: list[str]
     places: list[int]
     """for each line its place in `sources`"""
-    sources: list[Sources]
+    sources: list[Source]
     """what there is to translate, each different one once"""
     parts: list[tuple[list[int], Future[list[Output]]]] = field(default_factory=list)
     """places that worker processes translate"""
@@ -71,6 +84,7 @@ class Translator:
         self,
         lines: Iterable[str],
         *,
+        prefixes: Iterable[str] | None = None,
         window: int = WINDOW,
         first_line: int = 0,
         overlong: Overlong = "split",
@@ -84,6 +98,8 @@ class Translator:
 
         Args:
             lines: text, one sentence each; a line feed at the end is ignored.
+            prefixes: for each line the text that its translation begins with, in whole words; "" leaves the choice.
+                A blank line has none; of a line that is split the first part has it.
             window: lines read ahead and sorted by length; equal ones among them are translated once.
             first_line: number of the first line.
             overlong: what becomes of a line of more tokens than the config's decode.max_length: "split" into
@@ -101,38 +117,41 @@ class Translator:
             An iterator of records: "line", "source" and what `translation_output` gives.
 
         Raises:
-            UserError: an option out of range, at once.
+            UserError: an option out of range, at once; more or fewer prefixes than lines, when they end.
         """
         options = search_options(self.loaded.config.decode, **search)
         if window < 1:
             raise UserError(f"window is {window}; it must be at least 1")
         begun = (
-            self._window(lines, first, overlong, on_cut)
-            for first, lines in _numbered_windows(lines, window, first_line, more_waiting)
+            self._window(pairs, first, overlong, on_cut)
+            for first, pairs in _numbered_windows(_pairs(lines, prefixes), window, first_line, more_waiting)
         )
         if processes == 1:
             return (record for window in begun for record in self._records(window, options, alignments))
         return self._deal(begun, options, alignments, processes, more_waiting)
 
     def _window(
-        self, lines: list[str], first: int, overlong: Overlong, on_cut: Callable[[int], None] | None
+        self, pairs: list[tuple[str, str]], first: int, overlong: Overlong, on_cut: Callable[[int], None] | None
     ) -> _Window:
-        """Finds what there is to translate in these lines."""
+        """Finds what there is to translate in these lines, each beside its prefix."""
         tokenizer, longest = self.loaded.tokenizer, self.loaded.config.decode.max_length
-        sources: list[Sources] = []
+        lines, prefixes = [line for line, _ in pairs], [prefix for _, prefix in pairs]
+        sources: list[Source] = []
         places: list[int] = []
-        known: dict[tuple[int, ...], int] = {}
-        for offset, (line, ids) in enumerate(zip(lines, tokenizer.encode_source(lines))):
+        known: dict[tuple[tuple[int, ...], ...], int] = {}
+        encoded = zip(lines, tokenizer.encode_source(lines), tokenizer.encode_target(prefixes))
+        for offset, (line, ids, (*prefix, _)) in enumerate(encoded):
             # A line can also be blank to the tokeniser alone: zero-width characters, say.
             blank = not line.strip() or len(ids) <= 1
             fits = blank or len(ids) <= longest
             if not fits and on_cut is not None:
                 on_cut(first + offset)
-            key = () if blank else tuple(ids)
+            key = () if blank else (tuple(ids), tuple(prefix))
             if key not in known:
                 known[key] = len(sources)
                 whole = [] if blank else [ids]
-                sources.append(whole if fits else fitting_sources(line, ids, tokenizer, longest, overlong))
+                parts = whole if fits else fitting_sources(line, ids, tokenizer, longest, overlong)
+                sources.append(Source(parts, prefix))
             places.append(known[key])
         return _Window(first, lines, places, sources)
 
@@ -151,7 +170,7 @@ class Translator:
             for window in windows:
                 pending.append(window)
                 if len(window.sources) >= _WORTH_WORKERS:
-                    lengths = [sum(map(len, parts)) for parts in window.sources]
+                    lengths = [sum(map(len, source.parts)) for source in window.sources]
                     for group in length_groups(lengths, options.batch_tokens // options.rows):
                         sources = [window.sources[place] for place in group]
                         window.parts.append((group, workers.submit(sources, options, alignments)))
@@ -180,13 +199,14 @@ class Translator:
             used.add(place)
             yield {"line": window.first + offset, "source": line, **output}
 
-    def _outputs(self, sources: list[Sources], options: SearchOptions, alignments: bool) -> list[Output]:
+    def _outputs(self, sources: list[Source], options: SearchOptions, alignments: bool) -> list[Output]:
         """Translates: for each line the fields of its record that its text does not tell."""
-        flat = [ids for parts in sources for ids in parts]
-        found = self.engine.search(flat, options)
+        flat = [ids for parts, _ in sources for ids in parts]
+        begun = [[] if number else prefix for parts, prefix in sources for number in range(len(parts))]
+        found = self.engine.search(flat, options, begun if any(begun) else None)
         places = iter(range(len(flat)))
         outputs = []
-        for parts in sources:
+        for parts, _ in sources:
             hypotheses = [found[next(places)] for _ in parts]
             best = hypotheses[0] if len(parts) == 1 else _joined(hypotheses, options)
             outputs.append(translation_output(best, self.loaded.tokenizer, options.nbest))
@@ -196,17 +216,17 @@ class Translator:
 
     def _align(
         self,
-        sources: list[Sources],
+        sources: list[Source],
         found: list[list[Hypothesis]],
         outputs: list[Output],
         options: SearchOptions,
     ) -> None:
         """Adds the alignment of the best output of each line, of which `found` holds those of its parts."""
-        flat = [ids for parts in sources for ids in parts]
+        flat = [ids for parts, _ in sources for ids in parts]
         # A part without an output, which only a broken model has, counts as one that ends at once.
         targets = [each[0].tokens if each else flat[place][-1:] for place, each in enumerate(found)]
         aligned = iter(zip(targets, attention_alignments(self.loaded, flat, targets, options.batch_tokens)))
-        for parts, output in zip(sources, outputs):
+        for (parts, _), output in zip(sources, outputs):
             pairs: list[list[int]] = []
             read = written = 0
             for ids in parts:
@@ -230,13 +250,24 @@ def _joined(parts: list[list[Hypothesis]], options: SearchOptions) -> list[Hypot
     return [Hypothesis(tokens, log_probs, total, score, np.concatenate(known) if known else None)]
 
 
+def _pairs(lines: Iterable[str], prefixes: Iterable[str] | None) -> Iterator[tuple[str, str]]:
+    """Each line beside its prefix."""
+    if prefixes is None:
+        yield from zip(lines, repeat(""))
+        return
+    for line, prefix in zip_longest(lines, prefixes):
+        if line is None or prefix is None:
+            raise UserError("there are not as many prefixes as lines; give one for each, empty where there is none")
+        yield line, prefix
+
+
 def _numbered_windows(
-    lines: Iterable[str], size: int, first: int, more_waiting: Callable[[], bool] | None
-) -> Iterator[tuple[int, list[str]]]:
-    """Windows of lines, each with the number of its first one."""
-    window: list[str] = []
-    for line in lines:
-        window.append(_encodable(line.removesuffix("\n")))
+    pairs: Iterable[tuple[str, str]], size: int, first: int, more_waiting: Callable[[], bool] | None
+) -> Iterator[tuple[int, list[tuple[str, str]]]]:
+    """Windows of lines beside their prefixes, each with the number of its first one."""
+    window: list[tuple[str, str]] = []
+    for line, prefix in pairs:
+        window.append((_clean(line), _clean(prefix)))
         if len(window) == size or (more_waiting is not None and not more_waiting()):
             yield first, window
             first += len(window)
@@ -245,6 +276,6 @@ def _numbered_windows(
         yield first, window
 
 
-def _encodable(line: str) -> str:
-    """Lone surrogates, which no UTF-8 file can hold, become U+FFFD."""
-    return line.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+def _clean(line: str) -> str:
+    """Without its line feed; lone surrogates, which no UTF-8 file can hold, become U+FFFD."""
+    return line.removesuffix("\n").encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -13,9 +13,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from mt.cli.translate import main as translate
+from mt.config import TokenizerConfig
+from mt.corpus.tokenizer import Tokenizer, train_tokenizer
 from mt.errors import UserError
+from mt.model.directory import build_model, load_model, save_model
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["ein", "Hund", "läuft", "eine", "Katze", "der", "Mann", "singt", "Lied", "Frau", "liest", "Buch"]
@@ -148,6 +152,76 @@ def test_gzip_goes_in_and_comes_out(tiny_model: Path, tmp_path: Path) -> None:
     packed.write_bytes(gzip.compress(source.read_bytes()))
     expected = run(tiny_model, source, tmp_path / "out", "--threads", "1")
     assert gzip.decompress(run(tiny_model, packed, tmp_path / "out.gz", "--threads", "1")) == expected
+
+
+def another_model(model: Path, seed: int, tokenizer: Tokenizer | None = None) -> Path:
+    """A model directory of the same config with other weights."""
+    loaded = load_model(model, "cpu")
+    tokenizer = tokenizer or loaded.tokenizer
+    torch.manual_seed(seed)
+    folder = model.with_name(f"model{seed}")
+    folder.mkdir()
+    save_model(folder, build_model(loaded.config, tokenizer), tokenizer, loaded.config, {"step": 0})
+    return folder
+
+
+def test_outputs_begin_with_their_prefixes(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, prefix = tmp_path / "source", tmp_path / "prefix.gz"
+    source.write_text("ein Hund\n" * 3 + "\nein Mann\n" + "ein Hund läuft. " * 300 + "\n", encoding="utf-8")
+    prefixes = ["the man", "a", "", "a", "the", "a song"]
+    prefix.write_bytes(gzip.compress("\n".join(prefixes).encode()))
+    free = run(tiny_model, source, tmp_path / "free", "--threads", "1").decode().splitlines()
+    given = ["--prefix", str(prefix), "--threads", "1"]
+    begun = run(tiny_model, source, tmp_path / "out", *given).decode().splitlines()
+    assert begun[2] == free[2] and begun[3] == "" and begun[0] != begun[1]
+    for text, start in zip(begun, prefixes):
+        assert text.startswith(start) or not text
+
+    command = [str(tiny_model), "--input", str(source), "--output", str(tmp_path / "out2"), "--beam", "1", *given]
+    with pytest.raises(KeyboardInterrupt):
+        stop_at(2, monkeypatch, command)
+    prefix.write_text("\n".join(["a man", *prefixes[1:]]))
+    with pytest.raises(UserError, match=r"another prefix \(digest"):
+        translate(command)
+    prefix.write_text("a\nthe\n")
+    with pytest.raises(UserError, match="prefix.gz has 2 lines and the input 6"):
+        translate(command)
+    with pytest.raises(UserError, match="--prefix: --engine ctranslate2 cannot honour it"):
+        translate([*command[:3], "--prefix", str(source), "--engine", "ctranslate2"])
+
+
+def test_an_ensemble_translates_and_is_known_by_all_its_models(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_lines(tmp_path / "source", 130)  # enough for worker processes
+    second, third = another_model(tiny_model, 1), another_model(tiny_model, 2)
+    short, both = ["--max_output", "4", "--threads"], ["--ensemble", str(second)]
+
+    def translated(*options: str) -> bytes:
+        return run(tiny_model, source, tmp_path / "out", *short, *options)
+
+    first = translated("1")
+    assert translated("1", "--ensemble", str(tiny_model)) == first
+    # The recalibration stored with the first model belongs to that model alone; this one would not even load.
+    (tiny_model / "calibration.json").write_text("{}")
+    together = translated("1", *both)
+    assert together != first
+    assert translated("2", *both) == together
+
+    command = [str(tiny_model), "--input", str(source), "--output", str(tmp_path / "out"), "--beam", "1", *short[:2]]
+    with pytest.raises(KeyboardInterrupt):
+        stop_at(5, monkeypatch, [*command, "--threads", "1", *both])
+    with pytest.raises(UserError, match="another model"):
+        translate([*command, "--threads", "1", "--ensemble", str(third)])
+    (tmp_path / "out.partial").unlink()
+    with pytest.raises(UserError, match="--ensemble: --engine ctranslate2 cannot honour it"):
+        translate([*command, *both, "--engine", "ctranslate2"])
+    text = ["anderer Text mit anderen Worten"] * 9
+    other = another_model(tiny_model, 3, train_tokenizer(TokenizerConfig(vocabulary_size=64), text, text))
+    with pytest.raises(UserError, match="model3: its vocabulary differs from that of .*model; models of an ensemble"):
+        translate([*command, "--ensemble", str(other)])
 
 
 def test_json_lines_hold_alignments(tiny_model: Path, tmp_path: Path) -> None:

@@ -75,12 +75,12 @@ def search(table: Table, limits: list[int], beam: int, sentences: list[int] | No
 
 
 def every_output(
-    table: Table, sentence: int, limit: int, vocabulary: int, penalty: str, alpha: float
+    table: Table, sentence: int, limit: int, vocabulary: int, penalty: str, alpha: float, min_length: int
 ) -> list:
-    """(score, tokens) of every output of at most `limit` tokens, best first."""
+    """(score, tokens) of every output of `min_length` to `limit` tokens, best first; at the limit it has to end."""
     words = [token for token in range(vocabulary) if token not in (PAD, BEGIN, END)]
     outputs = []
-    for length in range(limit):
+    for length in range(min(min_length, limit) - 1, limit):
         for body in itertools.product(words, repeat=length):
             tokens = (*body, END)
             total = sum(table(sentence, tokens[:position])[token] for position, token in enumerate(tokens))
@@ -91,13 +91,18 @@ def every_output(
 @pytest.mark.parametrize(("penalty", "alpha"), PENALTIES)
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("vocabulary", [4, 6])
-def test_wide_beam_equals_exhaustive_search(penalty: str, alpha: float, seed: int, vocabulary: int) -> None:
+@pytest.mark.parametrize(("stop", "nbest", "min_length"), [("first_beam", 12, 1), ("exact", 12, 3), ("exact", 1, 1)])
+def test_wide_beam_equals_exhaustive_search(
+    penalty: str, alpha: float, seed: int, vocabulary: int, stop: str, nbest: int, min_length: int
+) -> None:
     limits = [4, 1, 3]
     table = random_table(seed, vocabulary)
     # 1 + 3 + 9 + 27 outputs: nothing is ever pruned.
-    found, _ = search(table, limits, 40, nbest=12, penalty=penalty, alpha=alpha)
+    found, _ = search(
+        table, limits, 40, nbest=nbest, penalty=penalty, alpha=alpha, stop=stop, min_length=min_length
+    )
     for sentence, (hypotheses, limit) in enumerate(zip(found, limits, strict=True)):
-        expected = every_output(table, sentence, limit, vocabulary, penalty, alpha)[:12]
+        expected = every_output(table, sentence, limit, vocabulary, penalty, alpha, min_length)[:nbest]
         assert [hypothesis.tokens for hypothesis in hypotheses] == [tokens for _, tokens in expected]
         assert [hypothesis.score for hypothesis in hypotheses] == pytest.approx(
             [score for score, _ in expected], abs=1e-5
@@ -126,6 +131,56 @@ def test_stops_as_soon_as_nothing_can_win() -> None:
     assert found[0][0].tokens == [END] and 1 < state.rows_scored <= 7
 
 
+@pytest.mark.parametrize(
+    ("share", "stop", "winner"),
+    [(0.19, "first_beam", 1), (0.19, "no_gain", 11), (0.19, "exact", 11),
+     (0.1, "first_beam", 1), (0.1, "no_gain", 1), (0.1, "exact", 11)],
+)  # fmt: skip
+def test_stopping_rules_end_where_they_say(share: float, stop: str, winner: int) -> None:
+    """Two steps finish a beam of 2, the worst with ln(0.18) / 2. Left is ln(share) / 2, better with share 0.19, worse
+    with 0.1; it goes on at hardly a cost, so that at length 11 it beats ln(0.5), the best."""
+
+    def table(sentence: int, prefix: tuple[int, ...]) -> list[float]:
+        ends, words = 0.001, (0.9985, 0.0005)
+        if len(prefix) < 2:
+            left = share / 0.2
+            ends, words = {
+                (): (0.5, (0.3, 0.2)), (3,): (0.6, (0.2, 0.2)), (4,): (0.01, (left, 0.99 - left)),
+            }[prefix]  # fmt: skip
+        elif len(prefix) == 10:
+            ends, words = 0.999, (0.0005, 0.0005)
+        return [-math.inf, -math.inf, math.log(ends), *map(math.log, words)]
+
+    found, state = search(table, [20], 2, penalty="average", stop=stop)
+    assert found[0][0].tokens == ([END] if winner == 1 else [4, *[3] * 9, END])
+    if winner == 1:
+        assert state.rows_scored == 1 + 2
+
+
+@pytest.mark.parametrize("beam", [1, 3, 40])
+@pytest.mark.parametrize("temperature", [0.5, 3.0])
+def test_a_rectified_distribution_is_what_is_searched(beam: int, temperature: float) -> None:
+    """As a search of a table of the rectified probabilities; log_probs stay the model's own."""
+    table, limits = random_table(11, 6), [5, 3]
+
+    def rectified(sentence: int, prefix: tuple[int, ...]) -> list[float]:
+        raised = np.exp(np.array(table(sentence, prefix)) / temperature)
+        return np.log(raised / raised.sum()).tolist()
+
+    def rectify(log_probs: Tensor) -> Tensor:
+        return (log_probs / temperature).log_softmax(-1)
+
+    expected, _ = search(rectified, limits, beam, nbest=beam)
+    found, _ = search(table, limits, beam, nbest=beam, rectify=rectify)
+    for sentence, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+        assert [each.tokens for each in ours] == [each.tokens for each in theirs]
+        for one, other in zip(ours, theirs):
+            assert one.total == pytest.approx(other.total, abs=1e-5)
+            assert one.score == pytest.approx(other.score, abs=1e-5)
+            own = [table(sentence, tuple(one.tokens[:place]))[token] for place, token in enumerate(one.tokens)]
+            assert one.log_probs.tolist() == pytest.approx(own, abs=1e-5)
+
+
 def test_done_sentences_leave_the_batch() -> None:
     def table(sentence: int, prefix: tuple[int, ...]) -> list[float]:
         ends = len(prefix) >= 10 * sentence
@@ -137,8 +192,13 @@ def test_done_sentences_leave_the_batch() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 1000), limit=st.integers(1, 8), grid=st.sampled_from([0.0, 1.0]))
-def test_beam_of_one_is_greedy(seed: int, limit: int, grid: float) -> None:
+@given(
+    seed=st.integers(0, 1000),
+    limit=st.integers(1, 8),
+    grid=st.sampled_from([0.0, 1.0]),
+    penalty=st.sampled_from(PENALTIES),
+)
+def test_beam_of_one_is_greedy(seed: int, limit: int, grid: float, penalty: tuple) -> None:
     table = random_table(seed, 7, grid)
     expected: list[int] = []
     while END not in expected:
@@ -146,7 +206,7 @@ def test_beam_of_one_is_greedy(seed: int, limit: int, grid: float) -> None:
         last = len(expected) == limit - 1
         allowed = [END] if last else [token for token in range(7) if token not in (PAD, BEGIN)]
         expected.append(max(allowed, key=lambda token: (np.float32(scores[token]), -token)))
-    found, _ = search(table, [limit], 1)
+    found, _ = search(table, [limit], 1, penalty=penalty[0], alpha=penalty[1])
     assert found[0][0].tokens == expected
 
 

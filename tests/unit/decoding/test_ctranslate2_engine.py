@@ -130,6 +130,8 @@ def test_options_that_it_cannot_honour_are_refused(loaded: LoadedModel) -> None:
     engine = CTranslate2Engine(loaded, 1)
     with pytest.raises(UserError, match="length_penalty is gnmt"):
         engine.search([], dataclasses.replace(OPTIONS, length_penalty="gnmt"))
+    with pytest.raises(UserError, match="prefix: --engine ctranslate2 cannot honour it"):
+        engine.search([], OPTIONS, [])
     with pytest.raises(UserError, match="compute_type is 'int4'"):
         CTranslate2Engine(loaded, 1, "int4")
 

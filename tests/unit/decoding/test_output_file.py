@@ -70,6 +70,26 @@ def test_goes_on_from_a_file_cut_anywhere(tmp_path_factory: pytest.TempPathFacto
     assert path.read_bytes() == whole and names(folder) == [name]
 
 
+def test_nothing_stays_behind_a_torn_record_that_is_longer_than_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    (tmp_path / "out.partial").write_bytes(b"".join(RECORDS[:7]) + b"torn " * 100)
+    (tmp_path / "out.partial.json").write_text(json.dumps(FACTS))
+    assert write(path, RECORDS) == 6
+    assert path.read_bytes() == b"".join(RECORDS)
+
+
+@pytest.mark.parametrize("name", ["out", "out.gz"])
+def test_a_last_window_that_is_not_whole_is_written_again(tmp_path: Path, name: str) -> None:
+    """As a kill after the last record, before the file has its name, leaves it."""
+    path = tmp_path / name
+    write(path, RECORDS)
+    whole = path.read_bytes()
+    path.rename(tmp_path / f"{name}.partial")
+    (tmp_path / f"{name}.partial.json").write_text(json.dumps(FACTS))
+    assert write(path, RECORDS) == 6
+    assert path.read_bytes() == whole
+
+
 def test_another_fingerprint_is_refused_with_what_differs(tmp_path: Path) -> None:
     path = tmp_path / "out"
     with pytest.raises(RuntimeError, match="stopped"):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import dataclasses
 import itertools
 import math
 from typing import Any
@@ -9,6 +11,8 @@ import pytest
 import sacrebleu
 import torch
 
+from mt.config import LossConfig, TokenizerConfig
+from mt.corpus.tokenizer import train_tokenizer
 from mt.decoding.beam_search import Hypothesis, beam_search
 from mt.decoding.constraints import Constraints
 from mt.decoding.minimum_bayes_risk import by_expected_utility, utilities
@@ -139,6 +143,62 @@ def test_ensemble_of_a_model_with_itself_is_that_model(translator: Translator) -
     alone, twice = TorchEngine(loaded).search(ids, options), TorchEngine(loaded, loaded).search(ids, options)
     for one, other in zip(alone, twice, strict=True):
         assert one[0].tokens == other[0].tokens and one[0].score == pytest.approx(other[0].score, abs=1e-5)
+
+
+def test_ensemble_is_the_mean_of_probabilities_and_another_vocabulary_is_refused(translator: Translator) -> None:
+    loaded = translator.loaded
+    other = dataclasses.replace(loaded, model=copy.deepcopy(loaded.model))
+    with torch.no_grad():
+        other.model.output_weight.mul_(-0.5)
+    ids = loaded.tokenizer.encode_source(["hund ball", "die frau liest"])
+    options = search_options(loaded.config.decode, beam=3, nbest=3)
+    for source, found in zip(ids, TorchEngine(loaded, other).search(ids, options), strict=True):
+        targets = [each.tokens for each in found]
+        both = [list(score_pairs(each, [source] * len(targets), targets)) for each in (loaded, other)]
+        for hypothesis, one, two in zip(found, *both, strict=True):
+            mean = np.log((np.exp(one.log_probs) + np.exp(two.log_probs)) / 2)
+            np.testing.assert_allclose(hypothesis.log_probs, mean, atol=1e-4)
+    with pytest.raises(UserError, match="each model of an ensemble has a link of its own"):
+        TorchEngine(loaded, other).search(ids, search_options(loaded.config.decode, rectify=True))
+    lines = ["ein anderer text", "mit anderen worten"] * 20
+    tokenizer = train_tokenizer(TokenizerConfig(vocabulary_size=280, byte_fallback=True), lines, lines)
+    with pytest.raises(UserError, match="its vocabulary differs"):
+        TorchEngine(loaded, dataclasses.replace(loaded, tokenizer=tokenizer))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"rectify": True}, {"temperature": 0.5}, {"rectify": True, "temperature": 2.0}], ids=str
+)
+def test_greedy_output_is_the_likeliest_of_the_rectified_distribution(
+    translator: Translator, changes: dict[str, Any]
+) -> None:
+    loaded, decode = translator.loaded, translator.loaded.config.decode
+    tokenizer = loaded.tokenizer
+    [source] = tokenizer.encode_source(["die frau liest ein buch"])
+    [[found]] = TorchEngine(loaded).search([source], search_options(decode, beam=1, **changes))
+    read = torch.tensor([[tokenizer.begin_id, *found.tokens[:-1]]])
+    with torch.inference_mode():
+        logits = loaded.model.logits(loaded.model.decode(read, loaded.model.encode(torch.tensor([source]))))[0]
+    probabilities = logits.double().softmax(-1)
+    if "rectify" in changes:
+        # Smoothing 0.1 over all classes but padding gave each 0.1 / (vocabulary - 1) and the right one 0.9 more.
+        given = torch.full((tokenizer.target_size,), 0.1 / (tokenizer.target_size - 1), dtype=torch.float64)
+        given[tokenizer.pad_id] = 0
+        true = (probabilities - given).clamp(min=0)
+        probabilities = torch.maximum(true / true.sum(-1, keepdim=True), 0.01 * probabilities)
+    expected = (probabilities ** (1 / changes.get("temperature", 1.0))).log()
+    expected = (expected - expected.logsumexp(-1, keepdim=True)).gather(1, torch.tensor(found.tokens)[:, None])
+    assert found.total == pytest.approx(expected.sum().item(), abs=1e-3)
+    own = next(score_pairs(loaded, [source], [found.tokens]))
+    assert found.log_probs == pytest.approx(own.log_probs, abs=1e-4)
+    assert abs(found.total - own.total) > 0.1
+
+
+def test_a_loss_without_an_inverse_link_cannot_be_rectified(translator: Translator) -> None:
+    loaded = translator.loaded
+    focal = dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, loss=LossConfig(name="focal")))
+    with pytest.raises(UserError, match="the loss focal of .* has no inverse link"):
+        TorchEngine(focal).search([[5, 3]], search_options(loaded.config.decode, rectify=True))
 
 
 @pytest.mark.parametrize("beam", [5, 12])

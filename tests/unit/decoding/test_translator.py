@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt.decoding.beam_search import Hypothesis
+from mt.decoding.options import search_options
 from mt.decoding.records import json_line, translation_output
 from mt.decoding.translator import Translator
 from mt.errors import UserError
@@ -115,6 +116,28 @@ def test_nbest_is_sorted_and_unique(translator: Translator) -> None:
         assert {key: record[key] for key in best[0]} == best[0]
 
 
+@pytest.mark.parametrize("settings", [{}, {"top_k": 3}, {"minimum_bayes_risk": "chrf", "candidates": 8}], ids=str)
+def test_sampled_lists_are_sorted_and_unique(translator: Translator, settings: dict[str, Any]) -> None:
+    options = search_options(translator.loaded.config.decode, sample=True, nbest=8, temperature=0.2, **settings)
+    ids = translator.loaded.tokenizer.encode_source(LINES[:5])
+    drawn = translator.engine.search(ids, options, None)
+    assert min(map(len, drawn)) < 8  # something was drawn twice
+    for hypotheses in drawn:
+        assert len({tuple(each.tokens) for each in hypotheses}) == len(hypotheses)
+        assert [each.score for each in hypotheses] == sorted((each.score for each in hypotheses), reverse=True)
+
+
+def test_a_sampled_line_does_not_depend_on_its_neighbours(translator: Translator) -> None:
+    options: dict[str, Any] = {"sample": True, "nbest": 3, "top_p": 0.9}
+    expected = list(translator.translate(LINES, **options))
+    similar(list(translator.translate(LINES, batch_tokens=1, window=4, **options)), expected)
+    similar(list(translator.translate(LINES[::-1], batch_tokens=900, **options)), expected[::-1])
+    equal = list(translator.translate(["frau", "ball", "frau", "frau"], window=3, **options))
+    similar([equal[0]] * 2, equal[2:])  # drawn alike, in the same window and in another
+    other_seed = list(translator.translate(LINES, seed=2, **options))
+    assert [each["tokens"] for each in other_seed] != [each["tokens"] for each in expected]
+
+
 def test_outputs_of_equal_text_are_listed_once(translator: Translator) -> None:
     tokenizer = translator.loaded.tokenizer
     whole, end = tokenizer.encode_target(["ball"])[0][:-1], tokenizer.end_id
@@ -152,9 +175,9 @@ def test_too_long_lines_are_cut_and_reported(translator: Translator) -> None:
     options_used: list[list[list[int]]] = []
     search = translator.engine.search
 
-    def spy(source_ids: list[list[int]], options: Any) -> Any:
+    def spy(source_ids: list[list[int]], *rest: Any) -> Any:
         options_used.append(source_ids)
-        return search(source_ids, options)
+        return search(source_ids, *rest)
 
     translator.engine.search = spy  # type: ignore[method-assign]
     try:
