@@ -75,6 +75,11 @@ def export() -> int:
     return _run("export")
 
 
+def shortlist() -> int:
+    """`tools/shortlist.py`, `mt-shortlist`: a lexical shortlist for a model, for faster translation."""
+    return _run("shortlist")
+
+
 def import_marian() -> int:
     """`tools/import_marian.py`, `mt-import-marian`: a Marian model as a model directory."""
     return _run("import_marian")

@@ -7,14 +7,17 @@ import argparse
 from mt.cli.options import positive
 
 FIELDS = (
-    "stop", "min_length", "max_output", "no_repeat_ngram", "rectify", "temperature", "sample", "top_k", "top_p",
-    "seed", "minimum_bayes_risk", "candidates",
+    "shortlist", "stop", "min_length", "max_output", "no_repeat_ngram", "rectify", "temperature", "sample", "top_k",
+    "top_p", "seed", "minimum_bayes_risk", "candidates",
 )  # fmt: skip
 
 
 def add_search(parser: argparse.ArgumentParser) -> None:
     """Adds them; None where one is not given."""
     add = parser.add_argument_group("search").add_argument
+    add("--shortlist", action="store_true", default=None,
+        help="write only what tools/shortlist.py has found for the words of a line: faster; scores, where they are "
+        "asked for, are the model's own, from one more pass")  # fmt: skip
     add("--stop", choices=["exact", "first_beam", "no_gain"],
         help="a line is done when nothing better can come; or when as many outputs as the beam are finished (the "
         "default, as in fairseq); or then, but only if the best unfinished one does not beat the worst")  # fmt: skip

@@ -21,7 +21,7 @@ from mt.decoding.beam_search import Hypothesis
 from mt.decoding.grouping import length_groups
 from mt.decoding.options import SearchOptions
 from mt.decoding.penalties import length_penalty
-from mt.decoding.scoring import score_pairs
+from mt.decoding.scoring import forced_hypotheses
 from mt.errors import UserError
 from mt.model.ctranslate2_export import (
     check_exportable,
@@ -161,16 +161,7 @@ class CTranslate2Engine:
         if not options.token_scores and options.nbest == 1:
             none = np.zeros(0, dtype=np.float32)
             return [[Hypothesis(ids, none, score * divisor(ids), score) for ids, score in each] for each in outputs]
-        pairs = [(source, ids) for source, each in zip(sources, outputs) for ids, _ in each]
-        scores = score_pairs(self.loaded, [source for source, _ in pairs], [ids for _, ids in pairs])
-        found = []
-        for each in outputs:
-            hypotheses = []
-            for ids, _ in each:
-                forced = next(scores)
-                hypotheses.append(Hypothesis(ids, forced.log_probs, forced.total, forced.total / divisor(ids)))
-            found.append(sorted(hypotheses, key=lambda hypothesis: -hypothesis.score))
-        return found
+        return forced_hypotheses(self.loaded, sources, [[ids for ids, _ in each] for each in outputs], options)
 
     def _check(self, sources: list[list[int]]) -> None:
         """Translates some sentences greedily here and with our own model; remembers that the outputs agreed."""

@@ -25,6 +25,8 @@ class SearchOptions:
     token_scores: bool = True
     """whether the log-probability of each token is wanted; an engine that has them at no cost gives them anyway"""
 
+    shortlist: bool = False
+    """only pieces of the model's lexical shortlist are written; see `mt.decoding.shortlist`"""
     stop: str = "first_beam"
     """when a sentence is done, one of STOPPING_RULES; see `mt.decoding.beam_search`"""
     min_length: int = 1
@@ -82,6 +84,9 @@ class SearchOptions:
         for name, unused in (("top_k", 0), ("top_p", 1.0)):
             if getattr(self, name) != unused and not self.sample:
                 raise UserError(f"{name} is {getattr(self, name)} but only sampling draws; add --sample")
+        for name, unused in (("rectify", False), ("temperature", 1.0), ("sample", False)):
+            if self.shortlist and getattr(self, name) != unused:
+                raise UserError(f"{name}: needs the whole vocabulary; leave out --shortlist")
         if self.candidates and not choosing:
             raise UserError("candidates are what minimum Bayes risk chooses from; add --minimum_bayes_risk chrf")
 

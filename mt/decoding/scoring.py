@@ -10,7 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mt.decoding.beam_search import Hypothesis
 from mt.decoding.grouping import cut_source, length_groups, padded
+from mt.decoding.options import SearchOptions
+from mt.decoding.penalties import normalised_score
 from mt.decoding.records import score_record
 from mt.model.directory import LoadedModel
 from mt.model.transformer import Transformer
@@ -96,6 +99,25 @@ def score_pairs(
             results.update(zip(group, batch))
         for index in range(len(lengths)):
             yield results.pop(index)
+
+
+def forced_hypotheses(
+    loaded: LoadedModel,
+    sources: Sequence[Sequence[int]],
+    outputs: Sequence[Sequence[list[int]]],
+    options: SearchOptions,
+) -> list[list[Hypothesis]]:
+    """Outputs that were found without the model's own whole distribution, with its scores, and in their order."""
+    pairs = [(source, ids) for source, each in zip(sources, outputs) for ids in each]
+    scores = score_pairs(loaded, [source for source, _ in pairs], [ids for _, ids in pairs])
+    found = []
+    for each in outputs:
+        hypotheses = []
+        for ids, forced in zip(each, scores):
+            score = normalised_score(forced.total, options.length_penalty, len(ids), options.length_alpha)
+            hypotheses.append(Hypothesis(ids, forced.log_probs, forced.total, score))
+        found.append(sorted(hypotheses, key=lambda hypothesis: -hypothesis.score))
+    return found
 
 
 def score_lines(

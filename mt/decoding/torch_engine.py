@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mt.calibration.recalibration import InverseLink, Temperature
 from mt.decoding.beam_search import Hypothesis, Rectify, Step, beam_search
@@ -15,6 +17,8 @@ from mt.decoding.grouping import length_groups, padded
 from mt.decoding.minimum_bayes_risk import by_expected_utility
 from mt.decoding.options import SearchOptions
 from mt.decoding.sampling import sample
+from mt.decoding.scoring import forced_hypotheses
+from mt.decoding.shortlist import BORDER, Shortlist, ShortlistedState, load_shortlist, shortlisted_step
 from mt.errors import UserError
 from mt.model.directory import LoadedModel
 
@@ -50,6 +54,8 @@ class TorchEngine:
         Returns:
             Up to `options.nbest` different hypotheses of each sentence, best first.
         """
+        if options.shortlist and (prefixes is not None or len(self.models) > 1):
+            raise UserError("shortlist: goes neither with prefixes nor with an ensemble; leave one of them out")
         present = [index for index, ids in enumerate(source_ids) if ids]
         found: list[list[Hypothesis]] = [[] for _ in source_ids]
         lengths = [len(source_ids[index]) for index in present]
@@ -73,12 +79,14 @@ class TorchEngine:
         tokenizer = self.loaded.tokenizer
         assert not any(model.training for model in self.models), "dropout would be on"
         device = self.models[0].output_weight.device
+        ids = self._shortlist.pieces(source_ids, device) if options.shortlist else None
+        begin_id, end_id = (tokenizer.begin_id, tokenizer.end_id) if ids is None else (BORDER, BORDER)
         padded_ids = padded(source_ids, tokenizer.pad_id, device)
         states = [model.start(model.encode(padded_ids)) for model in self.models]
         constraints = Constraints(
             [self._longest(ids, options) for ids in source_ids],
-            end_id=tokenizer.end_id,
-            forbidden_ids=(tokenizer.pad_id, tokenizer.begin_id),
+            end_id=end_id,
+            forbidden_ids=(tokenizer.pad_id, tokenizer.begin_id) if ids is None else (),
             min_length=options.min_length,
             no_repeat_ngram=options.no_repeat_ngram,
             prefixes=prefixes,
@@ -86,6 +94,10 @@ class TorchEngine:
         )
         step: Step[Any] = self.models[0].step
         state: Any = states[0]
+        if ids is not None:
+            step, state = shortlisted_step(self.models[0]), ShortlistedState(
+                states[0], self.models[0], ids, tokenizer.end_id
+            )
         if len(states) > 1:
             step, state = ensemble_step([model.step for model in self.models]), EnsembleState(states)
         if options.sample:
@@ -94,11 +106,29 @@ class TorchEngine:
                 top_k=options.top_k, top_p=options.top_p, penalty=options.length_penalty,
                 alpha=options.length_alpha, rectify=self._rectify(options), begin_id=tokenizer.begin_id,
             )  # fmt: skip
-        return beam_search(
+        found = beam_search(
             step, state, constraints, beam=options.rows, nbest=options.wanted, penalty=options.length_penalty,
-            alpha=options.length_alpha, stop=options.stop, rectify=self._rectify(options),
-            begin_id=tokenizer.begin_id,
+            alpha=options.length_alpha, stop=options.stop, rectify=self._rectify(options), begin_id=begin_id,
         )  # fmt: skip
+        return found if ids is None else self._spelled(found, ids, source_ids, options)
+
+    @cached_property
+    def _shortlist(self) -> Shortlist:
+        return load_shortlist(self.loaded)
+
+    def _spelled(
+        self, found: list[list[Hypothesis]], ids: Tensor, source_ids: list[list[int]], options: SearchOptions
+    ) -> list[list[Hypothesis]]:
+        """Hypotheses of numbers as hypotheses of ids; where scores are wanted, with those of the whole vocabulary."""
+        end_id = self.loaded.tokenizer.end_id
+        named = [
+            [each._replace(tokens=[*(row[number] for number in each.tokens[:-1]), end_id]) for each in hypotheses]
+            for hypotheses, row in zip(found, ids.tolist())
+        ]
+        if not options.token_scores and options.wanted == 1:
+            return named
+        outputs = [[each.tokens for each in hypotheses] for hypotheses in named]
+        return forced_hypotheses(self.loaded, source_ids, outputs, options)
 
     def _longest(self, ids: Sequence[int], options: SearchOptions) -> int:
         config = self.loaded.config.decode

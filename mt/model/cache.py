@@ -93,15 +93,15 @@ class DecoderState:
         if self.visible is None and self.beams > 1:
             self.cache = self.cache.index_select(2, rows)
         else:
-            self.cache = _moved(self.cache, 2, sentences)
+            self.cache = moved(self.cache, 2, sentences)
         if self.visible is not None:
             self.visible = self.visible.flatten(0, 2).index_select(0, rows).view(-1, *self.visible.shape[1:])
-        self.memory = [_moved(layer, 1, sentences) for layer in self.memory]
+        self.memory = [moved(layer, 1, sentences) for layer in self.memory]
         if self.mask is not None:
             self.mask = self.mask.index_select(0, sentences)
 
 
-def _moved(field: Tensor, dim: int, places: Tensor) -> Tensor:
+def moved(field: Tensor, dim: int, places: Tensor) -> Tensor:
     """`field.index_select(dim, places)` in place: only what changes its place is copied."""
     here = (places != torch.arange(len(places), device=places.device)).nonzero()[:, 0]
     if len(here):

@@ -127,14 +127,18 @@ class Transformer(nn.Module):
         return state
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
-        """Reads one token a row and scores the next.
+        """`read`, then the (rows, target_size) logits of the next token."""
+        return self.logits(self.read(tokens, state))
+
+    def read(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        """Reads one token a row.
 
         Args:
             tokens: (rows,) int64: beginning of sentence at first, then the token chosen last.
             state: changed in place.
 
         Returns:
-            (rows, target_size) logits.
+            (rows, width): states that `logits` turns into scores of the next token.
         """
         state.make_room()
         hidden = self._embed(self.target_embedding, tokens[:, None], state.length)
@@ -145,7 +149,7 @@ class Transformer(nn.Module):
                 hidden, state.cache[index], state.length, state.visible, state.memory[index], state.mask, rotation
             )
         state.length += 1
-        return self.logits(self.decoder_norm(hidden).flatten(0, 1))
+        return self.decoder_norm(hidden).flatten(0, 1)
 
     def _run(self, layer: nn.Module, *inputs: Tensor | None) -> Tensor:
         """What a layer makes of its inputs. Dropout is the same when it is computed again."""

@@ -79,7 +79,7 @@ def test_without_token_scores_there_is_no_forced_pass(loaded: LoadedModel, monke
     engine = CTranslate2Engine(loaded, 1)
     sources = some_sources(loaded, 5)
     with_scores = engine.search(sources, OPTIONS)
-    monkeypatch.setattr(ctranslate2_engine, "score_pairs", None)
+    monkeypatch.setattr(ctranslate2_engine, "forced_hypotheses", None)
     found = engine.search(sources, dataclasses.replace(OPTIONS, token_scores=False))
     assert [each[0].tokens for each in found] == [each[0].tokens for each in with_scores]
     assert all(len(each[0].log_probs) == 0 and each[0].score < 0 for each in found)

@@ -1,0 +1,41 @@
+"""`tools/shortlist.py MODEL`: a lexical shortlist, for faster translation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mt.cli.command import DONE, CommandParser
+from mt.cli.options import positive
+from mt.errors import UserError
+from mt.progress import message
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Learns a shortlist from the model's training data and stores it in the model directory."""
+    parser = CommandParser(
+        description="Learns from the training data of a model which pieces translate which, and stores that in the\n"
+        "model directory as shortlist.safetensors: translate.py MODEL --shortlist then chooses among a few hundred\n"
+        "pieces a line. The data are those of the model's config.yaml, from the cache where they are prepared.",
+        example="tools/shortlist.py runs/demo",
+    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="model directory, or run directory (its best model)")
+    parser.add_argument(
+        "--likely", type=positive, default=50, metavar="N", help="pieces for each source piece (default: 50)"
+    )
+    parser.add_argument(
+        "--frequent", type=positive, default=100, metavar="N", help="pieces for every line (default: 100)"
+    )
+    given = parser.parse_args(arguments)
+    from mt.corpus.prepare import prepare
+    from mt.decoding.shortlist import FILE, learn_shortlist, save_shortlist
+    from mt.model.directory import load_model
+
+    loaded = load_model(given.model, "cpu")
+    # A model that began as another one has that one's pieces.
+    prepared = prepare(loaded.config, loaded.tokenizer if loaded.config.train.init_from else None)
+    if prepared.tokenizer.fingerprint != loaded.tokenizer.fingerprint:
+        raise UserError(f"{loaded.folder}: its training data give another tokenizer now; restore the text it had")
+    shortlist = learn_shortlist(prepared.train, loaded.tokenizer, given.frequent, given.likely)
+    save_shortlist(shortlist, loaded.folder)
+    message(f"wrote {loaded.folder / FILE}")
+    return DONE

@@ -1,0 +1,120 @@
+"""Translation with a lexical shortlist."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mt.corpus.store import create_store, open_store
+from mt.corpus.tokenizer import Tokenizer
+from mt.decoding.scoring import score_pairs
+from mt.decoding.shortlist import FILE, Shortlist, learn_shortlist, load_shortlist, save_shortlist
+from mt.decoding.translator import Translator
+from mt.errors import UserError
+from mt.model.directory import LoadedModel
+
+LINES = ["der hund sieht einen ball", "frau", "die frau liest ein buch am fluss", "und der ball", "", "ein rotes buch"]
+
+
+def _translator(loaded: LoadedModel, folder: Path, frequent: list[int], likely: np.ndarray) -> Translator:
+    shortlist = Shortlist(torch.tensor(frequent), torch.from_numpy(likely), loaded.tokenizer)
+    save_shortlist(shortlist, folder)
+    return Translator(dataclasses.replace(loaded, folder=folder))
+
+
+def _likely(tokenizer: Tokenizer, count: int) -> np.ndarray:
+    return np.random.default_rng(3).integers(4, tokenizer.target_size, size=(tokenizer.source_size, count))
+
+
+@pytest.mark.parametrize(
+    "options", [{"beam": 1}, {"beam": 4, "nbest": 4}, {"beam": 12}, {"beam": 3, "no_repeat_ngram": 1}], ids=str
+)
+def test_a_shortlist_that_holds_everything_changes_nothing(
+    loaded: LoadedModel, tmp_path: Path, options: dict[str, Any]
+) -> None:
+    tokenizer = loaded.tokenizer
+    everything = list(range(tokenizer.target_size))
+    bias = torch.randn(tokenizer.target_size)
+    bias[[tokenizer.pad_id, tokenizer.begin_id]] = -1e9  # which no shortlist holds
+    model = copy.deepcopy(loaded.model)
+    model.output_bias = torch.nn.Parameter(bias)
+    loaded = dataclasses.replace(loaded, model=model)
+    translator = _translator(loaded, tmp_path, everything, np.full((loaded.tokenizer.source_size, 1), 5))
+    without = list(translator.translate(LINES, **options))
+    for mine, theirs in zip(translator.translate(LINES, shortlist=True, **options), without, strict=True):
+        assert mine["tokens"] == theirs["tokens"]
+        one, other = ([each["tokens"] for each in record.get("nbest", [])] for record in (mine, theirs))
+        assert one == other
+        assert mine["score"] == pytest.approx(theirs["score"], abs=1e-4)
+
+
+def test_only_the_sentences_own_pieces_are_written_whatever_its_batch(loaded: LoadedModel, tmp_path: Path) -> None:
+    tokenizer = loaded.tokenizer
+    likely = _likely(tokenizer, 3)
+    translator = _translator(loaded, tmp_path, [10, 11, 12], likely)
+    together = list(translator.translate(LINES, beam=3, shortlist=True))
+    pieces = tokenizer.target_pieces(range(tokenizer.target_size))
+    for line, record, source in zip(LINES, together, tokenizer.encode_source(LINES)):
+        allowed = {pieces[number] for number in {10, 11, 12, tokenizer.end_id, *likely[source].flatten().tolist()}}
+        assert set(record["tokens"]) <= allowed
+        (alone,) = translator.translate([line], beam=3, shortlist=True)
+        assert alone["tokens"] == record["tokens"]
+        assert alone["score"] == pytest.approx(record["score"], abs=1e-4)
+    assert len({tuple(record["tokens"]) for record in together}) > 2
+
+
+def test_scores_are_those_of_the_whole_vocabulary(loaded: LoadedModel, tmp_path: Path) -> None:
+    translator = _translator(loaded, tmp_path, [10, 11, 12], _likely(loaded.tokenizer, 3))
+    sources = loaded.tokenizer.encode_source(LINES)
+    pieces = loaded.tokenizer.target_pieces(range(loaded.tokenizer.target_size))
+    ids = {piece: number for number, piece in enumerate(pieces)}
+    for source, record in zip(sources, translator.translate(LINES, beam=3, nbest=3, shortlist=True)):
+        if len(source) > 1:
+            outputs = record["nbest"]
+            tokens = [[ids[piece] for piece in output["tokens"]] for output in outputs]
+            for output, forced in zip(outputs, score_pairs(loaded, [source] * len(tokens), tokens)):
+                assert output["log_probs"] == pytest.approx(forced.log_probs.tolist(), abs=1e-4)
+                assert output["score"] == pytest.approx(forced.total / len(forced.log_probs), abs=1e-4)
+            assert [output["score"] for output in outputs] == sorted((each["score"] for each in outputs), reverse=True)
+
+
+def test_what_is_learnt_is_loaded_again(loaded: LoadedModel, tmp_path: Path) -> None:
+    tokenizer = loaded.tokenizer
+    with create_store(tmp_path / "store", with_text=False) as writer:
+        ids = tokenizer.encode_source(LINES)
+        writer.write(ids, tokenizer.encode_target(LINES), [0] * len(ids))
+    learnt = learn_shortlist(open_store(tmp_path / "store"), tokenizer, 5, 2)
+    assert len(set(learnt.frequent.tolist())) == 5 and tokenizer.end_id in learnt.frequent
+    assert learnt.likely[:, 0].tolist() == list(range(tokenizer.source_size)), "one vocabulary: pieces can be copied"
+    save_shortlist(learnt, tmp_path)
+    again = load_shortlist(dataclasses.replace(loaded, folder=tmp_path))
+    assert torch.equal(again.frequent, learnt.frequent) and torch.equal(again.likely, learnt.likely)
+
+
+def test_a_missing_broken_or_foreign_file_is_told_in_one_line(loaded: LoadedModel, tmp_path: Path) -> None:
+    translator = _translator(loaded, tmp_path, [10], _likely(loaded.tokenizer, 1))
+    whole = (tmp_path / FILE).read_bytes()
+    for content, said in (
+        (None, "no such file"), (whole[:-9], "broken"), (b"", "broken"),
+        (whole.replace(loaded.tokenizer.fingerprint.encode(), b"0" * len(loaded.tokenizer.fingerprint)), "another"),
+    ):  # fmt: skip
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+        if content is not None:
+            (tmp_path / FILE).write_bytes(content)
+        with pytest.raises(UserError, match=said) as error:
+            list(Translator(translator.loaded).translate(LINES, shortlist=True))
+        assert "\n" not in str(error.value) and FILE in str(error.value) and "tools/shortlist.py" in str(error.value)
+
+
+@pytest.mark.parametrize("options", [{"rectify": True}, {"temperature": 0.5}, {"sample": True}], ids=str)
+def test_what_needs_the_whole_vocabulary_is_refused(translator: Translator, options: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=next(iter(options))):
+        translator.translate(LINES, shortlist=True, **options)
