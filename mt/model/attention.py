@@ -8,6 +8,10 @@ from torch.nn import functional
 
 from mt.model.positions import rotate
 
+# Of a search's step on a processor, where plain products took three quarters of the time of torch's function
+# (measured, 100 sentences of 5 beams, AVX-512).
+_FEW_QUERIES = 16
+
 
 def _initialise(linear: nn.Linear) -> nn.Linear:
     """Xavier uniform (Glorot & Bengio 2010) over the whole matrix; biases 0.
@@ -74,7 +78,7 @@ class SelfAttention(nn.Module):
         cache[1, :, :, start:end] = value
         keys, values = cache[:, :, :, :end]
         mask = None if visible is None else visible[..., :end]
-        mixed = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask)
+        mixed = attend(query, keys, values, mask)
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 
@@ -106,9 +110,21 @@ class CrossAttention(nn.Module):
         batch, length, width = hidden.shape
         query = self.query(hidden).view(batch, length, self.heads, width // self.heads).transpose(1, 2)
         keys, values = projected.unbind()  # one gradient for both, where indexing would add up two
-        dropout = self.dropout if self.training else 0.0
-        mixed = functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, dropout_p=dropout)
+        mixed = attend(query, keys, values, mask, self.dropout if self.training else 0.0)
         return self.output(mixed.transpose(1, 2).flatten(2))
+
+
+def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
+    """Scaled dot-product attention; (batch, heads, …, head_width) all. `mask` as torch's function takes it."""
+    few = query.device.type == "cpu" and query.size(2) <= _FEW_QUERIES
+    if not few or dropout or torch.is_grad_enabled():
+        return functional.scaled_dot_product_attention(query, keys, values, attn_mask=mask, dropout_p=dropout)
+    scores = (query * query.size(-1) ** -0.5) @ keys.transpose(-1, -2)
+    if mask is not None and mask.dtype == torch.bool:
+        scores.masked_fill_(~mask, -torch.inf)
+    elif mask is not None:
+        scores += mask
+    return scores.softmax(-1) @ values
 
 
 def key_mask(real: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mt.config import ModelConfig
+from mt.model.attention import attend, key_mask
 from mt.model.positions import rotate, rotation_table, sinusoids
 from mt.model.transformer import Transformer
 
@@ -119,3 +120,30 @@ def test_rotary_products_depend_on_the_distance_alone() -> None:
 
     torch.testing.assert_close(product(3, 8), product(40, 45), atol=1e-5, rtol=1e-5)
     assert abs(product(3, 8) - product(3, 9)) > 1e-3
+
+
+def test_rotation_in_inference_equals_the_formula() -> None:
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(2, 5, 3, 4, 8, generator=generator).permute(2, 0, 3, 1, 4)[1]
+    table = rotation_table(5, 8)
+    even, odd, cosine, sine = states[..., 0::2], states[..., 1::2], *table
+    expected = torch.stack([even * cosine - odd * sine, even * sine + odd * cosine], dim=-1).flatten(-2)
+    with torch.no_grad():
+        torch.testing.assert_close(rotate(states, table), expected, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(rotate(states, table), expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("masked", ["nothing", "keys", "scores"])
+def test_few_queries_attend_as_many_do(masked: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(2, 3, 5, 8, generator=generator, requires_grad=True)
+    keys, values = torch.randn(2, 2, 3, 7, 8, generator=generator)
+    mask = None
+    if masked == "keys":
+        mask = key_mask(torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1] * 7]))
+    elif masked == "scores":
+        mask = torch.zeros(2, 1, 5, 7).masked_fill(torch.rand(2, 1, 5, 7, generator=generator) < 0.5, -torch.inf)
+        mask[..., 0] = 0
+    expected = attend(query, keys, values, mask)  # with a gradient: torch's own function
+    with torch.no_grad():
+        torch.testing.assert_close(attend(query, keys, values, mask), expected, atol=1e-6, rtol=1e-6)
