@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="model directory, or run directory (its best model)")
     parser.add_argument(
-        "--likely", type=positive, default=50, metavar="N", help="pieces for each source piece (default: 50)"
+        "--likely", type=positive, default=100, metavar="N", help="pieces for each source piece (default: 100)"
     )
     parser.add_argument(
         "--frequent", type=positive, default=100, metavar="N", help="pieces for every line (default: 100)"
