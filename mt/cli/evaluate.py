@@ -82,10 +82,10 @@ def findings(results: dict[str, Any]) -> list[str]:
     sequence = results.get("sequence")
     if sequence:
         half, spearman = sequence["half"], sequence["correlation"]["chrf"]
-        told = "" if spearman is None else f"confidence against sentence chrF: Spearman {spearman:.3f}; "
+        told = "unknown" if spearman is None else f"{spearman:.3f}"  # none where all lines are equally good
         lines.append(
-            f"{told}most confident half: chrF {half['chrf']:.2f}, random halves of the same source lengths "
-            f"{half['random_mean']:.2f} (p = {half['p']:.4f})"
+            f"confidence against sentence chrF: Spearman {told}; most confident half: chrF {half['chrf']:.2f}, "
+            f"random halves of the same source lengths {half['random_mean']:.2f} (p = {half['p']:.4f})"
         )
     if "truth" in results:
         truth = results["truth"]
