@@ -136,7 +136,8 @@ def test_every_script_and_console_command_has_its_door() -> None:
     scripts = {path.stem for path in [ROOT / "train.py", ROOT / "translate.py", *(ROOT / "tools").glob("*.py")]}
     console = re.findall(r'^mt-([\w-]+) = "mt\.cli\.doors:(\w+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert {name for name, _ in console} == {
-        "train", "translate", "prepare", "evaluate", "score", "report", "calibrate", "export", "import-marian"
+        "train", "translate", "prepare", "evaluate", "score", "report", "calibrate", "export", "import-marian",
+        "shortlist",
     }  # fmt: skip
     assert all(name.replace("-", "_") == function for name, function in console)
     for name in scripts | {function for _, function in console}:
