@@ -220,6 +220,7 @@ def test_on_two_machines_the_other_one_is_told_too(corpus: Path, tmp_path: Path)
         assert len(said(errors)) == 1 and "train.activation_checkpointing" in said(errors)[0], errors
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_that_fails_ends_the_run_in_one_line(corpus: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start([sys.executable, "train.py", str(config(corpus, run, steps=100_000))])
@@ -240,6 +241,7 @@ def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_torchrun_begins_again_at_the_last_checkpoint(corpus: Path, three: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     pids = tmp_path / "pids"

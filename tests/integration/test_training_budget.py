@@ -50,6 +50,7 @@ def command(config: Path, run: Path, *options: str, steps: int = 0) -> list[str]
     return [sys.executable, str(script), str(config), *words, *options]
 
 
+@pytest.mark.slow
 def test_a_killed_run_keeps_the_number_of_updates_that_its_budget_gave(tiny_config: Path) -> None:
     run, given = tiny_config.parent / "budget", tiny_config.parent / "given"
     first, later = (command(tiny_config, run, "--train.budget_minutes", "5", steps=steps) for steps in (200, 90))
