@@ -18,9 +18,8 @@ from mt.training.batch import Batch
 from mt.training.memory import activation_bytes
 from mt.training.parallel import Group
 
-_CPU_ELEMENTS, _CPU_ROWS = 1 << 17, 2
-"""a batch is large enough for a processor with so many positions times width, and so many positions for each unit of
-width: below, calling the operations and adding up the gradients of the weights cost too much"""
+_CPU_ELEMENTS, _CPU_TOKENS = 1 << 17, 512
+"""positions times width, and positions, that make a batch large enough for a processor"""
 _AHEAD = 4
 """updates that a thread prepares while a GPU computes"""
 
@@ -34,7 +33,7 @@ def batch_shape(config: Config, device: torch.device) -> tuple[int, int]:
     """
     train, portions = config.train, 1
     if device.type == "cpu":
-        enough = max(_CPU_ELEMENTS // config.model.width, _CPU_ROWS * config.model.width, train.max_length)
+        enough = max(_CPU_TOKENS, _CPU_ELEMENTS // config.model.width, train.max_length)
         # A power of two, which two or four processes share evenly.
         portions = 1 << max(1, train.batch_tokens // enough).bit_length() - 1
     return train.batch_tokens // portions, train.accumulate * portions

@@ -21,7 +21,7 @@ def shape(width: int, batch_tokens: int, accumulate: int, device: str) -> tuple[
 
 
 @pytest.mark.parametrize(
-    ("width", "expected"), [(64, (2048, 2)), (128, (1024, 4)), (256, (512, 8)), (512, (1024, 4)), (1024, (2048, 2))]
+    ("width", "expected"), [(64, (2048, 2)), (128, (1024, 4)), (256, (512, 8)), (512, (512, 8)), (1024, (512, 8))]
 )
 def test_a_large_batch_becomes_portions_that_fit_the_width(width: int, expected: tuple[int, int]) -> None:
     assert shape(width, 4096, 1, "cpu") == expected
