@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mt.calibration.tokens import Floats, as_floats, checked
 from mt.config import LossConfig
+from mt.corpus.tokenizer import Tokenizer
 from mt.losses.links import encouraging_inverse_link, smoothing_inverse_link
 from mt.losses.targets import SmoothedTarget
 
@@ -50,9 +51,10 @@ class InverseLink:
     name: ClassVar[str] = "link"
 
     @staticmethod
-    def of_loss(loss: LossConfig, *, pad_id: int, begin_id: int, vocabulary_size: int) -> InverseLink | None:
-        """The inverse link of a training loss; None where it has none in closed form (focal losses, R-Drop, the
-        confidence penalty, unigram targets, a bonus smoothed otherwise), or the loss has no minimum (log_end 1)."""
+    def of_loss(loss: LossConfig, tokenizer: Tokenizer) -> InverseLink | None:
+        """The inverse link of a training loss over the classes of a target; None where it has none in closed form
+        (focal losses, R-Drop, the confidence penalty, unigram targets, a bonus smoothed otherwise), or the loss has
+        no minimum (log_end 1)."""
         settings = loss.settings()
         if loss.name not in ("label_smoothed_kl", "encouraging") or settings["definition"] == "unigram":
             return None
@@ -63,9 +65,9 @@ class InverseLink:
         return InverseLink(
             settings["smoothing"],
             settings["definition"],
-            vocabulary_size,
-            pad_id,
-            (pad_id, begin_id) if settings.get("exclude_special") else (),
+            tokenizer.target_size,
+            tokenizer.pad_id,
+            (tokenizer.pad_id, tokenizer.begin_id) if settings.get("exclude_special") else (),
             log_end,
         )
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
+
+from mt.processes import available_cores
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +34,6 @@ def use_threads(count: int | None) -> int:
     """Lets torch use `count` processor threads; None: as many as there are cores for this process. Returns it."""
     import torch  # not needed for --help
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(count or cores)
-    return count or cores
+    threads = count or available_cores()
+    torch.set_num_threads(threads)
+    return threads

@@ -39,8 +39,9 @@ from mt.corpus.store import (
 )
 from mt.corpus.text import file_form, input_files, read_pairs
 from mt.corpus.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from mt.corpus.workers import WorkerKilled, available_cores, ordered_map
+from mt.corpus.workers import WorkerKilled, ordered_map
 from mt.errors import UserError
+from mt.processes import available_cores
 from mt.progress import message, progress_bar
 
 _FORMAT = 1  # raise it when the same input no longer gives the same folder

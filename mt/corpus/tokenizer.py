@@ -18,8 +18,8 @@ from mt.atomic import atomic_file
 from mt.config import TokenizerConfig
 from mt.corpus.sampling import SubwordSampler
 from mt.corpus.vocabulary import FILE_NAME, mapped
-from mt.corpus.workers import available_cores
 from mt.errors import UserError
+from mt.processes import available_cores
 from mt.progress import message
 
 Side = Literal["source", "target"]

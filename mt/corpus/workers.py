@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mt.errors import UserError
+from mt.processes import serve_parent
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -47,7 +45,7 @@ def ordered_map(
                 yield function(item)
                 continue
             if pool is None:
-                pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=_start)
+                pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"), initializer=serve_parent)
             waiting.append(pool.submit(function, item))
             if len(waiting) > 2 * processes:
                 yield waiting.popleft().result()
@@ -60,15 +58,3 @@ def ordered_map(
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
-
-
-def available_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _start(*_: Any) -> None:
-    """In each process: Ctrl-C is the business of the one that started it, whose end it shares."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if os.name == "posix" and hasattr(ctypes.CDLL(None), "prctl"):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG

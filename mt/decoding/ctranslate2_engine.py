@@ -31,6 +31,7 @@ from mt.model.ctranslate2_export import (
     unique_pieces,
 )
 from mt.model.directory import LoadedModel, fingerprint, weights
+from mt.processes import available_cores
 
 COMPUTE_TYPES = ("float32", "int8")
 _EXPORT_VERSION = 1  # of what `export_ctranslate2` writes: another one makes exports anew
@@ -66,7 +67,7 @@ class CTranslate2Engine:
         self.folder = cached_export(loaded)
         device = loaded.model.output_weight.device.type
         self._on_cpu = device == "cpu"
-        workers = (threads or _cores()) if self._on_cpu else 1
+        workers = (threads or available_cores()) if self._on_cpu else 1
         try:
             self._translator = library.Translator(
                 str(self.folder), device=device, compute_type=compute_type, inter_threads=workers, intra_threads=1
@@ -228,7 +229,3 @@ def _export_name(loaded: LoadedModel) -> str:
 
 def _user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

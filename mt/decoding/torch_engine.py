@@ -141,11 +141,7 @@ class TorchEngine:
         if options.rectify:
             if len(self.models) > 1:
                 raise UserError("rectify: each model of an ensemble has a link of its own; use --temperature")
-            tokenizer = self.loaded.tokenizer
-            link = InverseLink.of_loss(
-                self.loaded.config.loss, pad_id=tokenizer.pad_id, begin_id=tokenizer.begin_id,
-                vocabulary_size=tokenizer.target_size,
-            )  # fmt: skip
+            link = InverseLink.of_loss(self.loaded.config.loss, self.loaded.tokenizer)
             if link is None:
                 raise UserError(
                     f"rectify: the loss {self.loaded.config.loss.name} of {self.loaded.folder} has no inverse link "

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from mt.errors import UserError
+from mt.processes import serve_parent
 
 Result = TypeVar("Result")
 
@@ -34,7 +31,7 @@ class Workers:
             processes,
             multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn"),
             initializer=_begin,
-            initargs=(work, os.getpid()),
+            initargs=(work,),
         )
         self._unfinished: set[Future[Any]] = set()
 
@@ -71,20 +68,13 @@ def _lost() -> UserError:
     )
 
 
-def _begin(work: Callable[..., Any], parent: int) -> None:
+def _begin(work: Callable[..., Any]) -> None:
     import torch
 
     global _work
     _work = work
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its workers
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
+    serve_parent()
 
 
 def _call(*arguments: Any) -> Any:

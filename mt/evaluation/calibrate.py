@@ -22,7 +22,6 @@ from torch import Tensor
 
 from mt.calibration import Measures, token_labels
 from mt.calibration.recalibration import InverseLink, Isotonic, Map, Temperature, TemperatureFit
-from mt.decoding.confidence import dump_recalibration
 from mt.decoding.options import search_options
 from mt.decoding.scoring import Chunk, score_pairs
 from mt.decoding.torch_engine import TorchEngine
@@ -63,7 +62,7 @@ def calibrate(
         search: fields of SearchOptions; what is not given is as the model's config says.
 
     Returns:
-        What calibration.json holds, for `dump_recalibration`.
+        What calibration.json holds, for `mt.decoding.confidence.dump_recalibration`.
 
     Raises:
         UserError: too few sentences for the folds.
@@ -168,12 +167,7 @@ class _Tokens:
 
     def _fit(self, loaded: LoadedModel, source_ids: list[list[int]], target_ids: list[list[int]]) -> None:
         tokenizer = loaded.tokenizer
-        link = InverseLink.of_loss(
-            loaded.config.loss,
-            pad_id=tokenizer.pad_id,
-            begin_id=tokenizer.begin_id,
-            vocabulary_size=tokenizer.target_size,
-        )
+        link = InverseLink.of_loss(loaded.config.loss, tokenizer)
         links: list[InverseLink | None] = [None] if link is None else [None, link]
         aims = ("",) if self.labels is not None else ("", "top_")
         kinds = [(aim, each) for aim in aims for each in links]
@@ -275,5 +269,3 @@ def _binary(confidence: Floats, correct: NDArray[np.bool_]) -> dict[str, Floats]
         "brier": (confidence - correct) ** 2,
     }  # fmt: skip
 
-
-__all__ = ["calibrate", "dump_recalibration"]

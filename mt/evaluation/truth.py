@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
-from os import sched_getaffinity
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from mt.evaluation.quality import corpus_quality
 from mt.evaluation.test_set import TestSet
 from mt.evaluation.token_calibration import encoded_pairs
 from mt.model.directory import LoadedModel
+from mt.processes import available_cores
 from mt.progress import progress_bar
 
 FIT_PAIRS, FIT_SEED = 1000, 271828
@@ -142,13 +142,7 @@ def _rows(truth: TokenTruth, ids: Sequence[int]) -> list[Row]:
 
 def _maps(loaded: LoadedModel, languages: tuple[str, str]) -> dict[str, InverseLink | Temperature | None]:
     """The inverse link of the loss (None: it has none), and temperatures fitted on a sample of their own."""
-    tokenizer = loaded.tokenizer
-    link = InverseLink.of_loss(
-        loaded.config.loss,
-        pad_id=tokenizer.pad_id,
-        begin_id=tokenizer.begin_id,
-        vocabulary_size=tokenizer.target_size,
-    )
+    link = InverseLink.of_loss(loaded.config.loss, loaded.tokenizer)
     fits = {"temperature": TemperatureFit()}
     if link is not None:
         fits["link_temperature"] = TemperatureFit(link=link)
@@ -171,7 +165,7 @@ def _temperatures(chosen: InverseLink | Temperature) -> dict[str, float]:
 def _translations(languages: tuple[str, str], sources: list[str]) -> Iterator[dict[str, float]]:
     """The true translations of each source, in order, worked out on all cores."""
     Grammar.load(*languages)  # an unknown language is refused here, once
-    workers = min(len(sched_getaffinity(0)), max(1, len(sources) // 50))
+    workers = min(available_cores(), max(1, len(sources) // 50))
     with (
         progress_bar(len(sources), "truth", "line") as bar,
         ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,

@@ -6,7 +6,6 @@ model are too small to share. A run that is alone there starts its own.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -26,6 +25,7 @@ from torch._C._distributed_c10d import FileStore, PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from mt.errors import UserError
+from mt.processes import serve_parent
 from mt.training.alarm import Alarm
 from mt.training.parallel import Group
 
@@ -120,10 +120,8 @@ def _own_group(rank: int, world: int, meeting_point: str) -> Iterator[Group]:
 
 def _start(rank: int, world: int, meeting_point: str, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     """Runs in a further process. Ctrl-C is the leader's business: it tells the others with the next update."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    serve_parent()
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if os.name == "posix" and hasattr(ctypes.CDLL(None), "prctl"):
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: killed when the leader dies
     try:
         with _own_group(rank, world, meeting_point) as group:
             work(group, *arguments)

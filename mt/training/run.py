@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -25,6 +24,7 @@ from mt.errors import UserError
 from mt.losses.build import build_loss
 from mt.model.directory import build_model, choose_device, load_model, load_weights, model_directory, weights
 from mt.model.transformer import Transformer
+from mt.processes import available_cores
 from mt.progress import message
 from mt.training.checkpoint import Checkpoints, Progress
 from mt.training.feed import batch_shape
@@ -130,7 +130,7 @@ def _check_share(config: Config, device: torch.device, group: Group) -> None:
 
 def _threads(config: Config, group: Group) -> int:
     """Processor threads of this process."""
-    return max(1, (config.threads or len(os.sched_getaffinity(0))) // group.local_world)
+    return max(1, (config.threads or available_cores()) // group.local_world)
 
 
 def worker_processes(config: Config, device: torch.device) -> int:

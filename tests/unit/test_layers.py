@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 LAYERS = {
-    "config": 0, "config_file": 0, "errors": 0, "progress": 0, "atomic": 0,
+    "config": 0, "config_file": 0, "errors": 0, "progress": 0, "atomic": 0, "processes": 0,
     "corpus": 1, "losses": 1,
     "model": 2, "calibration": 2,
     "decoding": 3,

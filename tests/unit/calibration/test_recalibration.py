@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from mt.calibration.recalibration import (
     map_from_json,
 )
 from mt.config import LossConfig
+from mt.corpus.tokenizer import Tokenizer
 from mt.losses.links import encouraging_link, smoothing_link
 from mt.losses.targets import SmoothedTarget
 
@@ -106,8 +108,10 @@ def test_the_inverse_link_gives_finite_log_probabilities_in_float32() -> None:
 
 
 def test_the_link_is_that_of_the_training_loss() -> None:
+    tokenizer = SimpleNamespace(pad_id=0, begin_id=1, target_size=SIZE)
+
     def link(**fields: Any) -> InverseLink | None:
-        return InverseLink.of_loss(LossConfig(**fields), pad_id=0, begin_id=1, vocabulary_size=SIZE)
+        return InverseLink.of_loss(LossConfig(**fields), cast(Tokenizer, tokenizer))
 
     assert link(name="encouraging") == EL
     assert link() == InverseLink(0.1, "uniform_nopad", SIZE, 0)
