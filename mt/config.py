@@ -396,7 +396,7 @@ class DecodeConfig:
     """longest output: this times the source length, plus max_length_extra"""
     max_length_extra: int = 20
     """tokens added to the longest output"""
-    batch_tokens: int = 4096
+    batch_tokens: int = 8192
     """most positions of a batch, beams included"""
 
     def __post_init__(self) -> None:

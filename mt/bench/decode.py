@@ -21,7 +21,8 @@ from mt.bench.measure import Case, Work, measure
 from mt.config import Config, CorpusConfig, DataConfig, ModelConfig, TokenizerConfig, TrainConfig
 from mt.corpus.tokenizer import train_tokenizer
 from mt.decoding.ctranslate2_engine import CTranslate2Engine, cached_export
-from mt.decoding.lines import file_lines
+from mt.decoding.lines import check_readable, file_lines
+from mt.decoding.shortlist import FILE as SHORTLIST
 from mt.decoding.translator import Translator
 from mt.errors import UserError
 from mt.model.ctranslate2_export import import_ctranslate2
@@ -29,7 +30,9 @@ from mt.model.directory import LoadedModel, build_model, load_model
 
 __all__ = ["cases", "measure"]
 
-LINES, BEAM = 1000, 5
+LINES, BEAM = 5000, 5
+_COPIES = 5
+_FILES = ("multi30k/test.de.gz", "multi30k/valid.de.gz", "multi30k/train.de.gz")
 BASELINE = "SentencePiece, ctranslate2.Translator.translate_batch at the fastest of its settings tried, SentencePiece"
 # Batches by source tokens or by sentences, which CTranslate2 sorts by length itself.
 _BATCHES = ({"max_batch_size": 1024, "batch_type": "tokens"}, {"max_batch_size": 256, "batch_type": "tokens"},
@@ -40,11 +43,12 @@ _RANDOM_OUTPUT = 15  # tokens that random weights, which never end a sentence, h
 
 
 def cases(model: Path | None = None, corpora: Path | None = None) -> dict[str, Case]:
-    """The comparisons by name.
+    """The comparisons by name: each engine on different lines, and our own on lines of which each comes five times.
 
     Args:
-        model: model or run directory; None: random weights, 3 + 3 layers of width 256, and random words.
-        corpora: folder with multi30k/test.de.gz, which is translated; given if and only if a model is.
+        model: model or run directory; None: random weights, 3 + 3 layers of width 256, and random words. One with a
+            shortlist is compared with it as well.
+        corpora: folder with multi30k/test.de.gz and so on, which is translated; given if and only if a model is.
 
     Raises:
         UserError: CTranslate2 or the text is missing, or only one of the two is given.
@@ -52,30 +56,43 @@ def cases(model: Path | None = None, corpora: Path | None = None) -> dict[str, C
     if (model is None) != (corpora is None):
         raise UserError("--model and --corpora belong together: give both, or none for random weights and words")
     import_ctranslate2()
-    source = None if corpora is None else corpora / "multi30k" / "test.de.gz"
-    lines = LINES if source is None else len(list(islice(file_lines([source]), LINES)))
+    if corpora is not None:
+        check_readable([corpora / name for name in _FILES])
+    rows = [("torch", "float32", ""), ("ctranslate2", "float32", ""), ("ctranslate2", "int8", ""),
+            ("torch", "float32", "repeated"), ("ctranslate2", "float32", "repeated")]  # fmt: skip
+    if model is not None and (load_model(model).folder / SHORTLIST).is_file():
+        rows.insert(1, ("torch", "float32", "shortlist"))
     found = {}
-    for engine, compute_type in (("torch", "float32"), ("ctranslate2", "float32"), ("ctranslate2", "int8")):
-        name = f"{engine}_{compute_type}"
-        arguments = {"engine": engine, "compute_type": compute_type, "model": model, "source": source}
-        found[name] = Case(name, prepare, arguments, lines, settings={
-            "baseline": f"{BASELINE}, {compute_type}", "lines": lines, "beam": BEAM, "unit": "sentences/s",
+    for engine, compute_type, special in rows:
+        name = "_".join(filter(None, (engine, compute_type, special)))
+        arguments = {"engine": engine, "compute_type": compute_type, "model": model, "corpora": corpora,
+                     "special": special}  # fmt: skip
+        found[name] = Case(name, prepare, arguments, LINES, settings={
+            "baseline": f"{BASELINE}, {compute_type}", "lines": LINES, "beam": BEAM, "unit": "sentences/s",
+            "different_lines": LINES // _COPIES if special == "repeated" else LINES,
             "model": str(model or "random weights, 3 + 3 layers, width 256"),
         }, processes=torch.get_num_threads() if engine == "torch" else 0)  # fmt: skip
     return found
 
 
 def prepare(
-    *, engine: str, compute_type: str, model: Path | None, source: Path | None, device: str, lines: int = LINES
-) -> tuple[Work, Work]:
-    """Ours and the baseline, each a call that translates all lines with as many cores as torch has threads."""
+    *, engine: str, compute_type: str, model: Path | None, corpora: Path | None, device: str, special: str = "",
+    lines: int = LINES,
+) -> tuple[Work, Work]:  # fmt: skip
+    """Ours and the baseline, each a call that translates all lines with as many cores as torch has threads.
+
+    `special`: "shortlist", or "repeated": a fifth of the lines, five times one after the other.
+    """
     threads = torch.get_num_threads()
-    if model is None or source is None:
-        loaded, text = random_model(device), random_lines(lines, 2)
-        limits: dict[str, Any] = {"min_length": _RANDOM_OUTPUT, "max_output": _RANDOM_OUTPUT}
+    limits: dict[str, Any] = {}
+    different = lines // _COPIES if special == "repeated" else lines
+    if model is None or corpora is None:
+        loaded, text = random_model(device), random_lines(different, 2)
+        limits = {"min_length": _RANDOM_OUTPUT, "max_output": _RANDOM_OUTPUT}
     else:
-        loaded, text = load_model(model, device), list(islice(file_lines([source]), lines))
-        limits = {}
+        loaded = load_model(model, device)
+        text = list(islice(dict.fromkeys(file_lines([corpora / name for name in _FILES])), different))
+    text *= lines // len(text)
     chosen = CTranslate2Engine(loaded, threads, compute_type) if engine == "ctranslate2" else None
     translator = Translator(loaded, chosen, recalibrate=False)
     processes = threads if chosen is None and device == "cpu" else 1
@@ -83,7 +100,7 @@ def prepare(
     def ours() -> None:
         records = translator.translate(
             text, beam=BEAM, nbest=1, length_penalty="average", length_alpha=1.0, token_scores=False,
-            processes=processes, **limits,
+            shortlist=special == "shortlist", processes=processes, **limits,
         )  # fmt: skip
         assert sum(1 for _ in records) == len(text)
 
@@ -114,7 +131,7 @@ def _direct(
     target = {piece: number for number, piece in enumerate(tokenizer.target_pieces(range(tokenizer.target_size)))}
     shapes = {(threads, 1), (1, threads)} if device == "cpu" else {(1, 1)}
     tried = [way(*shape, batches) for shape in sorted(shapes) for batches in _BATCHES]
-    best = min(tried, key=lambda translate: _seconds(translate, text[: max(1, len(text) // 4)]))
+    best = min(tried, key=lambda translate: _seconds(translate, text[: max(1, len(text) // 10)]))
     return lambda: best(text)
 
 

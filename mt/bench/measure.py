@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from mt.training.memory import keep_freed_memory
+from mt.processes import keep_freed_memory
 
 Work = Callable[[], None]
 _LEAST_ROUNDS = 3

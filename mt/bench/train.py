@@ -40,6 +40,7 @@ from mt.corpus.store import TokenStore, create_store, open_store
 from mt.losses.build import build_loss
 from mt.model.directory import build_model
 from mt.model.positions import sinusoids
+from mt.processes import keep_freed_memory
 from mt.training import memory
 from mt.training.checkpoint import Progress
 from mt.training.launch import own_processes
@@ -222,7 +223,7 @@ def _ours(connection: Connection, config: Config, folder: str, size: int, profil
 
 def _ours_in(group: Group, config: Config, folder: str, size: int, connection: Connection | None = None,
              profile: Path | None = None) -> None:  # fmt: skip
-    memory.keep_freed_memory()
+    keep_freed_memory()
     torch.set_num_threads(max(1, config.threads // group.world))
     device = torch.device(config.device)
     start = memory.current_bytes(device)

@@ -14,16 +14,16 @@ def main(arguments: list[str] | None = None) -> int:
     """Learns a shortlist from the model's training data and stores it in the model directory."""
     parser = CommandParser(
         description="Learns from the training data of a model which pieces translate which, and stores that in the\n"
-        "model directory as shortlist.safetensors: translate.py MODEL --shortlist then chooses among a few hundred\n"
+        "model directory as shortlist.safetensors: translate.py MODEL --shortlist then chooses among the likeliest\n"
         "pieces a line. The data are those of the model's config.yaml, from the cache where they are prepared.",
         example="tools/shortlist.py runs/demo",
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="model directory, or run directory (its best model)")
     parser.add_argument(
-        "--likely", type=positive, default=100, metavar="N", help="pieces for each source piece (default: 100)"
+        "--likely", type=positive, default=50, metavar="N", help="pieces for each source piece (default: 50)"
     )
     parser.add_argument(
-        "--frequent", type=positive, default=100, metavar="N", help="pieces for every line (default: 100)"
+        "--frequent", type=positive, default=1500, metavar="N", help="pieces for every line (default: 1500)"
     )
     given = parser.parse_args(arguments)
     from mt.corpus.prepare import prepare

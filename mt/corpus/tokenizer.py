@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,11 +122,19 @@ class Tokenizer:
 
     def source_pieces(self, ids: Sequence[int]) -> list[str]:
         """The surface of each piece, "</s>" for the end of sentence."""
-        return [self._source.id_to_piece(int(piece)) for piece in ids]
+        return [self._source_surfaces[piece] for piece in ids]
 
     def target_pieces(self, ids: Sequence[int]) -> list[str]:
         """As `source_pieces`, for the target side."""
-        return [self._target.id_to_piece(int(piece)) for piece in ids]
+        return [self._target_surfaces[piece] for piece in ids]
+
+    @cached_property
+    def _source_surfaces(self) -> list[str]:
+        return [self._source.id_to_piece(piece) for piece in range(self.source_size)]
+
+    @cached_property
+    def _target_surfaces(self) -> list[str]:
+        return [self._target.id_to_piece(piece) for piece in range(self.target_size)]
 
     @property
     def models(self) -> tuple[bytes, bytes]:

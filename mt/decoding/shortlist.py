@@ -3,19 +3,21 @@
 They are the most frequent pieces of the target side, those that model 1 finds likeliest for each source piece, and
 the source pieces themselves. They depend on the sentence alone, never on its batch. The search knows no others:
 its probabilities are shares among them, and the projection onto the vocabulary, the dearest part of a step, shrinks
-to a few hundred rows a sentence. Scores that are shown come from a forced pass over the whole vocabulary.
+to the pieces of a batch. Scores that are shown come from a forced pass over the whole vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.nn import functional
 
 from mt.atomic import atomic_file
 from mt.corpus.lexicon import likeliest_targets
@@ -44,11 +46,8 @@ class Shortlist:
         """
         self.frequent, self.likely, self.tokenizer = frequent, likely, tokenizer
 
-    def pieces(self, source_ids: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-        """(sentences, most pieces) int64: the ids that the numbers of each sentence stand for.
-
-        At BORDER is beginning of sentence, which also fills up the back of the rows; between them ids rise.
-        """
+    def pieces(self, source_ids: Sequence[Sequence[int]], device: torch.device) -> Pieces:
+        """What the outputs of these sentences may be written with."""
         tokenizer = self.tokenizer
         allowed = torch.zeros((len(source_ids), tokenizer.target_size), dtype=torch.bool)
         allowed[:, self.frequent] = True
@@ -57,27 +56,35 @@ class Shortlist:
         sources = torch.tensor([token for ids in source_ids for token in ids])
         allowed[of_sentence[:, None], self.likely[sources]] = True
         allowed[:, [tokenizer.pad_id, tokenizer.begin_id, tokenizer.end_id]] = False
-        counts = allowed.sum(1)
-        rows, pieces = allowed.nonzero(as_tuple=True)
-        places = torch.arange(1, len(rows) + 1) - (counts.cumsum(0) - counts)[rows]
-        ids = torch.full((len(source_ids), int(counts.max()) + 1), tokenizer.begin_id)
-        ids[rows, places] = pieces
-        return ids.to(device)
+        rising = allowed.any(0).nonzero()[:, 0]
+        border = torch.ones((len(source_ids), 1), dtype=torch.bool)
+        return Pieces(
+            torch.cat([torch.tensor([tokenizer.begin_id]), rising]).to(device),
+            torch.cat([border, allowed[:, rising]], dim=1).to(device),
+        )
+
+
+class Pieces(NamedTuple):
+    """What a batch may be written with. Each piece has a number; the border of a sentence has BORDER."""
+
+    ids: Tensor
+    """(pieces,) int64 target ids that the numbers stand for, rising from the second on"""
+    allowed: Tensor
+    """(sentences, pieces) bool: which of them each sentence may use"""
 
 
 class ShortlistedState:
-    """A decoder state with the pieces of each sentence; tokens are numbers of them."""
+    """A decoder state with the pieces of its sentences; tokens are numbers of them."""
 
-    def __init__(self, state: DecoderState, model: Transformer, ids: Tensor, end_id: int) -> None:
-        """state: of one row a sentence; ids: of `Shortlist.pieces`."""
+    def __init__(self, state: DecoderState, model: Transformer, pieces: Pieces, end_id: int) -> None:
+        """state: of one row a sentence."""
         self.state = state
-        self.ids = ids.clone()  # rows move as sentences leave
-        written = ids.clone()
-        written[:, BORDER] = end_id
+        self.ids = pieces.ids
+        written = pieces.ids.clone()
+        written[BORDER] = end_id
         self.weight = model.output_weight[written]
-        bias = self.weight.new_zeros(ids.shape) if model.output_bias is None else model.output_bias[written]
-        # What fills up is never written.
-        self.bias = bias.masked_fill(written == ids[:, :1], -torch.inf)[:, None]
+        bias = self.weight.new_zeros(len(written)) if model.output_bias is None else model.output_bias[written]
+        self.bias = torch.where(pieces.allowed, bias, -torch.inf)[:, None]
 
     def spread(self, beams: int) -> None:
         """See SearchState."""
@@ -91,19 +98,16 @@ class ShortlistedState:
         """See SearchState."""
         sentences = torch.div(rows[:: self.state.beams], self.state.beams, rounding_mode="floor")
         self.state.keep(rows)
-        self.ids, self.weight, self.bias = (
-            moved(field, 0, sentences) for field in (self.ids, self.weight, self.bias)
-        )
+        self.bias = moved(self.bias, 0, sentences)
 
 
 def shortlisted_step(model: Transformer) -> Callable[[Tensor, ShortlistedState], Tensor]:
-    """A step among the pieces of each sentence: (rows, most pieces) logits."""
+    """A step among the pieces of the batch, each sentence among its own: (rows, pieces) logits."""
 
     def step(tokens: Tensor, state: ShortlistedState) -> Tensor:
-        sentences = len(state.ids)
-        hidden = model.read(state.ids.gather(1, tokens.view(sentences, -1)).flatten(), state.state)
-        grouped = hidden.view(sentences, -1, hidden.size(1))
-        return torch.baddbmm(state.bias, grouped, state.weight.transpose(1, 2)).flatten(0, 1)
+        logits = functional.linear(model.read(state.ids[tokens], state.state), state.weight)
+        logits.view(len(state.bias), -1, logits.size(1)).add_(state.bias)
+        return logits
 
     return step
 

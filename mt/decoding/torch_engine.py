@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mt.calibration.recalibration import InverseLink, Temperature
 from mt.decoding.beam_search import Hypothesis, Rectify, Step, beam_search
@@ -79,14 +78,14 @@ class TorchEngine:
         tokenizer = self.loaded.tokenizer
         assert not any(model.training for model in self.models), "dropout would be on"
         device = self.models[0].output_weight.device
-        ids = self._shortlist.pieces(source_ids, device) if options.shortlist else None
-        begin_id, end_id = (tokenizer.begin_id, tokenizer.end_id) if ids is None else (BORDER, BORDER)
+        pieces = self._shortlist.pieces(source_ids, device) if options.shortlist else None
+        begin_id, end_id = (tokenizer.begin_id, tokenizer.end_id) if pieces is None else (BORDER, BORDER)
         padded_ids = padded(source_ids, tokenizer.pad_id, device)
         states = [model.start(model.encode(padded_ids)) for model in self.models]
         constraints = Constraints(
             [self._longest(ids, options) for ids in source_ids],
             end_id=end_id,
-            forbidden_ids=(tokenizer.pad_id, tokenizer.begin_id) if ids is None else (),
+            forbidden_ids=(tokenizer.pad_id, tokenizer.begin_id) if pieces is None else (),
             min_length=options.min_length,
             no_repeat_ngram=options.no_repeat_ngram,
             prefixes=prefixes,
@@ -94,10 +93,9 @@ class TorchEngine:
         )
         step: Step[Any] = self.models[0].step
         state: Any = states[0]
-        if ids is not None:
-            step, state = shortlisted_step(self.models[0]), ShortlistedState(
-                states[0], self.models[0], ids, tokenizer.end_id
-            )
+        if pieces is not None:
+            step = shortlisted_step(self.models[0])
+            state = ShortlistedState(states[0], self.models[0], pieces, tokenizer.end_id)
         if len(states) > 1:
             step, state = ensemble_step([model.step for model in self.models]), EnsembleState(states)
         if options.sample:
@@ -110,20 +108,20 @@ class TorchEngine:
             step, state, constraints, beam=options.rows, nbest=options.wanted, penalty=options.length_penalty,
             alpha=options.length_alpha, stop=options.stop, rectify=self._rectify(options), begin_id=begin_id,
         )  # fmt: skip
-        return found if ids is None else self._spelled(found, ids, source_ids, options)
+        return found if pieces is None else self._spelled(found, pieces.ids.tolist(), source_ids, options)
 
     @cached_property
     def _shortlist(self) -> Shortlist:
         return load_shortlist(self.loaded)
 
     def _spelled(
-        self, found: list[list[Hypothesis]], ids: Tensor, source_ids: list[list[int]], options: SearchOptions
+        self, found: list[list[Hypothesis]], ids: list[int], source_ids: list[list[int]], options: SearchOptions
     ) -> list[list[Hypothesis]]:
         """Hypotheses of numbers as hypotheses of ids; where scores are wanted, with those of the whole vocabulary."""
         end_id = self.loaded.tokenizer.end_id
         named = [
-            [each._replace(tokens=[*(row[number] for number in each.tokens[:-1]), end_id]) for each in hypotheses]
-            for hypotheses, row in zip(found, ids.tolist())
+            [each._replace(tokens=[*(ids[number] for number in each.tokens[:-1]), end_id]) for each in hypotheses]
+            for hypotheses in found
         ]
         if not options.token_scores and options.wanted == 1:
             return named

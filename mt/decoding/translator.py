@@ -25,7 +25,7 @@ from mt.decoding.workers import Workers, result
 from mt.errors import UserError
 from mt.model.directory import LoadedModel
 
-WINDOW = 1000
+WINDOW = 2000
 """lines read ahead and sorted by length"""
 _WORTH_WORKERS = 100  # lines of a window; a smaller one is translated by the process itself
 

@@ -10,7 +10,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from mt.errors import UserError
-from mt.processes import serve_parent
+from mt.processes import keep_freed_memory, serve_parent
 
 Result = TypeVar("Result")
 
@@ -75,6 +75,7 @@ def _begin(work: Callable[..., Any]) -> None:
     _work = work
     torch.set_num_threads(1)
     serve_parent()
+    keep_freed_memory()
 
 
 def _call(*arguments: Any) -> Any:

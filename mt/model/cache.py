@@ -93,7 +93,8 @@ class DecoderState:
         if self.visible is None and self.beams > 1:
             self.cache = self.cache.index_select(2, rows)
         else:
-            self.cache = moved(self.cache, 2, sentences)
+            moved(self.cache[:, :, :, :, : self.length * self.slots], 2, sentences)
+            self.cache = self.cache[:, :, : len(sentences)]
         if self.visible is not None:
             self.visible = self.visible.flatten(0, 2).index_select(0, rows).view(-1, *self.visible.shape[1:])
         self.memory = [moved(layer, 1, sentences) for layer in self.memory]

@@ -18,24 +18,9 @@ from mt.errors import UserError
 from mt.model.transformer import Transformer
 from mt.training.optimiser import Optimiser
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # names in malloc.h
 _FLOAT = 4  # bytes
 _CPU_WORDS = ("not enough memory", "can't allocate memory", "DefaultCPUAllocator")  # of a plain RuntimeError
 _PROJECTION_FLOATS = 32 << 20  # logits that exist at a time, see mt.losses.projection
-
-
-def keep_freed_memory() -> bool:
-    """Lets the process keep what tensors give back, where the C library is glibc; whether it is.
-
-    By default glibc maps every large tensor anew and unmaps it when it is freed; on a processor the page faults of
-    a training step then cost about as much as its arithmetic on the vocabulary.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    library = ctypes.CDLL(None)
-    for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 1 << 28)):
-        library.mallopt(option, value)
-    return True
 
 
 def give_back_memory() -> None:

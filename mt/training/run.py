@@ -24,14 +24,13 @@ from mt.errors import UserError
 from mt.losses.build import build_loss
 from mt.model.directory import build_model, choose_device, load_model, load_weights, model_directory, weights
 from mt.model.transformer import Transformer
-from mt.processes import available_cores
+from mt.processes import available_cores, keep_freed_memory
 from mt.progress import message
 from mt.training.checkpoint import Checkpoints, Progress
 from mt.training.feed import batch_shape
 from mt.training.launch import launched_group, own_processes
 from mt.training.log import RunLog, read_log
 from mt.training.loop import Training
-from mt.training.memory import keep_freed_memory
 from mt.training.optimiser import MovingAverage, build_optimiser
 from mt.training.parallel import Group
 

@@ -72,27 +72,27 @@ def kill_and_go_on(model: Path, folder: Path, kills: int, options: list[str], na
 def test_a_killed_call_goes_on_to_the_same_file(
     tiny_model: Path, tmp_path: Path, name: str, options: list[str]
 ) -> None:
-    kill_and_go_on(tiny_model, tmp_path, 2, options, name, 3500)
+    kill_and_go_on(tiny_model, tmp_path, 2, options, name, 7000)
 
 
 @pytest.mark.slow
 def test_ten_kills_change_nothing(tiny_model: Path, tmp_path: Path) -> None:
-    kill_and_go_on(tiny_model, tmp_path, 10, ["--format", "jsonl", "--threads", "2"], "out.jsonl", 12_000)
+    kill_and_go_on(tiny_model, tmp_path, 10, ["--format", "jsonl", "--threads", "2"], "out.jsonl", 24_000)
 
 
 def test_going_on_keeps_what_is_done(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = write_lines(tmp_path / "source", 2200)
+    source = write_lines(tmp_path / "source", 4200)
     expected = run(tiny_model, source, tmp_path / "out", "--threads", "1")
     with pytest.raises(KeyboardInterrupt, match=r"out\.partial keeps what is done"):
-        stop_at(1500, monkeypatch, [str(tiny_model), "--input", str(source), "--output", str(tmp_path / "out"),
+        stop_at(3000, monkeypatch, [str(tiny_model), "--input", str(source), "--output", str(tmp_path / "out"),
                                     "--beam", "1", "--threads", "1"])  # fmt: skip
     partial = tmp_path / "out.partial"
-    assert partial.read_bytes() == b"".join(expected.splitlines(keepends=True)[:1500])
+    assert partial.read_bytes() == b"".join(expected.splitlines(keepends=True)[:3000])
     # What stands in it is taken as it is, up to the last whole window.
     partial.write_bytes(partial.read_bytes().replace(b"\n", b" kept\n"))
     again = run(tiny_model, source, tmp_path / "out", "--threads", "1").splitlines()
-    assert all(line.endswith(b" kept") for line in again[:1000])
-    assert again[1000:] == expected.splitlines()[1000:]
+    assert all(line.endswith(b" kept") for line in again[:2000])
+    assert again[2000:] == expected.splitlines()[2000:]
 
 
 def stop_at(line: int, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:

@@ -13,11 +13,13 @@ from mt.errors import UserError
 pytest.importorskip("ctranslate2")
 
 
-def test_the_cases_are_the_three_engines() -> None:
+def test_the_cases_are_the_engines_and_repeated_lines() -> None:
     found = decode.cases()
-    assert list(found) == ["torch_float32", "ctranslate2_float32", "ctranslate2_int8"]
+    names = ["torch_float32", "ctranslate2_float32", "ctranslate2_int8"]
+    assert list(found) == [*names, "torch_float32_repeated", "ctranslate2_float32_repeated"]
     assert all(case.units == decode.LINES for case in found.values())
-    assert [case.settings["baseline"].split(", ")[-1] for case in found.values()] == ["float32", "float32", "int8"]
+    for name, case in found.items():
+        assert case.settings["baseline"].endswith("int8" if "int8" in name else "float32")
 
 
 def test_a_model_without_text_is_refused(tmp_path: Path) -> None:
@@ -25,13 +27,14 @@ def test_a_model_without_text_is_refused(tmp_path: Path) -> None:
         decode.cases(model=tmp_path)
 
 
+@pytest.mark.parametrize("special", ["", "repeated"])
 @pytest.mark.parametrize("engine", ["torch", "ctranslate2"])
-def test_both_sides_translate_every_line(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_sides_translate_every_line(engine: str, special: str, monkeypatch: pytest.MonkeyPatch) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         ways = decode.prepare(
-            engine=engine, compute_type="float32", model=None, source=None, device="cpu", lines=6
+            engine=engine, compute_type="float32", model=None, corpora=None, device="cpu", lines=10, special=special
         )
         for way in ways:
             way()  # each asserts that all lines came out
