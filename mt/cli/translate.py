@@ -152,8 +152,9 @@ def _parser() -> argparse.ArgumentParser:
         help="what searches; ctranslate2 (pip install ctranslate2) gets the model exported on first use",
     )  # fmt: skip
     parser.add_argument(
-        "--compute_type", choices=["float32", "int8"],
-        help="numbers that CTranslate2 computes with (default: float32); int8 is faster and may differ in some words",
+        "--compute_type", choices=["float32", "bfloat16", "int8"], default="float32",
+        help="numbers to compute with (default: float32); bfloat16 (torch) is for GPUs, int8 (ctranslate2) for "
+        "processors: both are faster and may differ in some words",
     )  # fmt: skip
     add_search(parser)
     return parser
@@ -161,9 +162,9 @@ def _parser() -> argparse.ArgumentParser:
 
 def _translator(options: argparse.Namespace, threads: int) -> Translator:
     if options.engine == "torch":
-        if options.compute_type is not None:
-            raise UserError("--compute_type: only CTranslate2 has a choice; add --engine ctranslate2")
-        return load(options.model, options.device, options.ensemble)
+        if options.compute_type == "int8":
+            raise UserError("--compute_type int8: only CTranslate2 has it; add --engine ctranslate2")
+        return load(options.model, options.device, options.ensemble, options.compute_type)
     for name in ("prefix", "ensemble"):
         if getattr(options, name):
             raise UserError(f"--{name}: --engine ctranslate2 cannot honour it; use --engine torch")
@@ -174,7 +175,7 @@ def _translator(options: argparse.Namespace, threads: int) -> Translator:
 
     import_ctranslate2()  # before anything is loaded in vain
     loaded = load_model(options.model, options.device)
-    return Translator(loaded, CTranslate2Engine(loaded, threads, options.compute_type or "float32"))
+    return Translator(loaded, CTranslate2Engine(loaded, threads, options.compute_type))
 
 
 def _on_cpu(translator: Translator) -> bool:

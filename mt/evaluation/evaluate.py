@@ -86,10 +86,9 @@ def evaluate(
         "length_alpha": decode.length_alpha if length_alpha is None else length_alpha,
     }
     recalibration = _usable(loaded, test_set)
-    sources, reference = test_set.sources, test_set.references[0]
     resampling: dict[str, Any] = {"resamples": bootstrap, "seed": seed}
     run = _Run(loaded, test_set, recalibration, bootstrap, seed, batch_tokens, processes)
-    forced = teacher_forced(loaded, sources, reference, **resampling)
+    forced = teacher_forced(loaded, test_set.sources, test_set.references[0], **resampling)
     blocks: dict[str, dict[str, Any]] = {}
     sweep: list[dict[str, Any]] = []
     kept: list[Record] = []
@@ -117,19 +116,27 @@ def evaluate(
     if sweep:
         results["sweep"] = sweep
     if recalibration is not None:
-        picked = {name: recalibration.saved[name]["picked"] for name in ("teacher_forced", "inference")}
-        transform: Any = recalibration.teacher_forced.apply
-        results["recalibrated"] = {
-            "teacher_forced": teacher_forced(loaded, sources, reference, transform=transform, **resampling),
-            "inference": inference(kept, **resampling),
-            "map": picked,
-            "fitted_lines": recalibration.saved["fitted_on"]["lines"],
-            "thresholds": recalibration.saved.get("thresholds", []),
-        }
+        results["recalibrated"] = _recalibrated(loaded, test_set, kept, recalibration, **resampling)
     if truth:
         results["truth"] = against_truth(loaded, test_set, forced)
     _write(output, results, kept, test_set.references)
     return results
+
+
+def _recalibrated(
+    loaded: LoadedModel, test_set: TestSet, kept: list[Record], recalibration: Recalibration, **resampling: Any
+) -> dict[str, Any]:
+    """Both calibrations after recalibration, and what the maps are."""
+    transform: Any = recalibration.teacher_forced.apply
+    return {
+        "teacher_forced": teacher_forced(
+            loaded, test_set.sources, test_set.references[0], transform=transform, **resampling
+        ),
+        "inference": inference(kept, **resampling),
+        "map": {name: recalibration.saved[name]["picked"] for name in ("teacher_forced", "inference")},
+        "fitted_lines": recalibration.saved["fitted_on"]["lines"],
+        "thresholds": recalibration.saved.get("thresholds", []),
+    }
 
 
 class _Run:

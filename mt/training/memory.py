@@ -1,4 +1,4 @@
-"""Memory: what tensors give back is kept, what training will need is estimated, what it took is measured."""
+"""Memory: what training will need is estimated, what it took is measured; what it kept can be given back."""
 
 from __future__ import annotations
 
