@@ -8,6 +8,7 @@ import platform
 import signal
 import threading
 import time
+from multiprocessing import parent_process
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # names in malloc.h
 _PATIENCE = 0.5
@@ -34,13 +35,15 @@ def keep_freed_memory() -> bool:
 
 
 def serve_parent() -> None:
-    """In a process that works for another: Ctrl-C is the business of its parent, whose end it shares, however that
+    """In a process of `multiprocessing`: Ctrl-C is the business of its parent, whose end it shares, however that
     comes about."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    parent = parent_process()
+    assert parent is not None, "nobody to serve"
+    threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
 
 
-def _end_with(parent: int) -> None:
+def _end_with(parent: int | None) -> None:
     while os.getppid() == parent:
         time.sleep(_PATIENCE)
     os._exit(1)
