@@ -24,7 +24,8 @@ def keep_freed_memory() -> bool:
     """Lets the process keep what tensors give back, where the C library is glibc; whether it is.
 
     By default glibc maps every large tensor anew and unmaps it when it is freed; on a processor the page faults of
-    a training step then cost about as much as its arithmetic on the vocabulary, those of a search a tenth of it.
+    a training step then cost about as much as its arithmetic on the vocabulary, those of a search up to a tenth of
+    its time.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

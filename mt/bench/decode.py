@@ -92,7 +92,9 @@ def prepare(
     else:
         loaded = load_model(model, device)
         text = list(islice(dict.fromkeys(file_lines([corpora / name for name in _FILES])), different))
-    text *= lines // len(text)
+    if len(text) < different:
+        raise UserError(f"{corpora}: holds {len(text)} different German lines; {different} are translated")
+    text *= lines // different
     chosen = CTranslate2Engine(loaded, threads, compute_type) if engine == "ctranslate2" else None
     translator = Translator(loaded, chosen, recalibrate=False)
     processes = threads if chosen is None and device == "cpu" else 1

@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mt.decoding import candidates
 from mt.decoding.candidates import best_continuations
 
 
@@ -42,3 +43,14 @@ def test_of_a_tie_for_the_last_place_the_lower_token_is_taken(tied: tuple[int, i
     log_probs[0, 0, 700] = -0.5
     _, places = best_continuations(log_probs, torch.zeros(1, 2), 2)
     assert places.tolist() == [[700, 800 + tied[0]]]
+
+
+def test_columns_after_the_last_whole_block_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []  # before ties, which a column seen twice would look like, are put in order
+    monkeypatch.setattr(candidates, "_ordered", lambda values, places, *_: (seen.append(places), (values, places))[1])
+    log_probs = torch.full((1, 4, 228), -50.0)  # three blocks of 64 and 36 columns
+    log_probs[0, :, 164:192] = -1.0 - torch.rand(4, 28, generator=torch.Generator().manual_seed(1))
+    log_probs[0, 1, 227] = -0.5
+    _, places = best_continuations(log_probs, torch.zeros(1, 4), 6)
+    assert places[0, 0] == 228 + 227
+    assert len(set(seen[0][0].tolist())) == 7  # one more than asked for
