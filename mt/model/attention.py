@@ -11,7 +11,7 @@ from mt.model.positions import rotate
 # Of a search's step on a processor, where plain products took three quarters of the time of torch's function
 # (measured, 100 sentences of 5 beams, AVX-512).
 _FEW_QUERIES = 16
-# Torch's softmax over less than a vector of the processor took five to ten times as long (measured, AVX-512).
+# Torch's softmax over less than a vector of the processor took four to ten times as long (measured, AVX-512).
 _FEWEST_KEYS = 16
 
 
