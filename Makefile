@@ -48,6 +48,7 @@ test-slow: $(INSTALLED)
 
 check: $(INSTALLED)
 	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
 clean:

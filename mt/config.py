@@ -33,8 +33,10 @@ class GrammarConfig:
         known = {"de", "en", "fr"}
         _require(
             len(self.languages) == 2 and len(set(self.languages)) == 2 and set(self.languages) <= known,
-            "grammar.languages", self.languages, "two different ones of de, en, fr",
-        )  # fmt: skip
+            "grammar.languages",
+            self.languages,
+            "two different ones of de, en, fr",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,17 +64,19 @@ class CorpusConfig:
     """how often each pair of this corpus is seen in an epoch: 2 means twice, 0.5 every second epoch"""
 
     def __post_init__(self) -> None:
-        given = [
-            name for name in ("source", "target", "files", "hub", "grammar") if getattr(self, name)
-        ]
+        given = [name for name in ("source", "target", "files", "hub", "grammar") if getattr(self, name)]
         _require(
             given in (["source", "target"], ["source"], ["target"], ["files"], ["hub"], ["grammar"]),
-            "a corpus", " and ".join(given), "given by exactly one of: source and target, files, hub, grammar",
-        )  # fmt: skip
+            "a corpus",
+            " and ".join(given),
+            "given by exactly one of: source and target, files, hub, grammar",
+        )
         _require(
-            len(self.source) == len(self.target), "source and target", [self.source, self.target],
+            len(self.source) == len(self.target),
+            "source and target",
+            [self.source, self.target],
             "lists of equally many files",
-        )  # fmt: skip
+        )
         _require(len(self.columns) in (0, 2), "columns", self.columns, "two names: source and target")
         _require(0 < self.weight <= 100, "weight", self.weight, "above 0 and at most 100")
 
@@ -101,9 +105,7 @@ class CleaningConfig:
     def __post_init__(self) -> None:
         for name in ("max_words", "max_characters", "max_ratio", "examples"):
             _require(getattr(self, name) >= 0, f"cleaning.{name}", getattr(self, name), "0 or more")
-        _require(
-            self.max_ratio == 0 or self.max_ratio >= 1, "cleaning.max_ratio", self.max_ratio, "0 or at least 1"
-        )
+        _require(self.max_ratio == 0 or self.max_ratio >= 1, "cleaning.max_ratio", self.max_ratio, "0 or at least 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,16 +200,25 @@ class ModelConfig:
     """dropout inside the feed-forward layers"""
 
     def __post_init__(self) -> None:
-        for name in ("width", "encoder_layers", "decoder_layers", "encoder_heads", "decoder_heads",
-                     "encoder_feed_forward", "decoder_feed_forward"):  # fmt: skip
+        for name in (
+            "width",
+            "encoder_layers",
+            "decoder_layers",
+            "encoder_heads",
+            "decoder_heads",
+            "encoder_feed_forward",
+            "decoder_feed_forward",
+        ):
             _require(getattr(self, name) >= 1, f"model.{name}", getattr(self, name), "at least 1")
         for name in ("encoder_heads", "decoder_heads"):
             heads = getattr(self, name)
             _require(self.width % heads == 0, f"model.{name}", heads, f"a divisor of model.width, {self.width}")
             _require(
                 self.positions != "rotary" or self.width // heads % 2 == 0,
-                f"model.{name}", heads, "such that each head has an even size (rotary positions)",
-            )  # fmt: skip
+                f"model.{name}",
+                heads,
+                "such that each head has an even size (rotary positions)",
+            )
         _require(
             self.positions == "rotary" or self.width % 2 == 0, "model.width", self.width, "even (sinusoidal positions)"
         )
@@ -218,14 +229,12 @@ class ModelConfig:
 _SMOOTHED: dict[str, Any] = {"smoothing": 0.1, "definition": "uniform_nopad"}
 _LOSSES: dict[str, dict[str, Any]] = {
     "label_smoothed_kl": _SMOOTHED,
-    "encouraging": {
-        **_SMOOTHED, "log_end": 0.5, "bonus_smoothing": None, "exclude_special": True, "reference": False,
-    },
+    "encouraging": {**_SMOOTHED, "log_end": 0.5, "bonus_smoothing": None, "exclude_special": True, "reference": False},
     "focal": {"gamma": 2.0},
     "inverse_focal": {"gamma": 1.0, "scale": 1.0},
     "confidence_penalty": {"beta": 0.1},
     "r_drop": {**_SMOOTHED, "alpha": 5.0},
-}  # fmt: skip
+}
 """the fields of each loss, with their defaults"""
 
 
@@ -233,9 +242,9 @@ _LOSSES: dict[str, dict[str, Any]] = {
 class LossConfig:
     """The training loss: `name` picks it; a field of another loss is an error. docs/losses.md explains them."""
 
-    name: Literal[
-        "label_smoothed_kl", "encouraging", "focal", "inverse_focal", "confidence_penalty", "r_drop"
-    ] = "label_smoothed_kl"
+    name: Literal["label_smoothed_kl", "encouraging", "focal", "inverse_focal", "confidence_penalty", "r_drop"] = (
+        "label_smoothed_kl"
+    )
     smoothing: Optional[float] = None
     """label_smoothed_kl, encouraging, r_drop: label smoothing weight (default 0.1); 0: hard targets"""
     definition: Optional[Literal["uniform", "others", "uniform_nopad", "others_nopad", "scatter", "unigram"]] = None
@@ -263,9 +272,11 @@ class LossConfig:
         for item in fields(self):
             value, owners = getattr(self, item.name), [name for name, own in _LOSSES.items() if item.name in own]
             _require(
-                item.name == "name" or value is None or self.name in owners, f"loss.{item.name}", value,
+                item.name == "name" or value is None or self.name in owners,
+                f"loss.{item.name}",
+                value,
                 f"left out: it belongs to {', '.join(owners)}, and loss.name is {self.name}",
-            )  # fmt: skip
+            )
         for name in ("smoothing", "bonus_smoothing"):
             value = getattr(self, name)
             _require(value is None or 0 <= value < 1, f"loss.{name}", value, "at least 0 and below 1")
@@ -276,8 +287,12 @@ class LossConfig:
         if self.reference:
             for name, published in (("definition", "uniform"), ("exclude_special", False)):
                 value = getattr(self, name)
-                _require(value in (None, published), f"loss.{name}", value,
-                         f"{published} or left out: so is the published code, and loss.reference is true")  # fmt: skip
+                _require(
+                    value in (None, published),
+                    f"loss.{name}",
+                    value,
+                    f"{published} or left out: so is the published code, and loss.reference is true",
+                )
 
     def settings(self) -> dict[str, Any]:
         """The fields of this loss, with defaults where none is given."""
@@ -355,17 +370,28 @@ class TrainConfig:
         for name in ("max_epochs", "max_steps", "validate_every", "checkpoint_every", "patience", "warmup_steps"):
             _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
         _require(0 <= self.budget_minutes < math.inf, "train.budget_minutes", self.budget_minutes, "0 or more")
-        _require(self.max_epochs > 0 or self.max_steps > 0 or self.budget_minutes > 0, "train.max_epochs",
-                 self.max_epochs, "above 0, or train.max_steps or train.budget_minutes: training needs an end",
-        )  # fmt: skip
+        _require(
+            self.max_epochs > 0 or self.max_steps > 0 or self.budget_minutes > 0,
+            "train.max_epochs",
+            self.max_epochs,
+            "above 0, or train.max_steps or train.budget_minutes: training needs an end",
+        )
         _require(0 < self.decay_share <= 1, "train.decay_share", self.decay_share, "above 0 and at most 1")
         for name in ("batch_tokens", "max_length", "accumulate", "keep_checkpoints", "average_count", "log_every"):
             _require(getattr(self, name) >= 1, f"train.{name}", getattr(self, name), "at least 1")
-        _require(self.max_length <= self.batch_tokens, "train.max_length", self.max_length,
-                 f"at most train.batch_tokens, {self.batch_tokens}")  # fmt: skip
+        _require(
+            self.max_length <= self.batch_tokens,
+            "train.max_length",
+            self.max_length,
+            f"at most train.batch_tokens, {self.batch_tokens}",
+        )
         _require(self.learning_rate > 0, "train.learning_rate", self.learning_rate, "above 0")
-        _require(len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas), "train.betas", self.betas,
-                 "two numbers, at least 0 and below 1")  # fmt: skip
+        _require(
+            len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas),
+            "train.betas",
+            self.betas,
+            "two numbers, at least 0 and below 1",
+        )
         for name in ("weight_decay", "clip_norm", "final_learning_rate"):
             _require(getattr(self, name) >= 0, f"train.{name}", getattr(self, name), "0 or more")
         _require(self.epsilon > 0, "train.epsilon", self.epsilon, "above 0")
@@ -430,7 +456,9 @@ class Config:
         _require(bool(self.run_dir), "run_dir", self.run_dir, "the folder of the run")
         _require(
             self.tokenizer.joint or self.model.tie != "all" or bool(self.train.init_from),
-            "model.tie", self.model.tie, "none or target when tokenizer.joint is false",
-        )  # fmt: skip
+            "model.tie",
+            self.model.tie,
+            "none or target when tokenizer.joint is false",
+        )
         _require(self.threads >= 0, "threads", self.threads, "0 or more")
         _require(self.train.max_length <= 4096, "train.max_length", self.train.max_length, "at most 4096")

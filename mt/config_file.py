@@ -53,9 +53,7 @@ class _Origin:
 
     def place(self, path: str) -> str:
         """Where the key `path` was set: in an option that holds it, or in the file."""
-        holders = [
-            f"--{key}" for key in self.options if path.startswith((f"{key.removesuffix('+')}[", f"{key}."))
-        ]
+        holders = [f"--{key}" for key in self.options if path.startswith((f"{key.removesuffix('+')}[", f"{key}."))]
         return holders[0] if holders else self.file
 
     def named(self, path: str) -> str:

@@ -31,7 +31,7 @@ def progress_bar(total: float | None, description: str, unit: str, **options: An
     )
 
 
-def message(text: str) -> None:
+def log_line(text: str) -> None:
     """One line for people on standard error, kept clear of a bar that is being drawn."""
     if sys.stderr.isatty():
         from tqdm import tqdm

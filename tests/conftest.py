@@ -78,8 +78,16 @@ def run_command(tmp_path: Path) -> RunCommand:
         command = [sys.executable, str(ROOT / script), *map(str, arguments)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
         return subprocess.run(
-            command, input=stdin, capture_output=True, text=True, encoding="utf-8", cwd=tmp_path,
-            env=environment, timeout=120, check=False, **options,
-        )  # fmt: skip
+            command,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            encoding="utf-8",
+            cwd=tmp_path,
+            env=environment,
+            timeout=120,
+            check=False,
+            **options,
+        )
 
     return run

@@ -1,11 +1,12 @@
-"""Door to the bench command; `python tools/bench.py --help` tells what it does."""
+"""`python tools/bench.py --help`: speed and memory against named baselines."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from mt.cli.doors import bench
+from benchmarks.command import main
+from mt.cli.command import run
 
 if __name__ == "__main__":
-    sys.exit(bench())
+    sys.exit(run(main))

@@ -22,16 +22,21 @@ def main(arguments: list[str] | None = None) -> int:
 
     text = read_test_set(given.source, given.reference)
     use_threads(given.threads)
-    from mt.atomic import write_text
     from mt.decoding.confidence import FILE, dump_recalibration
-    from mt.evaluation.calibrate import calibrate
+    from mt.evaluation.recalibrate import calibrate
+    from mt.files.atomic import write_text
     from mt.model.directory import load_model
 
     loaded = load_model(given.model, given.device)
     saved = calibrate(
-        loaded, text, folds=given.folds, precision=given.precision, chrf=given.chrf, beam=given.beam,
+        loaded,
+        text,
+        folds=given.folds,
+        precision=given.precision,
+        chrf=given.chrf,
+        beam=given.beam,
         batch_tokens=given.batch_tokens,
-    )  # fmt: skip
+    )
     path = loaded.folder / FILE
     write_text(path, dump_recalibration(saved))
     print(f"{text.description['lines']} lines; each judged by maps fitted on the other folds ({given.folds})")
@@ -81,8 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--source", type=Path, required=True, metavar="F", help="source lines, plain or gzip")
     add("--reference", type=Path, nargs="+", required=True, metavar="F", help="their references, plain or gzip")
     add("--folds", type=int, default=5, metavar="N", help="of the cross-validation (default: 5)")
-    add("--precision", type=float, default=0.95, metavar="P",
-        help="find the confidence above which this share of lines ... (default: 0.95)")  # fmt: skip
+    add(
+        "--precision",
+        type=float,
+        default=0.95,
+        metavar="P",
+        help="find the confidence above which this share of lines ... (default: 0.95)",
+    )
     add("--chrf", type=float, default=60.0, metavar="Q", help="... reaches this sentence chrF (default: 60)")
     add("--beam", type=positive, metavar="N", help="of the translation (default: as the model's config says)")
     add("--batch_tokens", type=positive, metavar="N", help="most positions of a batch")

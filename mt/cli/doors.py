@@ -50,11 +50,6 @@ def sample() -> int:
     return _run("sample")
 
 
-def bench() -> int:
-    """`tools/bench.py`: speed and memory against a baseline."""
-    return _run("bench")
-
-
 def plot_losses() -> int:
     """`tools/plot_losses.py`: the figures of docs/losses.md."""
     return _run("plot_losses")

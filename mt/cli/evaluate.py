@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     test_set = read_test_set(None if given.source is None else Path(given.source), references)
 
     output = _writable_folder(Path(given.output))
-    from mt.evaluation.evaluate import evaluate, evaluate_records
+    from mt.evaluation.run import evaluate, evaluate_records
     from mt.report.report import write_report
 
     resampling = {"bootstrap": given.bootstrap, "seed": given.seed}
@@ -40,10 +40,19 @@ def main(arguments: list[str] | None = None) -> int:
     else:
         loaded, processes = _load(given)
         results = evaluate(
-            loaded, test_set, output, beams=beams, length_penalty=given.length_penalty,
-            length_penalties=penalties, length_alpha=given.length_alpha, batch_tokens=given.batch_tokens,
-            nbest=given.nbest, processes=processes, truth=given.truth, **resampling,
-        )  # fmt: skip
+            loaded,
+            test_set,
+            output,
+            beams=beams,
+            length_penalty=given.length_penalty,
+            length_penalties=penalties,
+            length_alpha=given.length_alpha,
+            batch_tokens=given.batch_tokens,
+            nbest=given.nbest,
+            processes=processes,
+            truth=given.truth,
+            **resampling,
+        )
     report = write_report(output)
     print(table(results))
     for line in findings(results):
@@ -59,10 +68,15 @@ def table(results: dict[str, Any]) -> str:
     forced = results["calibration"]["teacher_forced"]
     for beam, block in (results["beams"] or {"-": results}).items():
         own = block["calibration"]["inference"]
-        rows.append([
-            beam, *(_score(block[key]) for key in ("bleu", "chrf", "ter")), f"{block['length_ratio']:.3f}",
-            f"{forced['ece']:.4f}" if forced else "-", f"{own['ece']:.4f}" if own else "-",
-        ])  # fmt: skip
+        rows.append(
+            [
+                beam,
+                *(_score(block[key]) for key in ("bleu", "chrf", "ter")),
+                f"{block['length_ratio']:.3f}",
+                f"{forced['ece']:.4f}" if forced else "-",
+                f"{own['ece']:.4f}" if own else "-",
+            ]
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows)
 
@@ -153,9 +167,11 @@ def _parser() -> CommandParser:
     add("--beams", metavar="N,N", default="5", help="beam sizes; 5, the main one, is always there (default: 5)")
     add("--length_penalty", choices=PENALTIES, help="default: as the model's config says")
     add(
-        "--length_penalties", metavar="P,P", default="",
+        "--length_penalties",
+        metavar="P,P",
+        default="",
         help="sweep: every beam with each of none,average,gnmt,reward; BLEU, lengths, empties, calibration by beam",
-    )  # fmt: skip
+    )
     add("--nbest", type=positive, default=1, metavar="N", help="measure n-best lists of the main beam, too")
     add("--length_alpha", type=float, metavar="A", help="its exponent")
     add("--batch_tokens", type=positive, metavar="N", help="most positions of a batch")

@@ -24,13 +24,13 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     if given.output.exists():
         raise UserError(f"{given.output}: exists already; choose another name or remove it")
-    from mt.atomic import atomic_folder
+    from mt.files.atomic import atomic_folder
     from mt.model.directory import load_model
 
     if given.format == "ctranslate2":
-        from mt.model.ctranslate2_export import export_ctranslate2 as export
+        from mt.interop.ctranslate2_export import export_ctranslate2 as export
     else:
-        from mt.model.marian_export import export_marian as export
+        from mt.interop.marian_export import export_marian as export
     loaded = load_model(given.model, "cpu")
     with atomic_folder(given.output) as folder:
         export(loaded, folder)

@@ -16,16 +16,19 @@ def main(arguments: list[str] | None = None) -> int:
         "unpickled.",
         example="tools/import_marian.py opus-mt-de-en --output opus-de-en",
     )
-    parser.add_argument("folder", type=Path, metavar="FOLDER",
-                        help="holds config.json, model.safetensors or pytorch_model.bin, source.spm, target.spm and "
-                        "vocab.json")  # fmt: skip
+    parser.add_argument(
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="holds config.json, model.safetensors or pytorch_model.bin, source.spm, target.spm and vocab.json",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="MODEL_DIR", help="model directory to make")
     given = parser.parse_args(arguments)
     if given.output.exists():
         raise UserError(f"{given.output}: exists already; choose another name or remove it")
-    from mt.atomic import atomic_folder
+    from mt.files.atomic import atomic_folder
+    from mt.interop.marian_import import read_marian
     from mt.model.directory import save_model
-    from mt.model.marian import read_marian
 
     found = read_marian(given.folder)
     with atomic_folder(given.output) as folder:

@@ -10,13 +10,9 @@ from mt.processes import available_cores
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """MODEL, --device and --threads."""
-    parser.add_argument(
-        "model", type=Path, metavar="MODEL", help="model directory, or run directory (its best model)"
-    )
+    parser.add_argument("model", type=Path, metavar="MODEL", help="model directory, or run directory (its best model)")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    parser.add_argument(
-        "--threads", type=positive, metavar="N", help="processor threads (default: all cores)"
-    )
+    parser.add_argument("--threads", type=positive, metavar="N", help="processor threads (default: all cores)")
 
 
 def positive(text: str) -> int:

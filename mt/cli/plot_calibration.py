@@ -13,12 +13,17 @@ def main(arguments: list[str] | None = None) -> int:
         description="Draws reliability diagrams of made-up systems whose calibration is known.",
         example="python tools/plot_calibration.py --output docs/figures",
     )
-    parser.add_argument("--output", type=Path, default=Path("docs/figures"), metavar="DIR",
-                        help="folder of the SVG files (default: docs/figures)")  # fmt: skip
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("docs/figures"),
+        metavar="DIR",
+        help="folder of the SVG files (default: docs/figures)",
+    )
     given = parser.parse_args(arguments)
     given.output.mkdir(parents=True, exist_ok=True)
-    from mt.atomic import write_text
-    from mt.calibration.examples import examples
+    from mt.files.atomic import write_text
+    from mt.metrics.examples import examples
     from mt.report.figures import reliability_diagram
 
     for example in examples():

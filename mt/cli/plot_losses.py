@@ -14,13 +14,18 @@ def main(arguments: list[str] | None = None) -> int:
         "against the probability of the target, and the best probability against the true one.",
         example="python tools/plot_losses.py --output docs/figures",
     )
-    parser.add_argument("--output", type=Path, default=Path("docs/figures"), metavar="DIR",
-                        help="folder of the SVG files (default: docs/figures)")  # fmt: skip
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("docs/figures"),
+        metavar="DIR",
+        help="folder of the SVG files (default: docs/figures)",
+    )
     given = parser.parse_args(arguments)
     given.output.mkdir(parents=True, exist_ok=True)
     from dataclasses import asdict
 
-    from mt.atomic import write_text
+    from mt.files.atomic import write_text
     from mt.losses.curves import loss_figures
     from mt.report.curves import draw_curves
 

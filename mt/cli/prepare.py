@@ -7,7 +7,7 @@ import sys
 
 from mt.cli.command import DONE, program_name
 from mt.config_file import parse_config
-from mt.progress import message
+from mt.progress import log_line
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,6 +16,6 @@ def main(arguments: list[str] | None = None) -> int:
     from mt.corpus.prepare import prepare
 
     prepared = prepare(config)
-    message(f"prepared in {prepared.folder}")
+    log_line(f"prepared in {prepared.folder}")
     print(json.dumps(prepared.cleaning, ensure_ascii=False, indent=2))
     return DONE

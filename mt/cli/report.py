@@ -16,8 +16,13 @@ def main(arguments: list[str] | None = None) -> int:
         "sentences), reliability diagrams over one another, and translations side by side.",
         example="tools/report.py runs/smoothed/evaluation runs/encouraging/evaluation --output compare.html",
     )
-    parser.add_argument("evaluations", type=Path, nargs="+", metavar="EVALUATION",
-                        help="folders with results.json and records.jsonl; the first is the baseline")  # fmt: skip
+    parser.add_argument(
+        "evaluations",
+        type=Path,
+        nargs="+",
+        metavar="EVALUATION",
+        help="folders with results.json and records.jsonl; the first is the baseline",
+    )
     parser.add_argument("--output", type=Path, metavar="F.html", help="the page of a comparison")
     given = parser.parse_args(arguments)
     if len(given.evaluations) == 1:

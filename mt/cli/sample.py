@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mt.atomic import atomic_file
 from mt.cli.command import DONE, CommandParser
 from mt.errors import UserError
+from mt.files.atomic import atomic_file
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"--languages is {given.languages}; it must be two different ones of de, en, fr: de,en")
     if given.pairs < 1:
         raise UserError(f"--pairs is {given.pairs}; it must be at least 1")
-    from mt.corpus.grammar import sample_pairs
+    from mt.grammar.grammar import sample_pairs
 
     paths = [Path(f"{given.output}.{language}") for language in languages]
     paths[0].parent.mkdir(parents=True, exist_ok=True)

@@ -20,11 +20,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add_model(parser)
     parser.add_argument("--source", type=Path, required=True, metavar="F", help="source lines, plain or gzip")
-    parser.add_argument(
-        "--target", type=Path, required=True, metavar="F", help="their translations, plain or gzip"
-    )
+    parser.add_argument("--target", type=Path, required=True, metavar="F", help="their translations, plain or gzip")
     options = parser.parse_args(arguments)
-    from mt.decoding.lines import check_readable, paired_lines
+    from mt.files.lines import check_readable, paired_lines
 
     check_readable([options.source, options.target])
     use_threads(options.threads)

@@ -7,7 +7,7 @@ from pathlib import Path
 from mt.cli.command import DONE, CommandParser
 from mt.cli.options import positive
 from mt.errors import UserError
-from mt.progress import message
+from mt.progress import log_line
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,5 +37,5 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"{loaded.folder}: its training data give another tokenizer now; restore the text it had")
     shortlist = learn_shortlist(prepared.train, loaded.tokenizer, given.frequent, given.likely)
     save_shortlist(shortlist, loaded.folder)
-    message(f"wrote {loaded.folder / FILE}")
+    log_line(f"wrote {loaded.folder / FILE}")
     return DONE

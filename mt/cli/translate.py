@@ -16,12 +16,12 @@ from mt.cli.command import DONE, CommandParser
 from mt.cli.options import add_model, positive, use_threads
 from mt.cli.search_options import FIELDS, add_search
 from mt.errors import UserError
-from mt.progress import message, progress_bar
+from mt.progress import log_line, progress_bar
 
 if TYPE_CHECKING:
-    from mt.decoding.lines import Survey
-    from mt.decoding.output_file import OutputFile
     from mt.decoding.translator import Translator
+    from mt.files.lines import Survey
+    from mt.files.output import OutputFile
 
 _NAMED_LINES = 5  # line numbers that the warning about too long lines gives
 
@@ -37,9 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     if options.alignments and options.format != "jsonl":
         raise UserError("--alignments: only JSON lines have a place for them; add --format jsonl")
     _check_flagging(options)
-    from mt.decoding.flagged_lines import flagged_lines
-    from mt.decoding.lines import WaitingLines, check_readable, file_lines, survey
-    from mt.decoding.output_file import check_writable
+    from mt.files.flagged import flagged_lines
+    from mt.files.lines import WaitingLines, check_readable, file_lines, survey
+    from mt.files.output import check_writable
 
     prefix = [] if options.prefix is None else [options.prefix]
     check_readable([*options.input, *prefix])
@@ -94,68 +94,99 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_model(parser)
     parser.add_argument(
-        "--input", type=Path, nargs="+", action="extend", default=[], metavar="F",
+        "--input",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="F",
         help="text files, plain or gzip, one after the other (default: standard input)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--output", type=Path, metavar="F",
+        "--output",
+        type=Path,
+        metavar="F",
         help="file to write, packed where its name ends in .gz (default: standard output)",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--prefix", type=Path, metavar="F",
+        "--prefix",
+        type=Path,
+        metavar="F",
         help="file, plain or gzip, of as many lines as the input: the whole words that each line's translation begins "
         "with; an empty line leaves the choice",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--ensemble", type=Path, nargs="+", action="extend", default=[], metavar="MODEL2",
+        "--ensemble",
+        type=Path,
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="MODEL2",
         help="further models of the same vocabulary: the mean of all models' probabilities translates; confidence is "
         "not recalibrated",
-    )  # fmt: skip
+    )
     parser.add_argument("--beam", type=positive, help="hypotheses kept (default: as the model's config says)")
     parser.add_argument(
-        "--nbest", type=positive, default=1, metavar="N",
+        "--nbest",
+        type=positive,
+        default=1,
+        metavar="N",
         help="up to N different translations of each line, best first; as text one a line: "
         "LINE ||| TRANSLATION ||| SCORE, lines counted from 0",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--length_penalty", choices=["none", "average", "gnmt", "reward"],
+        "--length_penalty",
+        choices=["none", "average", "gnmt", "reward"],
         help="what scores are divided by; reward: A is added for each token",
-    )  # fmt: skip
+    )
     parser.add_argument("--length_alpha", type=float, metavar="A", help="exponent of the length penalty, or the reward")
     parser.add_argument(
-        "--format", choices=["text", "jsonl"], default="text",
+        "--format",
+        choices=["text", "jsonl"],
+        default="text",
         help="jsonl: one object a line, with score, confidence, tokens and their log-probabilities",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--overlong", choices=["split", "cut"], default="split",
+        "--overlong",
+        choices=["split", "cut"],
+        default="split",
         help="lines of more tokens than the model's config allows: split into sentences that are translated one by "
         "one and joined (the default), or cut",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--alignments", action="store_true",
+        "--alignments",
+        action="store_true",
         help="with jsonl: source_tokens, and alignment, pairs [source token, target token] counted from 0, from the "
         "attention of the last decoder layer but one",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--flag_below", type=float, metavar="C",
+        "--flag_below",
+        type=float,
+        metavar="C",
         help="mark translations whose confidence is below C, which tools/calibrate.py finds: a tab, FLAG, a tab and "
         'the confidence after the text; "flagged" in jsonl',
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--flagged", type=Path, metavar="F",
+        "--flagged",
+        type=Path,
+        metavar="F",
         help="with --flag_below: leave the text as it is, and write the flagged lines to this file, by tabs: number "
         "from 1, confidence, source, translation",
-    )  # fmt: skip
+    )
     parser.add_argument("--batch_tokens", type=positive, help="most positions of a batch, beams included")
     parser.add_argument(
-        "--engine", choices=["torch", "ctranslate2"], default="torch",
+        "--engine",
+        choices=["torch", "ctranslate2"],
+        default="torch",
         help="what searches; ctranslate2 (pip install ctranslate2) gets the model exported on first use",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--compute_type", choices=["float32", "bfloat16", "int8"], default="float32",
+        "--compute_type",
+        choices=["float32", "bfloat16", "int8"],
+        default="float32",
         help="numbers to compute with (default: float32); bfloat16 (torch) is for GPUs, int8 (ctranslate2) for "
         "processors: both are faster and may differ in some words",
-    )  # fmt: skip
+    )
     add_search(parser)
     return parser
 
@@ -168,9 +199,9 @@ def _translator(options: argparse.Namespace, threads: int) -> Translator:
     for name in ("prefix", "ensemble"):
         if getattr(options, name):
             raise UserError(f"--{name}: --engine ctranslate2 cannot honour it; use --engine torch")
-    from mt.decoding.ctranslate2_engine import CTranslate2Engine
     from mt.decoding.translator import Translator
-    from mt.model.ctranslate2_export import import_ctranslate2
+    from mt.interop.ctranslate2_engine import CTranslate2Engine
+    from mt.interop.ctranslate2_export import import_ctranslate2
     from mt.model.directory import load_model
 
     import_ctranslate2()  # before anything is loaded in vain
@@ -196,8 +227,8 @@ def _fingerprint(
     if read is None or begun is None:
         return None
     from mt.decoding.options import search_options
-    from mt.decoding.output_file import folder_digest
     from mt.decoding.translator import WINDOW
+    from mt.files.output import folder_digest
     from mt.model.directory import model_directory
 
     loaded = translator.loaded
@@ -222,8 +253,8 @@ def _output(options: argparse.Namespace, fingerprint: dict[str, Any] | None) -> 
     if options.output is None:
         yield _Standard()
         return
-    from mt.decoding.output_file import output_file
     from mt.decoding.translator import WINDOW
+    from mt.files.output import output_file
 
     numbered = options.format == "text" and options.nbest > 1
     with output_file(options.output, fingerprint, window=WINDOW, numbered=numbered) as output:
@@ -256,7 +287,7 @@ def _shown(
 
 def _formatted(record: dict[str, Any], options: argparse.Namespace) -> str:
     """The record as lines of output, each with its line feed."""
-    from mt.decoding.flagged_lines import is_flagged
+    from mt.files.flagged import is_flagged
 
     flag = options.flag_below is not None and is_flagged(record, options.flag_below)
     if options.format == "jsonl":
@@ -281,7 +312,7 @@ def _check_flagging(options: argparse.Namespace) -> None:
     if options.nbest > 1 and options.format == "text" and options.flagged is None:
         raise UserError("--flag_below: n-best lists as text have no place for marks; add --flagged F or --format jsonl")
     if options.flagged is not None:
-        from mt.decoding.output_file import check_writable
+        from mt.files.output import check_writable
 
         check_writable(options.flagged)
 
@@ -305,7 +336,7 @@ class _TooLong:
             return
         done = "cut" if self.overlong == "cut" else "split into sentences, translated one by one,"
         named = ", ".join(map(str, self.named[:_NAMED_LINES])) + ", ..." * (self.count > _NAMED_LINES)
-        message(
+        log_line(
             f"warning: lines {done} because they are longer than {self.longest} tokens (decode.max_length): "
             f"{self.count}, counted from 1 these: {named}"
         )

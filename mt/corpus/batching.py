@@ -117,9 +117,7 @@ def pad_batch(sequences: Sequence[np.ndarray], pad_id: int) -> np.ndarray:
     return padded
 
 
-def padding_share(
-    batches: Sequence[np.ndarray], source_lengths: np.ndarray, target_lengths: np.ndarray
-) -> float:
+def padding_share(batches: Sequence[np.ndarray], source_lengths: np.ndarray, target_lengths: np.ndarray) -> float:
     """Padding as a share (0 to 1) of all positions, both sides counted; 0 for no batches."""
     real = positions = 0
     for indices in batches:

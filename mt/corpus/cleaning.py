@@ -56,9 +56,7 @@ class CleaningReport:
         return {"read": self.read, "kept": self.kept, "rules": rules}
 
 
-def examine(
-    texts: tuple[Sequence[str], Sequence[str]], config: CleaningConfig
-) -> tuple[np.ndarray, np.ndarray]:
+def examine(texts: tuple[Sequence[str], Sequence[str]], config: CleaningConfig) -> tuple[np.ndarray, np.ndarray]:
     """What each pair of a piece of a corpus tells alone.
 
     Args:
@@ -70,9 +68,8 @@ def examine(
         `pair_hashes`, empty where no rule needs them.
     """
     rules = np.fromiter(
-        (_shape_rule(source, target, config) for source, target in zip(*texts)),
-        dtype=np.uint8, count=len(texts[0]),
-    )  # fmt: skip
+        (_shape_rule(source, target, config) for source, target in zip(*texts)), dtype=np.uint8, count=len(texts[0])
+    )
     compared = config.overlap or config.duplicate
     return rules, pair_hashes(*texts) if compared else np.empty(0, dtype=np.uint64)
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 
-from mt.atomic import atomic_file
 from mt.corpus.store import create_store, store_schema, store_table
 from mt.corpus.tokenizer import load_tokenizer
 from mt.corpus.workers import ordered_map
+from mt.files.atomic import atomic_file
 from mt.progress import progress_bar
 
 CHUNK = 10_000  # pairs tokenised at once: a record batch of the store
@@ -63,9 +63,15 @@ class TextShards:
 
 
 def encode_shards(
-    text: TextShards, tokens: Path, store: Path, tokenizer_folder: Path, kept: Sequence[int],
-    *, with_text: bool, processes: int,
-) -> None:  # fmt: skip
+    text: TextShards,
+    tokens: Path,
+    store: Path,
+    tokenizer_folder: Path,
+    kept: Sequence[int],
+    *,
+    with_text: bool,
+    processes: int,
+) -> None:
     """Encodes cleaned text into a token store.
 
     Args:
@@ -80,9 +86,14 @@ def encode_shards(
     tokens.mkdir(exist_ok=True)
     shards = len(text)
     encode = partial(
-        _encode_shard, text=text, tokens=tokens, tokenizer_folder=tokenizer_folder, kept=kept,
-        with_text=with_text, threads=processes if shards == 1 else 1,
-    )  # fmt: skip
+        _encode_shard,
+        text=text,
+        tokens=tokens,
+        tokenizer_folder=tokenizer_folder,
+        kept=kept,
+        with_text=with_text,
+        threads=processes if shards == 1 else 1,
+    )
     paths = ordered_map(encode, range(shards), processes=min(processes, shards), alone=0)
     with create_store(store, with_text=with_text) as writer, progress_bar(sum(kept), "tokenising", "pair") as bar:
         for path in paths:
@@ -93,9 +104,14 @@ def encode_shards(
 
 
 def _encode_shard(
-    number: int, text: TextShards, tokens: Path, tokenizer_folder: Path, kept: Sequence[int],
-    with_text: bool, threads: int,
-) -> Path:  # fmt: skip
+    number: int,
+    text: TextShards,
+    tokens: Path,
+    tokenizer_folder: Path,
+    kept: Sequence[int],
+    with_text: bool,
+    threads: int,
+) -> Path:
     """Makes the encoded shard of that number, unless it is there; its path."""
     path = tokens / f"{number:06}.arrow"
     if path.exists():

@@ -76,19 +76,23 @@ def _segment_here(prepared: Prepared, options: tuple[float, str, int], epoch: in
         return map_store(file)
 
 
-def _begin(
-    prepared: Prepared, options: tuple[float, str, int], epoch: int
-) -> tuple[subprocess.Popen[bytes], BinaryIO]:
+def _begin(prepared: Prepared, options: tuple[float, str, int], epoch: int) -> tuple[subprocess.Popen[bytes], BinaryIO]:
     """Starts a process that segments an epoch into a nameless file."""
     file = _temporary_file(prepared)
     given = {
-        "path": sys.path, "folder": str(prepared.folder), "descriptor": file.fileno(), "options": options,
+        "path": sys.path,
+        "folder": str(prepared.folder),
+        "descriptor": file.fileno(),
+        "options": options,
         "epoch": epoch,
-    }  # fmt: skip
+    }
     process = subprocess.Popen(
         [sys.executable, "-c", _PROGRAM, json.dumps(given)],
-        pass_fds=[file.fileno()], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        pass_fds=[file.fileno()],
+        stdin=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     return process, file
 
 

@@ -23,26 +23,18 @@ from typing import Any
 
 import numpy as np
 
-from mt.atomic import move_folder, write_text
 from mt.config import Config, CorpusConfig, DataConfig
 from mt.corpus.cleaning import Cleaner, examine, pair_hashes
 from mt.corpus.encoding import CHUNK, TextShards, encode_shards
 from mt.corpus.epochs import epoch_store as epoch_store  # where training finds it
-from mt.corpus.store import (
-    MANIFEST,
-    TokenStore,
-    check_manifest,
-    checksum,
-    create_store,
-    open_store,
-    write_manifest,
-)
+from mt.corpus.store import MANIFEST, TokenStore, check_manifest, checksum, create_store, open_store, write_manifest
 from mt.corpus.text import file_form, input_files, read_pairs
 from mt.corpus.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from mt.corpus.workers import WorkerKilled, ordered_map
 from mt.errors import UserError
+from mt.files.atomic import move_folder, write_text
 from mt.processes import available_cores
-from mt.progress import message, progress_bar
+from mt.progress import log_line, progress_bar
 
 _FORMAT = 1  # raise it when the same input no longer gives the same folder
 _TEXT, _TOKENS = "text", "tokens"  # folders of work under way
@@ -128,9 +120,11 @@ def _fingerprint(corpora: list[CorpusConfig], data: DataConfig) -> str:
         else:
             paths = input_files(corpus, data)
             settings.update(
-                source=len(corpus.source), target=len(corpus.target),
-                files=[file_form(name) for name in corpus.files], content=_checksums(paths),
-            )  # fmt: skip
+                source=len(corpus.source),
+                target=len(corpus.target),
+                files=[file_form(name) for name in corpus.files],
+                content=_checksums(paths),
+            )
         parts.append(settings)
     return _hash(parts)
 
@@ -143,7 +137,7 @@ def _checksums(paths: list[Path]) -> list[str]:
 def _grammar_fingerprint() -> str:
     """Hash of the grammar's code and data, wherever a change could change its text."""
     package = Path(__file__).parent
-    files = sorted(package.glob("grammar*.py"))
+    files = sorted((package.parent / "grammar").glob("*.py"))
     for data in (package.parent / "data" / "grammar", package.parent.parent / "data" / "grammar"):
         files += sorted(path for path in data.rglob("*") if path.is_file())
     return _hash([[path.name, checksum(path)] for path in files])
@@ -161,7 +155,7 @@ def _only_one(cache: Path, key: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            message(f"{cache}: waiting for another process that prepares the same data")
+            log_line(f"{cache}: waiting for another process that prepares the same data")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -170,7 +164,7 @@ def _build_in_place(folder: Path, config: Config, tokenizer: Tokenizer | None) -
     """Builds beside the folder and renames at the end. What is done stays when the process is stopped or killed."""
     building = folder.with_name(f".{folder.name}.building")
     if building.exists():
-        message(f"{building}: going on with a preparation that was stopped")
+        log_line(f"{building}: going on with a preparation that was stopped")
     building.mkdir(exist_ok=True)
     for half_written in building.rglob(".*.tmp"):
         half_written.unlink()
@@ -182,7 +176,7 @@ def _build_in_place(folder: Path, config: Config, tokenizer: Tokenizer | None) -
             shutil.rmtree(building)
         raise
     except KeyboardInterrupt:
-        message(f"stopped; what is done is kept in {building}, and the same command goes on from there")
+        log_line(f"stopped; what is done is kept in {building}, and the same command goes on from there")
         raise
     for used in (building / _TEXT, building / _TOKENS):
         shutil.rmtree(used, ignore_errors=True)
@@ -212,9 +206,14 @@ def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
         _encode_valid(folder / "valid", data, load_tokenizer(folder))
         kept = [corpus["kept"] for corpus in report["corpora"]]
         encode_shards(
-            text, folder / _TOKENS, folder / "train", folder, kept,
-            with_text=config.tokenizer.sampling > 0, processes=processes,
-        )  # fmt: skip
+            text,
+            folder / _TOKENS,
+            folder / "train",
+            folder,
+            kept,
+            with_text=config.tokenizer.sampling > 0,
+            processes=processes,
+        )
     write_manifest(folder)
     _say_how_fast(report["read"], seconds)
 
@@ -228,7 +227,7 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
 
 def _say_how_fast(pairs: int, seconds: dict[str, float]) -> None:
     stages = [f"{stage} {spent:.1f} s ({pairs / max(spent, 1e-9):,.0f} pairs/s)" for stage, spent in seconds.items()]
-    message(f"{pairs:,} pairs: " + ", ".join(stages))
+    log_line(f"{pairs:,} pairs: " + ", ".join(stages))
 
 
 def _clean_into(text: TextShards, data: DataConfig, processes: int) -> dict[str, Any]:
@@ -303,9 +302,7 @@ def _encode_valid(folder: Path, data: DataConfig, tokenizer: Tokenizer) -> None:
         total = 0
         for sources, targets in _chunks(pairs):
             corpora = np.zeros(len(sources), dtype=np.int64)
-            writer.write(
-                tokenizer.encode_source(sources), tokenizer.encode_target(targets), corpora, sources, targets
-            )
+            writer.write(tokenizer.encode_source(sources), tokenizer.encode_target(targets), corpora, sources, targets)
             total += len(sources)
         if not total:
             raise UserError("data.valid: there are no pairs; validation needs some")
@@ -324,9 +321,7 @@ def _open(folder: Path, config: Config, texts: dict[str, str]) -> Prepared:
     return Prepared(tokenizer, train, valid, cleaning, fingerprints, folder)
 
 
-def _count_too_many_tokens(
-    cleaning: dict[str, Any], train: TokenStore, tokenizer: Tokenizer, config: Config
-) -> None:
+def _count_too_many_tokens(cleaning: dict[str, Any], train: TokenStore, tokenizer: Tokenizer, config: Config) -> None:
     """Adds the pairs that training leaves out because a side has more than `train.max_length` tokens."""
     longest = np.maximum(train.source_lengths, train.target_lengths)
     dropped = np.flatnonzero(longest > config.train.max_length)

@@ -254,9 +254,7 @@ def _drop_merges(spans: _Spans, words: np.ndarray, dropout: float, draws: _Unifo
     return drawn
 
 
-def _write(
-    drawn: np.ndarray, spans: _Spans, words: np.ndarray, rows: np.ndarray, borders: np.ndarray
-) -> None:
+def _write(drawn: np.ndarray, spans: _Spans, words: np.ndarray, rows: np.ndarray, borders: np.ndarray) -> None:
     """Puts the ids of finished words, symbols between `borders`, where each symbol ends."""
     size = np.diff(borders, axis=1)
     row, column = np.nonzero(size)

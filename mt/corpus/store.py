@@ -17,8 +17,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import pyarrow
 
-from mt.atomic import write_text
 from mt.errors import UserError
+from mt.files.atomic import write_text
 
 _FILE = "pairs.arrow"
 MANIFEST = "manifest.json"
@@ -40,9 +40,7 @@ class TokenStore:
         """
         stream = pyarrow.ipc.open_stream(buffer)
         batches = list(stream)
-        columns = {
-            side: [_list_views(batch.column(side)) for batch in batches] for side in ("source", "target")
-        }
+        columns = {side: [_list_views(batch.column(side)) for batch in batches] for side in ("source", "target")}
         self._sources, self._targets = columns["source"], columns["target"]
         with_text = "source_text" in stream.schema.names
         self._source_texts = [batch.column("source_text") for batch in batches] if with_text else None

@@ -39,7 +39,7 @@ def read_pairs(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, st
         UserError: a missing, damaged or badly encoded file, sides of different length, a missing column.
     """
     if corpus.grammar is not None:
-        from mt.corpus.grammar import sample_pairs
+        from mt.grammar.grammar import sample_pairs
 
         grammar = corpus.grammar
         source, target = grammar.languages
@@ -216,14 +216,17 @@ def _read_hub(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str
     if folder.is_dir():
         name, revision = str(folder), ""
     yield from _read_dataset(
-        corpus.hub, corpus, data, path=name, name=corpus.hub_config or None, split=corpus.split,
+        corpus.hub,
+        corpus,
+        data,
+        path=name,
+        name=corpus.hub_config or None,
+        split=corpus.split,
         revision=revision or None,
-    )  # fmt: skip
+    )
 
 
-def _read_dataset(
-    what: str, corpus: CorpusConfig, data: DataConfig, **arguments: Any
-) -> Iterator[tuple[str, str]]:
+def _read_dataset(what: str, corpus: CorpusConfig, data: DataConfig, **arguments: Any) -> Iterator[tuple[str, str]]:
     """Rows that `datasets` streams; nothing is left in its cache."""
     import datasets
 
@@ -283,9 +286,7 @@ def _unreadable(what: str, error: Exception) -> UserError:
     cause: BaseException = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    return UserError(
-        f"{what}: cannot be read: {type(cause).__name__}: {str(cause)[:500]}; check its name and its form"
-    )
+    return UserError(f"{what}: cannot be read: {type(cause).__name__}: {str(cause)[:500]}; check its name and its form")
 
 
 @contextmanager

@@ -15,13 +15,13 @@ from typing import Any, Literal
 
 import sentencepiece
 
-from mt.atomic import atomic_file
 from mt.config import TokenizerConfig
 from mt.corpus.sampling import SubwordSampler
 from mt.corpus.vocabulary import FILE_NAME, mapped
 from mt.errors import UserError
+from mt.files.atomic import atomic_file
 from mt.processes import available_cores
-from mt.progress import message
+from mt.progress import log_line
 
 Side = Literal["source", "target"]
 
@@ -42,9 +42,7 @@ class Tokenizer:
         fingerprint: hash of the model bytes, 32 hexadecimal digits.
     """
 
-    def __init__(
-        self, source_model: bytes, target_model: bytes | None = None, vocabulary: bytes | None = None
-    ) -> None:
+    def __init__(self, source_model: bytes, target_model: bytes | None = None, vocabulary: bytes | None = None) -> None:
         """
         Args:
             source_model: a serialised SentencePiece model.
@@ -55,17 +53,16 @@ class Tokenizer:
             UserError: not a SentencePiece model, or one without padding, begin, end and unknown ids.
         """
         self.joint = target_model is None
-        self._models = {"source": source_model} if target_model is None else {
-            "source": source_model, "target": target_model
-        }  # fmt: skip
+        self._models = (
+            {"source": source_model} if target_model is None else {"source": source_model, "target": target_model}
+        )
         loaded = [_load_processor(model) for model in self._models.values()]
         self._vocabulary = vocabulary
         if vocabulary is not None:
             loaded = mapped([loaded[0], loaded[-1]], vocabulary)
         self._source, self._target = loaded[0], loaded[-1]
         special = [
-            (processor.pad_id(), processor.unk_id(), processor.bos_id(), processor.eos_id())
-            for processor in loaded
+            (processor.pad_id(), processor.unk_id(), processor.bos_id(), processor.eos_id()) for processor in loaded
         ]
         if min(special[0]) < 0 or len(set(special)) != 1:
             raise UserError(
@@ -177,9 +174,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         raise UserError(f"{folder}: {error}") from None
 
 
-def train_tokenizer(
-    config: TokenizerConfig, source_lines: Iterable[str], target_lines: Iterable[str]
-) -> Tokenizer:
+def train_tokenizer(config: TokenizerConfig, source_lines: Iterable[str], target_lines: Iterable[str]) -> Tokenizer:
     """Learns the pieces from text. The same text and settings give the same model.
 
     Args:
@@ -213,16 +208,21 @@ def _train(config: TokenizerConfig, lines: Iterable[str], what: str) -> bytes:
             shuffle_input_sentence=True,
             max_sentence_length=16384,  # bytes
             num_threads=_TRAINING_THREADS,
-            pad_id=_PAD, unk_id=_UNKNOWN, bos_id=_BEGIN, eos_id=_END,
+            pad_id=_PAD,
+            unk_id=_UNKNOWN,
+            bos_id=_BEGIN,
+            eos_id=_END,
             unk_surface="⁇",
             minloglevel=3,
-        )  # fmt: skip
+        )
     except RuntimeError as error:
         raise _training_error(str(error), config, what) from None
     size = _load_processor(model.getvalue()).get_piece_size()
     if size < config.vocabulary_size:
-        message(f"tokeniser: the text of {what} holds {size} pieces, fewer than tokenizer.vocabulary_size, "
-                f"{config.vocabulary_size}")  # fmt: skip
+        log_line(
+            f"tokeniser: the text of {what} holds {size} pieces, fewer than tokenizer.vocabulary_size, "
+            f"{config.vocabulary_size}"
+        )
     return model.getvalue()
 
 

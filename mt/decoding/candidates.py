@@ -48,9 +48,7 @@ def best_continuations(log_probs: Tensor, totals: Tensor, count: int) -> tuple[T
     return _ordered(values, places, log_probs, totals, count)
 
 
-def _ordered(
-    values: Tensor, places: Tensor, log_probs: Tensor, totals: Tensor, count: int
-) -> tuple[Tensor, Tensor]:
+def _ordered(values: Tensor, places: Tensor, log_probs: Tensor, totals: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The first `count` of values, largest first, with ties in their order."""
     if values.device.type != "cpu":
         places, order = places.sort(dim=1)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mt.calibration.recalibration import Isotonic, Map, map_from_json
 from mt.decoding.beam_search import Hypothesis
 from mt.decoding.options import SearchOptions
 from mt.decoding.scoring import score_pairs
 from mt.errors import UserError
+from mt.metrics.maps import Isotonic, Map, map_from_json
 from mt.model.directory import LoadedModel, read_json
 
 if TYPE_CHECKING:

@@ -44,9 +44,8 @@ class Constraints:
         longest_prefix = max(map(len, prefixes), default=0)
         # -1 where nothing is forced
         self.prefixes = torch.tensor(
-            [[*prefix, *[-1] * (longest_prefix - len(prefix))] for prefix in prefixes],
-            dtype=torch.int64, device=device,
-        )  # fmt: skip
+            [[*prefix, *[-1] * (longest_prefix - len(prefix))] for prefix in prefixes], dtype=torch.int64, device=device
+        )
 
     def keep(self, sentences: Tensor) -> None:
         """Sentence i is from now on what sentence `sentences[i]` was."""

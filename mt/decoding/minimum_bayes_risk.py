@@ -19,9 +19,7 @@ Floats = NDArray[np.float64]
 _CHRF_ORDER, _CHRF_BETA, _BLEU_ORDER = 6, 2, 4
 
 
-def by_expected_utility(
-    hypotheses: Sequence[Hypothesis], texts: Sequence[str], utility: str
-) -> list[Hypothesis]:
+def by_expected_utility(hypotheses: Sequence[Hypothesis], texts: Sequence[str], utility: str) -> list[Hypothesis]:
     """The hypotheses of one sentence by falling expected utility, which becomes their score.
 
     Args:

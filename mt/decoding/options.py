@@ -69,14 +69,14 @@ class SearchOptions:
             self._check(name, getattr(self, name) >= 0, "0 or more")
         choosing = self.minimum_bayes_risk != "none"
         if self.nbest > self.beam and not self.sample and not choosing:
-            raise UserError(
-                f"nbest is {self.nbest}; it must be at most beam, {self.beam}: raise beam or lower nbest"
-            )
+            raise UserError(f"nbest is {self.nbest}; it must be at most beam, {self.beam}: raise beam or lower nbest")
         if choosing and self.nbest > self.wanted:
             raise UserError(f"nbest is {self.nbest}; it must be at most candidates, {self.wanted}")
         for name, values in (
-            ("length_penalty", PENALTIES), ("stop", STOPPING_RULES), ("minimum_bayes_risk", ("none", *UTILITIES)),
-        ):  # fmt: skip
+            ("length_penalty", PENALTIES),
+            ("stop", STOPPING_RULES),
+            ("minimum_bayes_risk", ("none", *UTILITIES)),
+        ):
             self._check(name, getattr(self, name) in values, f"one of {', '.join(values)}")
         self._check("length_alpha", 0 <= self.length_alpha < float("inf"), "0 or more")
         self._check("temperature", 0 < self.temperature < float("inf"), "above 0")

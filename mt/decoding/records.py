@@ -17,9 +17,7 @@ from mt.decoding.beam_search import Hypothesis
 _LINE_BREAKS = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 
 
-def translation_output(
-    hypotheses: Sequence[Hypothesis], tokenizer: Tokenizer, nbest: int = 1
-) -> dict[str, Any]:
+def translation_output(hypotheses: Sequence[Hypothesis], tokenizer: Tokenizer, nbest: int = 1) -> dict[str, Any]:
     """What a line's record says of its translation; the rest of the record is its "line" and its "source".
 
     Args:
@@ -50,15 +48,11 @@ def _output(hypothesis: Hypothesis | None, tokenizer: Tokenizer) -> dict[str, An
     return {
         "translation": text,
         "score": _shortened(hypothesis.score),
-        **_token_fields(
-            tokenizer.target_pieces(hypothesis.tokens), hypothesis.log_probs, hypothesis.confidence
-        ),
+        **_token_fields(tokenizer.target_pieces(hypothesis.tokens), hypothesis.log_probs, hypothesis.confidence),
     }
 
 
-def score_record(
-    line: int, source: str, target: str, pieces: list[str], log_probs: np.ndarray
-) -> dict[str, Any]:
+def score_record(line: int, source: str, target: str, pieces: list[str], log_probs: np.ndarray) -> dict[str, Any]:
     """The record of one forced translation: its score is the sum of its log_probs, in nats."""
     return {
         "line": line,
@@ -69,9 +63,7 @@ def score_record(
     }
 
 
-def _token_fields(
-    pieces: list[str], log_probs: np.ndarray, recalibrated: np.ndarray | None = None
-) -> dict[str, Any]:
+def _token_fields(pieces: list[str], log_probs: np.ndarray, recalibrated: np.ndarray | None = None) -> dict[str, Any]:
     """What goes token by token, and the mean confidence, 1 without tokens."""
     confidence = np.exp(log_probs, dtype=np.float64) if recalibrated is None else recalibrated
     return {

@@ -19,11 +19,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from mt.atomic import atomic_file
 from mt.corpus.lexicon import likeliest_targets
 from mt.corpus.store import TokenStore
 from mt.corpus.tokenizer import Tokenizer
 from mt.errors import UserError
+from mt.files.atomic import atomic_file
 from mt.model.cache import DecoderState, moved
 from mt.model.directory import LoadedModel
 from mt.model.transformer import Transformer

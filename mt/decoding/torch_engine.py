@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 
-from mt.calibration.recalibration import InverseLink, Temperature
 from mt.decoding.beam_search import Hypothesis, Rectify, Step, beam_search
 from mt.decoding.constraints import Constraints
 from mt.decoding.ensemble import EnsembleState, ensemble_step
@@ -19,6 +18,7 @@ from mt.decoding.sampling import sample
 from mt.decoding.scoring import forced_hypotheses
 from mt.decoding.shortlist import BORDER, Shortlist, ShortlistedState, load_shortlist, shortlisted_step
 from mt.errors import UserError
+from mt.metrics.maps import InverseLink, Temperature
 from mt.model.directory import LoadedModel
 
 
@@ -100,14 +100,30 @@ class TorchEngine:
             step, state = ensemble_step([model.step for model in self.models]), EnsembleState(states)
         if options.sample:
             return sample(
-                step, state, constraints, [[options.seed, *ids] for ids in source_ids], count=options.wanted,
-                top_k=options.top_k, top_p=options.top_p, penalty=options.length_penalty,
-                alpha=options.length_alpha, rectify=self._rectify(options), begin_id=tokenizer.begin_id,
-            )  # fmt: skip
+                step,
+                state,
+                constraints,
+                [[options.seed, *ids] for ids in source_ids],
+                count=options.wanted,
+                top_k=options.top_k,
+                top_p=options.top_p,
+                penalty=options.length_penalty,
+                alpha=options.length_alpha,
+                rectify=self._rectify(options),
+                begin_id=tokenizer.begin_id,
+            )
         found = beam_search(
-            step, state, constraints, beam=options.rows, nbest=options.wanted, penalty=options.length_penalty,
-            alpha=options.length_alpha, stop=options.stop, rectify=self._rectify(options), begin_id=begin_id,
-        )  # fmt: skip
+            step,
+            state,
+            constraints,
+            beam=options.rows,
+            nbest=options.wanted,
+            penalty=options.length_penalty,
+            alpha=options.length_alpha,
+            stop=options.stop,
+            rectify=self._rectify(options),
+            begin_id=begin_id,
+        )
         return found if pieces is None else self._spelled(found, pieces.ids.tolist(), source_ids, options)
 
     @cached_property

@@ -181,9 +181,7 @@ class Translator:
         finally:
             workers.close()
 
-    def _records(
-        self, window: _Window, options: SearchOptions, alignments: bool
-    ) -> Iterator[dict[str, Any]]:
+    def _records(self, window: _Window, options: SearchOptions, alignments: bool) -> Iterator[dict[str, Any]]:
         """The records of a window, in the order of its lines."""
         if window.parts:
             outputs: list[Output] = [{}] * len(window.sources)
@@ -215,11 +213,7 @@ class Translator:
         return outputs
 
     def _align(
-        self,
-        sources: list[Source],
-        found: list[list[Hypothesis]],
-        outputs: list[Output],
-        options: SearchOptions,
+        self, sources: list[Source], found: list[list[Hypothesis]], outputs: list[Output], options: SearchOptions
     ) -> None:
         """Adds the alignment of the best output of each line, of which `found` holds those of its parts."""
         flat = [ids for parts, _ in sources for ids in parts]

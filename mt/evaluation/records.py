@@ -53,7 +53,7 @@ def _checked(line: str, number: int, place: str) -> Record:
     except ValueError as error:
         raise UserError(f"{place}: not JSON ({error}); a record is one JSON object on one line") from None
     if not isinstance(record, dict):
-        raise UserError(f"{place}: not a JSON object; a record looks like {{\"translation\": \"...\"}}")
+        raise UserError(f'{place}: not a JSON object; a record looks like {{"translation": "..."}}')
     if record.get("line", number) != number:
         raise UserError(f"{place}: line is {record['line']!r}, expected {number}; records stand in order, from 0")
     _check_text(record, "translation", place, required=True)
@@ -117,10 +117,12 @@ def _check_alternatives(record: Mapping[str, Any], place: str) -> None:
         raise UserError(f"{place}: alternatives must be a list, one entry for each of the {len(tokens)} tokens")
     for value in values:
         good = isinstance(value, list) and all(
-            isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)
+            isinstance(pair, list)
+            and len(pair) == 2
+            and isinstance(pair[0], str)
             and _is_number(pair[1], -math.inf, 1e-4)
             for pair in value
-        )  # fmt: skip
+        )
         if not good:
             raise UserError(f"{place}: alternatives holds {value!r}; it must hold lists of [token, log-probability]")
 

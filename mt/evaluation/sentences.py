@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mt.evaluation.quality import Statistics, sentence_scores
 from mt.evaluation.records import Record
+from mt.metrics.quality import Statistics, sentence_scores
 
 COVERAGES = tuple(percent / 100 for percent in range(10, 101, 10))
 HALVES = 10_000

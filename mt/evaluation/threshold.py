@@ -13,10 +13,7 @@ FEWEST = 20
 
 
 def find_threshold(
-    confidence: NDArray[np.float64],
-    good: NDArray[np.bool_],
-    precision: float,
-    fold: NDArray[np.intp],
+    confidence: NDArray[np.float64], good: NDArray[np.bool_], precision: float, fold: NDArray[np.intp]
 ) -> dict[str, Any] | None:
     """The lowest confidence such that of the lines at or above it the share `precision` is good.
 

@@ -28,10 +28,13 @@ def build_loss(
 
     def smoothed(weight: float) -> SmoothedTarget:
         return SmoothedTarget(
-            settings["definition"], weight, pad_id=pad_id, vocabulary_size=vocabulary_size,
+            settings["definition"],
+            weight,
+            pad_id=pad_id,
+            vocabulary_size=vocabulary_size,
             unigram=unigram if settings["definition"] == "unigram" else None,
             excluded_ids=(pad_id, begin_id) if settings.get("exclude_special") else (),
-        )  # fmt: skip
+        )
 
     target = smoothed(settings["smoothing"])
     if config.name == "label_smoothed_kl":

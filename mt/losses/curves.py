@@ -71,7 +71,7 @@ def loss_figures() -> list[Figure]:
         Figure("gradient", "Pull on the target's logit", over_p, "−∂ loss / ∂ logit", (0, 1.4), gradients),
         Figure("steepness", "Steepness over p", over_p, "−∂ loss / ∂ p", (0.3, 300), steepness, True),
         _optimum(),
-    ]  # fmt: skip
+    ]
 
 
 def _encouraging(log_end: float) -> LossOfLogits:
@@ -99,6 +99,4 @@ def _optimum() -> Figure:
         drawn.append(Curve(f"log-end {log_end:g}", true.tolist(), dominant_link(true, log_end).tolist()))
     both = dominant_link(smoothed, 0.5)
     drawn.append(Curve("log-end 0.5 and\nsmoothing 0.1", true.tolist(), both.tolist(), True))
-    return Figure(
-        "optimum", "Where the losses lead", "true probability r", "best probability p*", (0, 1), drawn
-    )
+    return Figure("optimum", "Where the losses lead", "true probability r", "best probability p*", (0, 1), drawn)

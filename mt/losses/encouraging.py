@@ -108,9 +108,7 @@ class Encouraging(LossFunction):
             self._gradient_(logits, targets, weights, apart, others)
         return Rows(loss, nll, logit >= 0 if self.bonus.hard else is_gold)
 
-    def _apart(
-        self, targets: Tensor, ids: Tensor, is_gold: Tensor, logit: Tensor, log_odds: Tensor
-    ) -> _Apart:
+    def _apart(self, targets: Tensor, ids: Tensor, is_gold: Tensor, logit: Tensor, log_odds: Tensor) -> _Apart:
         probability, rest = torch.sigmoid(-log_odds), torch.sigmoid(log_odds)
         bonus, slope = logsigmoid(log_odds), torch.ones_like(rest)
         if self.log_end < 1:
@@ -168,10 +166,18 @@ class Encouraging(LossFunction):
 
 
 def encouraging(
-    logits: Tensor, targets: Tensor, *, log_end: float, smoothing: float, definition: str, pad_id: int,
-    bonus_smoothing: float | None = None, excluded_ids: tuple[int, ...] = (), unigram: Tensor | None = None,
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    log_end: float,
+    smoothing: float,
+    definition: str,
+    pad_id: int,
+    bonus_smoothing: float | None = None,
+    excluded_ids: tuple[int, ...] = (),
+    unigram: Tensor | None = None,
     reference: bool = False,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """sum_k q_k (-log p_k + B(p_k)) a token, the target's entropy not subtracted, as published.
 
     logits (..., vocabulary) of any float type, targets (...) int64 -> (...) float32 nats (float64 in, float64
@@ -189,9 +195,13 @@ def encouraging(
 
     def smoothed(weight: float) -> SmoothedTarget:
         return SmoothedTarget(
-            definition, weight, pad_id=pad_id, vocabulary_size=logits.shape[-1], unigram=unigram,
+            definition,
+            weight,
+            pad_id=pad_id,
+            vocabulary_size=logits.shape[-1],
+            unigram=unigram,
             excluded_ids=tuple(excluded_ids),
-        )  # fmt: skip
+        )
 
     bonus = smoothed(smoothing if bonus_smoothing is None else bonus_smoothing)
     kind = ReferenceEncouraging if reference else Encouraging

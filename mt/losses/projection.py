@@ -35,9 +35,15 @@ class LossSums(NamedTuple):
 
 
 def projected_loss(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *, loss: LossFunction, pad_id: int,
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    *,
+    loss: LossFunction,
+    pad_id: int,
     chunk_tokens: int | None = None,
-) -> LossSums:  # fmt: skip
+) -> LossSums:
     """Loss sums of logits = hidden @ weight.T + bias.
 
     hidden (rows, width), weight (vocabulary, width), bias (vocabulary,) or None, targets (rows,) int64; for a loss
@@ -71,9 +77,15 @@ class _Projected(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, loss: LossFunction,
-        gradient: bool, chunk_tokens: int | None,
-    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        loss: LossFunction,
+        gradient: bool,
+        chunk_tokens: int | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         device = hidden.device.type
         product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         with torch.autocast(device, enabled=False):
@@ -108,9 +120,7 @@ class _Chunks:
         self.kinds = (hidden.dtype, weight.dtype)
         self.gradients: tuple[Tensor | None, ...] = (None, None, None)
 
-    def run(
-        self, targets: Tensor, loss: LossFunction, chunk_tokens: int | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def run(self, targets: Tensor, loss: LossFunction, chunk_tokens: int | None) -> tuple[Tensor, Tensor, Tensor]:
         """Sums of loss, nll (float64 inside, so that long batches lose nothing) and correct."""
         passes, token_bytes = loss.passes, loss.passes * len(self.weight) * self.wide.itemsize
         limit = max(1, chunk_tokens or _CHUNK_BYTES // token_bytes)

@@ -132,9 +132,7 @@ def focal(logits: Tensor, targets: Tensor, *, gamma: float, pad_id: int) -> Tens
     return Focal(gamma, pad_id)(logits, targets)
 
 
-def inverse_focal(
-    logits: Tensor, targets: Tensor, *, gamma: float, pad_id: int, scale: float = 1.0
-) -> Tensor:
+def inverse_focal(logits: Tensor, targets: Tensor, *, gamma: float, pad_id: int, scale: float = 1.0) -> Tensor:
     """-(1 + scale p)^gamma log p a token; shapes and types as in label_smoothed_kl."""
     return InverseFocal(gamma, pad_id, scale)(logits, targets)
 
@@ -145,9 +143,15 @@ def confidence_penalty(logits: Tensor, targets: Tensor, *, beta: float, pad_id: 
 
 
 def rdrop(
-    logits: Tensor, again: Tensor, targets: Tensor, *, alpha: float, pad_id: int, smoothing: float = 0.0,
+    logits: Tensor,
+    again: Tensor,
+    targets: Tensor,
+    *,
+    alpha: float,
+    pad_id: int,
+    smoothing: float = 0.0,
     definition: str = "uniform_nopad",
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """R-Drop a token, of two passes with logits and again, each (..., vocabulary); see RDrop."""
     target = SmoothedTarget(definition, smoothing, pad_id=pad_id, vocabulary_size=logits.shape[-1])
     return RDrop(target, alpha, pad_id)(torch.stack([logits, again], -2), targets)

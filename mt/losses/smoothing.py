@@ -47,9 +47,14 @@ def graduated_smoothing(confidence: Tensor) -> Tensor:
 
 
 def label_smoothed_kl(
-    logits: Tensor, targets: Tensor, *, smoothing: float | Tensor, definition: str, pad_id: int,
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    smoothing: float | Tensor,
+    definition: str,
+    pad_id: int,
     unigram: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """KL(q || p) a token, with its constant.
 
     logits (..., vocabulary) of any float type, targets (...) int64 -> (...) float32 nats (float64 in, float64
@@ -64,7 +69,5 @@ def label_smoothed_kl(
             shapes = tuple(smoothing.shape), tuple(targets.shape)
             raise ValueError(f"smoothing has shape {shapes[0]}, targets {shapes[1]}; they must be the same")
         smoothing = smoothing.reshape(-1)
-    target = SmoothedTarget(
-        definition, smoothing, pad_id=pad_id, vocabulary_size=logits.shape[-1], unigram=unigram
-    )
+    target = SmoothedTarget(definition, smoothing, pad_id=pad_id, vocabulary_size=logits.shape[-1], unigram=unigram)
     return LabelSmoothedKL(target, pad_id)(logits, targets)

@@ -46,9 +46,15 @@ class SmoothedTarget:
     """
 
     def __init__(
-        self, definition: str, smoothing: float | Tensor, *, pad_id: int, vocabulary_size: int,
-        unigram: Tensor | None = None, excluded_ids: tuple[int, ...] = (),
-    ) -> None:  # fmt: skip
+        self,
+        definition: str,
+        smoothing: float | Tensor,
+        *,
+        pad_id: int,
+        vocabulary_size: int,
+        unigram: Tensor | None = None,
+        excluded_ids: tuple[int, ...] = (),
+    ) -> None:
         if definition not in DEFINITIONS:
             raise ValueError(f"definition is {definition!r}; it must be one of {', '.join(DEFINITIONS)}")
         if not isinstance(smoothing, Tensor) and not 0 <= smoothing < 1:

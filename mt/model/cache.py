@@ -58,9 +58,9 @@ class DecoderState:
         places = slice(0, self.length * beams, beams)
         spread[:, :, :, :, places] = self.cache[:, :, :, :, : self.length]
         # Slots that nobody sees must hold numbers all the same: 0 * nan would be nan.
-        spread[:, :, :, :, : self.length * beams].view(
-            layers, two, sentences, heads, self.length, beams, head_width
-        )[:, :, :, :, :, 1:] = 0
+        spread[:, :, :, :, : self.length * beams].view(layers, two, sentences, heads, self.length, beams, head_width)[
+            :, :, :, :, :, 1:
+        ] = 0
         self.cache = spread
         self.visible = self.cache.new_full((sentences, 1, beams, capacity * beams), -torch.inf)
         self.visible[:, :, :, places] = 0

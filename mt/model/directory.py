@@ -14,11 +14,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mt.atomic import write_text
 from mt.config import Config
 from mt.config_file import dump_config, read_config
 from mt.corpus.tokenizer import Tokenizer, load_tokenizer
 from mt.errors import UserError
+from mt.files.atomic import write_text
 from mt.model.transformer import Transformer
 
 FORMAT_VERSION = 1
@@ -39,7 +39,7 @@ class LoadedModel:
 
 
 def choose_device(name: str) -> torch.device:
-    """"auto" is a GPU where there is one. Raises UserError when "cuda" is asked for and there is none."""
+    """ "auto" is a GPU where there is one. Raises UserError when "cuda" is asked for and there is none."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():

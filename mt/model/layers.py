@@ -103,9 +103,15 @@ class DecoderLayer(nn.Module):
         return self.cross.project_memory(memory)
 
     def step(
-        self, hidden: Tensor, cache: Tensor, length: int, visible: Tensor | None, projected: Tensor,
-        mask: Tensor | None, rotation: Tensor | None,
-    ) -> Tensor:  # fmt: skip
+        self,
+        hidden: Tensor,
+        cache: Tensor,
+        length: int,
+        visible: Tensor | None,
+        projected: Tensor,
+        mask: Tensor | None,
+        rotation: Tensor | None,
+    ) -> Tensor:
         """One position of every row: (sentences, beams, width) in and out; for the rest see `DecoderState`."""
         groups = hidden.view(cache.size(1), -1, hidden.size(-1))
         groups = self.attention_residual(groups, lambda x: self.attention.step(x, cache, length, visible, rotation))

@@ -6,21 +6,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mt.atomic import write_text
 from mt.errors import UserError
+from mt.files.atomic import write_text
+from mt.metrics.significance import RESAMPLES, SEED, calibration_differences, quality_differences, references_of
 from mt.report.figures import reliability_overlay
 from mt.report.files import Evaluation, read_evaluation
 from mt.report.page import MOST_BYTES, render
 from mt.report.plots import risk_coverage_plot, selective_plot
 from mt.report.report import add_sentence_bleu, calibration_blocks, flag_threshold, title_of
 from mt.report.rows import payload
-from mt.report.significance import (
-    RESAMPLES,
-    SEED,
-    calibration_differences,
-    quality_differences,
-    references_of,
-)
 
 MOST_SYSTEMS = 6
 LETTERS = "ABCDEF"
@@ -49,10 +43,14 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Path:
     names = _names(evaluations)
     blocks = [calibration_blocks(evaluation.results) for evaluation in evaluations]
     values = {
-        "names": names, "letters": LETTERS, "evaluations": evaluations, "resamples": RESAMPLES, "seed": SEED,
+        "names": names,
+        "letters": LETTERS,
+        "evaluations": evaluations,
+        "resamples": RESAMPLES,
+        "seed": SEED,
         "table": _table(evaluations, blocks),
         "figures": _figures([f"{letter} {name}" for letter, name in zip(LETTERS, names)], evaluations, blocks),
-    }  # fmt: skip
+    }
     bare = len(render("comparison.html.j2", data=None, **values).encode())
     data = payload(names, systems, MOST_BYTES - bare, flag_threshold(evaluations[0]))
     write_text(output, render("comparison.html.j2", data=data, **values))
@@ -92,8 +90,16 @@ def _table(evaluations: Sequence[Evaluation], blocks: list[dict[str, Any]]) -> l
 
     def add(name: str, values: list[Any], differences: Sequence[Any], factor: int, digits: int, better: int) -> None:
         if any(value is not None for value in values):
-            rows.append({"name": name, "values": values, "differences": differences, "factor": factor,
-                         "digits": digits, "better": better})  # fmt: skip
+            rows.append(
+                {
+                    "name": name,
+                    "values": values,
+                    "differences": differences,
+                    "factor": factor,
+                    "digits": digits,
+                    "better": better,
+                }
+            )
 
     def of_results(key: Callable[[dict[str, Any]], Any]) -> list[Any]:
         return [key(evaluation.results) for evaluation in evaluations]

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from mt.calibration.uncertainty import wilson_interval
+from mt.metrics.noise import wilson_interval
 from mt.report.svg import INK, OVER, STYLE, UNDER, line_style, svg_element
 
 HATCHES = {OVER: "////", UNDER: "\\\\\\\\"}
@@ -130,8 +130,9 @@ def _draw_overlay(results: Sequence[tuple[str, dict[str, Any]]], title: str) -> 
         style = line_style(number)
         x, y = [each["confidence"] for each in filled], [each["accuracy"] for each in filled]
         bands = [accuracy_band(each) for each in filled]
-        upper.fill_between(x, [low for low, _ in bands], [high for _, high in bands], color=style["color"],
-                           alpha=0.15, linewidth=0)  # fmt: skip
+        upper.fill_between(
+            x, [low for low, _ in bands], [high for _, high in bands], color=style["color"], alpha=0.15, linewidth=0
+        )
         upper.plot(x, y, label=f"{label}  ECE {100 * result['ece']:.2f} %", **style)
         edges = [result["bins"][0]["low"], *(each["high"] for each in result["bins"])]
         counts = [max(each["count"], 0.5) for each in result["bins"]]

@@ -16,9 +16,12 @@ def render(template: str, **values: Any) -> str:
     from markupsafe import Markup
 
     environment = Environment(
-        loader=PackageLoader("mt.report", "templates"), autoescape=True, undefined=ChainableUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=PackageLoader("mt.report", "templates"),
+        autoescape=True,
+        undefined=ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters.update(number=_number, percent=_percent, p_value=_p_value, words=_words)
     environment.filters["script_json"] = lambda value: Markup(script_json(value))
     for part in ("page.css", "page.js"):

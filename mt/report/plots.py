@@ -17,11 +17,15 @@ class Curve(NamedTuple):
 
 
 SWEEP_PANELS = (
-    ("bleu", "BLEU", 1), ("length_ratio", "length ratio", 1), ("empties", "empty translations", 1),
-    ("repetitions", "repetitions", 1), ("ece_inference", "inference ECE, %", 100),
-    ("ece_eos", "end-of-sentence ECE, %", 100), ("ece_teacher_forced", "teacher-forced ECE, %", 100),
+    ("bleu", "BLEU", 1),
+    ("length_ratio", "length ratio", 1),
+    ("empties", "empty translations", 1),
+    ("repetitions", "repetitions", 1),
+    ("ece_inference", "inference ECE, %", 100),
+    ("ece_eos", "end-of-sentence ECE, %", 100),
+    ("ece_teacher_forced", "teacher-forced ECE, %", 100),
     ("mean_score", "mean score, nats", 1),
-)  # fmt: skip
+)
 """what is drawn against beam size: key of a sweep entry, its name, and what it is multiplied by"""
 FROM_ZERO = {"empties", "repetitions", "ece_inference", "ece_eos", "ece_teacher_forced"}
 """what is nothing at its best: the axis starts at 0"""
@@ -59,9 +63,14 @@ def risk_coverage_plot(curves: Sequence[tuple[str, dict[str, Any]]], title: str,
         for label, block in curves
     ]
     return curve_plot(
-        f"risk {name or title}", title, drawn, x_label="share of tokens kept, the surest first",
-        y_label="share of them wrong", prepare=_share_axis, marked=False,
-    )  # fmt: skip
+        f"risk {name or title}",
+        title,
+        drawn,
+        x_label="share of tokens kept, the surest first",
+        y_label="share of them wrong",
+        prepare=_share_axis,
+        marked=False,
+    )
 
 
 def selective_plot(curves: Sequence[tuple[str, list[dict[str, Any]]]], metric: str, title: str, name: str = "") -> str:
@@ -71,9 +80,8 @@ def selective_plot(curves: Sequence[tuple[str, list[dict[str, Any]]]], metric: s
         for label, entries in curves
     ]
     return curve_plot(
-        f"selective {name or title}", title, drawn, x_label="share of lines kept, the surest first",
-        prepare=_share_axis,
-    )  # fmt: skip
+        f"selective {name or title}", title, drawn, x_label="share of lines kept, the surest first", prepare=_share_axis
+    )
 
 
 def curve_plot(

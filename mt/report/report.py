@@ -5,18 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mt.atomic import write_text
+from mt.files.atomic import write_text
 from mt.report.figures import reliability_diagram
 from mt.report.files import Evaluation, read_evaluation
 from mt.report.page import MOST_BYTES, render
-from mt.report.plots import (
-    SWEEP_PANELS,
-    dumbbell,
-    penalty_name,
-    risk_coverage_plot,
-    selective_plot,
-    sweep_plots,
-)
+from mt.report.plots import SWEEP_PANELS, dumbbell, penalty_name, risk_coverage_plot, selective_plot, sweep_plots
 from mt.report.rows import Record, payload
 
 TITLES = {
@@ -50,9 +43,16 @@ def write_report(folder: Path) -> Path:
     for name, svg in figures.items():
         write_text(folder / "figures" / f"{name}.svg", svg + "\n")
     values = {
-        "evaluation": evaluation, "results": results, "blocks": blocks, "titles": TITLES, "figures": figures,
-        "sweep": sweep_of(results), "sweep_panels": SWEEP_PANELS, "penalty_name": penalty_name, "dumbbell": dumbbell,
-    }  # fmt: skip
+        "evaluation": evaluation,
+        "results": results,
+        "blocks": blocks,
+        "titles": TITLES,
+        "figures": figures,
+        "sweep": sweep_of(results),
+        "sweep_panels": SWEEP_PANELS,
+        "penalty_name": penalty_name,
+        "dumbbell": dumbbell,
+    }
     bare = len(render("report.html.j2", data=None, **values).encode())
     data = payload([evaluation.name], [evaluation.records], MOST_BYTES - bare, flag_threshold(evaluation))
     write_text(folder / "report.html", render("report.html.j2", data=data, **values))
@@ -102,12 +102,18 @@ def sweep_of(results: dict[str, Any]) -> list[dict[str, Any]]:
     entries = []
     for beam, block in (results.get("beams") or {}).items():
         inference = block["calibration"].get("inference") or {}
-        entries.append({
-            "beam": int(beam), "length_penalty": decode.get("length_penalty"),
-            "length_alpha": decode.get("length_alpha"), "bleu": block["bleu"]["score"],
-            "length_ratio": block["length_ratio"], "empties": block["empties"],
-            "ece_inference": inference.get("ece"), "ece_eos": (inference.get("eos") or {}).get("ece"),
-        })  # fmt: skip
+        entries.append(
+            {
+                "beam": int(beam),
+                "length_penalty": decode.get("length_penalty"),
+                "length_alpha": decode.get("length_alpha"),
+                "bleu": block["bleu"]["score"],
+                "length_ratio": block["length_ratio"],
+                "empties": block["empties"],
+                "ece_inference": inference.get("ece"),
+                "ece_eos": (inference.get("eos") or {}).get("ece"),
+            }
+        )
     return entries
 
 
@@ -127,4 +133,3 @@ def add_sentence_bleu(records: list[Record]) -> None:
         references = record.get("references") or ([record["reference"]] if "reference" in record else [])
         if record.get("bleu") is None and references:
             record["bleu"] = metric.sentence_score(record["translation"], references).score
-

@@ -86,9 +86,7 @@ def _output(record: Record, vocabulary: dict[str, int], with_alternatives: bool)
         output["u"] = own
     output["w"] = "".join("01"[bool(label)] for label in record.get("correct") or [])
     if with_alternatives and record.get("alternatives"):
-        output["a"] = [
-            _alternatives(token, each, vocabulary) for token, each in zip(tokens, record["alternatives"])
-        ]
+        output["a"] = [_alternatives(token, each, vocabulary) for token, each in zip(tokens, record["alternatives"])]
     if spelled(tokens) != record["translation"]:
         output["h"] = record["translation"]
     return output

@@ -15,18 +15,33 @@ SERIES = ["#0b62a8", "#c2500a", "#0a7d5c", "#8e3a9d", "#6b5c00", "#a01c3c"]
 """line colours on a light ground; a dark page replaces them through the variables --series-1 to --series-6"""
 OVER, UNDER = "#c1384c", "#2f7196"
 VARIABLES = {colour: f"--series-{number}" for number, colour in enumerate(SERIES, 1)} | {
-    OVER: "--over", UNDER: "--under",
-}  # fmt: skip
+    OVER: "--over",
+    UNDER: "--under",
+}
 MARKERS = ["o", "s", "^", "D", "v", "P"]
 DASHES: list[Any] = ["-", (0, (5, 2)), (0, (2, 1.2)), (0, (6, 2, 1, 2)), (0, (1, 1)), (0, (8, 2))]
 """markers and dashes tell lines apart without colour, too"""
 
 STYLE = {
-    "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9, "axes.titlesize": 10, "hatch.linewidth": 0.6,
-    "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": INK, "xtick.color": INK, "ytick.color": INK,
-    "legend.frameon": False, "legend.fontsize": 8, "grid.color": INK, "grid.alpha": 0.12, "grid.linewidth": 0.6,
-    "lines.markersize": 4, "axes.linewidth": 0.7, "axes.facecolor": "none",
-}  # fmt: skip
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "hatch.linewidth": 0.6,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "grid.color": INK,
+    "grid.alpha": 0.12,
+    "grid.linewidth": 0.6,
+    "lines.markersize": 4,
+    "axes.linewidth": 0.7,
+    "axes.facecolor": "none",
+}
 
 
 def svg_element(name: str, draw: Callable[[], Any], description: str) -> str:

@@ -68,6 +68,10 @@ def add_gradients(
         sums = batch_loss(model, batch, loss)
     sums.loss.backward()
     gradients.count(
-        tokens=batch.tokens, loss=sums.loss.detach(), nll=sums.nll, correct=sums.correct,
-        slots=batch.slots, filled=batch.filled,
-    )  # fmt: skip
+        tokens=batch.tokens,
+        loss=sums.loss.detach(),
+        nll=sums.nll,
+        correct=sums.correct,
+        slots=batch.slots,
+        filled=batch.filled,
+    )

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from mt.atomic import atomic_folder, write_text
 from mt.config import Config
 from mt.corpus.tokenizer import Tokenizer
 from mt.errors import UserError
+from mt.files.atomic import atomic_folder, write_text
 from mt.model.directory import load_weights, read_json, read_tensors, save_model, weights, write_tensors
 from mt.model.transformer import Transformer
 from mt.training.optimiser import MovingAverage, Optimiser
@@ -85,9 +85,14 @@ class Checkpoints:
         self.folder = self.run / "checkpoints"
 
     def save(
-        self, model: Transformer, optimiser: Optimiser, average: MovingAverage | None,
-        progress: Progress, tokenizer: Tokenizer, meta: dict[str, Any],
-    ) -> None:  # fmt: skip
+        self,
+        model: Transformer,
+        optimiser: Optimiser,
+        average: MovingAverage | None,
+        progress: Progress,
+        tokenizer: Tokenizer,
+        meta: dict[str, Any],
+    ) -> None:
         """Writes the checkpoint of this update, moves `last` (and `best`), and deletes what is no longer kept.
 
         The model file holds the averaged weights where there is a moving average.
@@ -107,9 +112,13 @@ class Checkpoints:
         self._prune(progress)
 
     def _save_model(
-        self, folder: Path, model: Transformer, average: MovingAverage | None, tokenizer: Tokenizer,
+        self,
+        folder: Path,
+        model: Transformer,
+        average: MovingAverage | None,
+        tokenizer: Tokenizer,
         meta: dict[str, Any],
-    ) -> None:  # fmt: skip
+    ) -> None:
         if average is None:
             save_model(folder, model, tokenizer, self.config, meta)
         else:

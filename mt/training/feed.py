@@ -86,9 +86,14 @@ class Feed:
             self._planned = None  # the old one goes before the new one comes
             config, store = self.config, epoch_store(self.prepared, self.config, epoch)
             plan = plan_batches(
-                store.source_lengths, store.target_lengths, batch_tokens=self.batch_tokens,
-                max_length=config.train.max_length, seed=config.seed, epoch=epoch, weights=store.weights,
-            )  # fmt: skip
+                store.source_lengths,
+                store.target_lengths,
+                batch_tokens=self.batch_tokens,
+                max_length=config.train.max_length,
+                seed=config.seed,
+                epoch=epoch,
+                weights=store.weights,
+            )
             self._planned = epoch, store, plan
         return self._planned[1:]
 

@@ -48,8 +48,14 @@ def launched_group() -> Iterator[Group]:
     found, rank, world = next(rendezvous("env://", timeout=_PATIENCE))
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     found = _of_this_attempt(found, rank, world)
-    group = Group(rank, world, local_rank=local_rank, local_world=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
-                  machine=machine, alarm=Alarm(found, world, machine, speaks=local_rank == 0))  # fmt: skip
+    group = Group(
+        rank,
+        world,
+        local_rank=local_rank,
+        local_world=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        machine=machine,
+        alarm=Alarm(found, world, machine, speaks=local_rank == 0),
+    )
     with _together(group, found, "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", _PATIENCE):
         yield group
 

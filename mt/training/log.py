@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mt.atomic import write_text
 from mt.errors import UserError
+from mt.files.atomic import write_text
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -61,9 +61,7 @@ class RunLog:
 
     def samples(self, rows: list[tuple[str, str, str]], step: int) -> None:
         """Shows (source, reference, translation) rows; corpus text is escaped, as TensorBoard renders markup."""
-        cells = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in row) + "</tr>" for row in rows
-        )
+        cells = "".join("<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in row) + "</tr>" for row in rows)
         head = "<tr><th>source</th><th>reference</th><th>translation</th></tr>"
         self.board.add_text("valid/samples", f"<table>{head}{cells}</table>", step)
 

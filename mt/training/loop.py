@@ -17,7 +17,7 @@ from mt.errors import UserError
 from mt.losses.function import LossFunction
 from mt.model.directory import build_model, load_weights
 from mt.model.transformer import Transformer
-from mt.progress import message, progress_bar
+from mt.progress import log_line, progress_bar
 from mt.training import memory
 from mt.training.batch import add_gradients
 from mt.training.budget import TIMED_UPDATES, Budget
@@ -43,9 +43,19 @@ class Training:
     Every process of a run goes through the same updates and validations; the leader alone saves and writes the log.
     """
 
-    def __init__(self, config: Config, prepared: Prepared, model: Transformer, loss: LossFunction,
-                 progress: Progress, optimiser: Optimiser, average: MovingAverage | None, group: Group,
-                 log: RunLog | None = None, started: float | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        config: Config,
+        prepared: Prepared,
+        model: Transformer,
+        loss: LossFunction,
+        progress: Progress,
+        optimiser: Optimiser,
+        average: MovingAverage | None,
+        group: Group,
+        log: RunLog | None = None,
+        started: float | None = None,
+    ) -> None:
         """started: `time.monotonic()` when the command began, for a budget; None: now."""
         self.config = config
         self.train = config.train
@@ -127,7 +137,7 @@ class Training:
         gpu = self.device.type == "cuda"
         together = round(max(sizes) if gpu else sum(sizes))
         where = "on a GPU" if gpu else f"in {len(sizes)} process{'es' * (len(sizes) > 1)}"
-        message(f"memory: {what} {memory.in_words(together)} {where}")
+        log_line(f"memory: {what} {memory.in_words(together)} {where}")
         return together
 
     def timed(self, updates: Iterator[Update]) -> Iterator[Update]:
@@ -194,7 +204,7 @@ class Training:
         if self.log is not None:
             bar.total = self.total_steps
             minutes, steps = self.train.budget_minutes, self.progress.budget_steps
-            message(f"train.budget_minutes {minutes:g}: {steps} updates in all, as fast as the first ones")
+            log_line(f"train.budget_minutes {minutes:g}: {steps} updates in all, as fast as the first ones")
             self.log.event("budget", self.progress.step, steps=steps, validation_seconds=round(validation, 1))
         self.clock = time.monotonic()
 
@@ -209,12 +219,20 @@ class Training:
         if self.log is None:
             return
         self.log.event(
-            "train", self.progress.step, epoch=self.progress.epoch, loss=sums["loss"] / tokens,
-            nll=sums["nll"] / tokens, accuracy=sums["correct"] / tokens, tokens=self.progress.tokens,
-            learning_rate=self.learning_rate, gradient_norm=float(self.gradient_norm),
-            padding=1 - sums["filled"] / sums["slots"], tokens_per_second=round(tokens / seconds, 1),
-            data_wait=round(sums["data_seconds"] / seconds, 4), seconds=round(self.progress.seconds, 3),
-        )  # fmt: skip
+            "train",
+            self.progress.step,
+            epoch=self.progress.epoch,
+            loss=sums["loss"] / tokens,
+            nll=sums["nll"] / tokens,
+            accuracy=sums["correct"] / tokens,
+            tokens=self.progress.tokens,
+            learning_rate=self.learning_rate,
+            gradient_norm=float(self.gradient_norm),
+            padding=1 - sums["filled"] / sums["slots"],
+            tokens_per_second=round(tokens / seconds, 1),
+            data_wait=round(sums["data_seconds"] / seconds, 4),
+            seconds=round(self.progress.seconds, 3),
+        )
         bar.set_postfix_str(f"{tokens / seconds:,.0f} tokens/s, nll {sums['nll'] / tokens:.3f}")
 
     def _check_finite(self) -> None:
@@ -265,8 +283,14 @@ class Training:
         if self.log is not None:
             self.progress.sums = {name: float(value) for name, value in self.progress.sums.items()}
             self.progress.spent = self.budget.spent
-            self.checkpoints.save(self.model, self.optimiser, self.average, self.progress, self.prepared.tokenizer,
-                                  {**self.meta, "valid": figures})  # fmt: skip
+            self.checkpoints.save(
+                self.model,
+                self.optimiser,
+                self.average,
+                self.progress,
+                self.prepared.tokenizer,
+                {**self.meta, "valid": figures},
+            )
         self.clock = time.monotonic()
 
     def _validation_due(self, update: Update) -> bool:
@@ -307,5 +331,6 @@ class Training:
             self.progress.best = "average"
         self._report("average", result.figures)
         self.log.event("average", self.progress.step, **result.figures)
-        self.checkpoints.save_averaged(model, self.progress, self.prepared.tokenizer,
-                                       {**self.meta, "valid": result.figures})  # fmt: skip
+        self.checkpoints.save_averaged(
+            model, self.progress, self.prepared.tokenizer, {**self.meta, "valid": result.figures}
+        )

@@ -75,9 +75,7 @@ def build_optimiser(model: nn.Module, config: TrainConfig) -> Optimiser:
     if hidden:
         if not hasattr(torch.optim, "Muon"):
             raise UserError(f"train.optimiser muon: torch {torch.__version__} has none; install torch 2.9 or later")
-        parts.append(
-            torch.optim.Muon(hidden, lr=0.0, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
-        )
+        parts.append(torch.optim.Muon(hidden, lr=0.0, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"))
     return Optimiser(parts)
 
 

@@ -23,8 +23,16 @@ Value = TypeVar("Value")
 class Group:
     """This process's place among the processes of a run."""
 
-    def __init__(self, rank: int = 0, world: int = 1, *, local_rank: int = 0, local_world: int = 1,
-                 machine: str = "", alarm: Alarm | None = None) -> None:  # fmt: skip
+    def __init__(
+        self,
+        rank: int = 0,
+        world: int = 1,
+        *,
+        local_rank: int = 0,
+        local_world: int = 1,
+        machine: str = "",
+        alarm: Alarm | None = None,
+    ) -> None:
         """
         Args:
             rank: number of this process; world: how many there are.

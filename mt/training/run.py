@@ -14,18 +14,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from mt.atomic import write_text
 from mt.config import Config
 from mt.config_file import dump_config, read_config
 from mt.corpus.prepare import Prepared, prepare
 from mt.corpus.store import TokenStore
 from mt.corpus.tokenizer import load_tokenizer
 from mt.errors import UserError
+from mt.files.atomic import write_text
 from mt.losses.build import build_loss
 from mt.model.directory import build_model, choose_device, load_model, load_weights, model_directory, weights
 from mt.model.transformer import Transformer
 from mt.processes import available_cores, keep_freed_memory
-from mt.progress import message
+from mt.progress import log_line
 from mt.training.checkpoint import Checkpoints, Progress
 from mt.training.feed import batch_shape
 from mt.training.launch import launched_group, own_processes
@@ -59,7 +59,7 @@ def train(config: Config, started: float | None = None) -> Path | None:
             _check_config(config, run)
         if group.share(group.leads and _is_finished(run)):
             if group.leads:
-                message(f"{run}: this run is finished; give another run_dir to train again")
+                log_line(f"{run}: this run is finished; give another run_dir to train again")
             return _best(run) if group.leads else None
         device = _device(config, group)
         _check_share(config, device, group)
@@ -92,7 +92,7 @@ def _take_part(
         if finished:
             training.log.event("finished", training.progress.step, best=training.progress.best)
         else:
-            message(f"stopped at update {training.progress.step} and saved; the same command goes on from there")
+            log_line(f"stopped at update {training.progress.step} and saved; the same command goes on from there")
         training.log.close()
     return group.share(finished)  # a launcher may end the others as soon as one has ended
 
@@ -188,9 +188,12 @@ def _set_up(
     if config.loss.definition == "unigram":
         unigram = _unigram(prepared.train, tokenizer.target_size, tokenizer.begin_id).to(device)
     loss = build_loss(
-        config.loss, pad_id=tokenizer.pad_id, begin_id=tokenizer.begin_id,
-        vocabulary_size=tokenizer.target_size, unigram=unigram,
-    )  # fmt: skip
+        config.loss,
+        pad_id=tokenizer.pad_id,
+        begin_id=tokenizer.begin_id,
+        vocabulary_size=tokenizer.target_size,
+        unigram=unigram,
+    )
     progress = Progress(fingerprints=prepared.fingerprints)
     if saved is not None:
         saved.restore(model, optimiser, average)
@@ -203,11 +206,19 @@ def _set_up(
     if group.leads:
         log = RunLog(Path(config.run_dir), progress.step)
         if saved is not None:
-            message(f"{config.run_dir}: going on after update {progress.step}")
+            log_line(f"{config.run_dir}: going on after update {progress.step}")
         else:
-            log.event("start", 0, loss=loss.signature, parameters=sum(p.numel() for p in model.parameters()),
-                      pairs=len(prepared.train), data=prepared.fingerprints, device=str(device),
-                      processes=group.world, threads=torch.get_num_threads())  # fmt: skip
+            log.event(
+                "start",
+                0,
+                loss=loss.signature,
+                parameters=sum(p.numel() for p in model.parameters()),
+                pairs=len(prepared.train),
+                data=prepared.fingerprints,
+                device=str(device),
+                processes=group.world,
+                threads=torch.get_num_threads(),
+            )
     return Training(config, prepared, model, loss, progress, optimiser, average, group, log, started)
 
 
@@ -283,4 +294,3 @@ def _is_finished(run: Path) -> bool:
 
 def _best(run: Path) -> Path:
     return run / "checkpoints" / (run / "best").read_text(encoding="utf-8").strip()
-

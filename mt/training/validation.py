@@ -13,8 +13,8 @@ from mt.corpus.store import TokenStore
 from mt.corpus.tokenizer import Tokenizer
 from mt.decoding.translator import Translator
 from mt.errors import UserError
-from mt.evaluation.quality import corpus_quality
-from mt.evaluation.token_calibration import SplitBins, teacher_forced_bins
+from mt.evaluation.tokens import SplitBins, teacher_forced_bins
+from mt.metrics.quality import corpus_quality
 from mt.model.directory import LoadedModel
 from mt.model.transformer import Transformer
 from mt.training.parallel import Group

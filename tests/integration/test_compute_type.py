@@ -21,11 +21,16 @@ LINES = ["ein Hund", "", "die Katze schläft heute nicht", "Hund Hund"]
 @pytest.mark.parametrize(
     "options",
     [
-        {"beam": 1}, {"beam": 3, "nbest": 3}, {"beam": 12}, {"beam": 4, "sample": True, "top_p": 0.9},
-        {"beam": 3, "alignments": True}, {"beam": 3, "rectify": True}, {"beam": 3, "minimum_bayes_risk": "chrf"},
+        {"beam": 1},
+        {"beam": 3, "nbest": 3},
+        {"beam": 12},
+        {"beam": 4, "sample": True, "top_p": 0.9},
+        {"beam": 3, "alignments": True},
+        {"beam": 3, "rectify": True},
+        {"beam": 3, "minimum_bayes_risk": "chrf"},
     ],
     ids=str,
-)  # fmt: skip
+)
 def test_outputs_have_the_scores_of_float32(tiny_model: Path, options: dict[str, Any]) -> None:
     exact, rounded = mt.load(tiny_model, "cpu"), mt.load(tiny_model, "cpu", compute_type="bfloat16")
     assert rounded.loaded.model.output_weight.dtype == torch.bfloat16
@@ -51,13 +56,26 @@ def test_an_ensemble_is_converted_whole(tiny_model: Path) -> None:
 def test_a_type_that_an_engine_lacks_is_one_clear_error(tiny_model: Path, tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.write_text("ein Hund\n", encoding="utf-8")
-    for compute_type, engine, words in (("int8", "torch", "add --engine ctranslate2"),
-                                        ("bfloat16", "ctranslate2", "must be one of float32, int8")):  # fmt: skip
+    for compute_type, engine, words in (
+        ("int8", "torch", "add --engine ctranslate2"),
+        ("bfloat16", "ctranslate2", "must be one of float32, int8"),
+    ):
         if engine == "ctranslate2":
             pytest.importorskip("ctranslate2")
         with pytest.raises(UserError, match=words):
-            translate([str(tiny_model), "--input", str(source), "--output", str(tmp_path / "out"),
-                       "--compute_type", compute_type, "--engine", engine])  # fmt: skip
+            translate(
+                [
+                    str(tiny_model),
+                    "--input",
+                    str(source),
+                    "--output",
+                    str(tmp_path / "out"),
+                    "--compute_type",
+                    compute_type,
+                    "--engine",
+                    engine,
+                ]
+            )
     with pytest.raises(UserError, match="compute_type is 'float64'; it must be float32 or bfloat16"):
         mt.load(tiny_model, "cpu", compute_type="float64")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("out")] == []

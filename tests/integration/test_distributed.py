@@ -71,8 +71,16 @@ def torchrun(processes: int, *arguments: object, machines: int = 1, port: int = 
     """The command that docs/scaling.md gives."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     if machines > 1:
-        command += ["--nnodes", str(machines), "--rdzv-backend", "c10d", "--rdzv-id", "test",
-                    "--rdzv-endpoint", f"localhost:{port}"]  # fmt: skip
+        command += [
+            "--nnodes",
+            str(machines),
+            "--rdzv-backend",
+            "c10d",
+            "--rdzv-id",
+            "test",
+            "--rdzv-endpoint",
+            f"localhost:{port}",
+        ]
     else:
         command += ["--standalone"]
     return [*command, *map(str, arguments)]
@@ -146,9 +154,7 @@ def test_three_processes_make_the_updates_and_validations_of_one(alone: Path, th
             assert left == (None if right is None else pytest.approx(right, rel=1e-4, abs=1e-5))
 
 
-def test_processes_of_its_own_end_as_those_of_torchrun_bit_for_bit(
-    corpus: Path, three: Path, tmp_path: Path
-) -> None:
+def test_processes_of_its_own_end_as_those_of_torchrun_bit_for_bit(corpus: Path, three: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     code, _, errors = done(start([sys.executable, "train.py", str(config(corpus, run))]))
     assert code == 0, errors

@@ -36,17 +36,33 @@ def test_a_model_is_evaluated_with_each_beam(
     tiny_model: Path, test_set: tuple[Path, Path], tmp_path: Path, run_command: Callable[..., Any]
 ) -> None:
     done: subprocess.CompletedProcess[str] = run_command(
-        "tools/evaluate.py", tiny_model, "--source", test_set[0], "--reference", test_set[1],
-        "--beams", "1,5", "--bootstrap", 50, "--output", tmp_path / "out", "--threads", 1,
-    )  # fmt: skip
+        "tools/evaluate.py",
+        tiny_model,
+        "--source",
+        test_set[0],
+        "--reference",
+        test_set[1],
+        "--beams",
+        "1,5",
+        "--bootstrap",
+        50,
+        "--output",
+        tmp_path / "out",
+        "--threads",
+        1,
+    )
     assert done.returncode == 0, done.stderr
     table = done.stdout.splitlines()
     assert [line.split()[0] for line in table] == ["beam", "1", "5", "ECE", "ECE", "confidence", "report:"]
     assert "BLEU" in table[0] and "ECE inference" in table[0]
     assert table[-1] == f"report: {tmp_path / 'out' / 'report.html'}"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
-        "results.json", "records.jsonl", "hypotheses.txt", "report.html", "figures"
-    }  # fmt: skip
+        "results.json",
+        "records.jsonl",
+        "hypotheses.txt",
+        "report.html",
+        "figures",
+    }
 
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
     assert {"bleu", "chrf", "ter", "length_ratio", "empties", "calibration", "beams", "model", "data"} <= results.keys()
@@ -76,10 +92,24 @@ def test_a_model_is_evaluated_with_each_beam(
 
 
 def test_the_default_beam_is_always_evaluated(tiny_model: Path, test_set: tuple[Path, Path], tmp_path: Path) -> None:
-    assert main([
-        str(tiny_model), "--source", str(test_set[0]), "--reference", str(test_set[1]), "--beams", "2",
-        "--bootstrap", "0", "--output", str(tmp_path / "out"),
-    ]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                str(tiny_model),
+                "--source",
+                str(test_set[0]),
+                "--reference",
+                str(test_set[1]),
+                "--beams",
+                "2",
+                "--bootstrap",
+                "0",
+                "--output",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 0
+    )
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert list(results["beams"]) == ["2", "5"] and results["beam"] == 5
     assert results["bleu"]["low"] is None
@@ -93,10 +123,24 @@ def test_another_systems_records_with_two_references(test_set: tuple[Path, Path]
     second = tmp_path / "second.en.gz"
     with gzip.open(second, "wt", encoding="utf-8", newline="\n") as file:
         file.write("".join(text + "\n" for text in ["a cat runs 1", *REFERENCES[1:]]))
-    assert main([
-        "--records", str(path), "--source", str(test_set[0]), "--reference", str(test_set[1]), str(second),
-        "--bootstrap", "20", "--output", str(tmp_path / "out"),
-    ]) == 0  # fmt: skip
+    assert (
+        main(
+            [
+                "--records",
+                str(path),
+                "--source",
+                str(test_set[0]),
+                "--reference",
+                str(test_set[1]),
+                str(second),
+                "--bootstrap",
+                "20",
+                "--output",
+                str(tmp_path / "out"),
+            ]
+        )
+        == 0
+    )
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert results["bleu"]["score"] == pytest.approx(100)  # thanks to the second reference
     assert results["calibration"]["teacher_forced"] is None
@@ -136,9 +180,13 @@ def test_records_without_probabilities_give_quality_only(tmp_path: Path, capsys:
     ],
 )
 def test_mistakes_are_one_line(
-    tiny_model: Path, test_set: tuple[Path, Path], tmp_path: Path, run_command: Callable[..., Any],
-    arguments: list[str], words: list[str],
-) -> None:  # fmt: skip
+    tiny_model: Path,
+    test_set: tuple[Path, Path],
+    tmp_path: Path,
+    run_command: Callable[..., Any],
+    arguments: list[str],
+    words: list[str],
+) -> None:
     lines(tmp_path / "short.en", REFERENCES[:4])
     lines(tmp_path / "empty", [])
     done = run_command("tools/evaluate.py", tiny_model, *arguments, "--output", tmp_path / "out")

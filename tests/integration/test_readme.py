@@ -34,8 +34,11 @@ def test_every_make_command_has_its_target() -> None:
 def test_make_demo_trains_translates_and_evaluates_the_pair(pair: str) -> None:
     done = subprocess.run(
         ["make", "--dry-run", "demo", f"PAIR={pair}", "DEMO_DIR=here", "DEMO_OPTIONS=--seed 2"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     commands = done.stdout.replace("\\\n", " ")
     source, target = pair.split("-")
     assert f"train.py configs/demo-{pair}.yaml --run_dir here --seed 2" in commands

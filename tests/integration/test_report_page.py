@@ -19,8 +19,15 @@ playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is no
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (apt-get install chromium)")
 
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--no-first-run"]  # fmt: skip
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
 HOSTILE = ["<script>window.hacked = 1</script>", "A&amp;M </script>", "\"><img src=x onerror='window.hacked = 1'>"]
 VOCABULARY = ["▁a", "▁man", "▁woman", "▁is", "▁walk", "ing", "▁in", "▁the", "▁park", "▁dog", "s", "▁playing"]
 LINES = 130
@@ -35,36 +42,58 @@ def record(line: int, chooser: random.Random) -> dict[str, Any]:
         tokens[0] = "▁" + HOSTILE[line]
         confidences = [0.02] * len(tokens)
     return {
-        "line": line, "source": source, "translation": "".join(tokens[:-1]).replace("▁", " ").strip(),
-        "reference": HOSTILE[line] if line < len(HOSTILE) else "a man is walking in the park", "tokens": tokens,
-        "token_confidence": confidences, "log_probs": [-0.1] * len(tokens), "chrf": round(100 * chooser.random(), 2),
-        "confidence": sum(confidences) / len(confidences), "correct": [chooser.random() < 0.8 for _ in tokens],
+        "line": line,
+        "source": source,
+        "translation": "".join(tokens[:-1]).replace("▁", " ").strip(),
+        "reference": HOSTILE[line] if line < len(HOSTILE) else "a man is walking in the park",
+        "tokens": tokens,
+        "token_confidence": confidences,
+        "log_probs": [-0.1] * len(tokens),
+        "chrf": round(100 * chooser.random(), 2),
+        "confidence": sum(confidences) / len(confidences),
+        "correct": [chooser.random() < 0.8 for _ in tokens],
         "alternatives": [[[token, -0.1], ["▁" + HOSTILE[2], -1.203973], ["</s>", -4.60517]] for token in tokens],
-    }  # fmt: skip
+    }
 
 
 def write_evaluation(folder: Path, seed: int, name: str) -> Path:
     chooser = random.Random(seed)
     records = [record(line, chooser) for line in range(LINES)]
-    bins = [{"low": i / 4, "high": (i + 1) / 4, "count": 100 + i, "confidence": i / 4 + 0.125, "accuracy": i / 4 + 0.1}
-            for i in range(4)]  # fmt: skip
+    bins = [
+        {"low": i / 4, "high": (i + 1) / 4, "count": 100 + i, "confidence": i / 4 + 0.125, "accuracy": i / 4 + 0.1}
+        for i in range(4)
+    ]
     block: dict[str, Any] = {
-        "tokens": 406, "ece": 0.025, "mce": 0.025, "nll": 1.0, "brier": 0.2, "accuracy": 0.48, "confidence": 0.5,
-        "bins": bins, "noise_floor": 0.01, "signature": "ece|bins:4|" * 8,
-    }  # fmt: skip
+        "tokens": 406,
+        "ece": 0.025,
+        "mce": 0.025,
+        "nll": 1.0,
+        "brier": 0.2,
+        "accuracy": 0.48,
+        "confidence": 0.5,
+        "bins": bins,
+        "noise_floor": 0.01,
+        "signature": "ece|bins:4|" * 8,
+    }
     group = {"name": "1-9", "tokens": 10, "confidence": 0.5, "accuracy": 0.4, "ece": 0.1, "noise_floor": 0.07}
     block["breakdown"] = {"frequency": [group, group | {"name": "10+", "tokens": 500}], "position": [group]}
     block["risk_coverage"] = {"coverage": [0.5, 1.0], "risk": [0.1, 0.2], "aurc": 0.1}
     score = {"score": 40.0, "low": 39.0, "high": 41.0, "signature": "nrefs:1|bs:1000|seed:12345|case:mixed|tok:13a"}
     quality = {"bleu": score, "chrf": score, "ter": score, "length_ratio": 0.98, "empties": 0}
     results = {
-        **quality, "calibration": {"teacher_forced": block, "inference": block}, "beam": 5,
+        **quality,
+        "calibration": {"teacher_forced": block, "inference": block},
+        "beam": 5,
         "beams": {beam: {**quality, "calibration": {"inference": block}} for beam in ("1", "5")},
-        "sequence": {"selective": [{"coverage": 0.5, "lines": 65, "chrf": 70.0, "bleu": 50.0, "ter": 30.0},
-                                   {"coverage": 1.0, "lines": 130, "chrf": 60.0, "bleu": 40.0, "ter": 40.0}]},
+        "sequence": {
+            "selective": [
+                {"coverage": 0.5, "lines": 65, "chrf": 70.0, "bleu": 50.0, "ter": 30.0},
+                {"coverage": 1.0, "lines": 130, "chrf": 60.0, "bleu": 40.0, "ter": 40.0},
+            ]
+        },
         "model": {"name": name, "fingerprint": "0123456789abcdef" * 4},
         "data": {"source": "<b>test</b>.de", "references": ["test.en"], "lines": LINES},
-    }  # fmt: skip
+    }
     folder.mkdir()
     (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
     (folder / "records.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records), encoding="utf-8")

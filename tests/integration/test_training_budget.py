@@ -37,11 +37,18 @@ sys.exit(train())
 
 def command(config: Path, run: Path, *options: str, steps: int = 0) -> list[str]:
     settings = {
-        "--run_dir": run, "--train.max_steps": 0, "--train.schedule": "warmup_stable_decay",
-        "--train.decay_share": 0.5, "--data.cache": run.parent / "cache",
-        "--train.final_learning_rate": 1e-5, "--train.validate_every": 0, "--train.checkpoint_every": 15,
-        "--train.log_every": 5, "--train.batch_tokens": 128, "--model.dropout": 0.2,
-    }  # fmt: skip
+        "--run_dir": run,
+        "--train.max_steps": 0,
+        "--train.schedule": "warmup_stable_decay",
+        "--train.decay_share": 0.5,
+        "--data.cache": run.parent / "cache",
+        "--train.final_learning_rate": 1e-5,
+        "--train.validate_every": 0,
+        "--train.checkpoint_every": 15,
+        "--train.log_every": 5,
+        "--train.batch_tokens": 128,
+        "--model.dropout": 0.2,
+    }
     words = [str(word) for pair in settings.items() for word in pair]
     script = ROOT / "train.py"
     if steps:
@@ -83,8 +90,13 @@ def test_a_killed_run_keeps_the_number_of_updates_that_its_budget_gave(tiny_conf
 def test_a_budget_ends_about_when_it_says(tiny_config: Path) -> None:
     run = tiny_config.parent / "budget"
     started = time.monotonic()
-    done = subprocess.run(command(tiny_config, run, "--train.budget_minutes", "0.2"), capture_output=True, text=True,
-                          timeout=200, env={**os.environ, "OMP_NUM_THREADS": "1"})  # fmt: skip
+    done = subprocess.run(
+        command(tiny_config, run, "--train.budget_minutes", "0.2"),
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
     assert "train.budget_minutes 0.2: " in done.stderr
     # The program's start comes on top, and a machine that is busy with other things changes its pace.

@@ -115,8 +115,14 @@ def test_a_run_killed_and_then_stopped_by_control_c_ends_with_the_same_weights_a
 def test_a_run_directory_holds_what_the_contract_says(undisturbed: Path) -> None:
     best = (undisturbed / "best").read_text().strip()
     files = {path.name for path in (undisturbed / "checkpoints" / best).iterdir()}
-    assert {"config.yaml", "tokenizer.model", "model.safetensors", "meta.json", "training.safetensors",
-            "training.json"} <= files  # fmt: skip
+    assert {
+        "config.yaml",
+        "tokenizer.model",
+        "model.safetensors",
+        "meta.json",
+        "training.safetensors",
+        "training.json",
+    } <= files
     assert {"config.yaml", "log.jsonl", "cleaning.json", "tensorboard"} <= {p.name for p in undisturbed.iterdir()}
     names = [event["event"] for event in events(undisturbed)]
     assert names[0] == "start" and names[-1] == "finished"
@@ -159,8 +165,18 @@ def test_fine_tuning_starts_from_the_weights_and_the_tokeniser_of_a_model(
     corpus: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "tuned"
-    done = train(corpus, run, "--train.init_from", str(undisturbed), "--train.max_steps", "1",
-                 "--train.learning_rate", "1e-9", "--tokenizer.sampling", "0")  # fmt: skip
+    done = train(
+        corpus,
+        run,
+        "--train.init_from",
+        str(undisturbed),
+        "--train.max_steps",
+        "1",
+        "--train.learning_rate",
+        "1e-9",
+        "--tokenizer.sampling",
+        "0",
+    )
     assert done.returncode == 0, done.stderr
     first = next(event for event in events(run) if event["event"] == "valid")
     best = (undisturbed / "best").read_text().strip()
@@ -191,8 +207,22 @@ def test_a_failed_first_attempt_leaves_nothing_and_may_be_corrected(corpus: Path
 
 def test_a_diverging_run_ends_in_one_line_and_saves_nothing_broken(corpus: Path, tmp_path: Path) -> None:
     run = tmp_path / "diverging"
-    done = train(corpus, run, "--train.learning_rate", "1e30", "--train.clip_norm", "0", "--train.log_every", "50",
-                 "--train.validate_every", "3", "--train.checkpoint_every", "0", "--train.max_steps", "6")  # fmt: skip
+    done = train(
+        corpus,
+        run,
+        "--train.learning_rate",
+        "1e30",
+        "--train.clip_norm",
+        "0",
+        "--train.log_every",
+        "50",
+        "--train.validate_every",
+        "3",
+        "--train.checkpoint_every",
+        "0",
+        "--train.max_steps",
+        "6",
+    )
     assert done.returncode == 2
     assert "diverged" in done.stderr and "learning_rate" in done.stderr
     assert "Traceback" not in done.stderr

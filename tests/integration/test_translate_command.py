@@ -18,25 +18,22 @@ from mt.cli.translate import main as translate
 from mt.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-WORDS = [
-    "ein",
-    "Hund",
-    "läuft",
-    "eine",
-    "Katze",
-    "schläft",
-    "der",
-    "Mann",
-    "singt",
-    "Lied",
-    "Frau",
-    "liest",
-    "Buch",
-]
+WORDS = ["ein", "Hund", "läuft", "eine", "Katze", "schläft", "der", "Mann", "singt", "Lied", "Frau", "liest", "Buch"]
 STRANGE = [
-    b"", b"   ", b"\t \t", b"Hund " * 5000, "🙂 Hund 👩‍👩‍👧".encode(), "ein\u2028Hund\u2029".encode(), b"Hund\x00Katze",
-    b"\x00", b"\r", b"Hund\r", b"\xff\xfe Hund \x80", "\u200b".encode(), "x\x85y\x0bz\x0c\x1c".encode(),
-]  # fmt: skip
+    b"",
+    b"   ",
+    b"\t \t",
+    b"Hund " * 5000,
+    "🙂 Hund 👩‍👩‍👧".encode(),
+    "ein\u2028Hund\u2029".encode(),
+    b"Hund\x00Katze",
+    b"\x00",
+    b"\r",
+    b"Hund\r",
+    b"\xff\xfe Hund \x80",
+    "\u200b".encode(),
+    "x\x85y\x0bz\x0c\x1c".encode(),
+]
 
 PLACED = STRANGE * 3
 
@@ -49,18 +46,7 @@ def some_lines(count: int) -> list[bytes]:
 def translate_file(model: Path, source: Path, *options: object) -> bytes:
     target = source.with_suffix(".out")
     assert (
-        translate(
-            [
-                str(model),
-                "--input",
-                str(source),
-                "--output",
-                str(target),
-                "--threads",
-                "1",
-                *map(str, options),
-            ]
-        )
+        translate([str(model), "--input", str(source), "--output", str(target), "--threads", "1", *map(str, options)])
         == 0
     )
     assert not target.with_name(target.name + ".partial").exists()
@@ -126,16 +112,7 @@ def test_json_lines_hold_the_whole_record(tiny_model: Path, tmp_path: Path) -> N
     assert len(output.splitlines()) == 3  # U+2028 does not stand raw in it
     records = [json.loads(line) for line in output.split("\n")[:-1]]
     assert [record["source"] for record in records] == ["ein Hund", "", "x\u2028\ufffd"]
-    fields = [
-        "line",
-        "source",
-        "translation",
-        "score",
-        "confidence",
-        "tokens",
-        "log_probs",
-        "token_confidence",
-    ]
+    fields = ["line", "source", "translation", "score", "confidence", "tokens", "log_probs", "token_confidence"]
     assert list(records[0]) == [*fields, "nbest"]
     assert list(records[0]["nbest"][0]) == fields[2:]
     assert records[1]["translation"] == "" and records[1]["score"] == 0 and records[1]["confidence"] == 1
@@ -159,10 +136,7 @@ def test_several_inputs_are_translated_one_after_the_other(tiny_model: Path, tmp
     second.write_text("\neine Katze\n")
     expected = translate_file(tiny_model, first) + translate_file(tiny_model, second)
     assert (
-        translate(
-            [str(tiny_model), "--input", str(first), str(second), "--output", str(both), "--threads", "1"]
-        )
-        == 0
+        translate([str(tiny_model), "--input", str(first), str(second), "--output", str(both), "--threads", "1"]) == 0
     )
     assert both.read_bytes() == expected
 
@@ -216,7 +190,7 @@ def test_user_errors_are_one_line_with_exit_code_2(tiny_model: Path, tmp_path: P
         (("translate.py", tiny_model, "--input", source, "--beam", "2", "--nbest", "3"), "at most beam, 2"),
         (("tools/score.py", tiny_model, "--source", source), "--target"),
         (("tools/score.py", tiny_model, "--source", source, "--target", os.devnull), "has 0; they must have equally"),
-    ]:  # fmt: skip
+    ]:
         done = run(*arguments, stdin=subprocess.DEVNULL)
         errors = done.stderr.decode().splitlines()
         assert done.returncode == 2 and len(errors) == 1 and words in errors[0], (arguments, errors)

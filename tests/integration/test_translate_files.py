@@ -66,8 +66,7 @@ def kill_and_go_on(model: Path, folder: Path, kills: int, options: list[str], na
 
 
 @pytest.mark.parametrize(
-    ("name", "options"),
-    [("out.jsonl", ["--format", "jsonl", "--threads", "2"]), ("out.gz", ["--threads", "1"])],
+    ("name", "options"), [("out.jsonl", ["--format", "jsonl", "--threads", "2"]), ("out.gz", ["--threads", "1"])]
 )
 def test_a_killed_call_goes_on_to_the_same_file(
     tiny_model: Path, tmp_path: Path, name: str, options: list[str]
@@ -84,8 +83,21 @@ def test_going_on_keeps_what_is_done(tiny_model: Path, tmp_path: Path, monkeypat
     source = write_lines(tmp_path / "source", 4200)
     expected = run(tiny_model, source, tmp_path / "out", "--threads", "1")
     with pytest.raises(KeyboardInterrupt, match=r"out\.partial keeps what is done"):
-        stop_at(3000, monkeypatch, [str(tiny_model), "--input", str(source), "--output", str(tmp_path / "out"),
-                                    "--beam", "1", "--threads", "1"])  # fmt: skip
+        stop_at(
+            3000,
+            monkeypatch,
+            [
+                str(tiny_model),
+                "--input",
+                str(source),
+                "--output",
+                str(tmp_path / "out"),
+                "--beam",
+                "1",
+                "--threads",
+                "1",
+            ],
+        )
     partial = tmp_path / "out.partial"
     assert partial.read_bytes() == b"".join(expected.splitlines(keepends=True)[:3000])
     # What stands in it is taken as it is, up to the last whole window.
@@ -97,7 +109,7 @@ def test_going_on_keeps_what_is_done(tiny_model: Path, tmp_path: Path, monkeypat
 
 def stop_at(line: int, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
     """Runs translate.py and interrupts it after so many lines."""
-    from mt.decoding.output_file import OutputFile
+    from mt.files.output import OutputFile
 
     write = OutputFile.write
 
@@ -165,9 +177,7 @@ def another_model(model: Path, seed: int, tokenizer: Tokenizer | None = None) ->
     return folder
 
 
-def test_outputs_begin_with_their_prefixes(
-    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_outputs_begin_with_their_prefixes(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, prefix = tmp_path / "source", tmp_path / "prefix.gz"
     source.write_text("ein Hund\n" * 3 + "\nein Mann\n" + "ein Hund läuft. " * 300 + "\n", encoding="utf-8")
     prefixes = ["the man", "a", "", "a", "the", "a song"]

@@ -152,8 +152,14 @@ def test_files_of_unequal_length_beside_a_model(
     assert_user_error(run_command(script, tiny_model, *arguments), "train.de", "100", "short.en", "1")
 
 
-@pytest.mark.parametrize("script", ["train.py", "translate.py", *(f"tools/{path.name}" for path in
-                                    (Path(__file__).resolve().parents[2] / "tools").glob("*.py"))])  # fmt: skip
+@pytest.mark.parametrize(
+    "script",
+    [
+        "train.py",
+        "translate.py",
+        *(f"tools/{path.name}" for path in (Path(__file__).resolve().parents[2] / "tools").glob("*.py")),
+    ],
+)
 def test_help_has_an_example_and_needs_no_torch(script: str, run_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")  # one line on standard error for each import
     done = run_command(script, "--help")

@@ -36,11 +36,7 @@ CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"
         (CorpusConfig, {"files": ["a"], "weight": 0.0}, "weight is 0.0"),
         (CleaningConfig, {"max_ratio": 0.5}, "max_ratio is 0.5"),
         (CleaningConfig, {"max_words": -1}, "max_words is -1"),
-        (
-            DataConfig,
-            {"source_language": "de", "target_language": "en", "train": [], "valid": []},
-            "data.train",
-        ),
+        (DataConfig, {"source_language": "de", "target_language": "en", "train": [], "valid": []}, "data.train"),
         (TokenizerConfig, {"vocabulary_size": 4}, "at least 32"),
         (TokenizerConfig, {"sampling": 1.5}, "0 to 1"),
         (ModelConfig, {"width": 100, "encoder_heads": 3}, "divisor of model.width"),
@@ -53,16 +49,8 @@ CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"
         ),
         (LossConfig, {"name": "inverse_focal", "beta": 0.1}, "belongs to confidence_penalty"),
         (LossConfig, {"name": "r_drop", "alpha": -1.0}, "0 or more"),
-        (
-            LossConfig,
-            {"name": "encouraging", "reference": True, "definition": "others"},
-            "uniform or left out",
-        ),
-        (
-            LossConfig,
-            {"name": "encouraging", "reference": True, "exclude_special": True},
-            "False or left out",
-        ),
+        (LossConfig, {"name": "encouraging", "reference": True, "definition": "others"}, "uniform or left out"),
+        (LossConfig, {"name": "encouraging", "reference": True, "exclude_special": True}, "False or left out"),
         (LossConfig, {"name": "encouraging", "log_end": 1.5}, "0 to 1"),
         (TrainConfig, {}, "needs an end"),
         (TrainConfig, {"max_steps": 1, "learning_rate": 0.0}, "above 0"),
@@ -71,9 +59,7 @@ CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"
         (DecodeConfig, {"beam": 0}, "at least 1"),
     ],
 )
-def test_a_value_out_of_range_is_named_with_what_is_allowed(
-    kind: Any, values: dict[str, Any], words: str
-) -> None:
+def test_a_value_out_of_range_is_named_with_what_is_allowed(kind: Any, values: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError) as raised:
         kind(**values)
     assert words in str(raised.value)
@@ -101,11 +87,4 @@ def test_a_shipped_config_is_valid_and_keeps_to_the_repository(path: Path) -> No
 
 def test_the_promised_configs_are_there() -> None:
     names = {path.stem for path in CONFIGS}
-    assert names >= {
-        "multi30k-de-en",
-        "multi30k-fr-en",
-        "tatoeba-de-en",
-        "iwslt14-de-en",
-        "demo-de-en",
-        "demo-fr-en",
-    }
+    assert names >= {"multi30k-de-en", "multi30k-fr-en", "tatoeba-de-en", "iwslt14-de-en", "demo-de-en", "demo-fr-en"}

@@ -63,9 +63,22 @@ def test_the_file_may_stand_anywhere_or_be_an_option(file: Path) -> None:
 
 
 def test_options_of_every_type(file: Path) -> None:
-    arguments = ["--train.betas", "[0.5, 0.25]", "--train.learning_rate", "2e-4", "--tokenizer.byte_fallback", "true",
-                 "--loss.name", "encouraging", "--loss.log_end", "0.75", "--data.cache", "1e-3",
-                 "--train.weight_decay", "1"]  # fmt: skip
+    arguments = [
+        "--train.betas",
+        "[0.5, 0.25]",
+        "--train.learning_rate",
+        "2e-4",
+        "--tokenizer.byte_fallback",
+        "true",
+        "--loss.name",
+        "encouraging",
+        "--loss.log_end",
+        "0.75",
+        "--data.cache",
+        "1e-3",
+        "--train.weight_decay",
+        "1",
+    ]
     config = parse_config([str(file), *arguments], "train.py")
     assert config.train.betas == [0.5, 0.25]
     assert config.train.learning_rate == 2e-4
@@ -90,13 +103,17 @@ def test_options_reach_whole_sections_and_lists(file: Path) -> None:
     later = parse_config([str(file), "--train", "{max_steps: 5}", "--train.max_steps", "7"], "train.py")
     assert later.train.max_steps == 7
     assert config.data.train == [
-        CorpusConfig(source=["a.de"], target=["a.en"]), CorpusConfig(files=["b.tsv"], weight=2.0)
-    ]  # fmt: skip
+        CorpusConfig(source=["a.de"], target=["a.en"]),
+        CorpusConfig(files=["b.tsv"], weight=2.0),
+    ]
 
 
 def test_anchors_and_merges_of_yaml_work(file: Path) -> None:
-    changed(file, "- {source: [a.de], target: [a.en]}",
-            "- &first {source: [a.de], target: [a.en]}\n    - {<<: *first, weight: 2}")  # fmt: skip
+    changed(
+        file,
+        "- {source: [a.de], target: [a.en]}",
+        "- &first {source: [a.de], target: [a.en]}\n    - {<<: *first, weight: 2}",
+    )
     first, second = parse_config([str(file)], "train.py").data.train
     assert (first.source, first.weight, second.source, second.weight) == (["a.de"], 1.0, ["a.de"], 2.0)
 
@@ -161,13 +178,17 @@ def test_a_wrong_file_is_told_in_one_line(file: Path, old: str, new: str, words:
         (["--train.betas", "[0.9"], "--train.betas is '[0.9'; it must be a list"),
         (["--tokenizer.joint", "maybe"], "--tokenizer.joint is 'maybe'; it must be true or false"),
         (["--data.cleaning.max_ratio", "0.5"], "--data.cleaning.max_ratio is 0.5; it must be 0 or at least 1"),
-        (["--data.train", "[{sorce: [a]}]"],
-         "unknown key data.train[0].sorce in --data.train; did you mean data.train[0].source?"),
-        (["--data.train+", "[{files: [a], weight: 0}]"],
-         "data.train[0].weight in --data.train+ is 0.0; it must be above 0 and at most 100"),
+        (
+            ["--data.train", "[{sorce: [a]}]"],
+            "unknown key data.train[0].sorce in --data.train; did you mean data.train[0].source?",
+        ),
+        (
+            ["--data.train+", "[{files: [a], weight: 0}]"],
+            "data.train[0].weight in --data.train+ is 0.0; it must be above 0 and at most 100",
+        ),
         (["other.yaml"], "train.py: two config files, {file} and other.yaml; name one"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_option_is_told_in_one_line(file: Path, arguments: list[str], message: str) -> None:
     assert error_of([file, *arguments]) == message.format(file=file)
 
@@ -217,13 +238,14 @@ def test_dump_and_read_give_the_same_config(
     config = Config(
         run_dir=run_dir,
         data=DataConfig(
-            source_language=name, target_language="en",
+            source_language=name,
+            target_language="en",
             train=[CorpusConfig(hub=name, hub_config=name, columns=[name, "b"])],
             valid=[CorpusConfig(source=[run_dir], target=["b"])],
         ),
         loss=LossConfig(name="encouraging", log_end=log_end),
         train=TrainConfig(max_steps=3, learning_rate=rate),
-    )  # fmt: skip
+    )
     path = tmp_path_factory.mktemp("configs") / "config.yaml"
     path.write_text(dump_config(config), encoding="utf-8")
     assert read_config(path) == config

@@ -16,10 +16,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from mt.calibration import CalibrationBins, ClassMeasures, expected_calibration_error, sweep_calibration_error
-from mt.calibration.penultimate import projected, template_plane
-from mt.calibration.recalibration import Temperature
-from mt.calibration.uncertainty import noise_floor, squared_error
 from mt.decoding.penalties import length_penalty, normalised_score
 from mt.losses import (
     confidence_penalty,
@@ -39,6 +35,10 @@ from mt.losses.links import (
     smoothing_link,
 )
 from mt.losses.targets import SmoothedTarget
+from mt.metrics import CalibrationBins, ClassMeasures, expected_calibration_error, sweep_calibration_error
+from mt.metrics.maps import Temperature
+from mt.metrics.noise import noise_floor, squared_error
+from mt.metrics.penultimate import projected, template_plane
 
 Case = dict[str, Any]
 Figures = dict[str, Any]
@@ -47,6 +47,7 @@ ORACLE = json.loads((Path(__file__).parents[1] / "oracle.json").read_text(encodi
 CASES: dict[str, Case] = {case["id"]: case for case in ORACLE["cases"]}
 NO_PAD = -100
 Z1 = [2.0, -1.0, 0.5, 0.0, 1.0]
+
 
 def leaf(values: Any) -> Tensor:
     return torch.tensor(values, dtype=torch.float64, requires_grad=True)
@@ -60,9 +61,7 @@ def hard_nll(logits: Tensor, targets: Tensor, pad: int = NO_PAD) -> Tensor:
     return label_smoothed_kl(logits, targets, smoothing=0.0, definition="uniform", pad_id=pad)
 
 
-def smoothed(
-    definition: str, alpha: float, size: int, pad: int, unigram: Tensor | None = None
-) -> SmoothedTarget:
+def smoothed(definition: str, alpha: float, size: int, pad: int, unigram: Tensor | None = None) -> SmoothedTarget:
     return SmoothedTarget(definition, alpha, pad_id=pad, vocabulary_size=size, unigram=unigram)
 
 
@@ -114,9 +113,7 @@ def encouraged(case: Case) -> Figures:
     alpha = inputs.get("alpha", 0.0)
 
     def compute(log_end: float) -> tuple[float, list[float]]:
-        loss = encouraging(
-            logits, targets, log_end=log_end, smoothing=alpha, definition="uniform", pad_id=NO_PAD
-        )
+        loss = encouraging(logits, targets, log_end=log_end, smoothing=alpha, definition="uniform", pad_id=NO_PAD)
         return with_gradient(loss, logits)
 
     loss, grad = compute(inputs.get("log_end", 1.0))
@@ -128,22 +125,27 @@ def encouraged(case: Case) -> Figures:
     ce = float(kl.detach() + entropy(target, targets))
     p = torch.softmax(logits.detach(), 1)[0, inputs["target"]]
     return {
-        "loss": loss, "grad": grad, "exact": loss, "exact_grad": grad, "value": loss,
-        "loss_LE1": compute(1.0)[0], "clamped": float(published.detach()),
-        "bonus": loss - ce, "bonus_part": loss - ce, "ce_part": ce,
+        "loss": loss,
+        "grad": grad,
+        "exact": loss,
+        "exact_grad": grad,
+        "value": loss,
+        "loss_LE1": compute(1.0)[0],
+        "clamped": float(published.detach()),
+        "bonus": loss - ce,
+        "bonus_part": loss - ce,
+        "ce_part": ce,
         "minus_logit_p": -float(torch.logit(p)),
         # d loss / d z_y = p - 1 + B'(p) p (1 - p)
         "dB_dp": float((grad[inputs["target"]] - (p - 1)) / (p * (1 - p))),
-    }  # fmt: skip
+    }
 
 
 def limit_of_certainty(case: Case) -> Figures:
     figures: Figures = {"limit": [], "grad_ratio": []}
     for log_end in case["inputs"]["log_end"]:
         logits, target = leaf([[25.0, 0.0]]), torch.tensor([0])
-        loss = encouraging(
-            logits, target, log_end=log_end, smoothing=0.0, definition="uniform", pad_id=NO_PAD
-        )
+        loss = encouraging(logits, target, log_end=log_end, smoothing=0.0, definition="uniform", pad_id=NO_PAD)
         value, grad = with_gradient(loss, logits)
         figures["limit"].append(value)
         figures["grad_ratio"].append(grad[0] / (-1 / (1 + math.exp(25))))  # cross-entropy: p - 1
@@ -159,15 +161,23 @@ def smoothed_target(case: Case) -> Figures:
     q = distribution(target, inputs["target"])
     logits, targets = leaf([Z1]), torch.tensor([inputs["target"]])
     loss = label_smoothed_kl(
-        logits, targets, smoothing=inputs["alpha"], definition=definition, pad_id=pad,
+        logits,
+        targets,
+        smoothing=inputs["alpha"],
+        definition=definition,
+        pad_id=pad,
         unigram=None if unigram is None else unigram.double(),
-    )  # fmt: skip
+    )
     kl, grad = with_gradient(loss, logits)
     constant = float(entropy(target, targets))
     return {
-        "q": q.tolist(), "sum": float(target.weights(targets, torch.float64).total), "ce_grad": grad,
-        "entropy_term": constant, "kl_on_z1": kl, "ce_on_z1": kl + constant,
-    }  # fmt: skip
+        "q": q.tolist(),
+        "sum": float(target.weights(targets, torch.float64).total),
+        "ce_grad": grad,
+        "entropy_term": constant,
+        "kl_on_z1": kl,
+        "ce_on_z1": kl + constant,
+    }
 
 
 def uniform_identity(case: Case) -> Figures:
@@ -180,9 +190,12 @@ def uniform_identity(case: Case) -> Figures:
 
     nll = float(hard_nll(logits, targets).detach())
     return {
-        "loss": ce("uniform", alpha), "nll": nll, "mean_nll": (ce("uniform", alpha) - (1 - alpha) * nll) / alpha,
-        "fairseq_new_same_eps": ce("others", alpha), "fairseq_new_rescaled_eps": ce("others", alpha * 4 / 5),
-    }  # fmt: skip
+        "loss": ce("uniform", alpha),
+        "nll": nll,
+        "mean_nll": (ce("uniform", alpha) - (1 - alpha) * nll) / alpha,
+        "fairseq_new_same_eps": ce("others", alpha),
+        "fairseq_new_rescaled_eps": ce("others", alpha * 4 / 5),
+    }
 
 
 def scatter_minimum(case: Case) -> Figures:
@@ -204,16 +217,21 @@ def smoothing_optimum(case: Case) -> Figures:
     assert abs(value) < 1e-12 and max(map(abs, grad)) < 1e-12
     floor = float(entropy(target, gold))
     return {
-        "p_gold": float(q[0]), "margin": float(torch.log(q[0] / q[1])),
-        "floor_entropy": floor, "floor_ppl": math.exp(floor),
-    }  # fmt: skip
+        "p_gold": float(q[0]),
+        "margin": float(torch.log(q[0] / q[1])),
+        "floor_entropy": floor,
+        "floor_ppl": math.exp(floor),
+    }
 
 
 def reductions(total: float, tokens: int, sentences: int) -> Figures:
     return {
-        "sum": total, "per_token": total / tokens, "per_sentence": total / sentences,
-        "bits_per_token": total / tokens / math.log(2), "ppl": math.exp(total / tokens),
-    }  # fmt: skip
+        "sum": total,
+        "per_token": total / tokens,
+        "per_sentence": total / sentences,
+        "bits_per_token": total / tokens / math.log(2),
+        "ppl": math.exp(total / tokens),
+    }
 
 
 def batch(case: Case) -> Figures:
@@ -222,42 +240,26 @@ def batch(case: Case) -> Figures:
     tokens, sentences = int((targets != pad).sum()), len(targets)
     if "log_end" in inputs:
         loss = encouraging(
-            logits,
-            targets,
-            log_end=inputs["log_end"],
-            smoothing=inputs["alpha"],
-            definition="uniform",
-            pad_id=pad,
+            logits, targets, log_end=inputs["log_end"], smoothing=inputs["alpha"], definition="uniform", pad_id=pad
         )
         return reductions(float(loss.sum().detach()), tokens, sentences)
     if "variant" not in inputs:
         return reductions(float(hard_nll(logits, targets, pad).sum().detach()), tokens, sentences)
-    loss = label_smoothed_kl(
-        logits, targets, smoothing=inputs["alpha"], definition=inputs["variant"], pad_id=pad
-    )
+    loss = label_smoothed_kl(logits, targets, smoothing=inputs["alpha"], definition=inputs["variant"], pad_id=pad)
     target = smoothed(inputs["variant"], inputs["alpha"], logits.shape[-1], pad)
     kl = float(loss.sum().detach())
     constant = float(entropy(target, targets[targets != pad]).sum())
-    return {
-        "kl": reductions(kl, tokens, sentences),
-        "ce": reductions(kl + constant, tokens, sentences),
-    }
+    return {"kl": reductions(kl, tokens, sentences), "ce": reductions(kl + constant, tokens, sentences)}
 
 
 def scatter_example(case: Case) -> Figures:
     inputs = case["inputs"]
-    logits, targets, pad = (
-        torch.tensor(inputs["logits"]).double(),
-        torch.tensor(inputs["targets"]),
-        inputs["pad"],
-    )
+    logits, targets, pad = (torch.tensor(inputs["logits"]).double(), torch.tensor(inputs["targets"]), inputs["pad"])
     alpha = inputs["alpha"]
     real = targets[targets != pad]
 
     def kl(values: Tensor, definition: str) -> float:
-        return float(
-            label_smoothed_kl(values, targets, smoothing=alpha, definition=definition, pad_id=pad).sum()
-        )
+        return float(label_smoothed_kl(values, targets, smoothing=alpha, definition=definition, pad_id=pad).sum())
 
     figures: Figures = {}
     for definition in ("uniform", "others", "others_nopad", "scatter"):
@@ -267,37 +269,36 @@ def scatter_example(case: Case) -> Figures:
     total = figures["kl_sum_scatter"]
     # the tutorial's slip: normalised over time, so the classes' sum over time is missing
     slip = torch.log_softmax(logits, 1)
-    q = torch.stack(
-        [distribution(smoothed("scatter", alpha, 10, pad), int(gold)) for gold in targets.flatten()]
-    )
+    q = torch.stack([distribution(smoothed("scatter", alpha, 10, pad), int(gold)) for gold in targets.flatten()])
     terms = (torch.xlogy(q, q) - q * slip.view(-1, 10)).sum(1)
     return {
-        **figures, "dim_last_kl_sum": total, "dim_last_kl_per_sentence": total / 2,
+        **figures,
+        "dim_last_kl_sum": total,
+        "dim_last_kl_per_sentence": total / 2,
         "dim_last_kl_per_token": total / len(real),
         "dim1_kl_per_sentence": float(terms[targets.flatten() != pad].sum()) / 2,
-    }  # fmt: skip
+    }
 
 
 def equal_width(case: Case) -> Figures:
     inputs = case["inputs"]
-    counted = CalibrationBins(
-        bins=inputs["bins"], edges="(l,r]" if inputs["convention"] == "right" else "[l,r)"
-    )
+    counted = CalibrationBins(bins=inputs["bins"], edges="(l,r]" if inputs["convention"] == "right" else "[l,r)")
     counted.update(inputs["confidence"], inputs["correct"])
     result = counted.result()
     return {
-        "ece": result["ece"], "mce": result["mce"], "avg_conf": result["confidence"], "acc": result["accuracy"],
+        "ece": result["ece"],
+        "mce": result["mce"],
+        "avg_conf": result["confidence"],
+        "acc": result["accuracy"],
         "signed_gap": result["confidence"] - result["accuracy"],
         "bins": [[each["count"], each["confidence"], each["accuracy"]] for each in result["bins"]],
-    }  # fmt: skip
+    }
 
 
 def equal_mass(case: Case) -> Figures:
     inputs = case["inputs"]
     return {
-        "ace": expected_calibration_error(
-            inputs["confidence"], inputs["correct"], bins=inputs["bins"], scheme="mass"
-        )
+        "ace": expected_calibration_error(inputs["confidence"], inputs["correct"], bins=inputs["bins"], scheme="mass")
     }
 
 
@@ -306,16 +307,22 @@ def proper_scores(case: Case) -> Figures:
     gold = probabilities[np.arange(len(targets)), targets]
     counted = CalibrationBins(bins=case["inputs"]["bins"])
     counted.update(
-        probabilities.max(1), probabilities.argmax(1) == targets, nll=-np.log(gold),
+        probabilities.max(1),
+        probabilities.argmax(1) == targets,
+        nll=-np.log(gold),
         brier=(1 - 2 * gold + (probabilities**2).sum(1)) / 2,
-    )  # fmt: skip
+    )
     result = counted.result()
     classes = ClassMeasures(bins=case["inputs"]["bins"], classes=range(probabilities.shape[1]))
     classes.update(torch.tensor(probabilities).log(), torch.tensor(targets))
     return {
-        "nll": result["nll"], "brier": result["brier"] * 2, "acc": result["accuracy"], "ece": result["ece"],
-        "brier_mean_over_classes": result["brier"] * 2 / probabilities.shape[1], **classes.result(),
-    }  # fmt: skip
+        "nll": result["nll"],
+        "brier": result["brier"] * 2,
+        "acc": result["accuracy"],
+        "ece": result["ece"],
+        "brier_mean_over_classes": result["brier"] * 2 / probabilities.shape[1],
+        **classes.result(),
+    }
 
 
 def at_temperature(case: Case) -> Figures:
@@ -323,9 +330,10 @@ def at_temperature(case: Case) -> Figures:
     logits = torch.tensor([inputs["logits"]], dtype=torch.float64)
     log_p = Temperature(inputs["T"]).apply(logits)[0]
     return {
-        "nll": -float(log_p[inputs["target"]]), "pmax": float(log_p.max().exp()),
+        "nll": -float(log_p[inputs["target"]]),
+        "pmax": float(log_p.max().exp()),
         "entropy": -float((log_p.exp() * log_p).sum()),
-    }  # fmt: skip
+    }
 
 
 def fitted_temperature(case: Case) -> Figures:
@@ -348,9 +356,11 @@ def debiased(case: Case) -> Figures:
     counted.update(case["inputs"]["confidence"], case["inputs"]["correct"])
     plain, less_bias = squared_error(counted.count.astype(float), counted.confidence, counted.correct)
     return {
-        "plugin_sq": plain, "debiased_sq": less_bias, "plugin": math.sqrt(plain),
+        "plugin_sq": plain,
+        "debiased_sq": less_bias,
+        "plugin": math.sqrt(plain),
         "debiased": counted.result()["ce2_debiased"],
-    }  # fmt: skip
+    }
 
 
 def floor_of_noise(case: Case) -> Figures:
@@ -361,10 +371,11 @@ def floor_of_noise(case: Case) -> Figures:
 def projection(case: Case) -> Figures:
     origin, basis = template_plane(case["inputs"]["templates"])
     return {
-        "e1": basis[0].tolist(), "e2": basis[1].tolist(),
+        "e1": basis[0].tolist(),
+        "e2": basis[1].tolist(),
         "coords": projected(case["inputs"]["x"], origin, basis).tolist(),
         "template_coords": projected(case["inputs"]["templates"], origin, basis).tolist(),
-    }  # fmt: skip
+    }
 
 
 def inference_ece(case: Case) -> Figures:
@@ -397,9 +408,10 @@ def focal_losses(case: Case) -> Figures:
     if case["id"] == "focal":
         return {"gamma1": compute(focal, gamma=1.0), "gamma2": compute(focal, gamma=2.0)}
     return {
-        "gamma1": compute(inverse_focal, gamma=1.0), "gamma2": compute(inverse_focal, gamma=2.0),
+        "gamma1": compute(inverse_focal, gamma=1.0),
+        "gamma2": compute(inverse_focal, gamma=2.0),
         "anti_focal": compute(inverse_focal, gamma=1.0, scale=0.5),
-    }  # fmt: skip
+    }
 
 
 def penalised_confidence(case: Case) -> Figures:
@@ -435,9 +447,7 @@ def bayes_of_two(case: Case) -> Figures:
 def bayes_of_many(case: Case) -> Figures:
     true = torch.tensor(case["inputs"]["r"], dtype=torch.float64)
     optima = [dominant_link(true, log_end) for log_end in case["inputs"]["log_end"]]
-    back = [
-        float(dominant_inverse_link(p, end)) for p, end in zip(optima, case["inputs"]["log_end"], strict=True)
-    ]
+    back = [float(dominant_inverse_link(p, end)) for p, end in zip(optima, case["inputs"]["log_end"], strict=True)]
     return {"p_star": [float(p) for p in optima], "inverse": back}
 
 
@@ -509,9 +519,7 @@ COMPUTED: dict[str, Callable[[Case], Figures]] = {
 
 
 def computation(case_id: str) -> Callable[[Case], Figures] | None:
-    names = [
-        name for name in COMPUTED if case_id == name or (name.endswith("_") and case_id.startswith(name))
-    ]
+    names = [name for name in COMPUTED if case_id == name or (name.endswith("_") and case_id.startswith(name))]
     return COMPUTED[max(names, key=len)] if names else None
 
 

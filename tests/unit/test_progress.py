@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from mt.progress import message, progress_bar
+from mt.progress import log_line, progress_bar
 
 
 class Terminal(io.StringIO):
@@ -31,12 +31,12 @@ def test_a_bar_on_a_terminal_shows_what_it_counts(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_message_is_a_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    message("two pairs dropped")
+    log_line("two pairs dropped")
     assert capsys.readouterr() == ("", "two pairs dropped\n")
 
 
 def test_a_message_on_a_terminal_is_shown_too(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    message("two pairs dropped")
+    log_line("two pairs dropped")
     assert terminal.getvalue().strip() == "two pairs dropped"

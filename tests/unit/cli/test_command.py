@@ -35,18 +35,33 @@ def test_the_exit_code_of_a_command_is_passed_on() -> None:
         (UserError("no such file a.de; check the name"), 2, "error: no such file a.de; check the name\n"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (MemoryError(), 2, "error: not enough memory; use smaller batches or a machine with more\n"),
-        (PermissionError(errno.EACCES, "Permission denied", "/x/out.txt"), 2,
-         "error: /x/out.txt: permission denied; choose another place or change its permissions\n"),
-        (OSError(errno.EROFS, "Read-only file system", "/x/out.txt"), 2,
-         "error: /x/out.txt: the file system is read-only; choose another place\n"),
-        (OSError(errno.ENOSPC, "No space left on device"), 2,
-         "error: no space left on the device; free some or choose another place\n"),
-        (FileNotFoundError(errno.ENOENT, "No such file", "/x/in.txt"), 2,
-         "error: /x/in.txt: no such file or folder; check the name\n"),
-        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), 2,
-         "error: not enough memory on the device; lower train.batch_tokens or --batch_tokens\n"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x/out.txt"),
+            2,
+            "error: /x/out.txt: permission denied; choose another place or change its permissions\n",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "/x/out.txt"),
+            2,
+            "error: /x/out.txt: the file system is read-only; choose another place\n",
+        ),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            2,
+            "error: no space left on the device; free some or choose another place\n",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "/x/in.txt"),
+            2,
+            "error: /x/in.txt: no such file or folder; check the name\n",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+            2,
+            "error: not enough memory on the device; lower train.batch_tokens or --batch_tokens\n",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_a_person_can_mend_is_one_line(
     error: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,11 +114,13 @@ def parser(monkeypatch: pytest.MonkeyPatch) -> CommandParser:
         (["--baem=3"], "tools/score.py: unknown option --baem; did you mean --beam?"),
         (["m", "--qq"], "tools/score.py: unknown option --qq; tools/score.py --help lists all"),
         (["m", "--bea", "3"], "tools/score.py: unknown option --bea; did you mean --beam?"),
-        (["m", "--beam", "x"],
-         "tools/score.py: argument --beam: invalid int value: 'x'; tools/score.py --help tells more"),
+        (
+            ["m", "--beam", "x"],
+            "tools/score.py: argument --beam: invalid int value: 'x'; tools/score.py --help tells more",
+        ),
         ([], "tools/score.py: the following arguments are required: model; tools/score.py --help tells more"),
     ],
-)  # fmt: skip
+)
 def test_wrong_arguments_are_told_in_one_line(parser: CommandParser, arguments: list[str], message: str) -> None:
     with pytest.raises(UserError) as raised:
         parser.parse_args(arguments)
@@ -136,9 +153,17 @@ def test_every_script_and_console_command_has_its_door() -> None:
     scripts = {path.stem for path in [ROOT / "train.py", ROOT / "translate.py", *(ROOT / "tools").glob("*.py")]}
     console = re.findall(r'^mt-([\w-]+) = "mt\.cli\.doors:(\w+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert {name for name, _ in console} == {
-        "train", "translate", "prepare", "evaluate", "score", "report", "calibrate", "export", "import-marian",
+        "train",
+        "translate",
+        "prepare",
+        "evaluate",
+        "score",
+        "report",
+        "calibrate",
+        "export",
+        "import-marian",
         "shortlist",
-    }  # fmt: skip
+    }
     assert all(name.replace("-", "_") == function for name, function in console)
     for name in scripts | {function for _, function in console}:
         assert callable(getattr(doors, name))

@@ -106,8 +106,10 @@ def test_the_first_rule_that_holds_counts():
     config = CleaningConfig(max_words=1, max_ratio=1.0, identical=True, duplicate=True)
     _, report = run([("", ""), ("x y", "x y"), ("x", "x"), ("x", "")], config, [("x", "x")])
     assert {rule: value["dropped"] for rule, value in report["rules"].items() if value["dropped"]} == {
-        "empty": 2, "too_long": 1, "identical": 1,
-    }  # fmt: skip
+        "empty": 2,
+        "too_long": 1,
+        "identical": 1,
+    }
 
 
 def test_long_examples_are_cut():

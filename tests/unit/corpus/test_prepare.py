@@ -16,15 +16,7 @@ import pytest
 
 import mt.corpus.epochs
 import mt.corpus.prepare
-from mt.config import (
-    CleaningConfig,
-    Config,
-    CorpusConfig,
-    DataConfig,
-    GrammarConfig,
-    TokenizerConfig,
-    TrainConfig,
-)
+from mt.config import CleaningConfig, Config, CorpusConfig, DataConfig, GrammarConfig, TokenizerConfig, TrainConfig
 from mt.corpus.prepare import epoch_store, prepare
 from mt.errors import UserError
 
@@ -50,13 +42,19 @@ def config(tmp_path) -> Config:
     for seed, (name, pairs) in enumerate({"train": 300, "more": 100, "valid": 20, "test": 20}.items()):
         write_text(tmp_path / "data", name, pairs, seed)
     data = DataConfig(
-        source_language="de", target_language="en", root=str(tmp_path / "data"),
-        train=[files("train"), files("more")], valid=[files("valid")], test=[files("test")],
-    )  # fmt: skip
+        source_language="de",
+        target_language="en",
+        root=str(tmp_path / "data"),
+        train=[files("train"), files("more")],
+        valid=[files("valid")],
+        test=[files("test")],
+    )
     return Config(
-        run_dir=str(tmp_path / "runs" / "first"), data=data,
-        tokenizer=TokenizerConfig(algorithm="bpe", vocabulary_size=100), train=TrainConfig(max_epochs=1),
-    )  # fmt: skip
+        run_dir=str(tmp_path / "runs" / "first"),
+        data=data,
+        tokenizer=TokenizerConfig(algorithm="bpe", vocabulary_size=100),
+        train=TrainConfig(max_epochs=1),
+    )
 
 
 def changed(config: Config, **sections: dict[str, Any]) -> Config:
@@ -84,9 +82,7 @@ def test_stores_hold_the_encoded_text(config):
     source = [*(root / "train.de").read_text().split("\n")[:-1], *(root / "more.de").read_text().split("\n")[:-1]]
     encoded = prepared.tokenizer.encode_source(source)
     assert [prepared.train.source(index).tolist() for index in range(400)] == encoded
-    assert [prepared.valid.target_text(index) + "\n" for index in range(20)] == list(
-        (root / "valid.en").open()
-    )
+    assert [prepared.valid.target_text(index) + "\n" for index in range(20)] == list((root / "valid.en").open())
     assert not prepared.train.has_text and prepared.train.weights is None
     assert prepared.folder.parent == Path(config.run_dir).parent / "cache"
     assert prepared.cleaning["read"] == prepared.cleaning["kept"] == 400
@@ -217,9 +213,7 @@ def test_sampling_gives_a_new_segmentation_in_each_epoch_and_the_same_for_one(co
 
 
 def test_sampled_epochs_keep_weights_and_corpora(config):
-    config = changed(
-        config, tokenizer={"sampling": 0.3}, data={"train": [files("train"), files("more", weight=2.0)]}
-    )
+    config = changed(config, tokenizer={"sampling": 0.3}, data={"train": [files("train"), files("more", weight=2.0)]})
     prepared = prepare(config)
     store = epoch_store(prepared, config, 3)
     assert store.weights is prepared.train.weights
@@ -297,13 +291,19 @@ def large(tmp_path_factory) -> Config:
         (root / f"{name}.de").write_text("".join(" ".join(line) + "\n" for line in lines))
         (root / f"{name}.en").write_text("".join(" ".join(line[:-1]) + "\n" for line in lines))
     data = DataConfig(
-        source_language="de", target_language="en", root=str(root), train=[files("train"), files("more")],
-        valid=[files("valid")], cleaning=CleaningConfig(duplicate=True),
-    )  # fmt: skip
+        source_language="de",
+        target_language="en",
+        root=str(root),
+        train=[files("train"), files("more")],
+        valid=[files("valid")],
+        cleaning=CleaningConfig(duplicate=True),
+    )
     return Config(
-        run_dir=str(root / "runs" / "first"), data=data, train=TrainConfig(max_epochs=1),
+        run_dir=str(root / "runs" / "first"),
+        data=data,
+        train=TrainConfig(max_epochs=1),
         tokenizer=TokenizerConfig(algorithm="bpe", vocabulary_size=100, training_sentences=2000, sampling=0.1),
-    )  # fmt: skip
+    )
 
 
 @pytest.fixture(scope="module")
@@ -337,10 +337,10 @@ def test_what_a_stopped_preparation_has_done_is_not_done_again(large, prepared_a
     for name in ("_clean_into", "train_tokenizer", "encode_shards", "_encode_valid"):
         done = getattr(mt.corpus.prepare, name)
         monkeypatch.setattr(
-            mt.corpus.prepare, name, lambda *given, _name=name, _done=done, **options: (
-                calls.append(_name), _done(*given, **options)
-            )[1],
-        )  # fmt: skip
+            mt.corpus.prepare,
+            name,
+            lambda *given, _name=name, _done=done, **options: (calls.append(_name), _done(*given, **options))[1],
+        )
     with monkeypatch.context() as interrupted:
         interrupted.setattr(mt.corpus.prepare, stage, _interrupt)
         with pytest.raises(KeyboardInterrupt):
@@ -413,9 +413,7 @@ def _ids(store: Any) -> list[tuple[list[int], list[int]]]:
 def test_two_processes_at_once_prepare_it_once(config):
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(2), context.Queue()
-    processes = [
-        context.Process(target=_prepare_in_process, args=(config, barrier, results)) for _ in range(2)
-    ]
+    processes = [context.Process(target=_prepare_in_process, args=(config, barrier, results)) for _ in range(2)]
     for process in processes:
         process.start()
     found = [results.get(timeout=60) for _ in processes]

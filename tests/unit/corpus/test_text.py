@@ -53,10 +53,18 @@ def test_only_line_feeds_separate_lines(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "lines"),
-    [(b"", []), (b"\n", [""]), (b"a", ["a"]), (b"a \r\n\r", ["a \r", "\r"]), (b"a\n", ["a"]),
-     (b"a\n\n", ["a", ""]), (b"\xef\xbb\xbf", []), (b"\xef\xbb\xbf\na", ["", "a"]),
-     (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["a", "\ufeffb"])],
-)  # fmt: skip
+    [
+        (b"", []),
+        (b"\n", [""]),
+        (b"a", ["a"]),
+        (b"a \r\n\r", ["a \r", "\r"]),
+        (b"a\n", ["a"]),
+        (b"a\n\n", ["a", ""]),
+        (b"\xef\xbb\xbf", []),
+        (b"\xef\xbb\xbf\na", ["", "a"]),
+        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["a", "\ufeffb"]),
+    ],
+)
 def test_a_final_line_feed_makes_no_line_and_a_byte_order_mark_is_dropped(tmp_path, content, lines):
     (tmp_path / "text").write_bytes(content)
     assert list(read_lines([tmp_path / "text"])) == lines
@@ -133,9 +141,7 @@ def test_csv_fields_are_text_as_they_stand(tmp_path, end, compressed):
     content = (end.join(rows) + end).encode()
     name = "a.csv.gz" if compressed else "a.csv"
     (tmp_path / name).write_bytes(gzip.compress(content) if compressed else content)
-    assert pairs(tmp_path, files=[name]) == [
-        ("NA", 'a, "b"'), ("null", "1.50"), ("x", "two lines"),
-    ]  # fmt: skip
+    assert pairs(tmp_path, files=[name]) == [("NA", 'a, "b"'), ("null", "1.50"), ("x", "two lines")]
 
 
 def test_csv_rows_with_too_many_fields_are_an_error(tmp_path):

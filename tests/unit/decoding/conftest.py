@@ -6,15 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mt.config import (
-    Config,
-    CorpusConfig,
-    DataConfig,
-    DecodeConfig,
-    ModelConfig,
-    TokenizerConfig,
-    TrainConfig,
-)
+from mt.config import Config, CorpusConfig, DataConfig, DecodeConfig, ModelConfig, TokenizerConfig, TrainConfig
 from mt.corpus.tokenizer import Tokenizer, train_tokenizer
 from mt.decoding.translator import Translator
 from mt.model.directory import LoadedModel, build_model
@@ -59,11 +51,18 @@ def loaded(request: pytest.FixtureRequest, tokenizer: Tokenizer) -> LoadedModel:
         data=DataConfig(source_language="de", target_language="en", train=[corpus], valid=[corpus]),
         train=TrainConfig(max_steps=1),
         model=ModelConfig(
-            width=32, encoder_layers=1, decoder_layers=2, encoder_heads=2, decoder_heads=2,
-            encoder_feed_forward=48, decoder_feed_forward=48, tie="none", positions=request.param,
+            width=32,
+            encoder_layers=1,
+            decoder_layers=2,
+            encoder_heads=2,
+            decoder_heads=2,
+            encoder_feed_forward=48,
+            decoder_feed_forward=48,
+            tie="none",
+            positions=request.param,
         ),
         decode=DecodeConfig(max_length=40, max_length_ratio=1.0, max_length_extra=8, batch_tokens=600),
-    )  # fmt: skip
+    )
     torch.manual_seed(5)
     model = build_model(config, tokenizer).eval()
     with torch.no_grad():

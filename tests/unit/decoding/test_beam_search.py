@@ -54,8 +54,7 @@ def random_table(seed: int, vocabulary: int, grid: float = 0.0) -> Table:
 def table_step(table: Table, sentences: list[int]) -> Callable[[Tensor, PrefixState], Tensor]:
     def step(tokens: Tensor, state: PrefixState) -> Tensor:
         state.rows = [
-            (sentence, (*prefix, token))
-            for (sentence, prefix), token in zip(state.rows, tokens.tolist(), strict=True)
+            (sentence, (*prefix, token)) for (sentence, prefix), token in zip(state.rows, tokens.tolist(), strict=True)
         ]
         state.rows_scored += len(state.rows)
         return torch.tensor([table(sentences[sentence], prefix[1:]) for sentence, prefix in state.rows])
@@ -98,9 +97,7 @@ def test_wide_beam_equals_exhaustive_search(
     limits = [4, 1, 3]
     table = random_table(seed, vocabulary)
     # 1 + 3 + 9 + 27 outputs: nothing is ever pruned.
-    found, _ = search(
-        table, limits, 40, nbest=nbest, penalty=penalty, alpha=alpha, stop=stop, min_length=min_length
-    )
+    found, _ = search(table, limits, 40, nbest=nbest, penalty=penalty, alpha=alpha, stop=stop, min_length=min_length)
     for sentence, (hypotheses, limit) in enumerate(zip(found, limits, strict=True)):
         expected = every_output(table, sentence, limit, vocabulary, penalty, alpha, min_length)[:nbest]
         assert [hypothesis.tokens for hypothesis in hypotheses] == [tokens for _, tokens in expected]
@@ -133,9 +130,15 @@ def test_stops_as_soon_as_nothing_can_win() -> None:
 
 @pytest.mark.parametrize(
     ("share", "stop", "winner"),
-    [(0.19, "first_beam", 1), (0.19, "no_gain", 11), (0.19, "exact", 11),
-     (0.1, "first_beam", 1), (0.1, "no_gain", 1), (0.1, "exact", 11)],
-)  # fmt: skip
+    [
+        (0.19, "first_beam", 1),
+        (0.19, "no_gain", 11),
+        (0.19, "exact", 11),
+        (0.1, "first_beam", 1),
+        (0.1, "no_gain", 1),
+        (0.1, "exact", 11),
+    ],
+)
 def test_stopping_rules_end_where_they_say(share: float, stop: str, winner: int) -> None:
     """Two steps finish a beam of 2, the worst with ln(0.18) / 2. Left is ln(share) / 2, better with share 0.19, worse
     with 0.1; it goes on at hardly a cost, so that at length 11 it beats ln(0.5), the best."""
@@ -144,9 +147,7 @@ def test_stopping_rules_end_where_they_say(share: float, stop: str, winner: int)
         ends, words = 0.001, (0.9985, 0.0005)
         if len(prefix) < 2:
             left = share / 0.2
-            ends, words = {
-                (): (0.5, (0.3, 0.2)), (3,): (0.6, (0.2, 0.2)), (4,): (0.01, (left, 0.99 - left)),
-            }[prefix]  # fmt: skip
+            ends, words = {(): (0.5, (0.3, 0.2)), (3,): (0.6, (0.2, 0.2)), (4,): (0.01, (left, 0.99 - left))}[prefix]
         elif len(prefix) == 10:
             ends, words = 0.999, (0.0005, 0.0005)
         return [-math.inf, -math.inf, math.log(ends), *map(math.log, words)]
@@ -218,9 +219,7 @@ def test_beam_of_one_is_greedy(seed: int, limit: int, grid: float, penalty: tupl
     penalty=st.sampled_from(PENALTIES),
     limits=st.lists(st.integers(1, 9), min_size=2, max_size=6),
 )
-def test_neighbours_change_nothing(
-    seed: int, beam: int, grid: float, penalty: tuple, limits: list[int]
-) -> None:
+def test_neighbours_change_nothing(seed: int, beam: int, grid: float, penalty: tuple, limits: list[int]) -> None:
     table = random_table(seed, 8, grid)
     options = {"nbest": beam, "penalty": penalty[0], "alpha": penalty[1]}
     together, _ = search(table, limits, beam, **options)
@@ -250,9 +249,7 @@ def test_lists_are_sorted_unique_and_consistent(seed: int, beam: int, penalty: t
             expected = [table(sentence, tuple(tokens[:place]))[token] for place, token in enumerate(tokens)]
             assert log_probs.tolist() == pytest.approx(expected, abs=1e-5)
             assert total == pytest.approx(sum(expected), abs=1e-5)
-            assert score == pytest.approx(
-                normalised_score(total, penalty[0], len(tokens), penalty[1]), abs=1e-5
-            )
+            assert score == pytest.approx(normalised_score(total, penalty[0], len(tokens), penalty[1]), abs=1e-5)
 
 
 def test_a_finished_hypothesis_takes_no_place_from_those_that_go_on() -> None:
@@ -293,9 +290,7 @@ def test_the_longest_output_ends_at_its_real_probability() -> None:
 
     found, _ = search(table, [3], 1)
     assert found[0][0].tokens == [3, 3, END]
-    assert found[0][0].log_probs.tolist() == pytest.approx(
-        [math.log(0.999)] * 2 + [math.log(0.001)], abs=1e-5
-    )
+    assert found[0][0].log_probs.tolist() == pytest.approx([math.log(0.999)] * 2 + [math.log(0.001)], abs=1e-5)
 
 
 def test_no_sentence_gives_no_result() -> None:

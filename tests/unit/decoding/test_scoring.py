@@ -9,21 +9,14 @@ from mt.decoding.scoring import score_lines, score_pairs
 from mt.decoding.translator import Translator
 from mt.model.directory import LoadedModel
 
-SOURCES = [
-    "der hund sieht einen ball",
-    "frau",
-    "die frau liest ein rotes buch am alten fluss und der hund",
-    "ball",
-]
+SOURCES = ["der hund sieht einen ball", "frau", "die frau liest ein rotes buch am alten fluss und der hund", "ball"]
 TARGETS = ["ein ball", "die frau am fluss und der hund", "", "hund ball und hund ball und buch"]
 
 
 @pytest.mark.parametrize("beam", [1, 5])
 @pytest.mark.parametrize(("penalty", "alpha"), [("none", 1.0), ("average", 1.0), ("gnmt", 0.6)])
 def test_forced_score_equals_search_score(loaded: LoadedModel, beam: int, penalty: str, alpha: float) -> None:
-    options = SearchOptions(
-        beam=beam, nbest=beam, length_penalty=penalty, length_alpha=alpha, batch_tokens=500
-    )
+    options = SearchOptions(beam=beam, nbest=beam, length_penalty=penalty, length_alpha=alpha, batch_tokens=500)
     source_ids = loaded.tokenizer.encode_source(SOURCES)
     found = Translator(loaded).engine.search(source_ids, options)
     pairs = [(ids, hypothesis) for ids, hypotheses in zip(source_ids, found) for hypothesis in hypotheses]
@@ -58,9 +51,7 @@ def test_no_pairs_give_no_scores(loaded: LoadedModel) -> None:
     assert list(score_pairs(loaded, [], [])) == []
 
 
-def test_lines_are_scored_in_order_with_their_tokens(
-    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lines_are_scored_in_order_with_their_tokens(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mt.decoding.scoring._WINDOW", 3)
     records = list(score_lines(loaded, zip(SOURCES, TARGETS)))
     assert [(record["line"], record["source"], record["target"]) for record in records] == [

@@ -102,9 +102,11 @@ def test_a_missing_broken_or_foreign_file_is_told_in_one_line(loaded: LoadedMode
     translator = _translator(loaded, tmp_path, [10], _likely(loaded.tokenizer, 1))
     whole = (tmp_path / FILE).read_bytes()
     for content, said in (
-        (None, "no such file"), (whole[:-9], "broken"), (b"", "broken"),
+        (None, "no such file"),
+        (whole[:-9], "broken"),
+        (b"", "broken"),
         (whole.replace(loaded.tokenizer.fingerprint.encode(), b"0" * len(loaded.tokenizer.fingerprint)), "another"),
-    ):  # fmt: skip
+    ):
         shutil.rmtree(tmp_path)
         tmp_path.mkdir()
         if content is not None:

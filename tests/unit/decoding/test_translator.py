@@ -21,10 +21,25 @@ from mt.decoding.translator import Translator
 from mt.errors import UserError
 
 LINES = [
-    "der hund sieht einen ball", "", "frau", "   ", "die frau liest ein rotes buch am alten fluss und der hund",
-    "ein\u2028rotes buch", "\0", "hund \0 ball", "🙂 ball 🙂", "\t", "\r", "buch\r", "\ud800 ball", "\u200b", "ﬁ ÄÖÜ ß",
-    "wort " * 60, "am alten fluss", "." * 300,
-]  # fmt: skip
+    "der hund sieht einen ball",
+    "",
+    "frau",
+    "   ",
+    "die frau liest ein rotes buch am alten fluss und der hund",
+    "ein\u2028rotes buch",
+    "\0",
+    "hund \0 ball",
+    "🙂 ball 🙂",
+    "\t",
+    "\r",
+    "buch\r",
+    "\ud800 ball",
+    "\u200b",
+    "ﬁ ÄÖÜ ß",
+    "wort " * 60,
+    "am alten fluss",
+    "." * 300,
+]
 
 
 def similar(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> None:
@@ -81,17 +96,13 @@ def test_record_is_consistent(translator: Translator) -> None:
             continue
         assert record["tokens"][-1] == "</s>"
         length = len(record["tokens"])
-        assert record["score"] == pytest.approx(
-            sum(record["log_probs"]) / ((5 + length) / 6) ** 0.6, abs=1e-4
-        )
+        assert record["score"] == pytest.approx(sum(record["log_probs"]) / ((5 + length) / 6) ** 0.6, abs=1e-4)
         assert record["token_confidence"] == pytest.approx(np.exp(record["log_probs"]).tolist(), abs=1e-6)
         assert record["confidence"] == pytest.approx(np.mean(record["token_confidence"]), abs=1e-6)
         assert tokenizer.pad_id not in record["tokens"]
 
 
-def test_padding_and_beginning_are_never_chosen(
-    translator: Translator, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_padding_and_beginning_are_never_chosen(translator: Translator, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer, step = translator.loaded.tokenizer, translator.loaded.model.step
 
     def tempting(tokens: torch.Tensor, state: Any) -> torch.Tensor:
@@ -110,9 +121,7 @@ def test_nbest_is_sorted_and_unique(translator: Translator) -> None:
         best = record["nbest"]
         texts = [output["translation"] for output in best]
         assert len(set(texts)) == len(texts) <= 6
-        assert [output["score"] for output in best] == sorted(
-            (output["score"] for output in best), reverse=True
-        )
+        assert [output["score"] for output in best] == sorted((output["score"] for output in best), reverse=True)
         assert {key: record[key] for key in best[0]} == best[0]
 
 
@@ -148,10 +157,7 @@ def test_outputs_of_equal_text_are_listed_once(translator: Translator) -> None:
         for ids, score in ((split, -0.1), (whole, -0.2), (whole[:0], -0.3))
     ]
     record = translation_output(hypotheses, tokenizer, nbest=3)
-    assert [(output["translation"], output["score"]) for output in record["nbest"]] == [
-        ("ball", -0.1),
-        ("", -0.3),
-    ]
+    assert [(output["translation"], output["score"]) for output in record["nbest"]] == [("ball", -0.1), ("", -0.3)]
 
 
 def test_line_breaks_in_an_output_become_spaces(translator: Translator) -> None:
@@ -262,7 +268,5 @@ def test_padding_of_the_source_leaks_nothing(translator: Translator) -> None:
     rows = torch.tensor([row + [tokenizer.pad_id] * (width - len(row)) for row in ids])
     with torch.inference_mode():
         together = model.step(torch.full((2,), tokenizer.begin_id), model.start(model.encode(rows)))
-        alone = model.step(
-            torch.tensor([tokenizer.begin_id]), model.start(model.encode(torch.tensor([ids[0]])))
-        )
+        alone = model.step(torch.tensor([tokenizer.begin_id]), model.start(model.encode(torch.tensor([ids[0]]))))
     torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=0)

@@ -7,8 +7,8 @@ import random
 import numpy as np
 import pytest
 
-from mt.evaluation.quality import quality_statistics
 from mt.evaluation.sentences import confident_half, expected_quality, sentence_level, spearman
+from mt.metrics.quality import quality_statistics
 
 WORDS = ["a", "the", "dog", "cat", "man", "woman", "runs", "sleeps", "in", "on", "park", "house"]
 
@@ -23,9 +23,7 @@ def corpus(lines: int) -> tuple[list[str], list[str], list[int]]:
 
 
 def records(hypotheses: list[str], confidence: list[float]) -> list[dict[str, object]]:
-    return [
-        {"translation": text, "source": text, "confidence": value} for text, value in zip(hypotheses, confidence)
-    ]
+    return [{"translation": text, "source": text, "confidence": value} for text, value in zip(hypotheses, confidence)]
 
 
 def test_spearman_shares_the_ranks_of_equal_values() -> None:
@@ -36,8 +34,11 @@ def test_spearman_shares_the_ranks_of_equal_values() -> None:
 
 def test_confidence_that_knows_the_right_lines_is_found_useful() -> None:
     hypotheses, references, right = corpus(120)
-    found = sentence_level(records(hypotheses, [0.5 + 0.4 * good for good in right]),
-                           quality_statistics(hypotheses, [references]), halves=300)  # fmt: skip
+    found = sentence_level(
+        records(hypotheses, [0.5 + 0.4 * good for good in right]),
+        quality_statistics(hypotheses, [references]),
+        halves=300,
+    )
     assert found is not None
     half = found["half"]
     assert half["chrf"] == pytest.approx(100) and half["random_mean"] < 90

@@ -11,8 +11,12 @@ from mt.evaluation.threshold import binomial_interval, find_threshold
 @pytest.mark.parametrize(
     ("successes", "trials", "low", "high"),
     # Clopper and Pearson; 0 of 10: 1 - 0.025 ** (1 / 10)
-    [(0, 10, 0.0, 1 - 0.025**0.1), (10, 10, 0.025**0.1, 1.0), (5, 10, 0.187086, 0.812914),
-     (95, 100, 0.887165, 0.983568)],
+    [
+        (0, 10, 0.0, 1 - 0.025**0.1),
+        (10, 10, 0.025**0.1, 1.0),
+        (5, 10, 0.187086, 0.812914),
+        (95, 100, 0.887165, 0.983568),
+    ],
 )
 def test_interval_of_a_share(successes: int, trials: int, low: float, high: float) -> None:
     assert binomial_interval(successes, trials) == pytest.approx((low, high), abs=2e-6)

@@ -21,10 +21,7 @@ TARGETS = torch.tensor([3, 4])
         (LossConfig(), "ls:0.1|target:uniform_nopad|kl"),
         (LossConfig(smoothing=0.0), "ls:0|target:hard|kl"),
         (LossConfig(definition="others", smoothing=0.05), "ls:0.05|target:others|kl"),
-        (
-            LossConfig(name="encouraging", exclude_special=False),
-            "el|log_end:0.5|ls:0.1|target:uniform_nopad",
-        ),
+        (LossConfig(name="encouraging", exclude_special=False), "el|log_end:0.5|ls:0.1|target:uniform_nopad"),
         (
             LossConfig(name="encouraging", log_end=0.75, bonus_smoothing=0.2),
             "el|log_end:0.75|ls:0.1|target:uniform_nopad|bonus_ls:0.2|excluded:pad,bos",
@@ -52,14 +49,18 @@ def test_built_losses_are_the_functions_of_the_same_name() -> None:
     config = LossConfig(name="encouraging", log_end=0.75, bonus_smoothing=0.2, definition="uniform")
     built = build_loss(config, pad_id=0, begin_id=2, vocabulary_size=5)
     direct = encouraging(
-        LOGITS, TARGETS, log_end=0.75, smoothing=0.1, bonus_smoothing=0.2, definition="uniform", pad_id=0,
+        LOGITS,
+        TARGETS,
+        log_end=0.75,
+        smoothing=0.1,
+        bonus_smoothing=0.2,
+        definition="uniform",
+        pad_id=0,
         excluded_ids=(0, 2),
-    )  # fmt: skip
+    )
     torch.testing.assert_close(built(LOGITS, TARGETS), direct)
     built = build_loss(LossConfig(name="inverse_focal", gamma=1.5), pad_id=0, begin_id=2, vocabulary_size=5)
-    torch.testing.assert_close(
-        built(LOGITS, TARGETS), inverse_focal(LOGITS, TARGETS, gamma=1.5, pad_id=0, scale=1.0)
-    )
+    torch.testing.assert_close(built(LOGITS, TARGETS), inverse_focal(LOGITS, TARGETS, gamma=1.5, pad_id=0, scale=1.0))
     built = build_loss(LossConfig(name="r_drop", smoothing=0.2), pad_id=0, begin_id=2, vocabulary_size=5)
     again = LOGITS.flip(0)
     torch.testing.assert_close(
@@ -70,12 +71,8 @@ def test_built_losses_are_the_functions_of_the_same_name() -> None:
 
 def test_unigram_frequencies_reach_the_loss() -> None:
     counts = torch.tensor([0.0, 5.0, 0.0, 3.0, 2.0])
-    built = build_loss(
-        LossConfig(definition="unigram"), pad_id=0, begin_id=2, vocabulary_size=5, unigram=counts
-    )
-    direct = label_smoothed_kl(
-        LOGITS, TARGETS, smoothing=0.1, definition="unigram", pad_id=0, unigram=counts / 10
-    )
+    built = build_loss(LossConfig(definition="unigram"), pad_id=0, begin_id=2, vocabulary_size=5, unigram=counts)
+    direct = label_smoothed_kl(LOGITS, TARGETS, smoothing=0.1, definition="unigram", pad_id=0, unigram=counts / 10)
     torch.testing.assert_close(built(LOGITS, TARGETS), direct)
 
 
@@ -86,9 +83,8 @@ def test_masked_padding_logits_are_harmless_where_padding_has_no_mass(definition
     logits.requires_grad_()
     unigram = torch.tensor([0.0, 1.0, 1.0, 1.0, 1.0]) if definition == "unigram" else None
     losses = encouraging(
-        logits, TARGETS, log_end=1.0, smoothing=0.1, definition=definition, pad_id=0, unigram=unigram,
-        excluded_ids=(0,),
-    )  # fmt: skip
+        logits, TARGETS, log_end=1.0, smoothing=0.1, definition=definition, pad_id=0, unigram=unigram, excluded_ids=(0,)
+    )
     gradient = torch.autograd.grad(losses.sum(), logits)[0]
     assert torch.isfinite(losses).all() and torch.isfinite(gradient).all()
     assert not gradient[:, 0].any()
@@ -108,9 +104,7 @@ def test_leading_shape_and_half_precision_are_kept_up() -> None:
     targets = torch.randint(1, 9, (2, 3, 4))
     whole = label_smoothed_kl(logits, targets, smoothing=0.1, definition="uniform", pad_id=0)
     assert whole.shape == targets.shape
-    flat = label_smoothed_kl(
-        logits.reshape(-1, 9), targets.reshape(-1), smoothing=0.1, definition="uniform", pad_id=0
-    )
+    flat = label_smoothed_kl(logits.reshape(-1, 9), targets.reshape(-1), smoothing=0.1, definition="uniform", pad_id=0)
     assert torch.equal(whole.reshape(-1), flat)
     half = logits.bfloat16()
     low = label_smoothed_kl(half, targets, smoothing=0.1, definition="uniform", pad_id=0)

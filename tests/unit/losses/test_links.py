@@ -62,9 +62,7 @@ def mean_gradient(true: Tensor, model: Tensor, loss_name: str, log_end: float, d
     if loss_name == "kl":
         loss = label_smoothed_kl(logits, targets, smoothing=0.1, definition=definition, pad_id=-100)
     else:
-        loss = encouraging(
-            logits, targets, log_end=log_end, smoothing=0.1, definition=definition, pad_id=-100
-        )
+        loss = encouraging(logits, targets, log_end=log_end, smoothing=0.1, definition=definition, pad_id=-100)
     return torch.autograd.grad((loss * true).sum(), logits)[0].sum(0)
 
 

@@ -15,9 +15,13 @@ PAD, BEGIN = 0, 2
 
 
 def dense_target(
-    targets: Tensor, size: int, definition: str, smoothing: float | Tensor, excluded: tuple[int, ...] = (),
+    targets: Tensor,
+    size: int,
+    definition: str,
+    smoothing: float | Tensor,
+    excluded: tuple[int, ...] = (),
     unigram: Tensor | None = None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """q (rows, size) of section 1.1's table, written out class by class."""
     q = torch.zeros(len(targets), size, dtype=torch.float64)
     out = set(excluded) | ({PAD} if definition.endswith("_nopad") else set())
@@ -109,9 +113,7 @@ def test_kl_and_its_gradient_are_the_dense_formula(
     expected = dense_kl(reference, targets, q)
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-5)):
         ours = logits.to(dtype).requires_grad_()
-        loss = label_smoothed_kl(
-            ours, targets, smoothing=smoothing, definition=definition, pad_id=PAD, unigram=unigram
-        )
+        loss = label_smoothed_kl(ours, targets, smoothing=smoothing, definition=definition, pad_id=PAD, unigram=unigram)
         assert loss.dtype == dtype
         assert_close(loss, expected, tolerance)
         assert_close(gradient(loss, ours), gradient(dense_kl(reference, targets, q), reference), tolerance)
@@ -120,16 +122,20 @@ def test_kl_and_its_gradient_are_the_dense_formula(
 @settings(max_examples=200, deadline=None)
 @given(rows(), SMOOTHING, st.one_of(st.none(), SMOOTHING), st.sampled_from(DEFINITIONS), LOG_ENDS, EXCLUDED)
 def test_encouraging_and_its_gradient_are_the_dense_formula(
-    rows: tuple[Tensor, Tensor, Tensor], smoothing: float, bonus_smoothing: float | None, definition: str,
-    log_end: float, excluded: tuple[int, ...],
-) -> None:  # fmt: skip
+    rows: tuple[Tensor, Tensor, Tensor],
+    smoothing: float,
+    bonus_smoothing: float | None,
+    definition: str,
+    log_end: float,
+    excluded: tuple[int, ...],
+) -> None:
     logits, targets, frequencies = rows
     unigram = frequencies if definition == "unigram" else None
     size = logits.shape[1]
     q = dense_target(targets, size, definition, smoothing, excluded, unigram)
-    bonus_q = q if bonus_smoothing is None else dense_target(
-        targets, size, definition, bonus_smoothing, excluded, unigram
-    )  # fmt: skip
+    bonus_q = (
+        q if bonus_smoothing is None else dense_target(targets, size, definition, bonus_smoothing, excluded, unigram)
+    )
 
     def expected(reference: Tensor) -> Tensor:
         return dense_encouraging(reference, targets, q, bonus_q, log_end, excluded)
@@ -138,9 +144,16 @@ def test_encouraging_and_its_gradient_are_the_dense_formula(
     for dtype, tolerance in ((torch.float64, 1e-11), (torch.float32, 1e-5)):
         ours = logits.to(dtype).requires_grad_()
         loss = encouraging(
-            ours, targets, log_end=log_end, smoothing=smoothing, definition=definition, pad_id=PAD,
-            bonus_smoothing=bonus_smoothing, excluded_ids=excluded, unigram=unigram,
-        )  # fmt: skip
+            ours,
+            targets,
+            log_end=log_end,
+            smoothing=smoothing,
+            definition=definition,
+            pad_id=PAD,
+            bonus_smoothing=bonus_smoothing,
+            excluded_ids=excluded,
+            unigram=unigram,
+        )
         assert loss.dtype == dtype
         assert_close(loss, expected(reference), tolerance)
         assert_close(gradient(loss, ours), gradient(expected(reference), reference), tolerance)
@@ -189,9 +202,7 @@ def test_pure_encouraging_loss_keeps_its_gradient_where_probability_rounds_to_on
 
 def test_the_gradient_of_a_certain_token_is_exact_where_its_probability_rounds_to_one() -> None:
     logits = torch.tensor([[30.0, 0.0]], requires_grad=True)
-    loss = encouraging(
-        logits, torch.tensor([0]), log_end=0.5, smoothing=0.0, definition="uniform", pad_id=-100
-    )
+    loss = encouraging(logits, torch.tensor([0]), log_end=0.5, smoothing=0.0, definition="uniform", pad_id=-100)
     # (1 - p)(1 + p / (1 - log_end)) with p = 1 in float32
     expected = 3 / (1 + torch.tensor(30.0).double().exp())
     torch.testing.assert_close(

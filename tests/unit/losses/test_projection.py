@@ -47,9 +47,13 @@ def function(config: LossConfig) -> LossFunction:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.sampled_from(CONFIGS), st.integers(1, 20), st.integers(0, 999), st.sampled_from([1, 3, 5, 64, None]),
-    st.booleans(), st.sampled_from([8 * 23, 8 * 23 * 2, 1 << 20]),
-)  # fmt: skip
+    st.sampled_from(CONFIGS),
+    st.integers(1, 20),
+    st.integers(0, 999),
+    st.sampled_from([1, 3, 5, 64, None]),
+    st.booleans(),
+    st.sampled_from([8 * 23, 8 * 23 * 2, 1 << 20]),
+)
 def test_chunks_give_the_sums_and_gradients_of_the_whole(
     config: LossConfig, count: int, seed: int, chunk: int | None, with_bias: bool, slice_bytes: int
 ) -> None:
@@ -95,9 +99,7 @@ def test_two_passes_stay_together_in_every_chunk(chunk: int, slice_bytes: int) -
     config = LossConfig(name="r_drop", smoothing=0.2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mt.losses.projection, "_SLICE_BYTES", slice_bytes)
-        sums = projected_loss(
-            hidden, weight, bias, targets, loss=function(config), pad_id=PAD, chunk_tokens=chunk
-        )
+        sums = projected_loss(hidden, weight, bias, targets, loss=function(config), pad_id=PAD, chunk_tokens=chunk)
     gradients = torch.autograd.grad(sums.loss, [hidden, weight, bias])
 
     logits = hidden @ weight.t() + bias
@@ -168,9 +170,7 @@ def test_the_weight_may_be_tied_to_what_made_the_hidden_states() -> None:
     loss = function(CONFIGS[2])
     sums = projected_loss(torch.tanh(weight[inputs]), weight, None, targets, loss=loss, pad_id=PAD)
     dense = loss(torch.tanh(weight[inputs]) @ weight.t(), targets).sum()
-    torch.testing.assert_close(
-        torch.autograd.grad(sums.loss, weight)[0], torch.autograd.grad(dense, weight)[0]
-    )
+    torch.testing.assert_close(torch.autograd.grad(sums.loss, weight)[0], torch.autograd.grad(dense, weight)[0])
 
 
 def test_a_second_backward_is_refused_in_words() -> None:

@@ -14,9 +14,14 @@ from mt.losses import encouraging
 def loss_and_gradient(logits: list[float], log_end: float, smoothing: float, reference: bool) -> tuple[Tensor, Tensor]:
     leaf = torch.tensor([logits], requires_grad=True)
     loss = encouraging(
-        leaf, torch.tensor([0]), log_end=log_end, smoothing=smoothing, definition="uniform", pad_id=-100,
+        leaf,
+        torch.tensor([0]),
+        log_end=log_end,
+        smoothing=smoothing,
+        definition="uniform",
+        pad_id=-100,
         reference=reference,
-    )  # fmt: skip
+    )
     return loss.detach(), torch.autograd.grad(loss.sum(), leaf)[0]
 
 
@@ -42,6 +47,12 @@ def test_where_it_does_not_bind_both_forms_agree(log_end: float, smoothing: floa
 def test_the_published_code_excludes_no_class() -> None:
     with pytest.raises(ValueError, match="excluded_ids"):
         encouraging(
-            torch.zeros(1, 5), torch.tensor([1]), log_end=1.0, smoothing=0.1, definition="uniform", pad_id=0,
-            excluded_ids=(0,), reference=True,
-        )  # fmt: skip
+            torch.zeros(1, 5),
+            torch.tensor([1]),
+            log_end=1.0,
+            smoothing=0.1,
+            definition="uniform",
+            pad_id=0,
+            excluded_ids=(0,),
+            reference=True,
+        )

@@ -37,10 +37,7 @@ def penalty(logits: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("ours", "dense"),
     [
-        (
-            lambda z: focal(z, TARGETS, gamma=2.0, pad_id=0),
-            of_target(lambda log_p: -((1 - log_p.exp()) ** 2) * log_p),
-        ),
+        (lambda z: focal(z, TARGETS, gamma=2.0, pad_id=0), of_target(lambda log_p: -((1 - log_p.exp()) ** 2) * log_p)),
         (
             lambda z: focal(z, TARGETS, gamma=0.5, pad_id=0),
             of_target(lambda log_p: -((1 - log_p.exp()) ** 0.5) * log_p),
@@ -101,6 +98,4 @@ def test_relatives_fit_the_fused_projection() -> None:
         sums = projected_loss(hidden, weight, None, TARGETS, loss=function, pad_id=0, chunk_tokens=2)
         dense = function(hidden @ weight.t(), TARGETS).sum()
         torch.testing.assert_close(sums.loss, dense)
-        torch.testing.assert_close(
-            torch.autograd.grad(sums.loss, weight)[0], torch.autograd.grad(dense, weight)[0]
-        )
+        torch.testing.assert_close(torch.autograd.grad(sums.loss, weight)[0], torch.autograd.grad(dense, weight)[0])

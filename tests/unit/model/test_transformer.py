@@ -14,9 +14,14 @@ from mt.model.positions import rotate, rotation_table, sinusoids
 from mt.model.transformer import Transformer
 
 SMALL = ModelConfig(
-    width=32, encoder_layers=2, decoder_layers=2, encoder_feed_forward=64, decoder_feed_forward=48,
-    encoder_heads=2, decoder_heads=4,
-)  # fmt: skip
+    width=32,
+    encoder_layers=2,
+    decoder_layers=2,
+    encoder_feed_forward=64,
+    decoder_feed_forward=48,
+    encoder_heads=2,
+    decoder_heads=4,
+)
 VARIANTS = [
     dataclasses.replace(SMALL, norm=norm, activation=activation, positions=positions, tie=tie)
     for norm, activation, positions, tie in itertools.product(

@@ -19,7 +19,7 @@ WORDS = ["a", "man", "walks", "with", "two", "dogs", "in", "the", "old", "park"]
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mt.report.significance.RESAMPLES", 100)
+    monkeypatch.setattr("mt.metrics.significance.RESAMPLES", 100)
 
 
 def evaluation(folder: Path, name: str, wrong: int, lines: int = 60, **changes: Any) -> Path:
@@ -29,21 +29,47 @@ def evaluation(folder: Path, name: str, wrong: int, lines: int = 60, **changes: 
     for line in range(lines):
         reference = [*WORDS, str(line)]
         words = [*WORDS[:-1], "tree" if line % wrong == 0 else "park", str(line)]
-        records.append({
-            "line": line, "source": f"Quelle {line}", "translation": " ".join(words), "reference": " ".join(reference),
-            "tokens": words, "token_confidence": [0.95] * len(words), "log_probs": [-0.05] * len(words),
-            "confidence": 0.95, "correct": [a == b for a, b in zip(words, reference)], "chrf": 90.0, **changes,
-        })  # fmt: skip
-    bins = [{"low": 0.0, "high": 0.5, "count": 0, "confidence": None, "accuracy": None},
-            {"low": 0.5, "high": 1.0, "count": 660, "confidence": 0.95, "accuracy": 1 - 1 / (11 * wrong)}]  # fmt: skip
-    block = {"tokens": 660, "ece": abs(0.95 - 1 + 1 / (11 * wrong)), "accuracy": 0.9, "confidence": 0.95, "bins": bins,
-             "noise_floor": 0.0101, "signature": "ece|bins:2"}  # fmt: skip
+        records.append(
+            {
+                "line": line,
+                "source": f"Quelle {line}",
+                "translation": " ".join(words),
+                "reference": " ".join(reference),
+                "tokens": words,
+                "token_confidence": [0.95] * len(words),
+                "log_probs": [-0.05] * len(words),
+                "confidence": 0.95,
+                "correct": [a == b for a, b in zip(words, reference)],
+                "chrf": 90.0,
+                **changes,
+            }
+        )
+    bins = [
+        {"low": 0.0, "high": 0.5, "count": 0, "confidence": None, "accuracy": None},
+        {"low": 0.5, "high": 1.0, "count": 660, "confidence": 0.95, "accuracy": 1 - 1 / (11 * wrong)},
+    ]
+    block = {
+        "tokens": 660,
+        "ece": abs(0.95 - 1 + 1 / (11 * wrong)),
+        "accuracy": 0.9,
+        "confidence": 0.95,
+        "bins": bins,
+        "noise_floor": 0.0101,
+        "signature": "ece|bins:2",
+    }
     score = {"score": 90.0, "low": None, "high": None, "signature": "sig"}
     results = {
-        "bleu": score, "chrf": score, "ter": score, "length_ratio": 1.0, "empties": 0, "beams": {}, "beam": 5,
-        "calibration": {"teacher_forced": block, "inference": block}, "model": {"name": name},
+        "bleu": score,
+        "chrf": score,
+        "ter": score,
+        "length_ratio": 1.0,
+        "empties": 0,
+        "beams": {},
+        "beam": 5,
+        "calibration": {"teacher_forced": block, "inference": block},
+        "model": {"name": name},
         "data": {"source": "test.de", "references": ["test.en"], "lines": lines},
-    }  # fmt: skip
+    }
     (folder / "results.json").write_text(json.dumps(results))
     (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return folder
@@ -73,9 +99,12 @@ def test_systems_of_one_name_go_by_their_folders(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [({"lines": 59}, "60 and 59 lines"), ({"reference": "x"}, "references of line 1"),
-     ({"source": "x"}, "sources of line 1")],
-)  # fmt: skip
+    [
+        ({"lines": 59}, "60 and 59 lines"),
+        ({"reference": "x"}, "references of line 1"),
+        ({"source": "x"}, "sources of line 1"),
+    ],
+)
 def test_evaluations_of_different_test_sets_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
     folders = [evaluation(tmp_path / "a", "first", 2), evaluation(tmp_path / "b", "second", 2, **change)]
     with pytest.raises(UserError, match=said) as raised:

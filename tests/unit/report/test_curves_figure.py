@@ -9,13 +9,17 @@ from mt.cli.plot_losses import main
 from mt.report.curves import draw_curves
 
 FIGURE: dict[str, Any] = {
-    "name": "two", "title": "Two lines", "x_label": "across", "y_label": "up", "y_range": (0.1, 10),
+    "name": "two",
+    "title": "Two lines",
+    "x_label": "across",
+    "y_label": "up",
+    "y_range": (0.1, 10),
     "logarithmic": True,
     "curves": [
         {"label": "ours", "x": [0.0, 1.0], "y": [1.0, 2.0], "dashed": False},
         {"label": "theirs", "x": [0.0, 1.0], "y": [2.0, 1.0], "dashed": True},
     ],
-}  # fmt: skip
+}
 
 
 def test_the_same_figure_is_the_same_text_and_its_words_stay_words() -> None:

@@ -16,10 +16,15 @@ def block(counts: list[int], accuracies: list[float]) -> dict[str, Any]:
     """A calibration block whose confidence is each bin's centre."""
     width = 1 / len(counts)
     bins = [
-        {"low": i * width, "high": (i + 1) * width, "count": count, "confidence": (i + 0.5) * width if count else None,
-         "accuracy": accuracy if count else None}
+        {
+            "low": i * width,
+            "high": (i + 1) * width,
+            "count": count,
+            "confidence": (i + 0.5) * width if count else None,
+            "accuracy": accuracy if count else None,
+        }
         for i, (count, accuracy) in enumerate(zip(counts, accuracies))
-    ]  # fmt: skip
+    ]
     total = sum(counts)
     filled = [each for each in bins if each["count"]]
     return {

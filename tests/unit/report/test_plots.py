@@ -17,8 +17,12 @@ def label_of(svg: str) -> str:
 
 
 def test_sweep_draws_what_is_known_at_two_beams_with_a_line_for_each_penalty() -> None:
-    sweep = [entry(20, "gnmt", bleu=31.0, ece_eos=0.02), entry(1, "gnmt", bleu=30.0, ece_eos=0.01),
-             entry(1, "none", bleu=29.0), entry(20, "none", bleu=20.0, mean_score=-1.0)]  # fmt: skip
+    sweep = [
+        entry(20, "gnmt", bleu=31.0, ece_eos=0.02),
+        entry(1, "gnmt", bleu=30.0, ece_eos=0.01),
+        entry(1, "none", bleu=29.0),
+        entry(20, "none", bleu=20.0, mean_score=-1.0),
+    ]
     plots = sweep_plots(sweep)
     assert [label_of(svg) for svg in plots] == [
         "BLEU: gnmt 0.6: 30 at 1, 31 at 20; none: 29 at 1, 20 at 20",

@@ -28,12 +28,26 @@ HOSTILE = [
 
 def calibration(tokens: int, bins: int) -> dict[str, Any]:
     filled = [
-        {"low": i / bins, "high": (i + 1) / bins, "count": tokens // bins, "confidence": (i + 0.5) / bins,
-         "accuracy": 0.9 * (i + 0.5) / bins}
+        {
+            "low": i / bins,
+            "high": (i + 1) / bins,
+            "count": tokens // bins,
+            "confidence": (i + 0.5) / bins,
+            "accuracy": 0.9 * (i + 0.5) / bins,
+        }
         for i in range(bins)
-    ]  # fmt: skip
-    return {"tokens": tokens, "ece": 0.05, "mce": 0.1, "nll": 1.2, "brier": 0.3, "accuracy": 0.45,
-            "confidence": 0.5, "bins": filled, "signature": f"ece|bins:{bins}|edges:(l,r]"}  # fmt: skip
+    ]
+    return {
+        "tokens": tokens,
+        "ece": 0.05,
+        "mce": 0.1,
+        "nll": 1.2,
+        "brier": 0.3,
+        "accuracy": 0.45,
+        "confidence": 0.5,
+        "bins": filled,
+        "signature": f"ece|bins:{bins}|edges:(l,r]",
+    }
 
 
 def quality(score: float) -> dict[str, Any]:
@@ -41,20 +55,27 @@ def quality(score: float) -> dict[str, Any]:
         key: {"score": score, "low": score - 1, "high": score + 1, "signature": f"nrefs:1|name:{key}"}
         for key in ("bleu", "chrf", "ter")
     }
-    return {**blocks, "bleu_tokenized_lowercased": {"score": score + 1, "signature": "tok:none"},
-            "length_ratio": 0.98, "empties": 1}  # fmt: skip
+    return {
+        **blocks,
+        "bleu_tokenized_lowercased": {"score": score + 1, "signature": "tok:none"},
+        "length_ratio": 0.98,
+        "empties": 1,
+    }
 
 
 def results() -> dict[str, Any]:
     inference = calibration(2000, 20) | {"without_eos": calibration(1800, 20), "eos": calibration(200, 20)}
     return {
-        **quality(40.0), "beam": 5,
+        **quality(40.0),
+        "beam": 5,
         "calibration": {"teacher_forced": calibration(3000, 15), "inference": inference},
-        "beams": {"1": {**quality(38.0), "calibration": {"inference": inference}},
-                  "5": {**quality(40.0), "calibration": {"inference": inference}}},
+        "beams": {
+            "1": {**quality(38.0), "calibration": {"inference": inference}},
+            "5": {**quality(40.0), "calibration": {"inference": inference}},
+        },
         "model": {"name": "demo <b>bold</b>", "step": 100, "loss": None},
         "data": {"source": "test.de", "references": ["test.en"], "lines": 200},
-    }  # fmt: skip
+    }
 
 
 def records(count: int, words: int = 13) -> list[dict[str, Any]]:
@@ -65,12 +86,21 @@ def records(count: int, words: int = 13) -> list[dict[str, Any]]:
         tokens = [*chooser.choices(vocabulary, k=words), "</s>"]
         confidences = [round(chooser.betavariate(4, 1), 4) for _ in tokens]
         text = "".join(tokens[:-1]).replace("▁", " ").strip()
-        made.append({
-            "line": line, "source": "Ein Mann und eine Frau gehen im Park mit dem Hund spazieren.", "translation": text,
-            "reference": text, "tokens": tokens, "token_confidence": confidences, "log_probs": [-0.1] * len(tokens),
-            "confidence": sum(confidences) / len(confidences), "score": -0.2, "chrf": 100 * chooser.random(),
-            "correct": [chooser.random() < 0.8 for _ in tokens],
-        })  # fmt: skip
+        made.append(
+            {
+                "line": line,
+                "source": "Ein Mann und eine Frau gehen im Park mit dem Hund spazieren.",
+                "translation": text,
+                "reference": text,
+                "tokens": tokens,
+                "token_confidence": confidences,
+                "log_probs": [-0.1] * len(tokens),
+                "confidence": sum(confidences) / len(confidences),
+                "score": -0.2,
+                "chrf": 100 * chooser.random(),
+                "correct": [chooser.random() < 0.8 for _ in tokens],
+            }
+        )
     return made
 
 
@@ -157,9 +187,7 @@ def test_page_can_be_made_without_probabilities_or_beams(tmp_path: Path) -> None
     page = write(tmp_path, result, [{"line": 0, "source": "a", "translation": "b", "reference": "c"}])
     assert "nothing to measure" in page and "<svg" not in page
     data = json.loads(Scripts(page).texts[0])
-    assert data["rows"] == [
-        {"n": 1, "s": "a", "r": ["c"], "o": [{"c": None, "q": None, "b": 0.0, "h": "b"}]}
-    ]
+    assert data["rows"] == [{"n": 1, "s": "a", "r": ["c"], "o": [{"c": None, "q": None, "b": 0.0, "h": "b"}]}]
 
 
 def row_of(page: str, line: int = 0) -> tuple[dict[str, Any], list[str]]:
@@ -169,11 +197,20 @@ def row_of(page: str, line: int = 0) -> tuple[dict[str, Any], list[str]]:
 
 def test_a_row_tells_confidence_labels_alternatives_and_what_the_model_said_itself(tmp_path: Path) -> None:
     record = {
-        "line": 0, "source": "x", "translation": "a man", "reference": "a man", "tokens": ["▁a", "▁man", "</s>"],
-        "token_confidence": [0.5, 0.25, 0.9], "log_probs": [-0.105361, -1.386294, -0.105361], "confidence": 0.55,
-        "correct": [True, False, True], "chrf": 81.26, "bleu": 42.0, "flagged": True,
+        "line": 0,
+        "source": "x",
+        "translation": "a man",
+        "reference": "a man",
+        "tokens": ["▁a", "▁man", "</s>"],
+        "token_confidence": [0.5, 0.25, 0.9],
+        "log_probs": [-0.105361, -1.386294, -0.105361],
+        "confidence": 0.55,
+        "correct": [True, False, True],
+        "chrf": 81.26,
+        "bleu": 42.0,
+        "flagged": True,
         "alternatives": [[["▁a", -0.1], ["▁the", -2.302585]], [["▁dog", -0.693147]], []],
-    }  # fmt: skip
+    }
     row, words = row_of(write(tmp_path, results(), [record]))
     assert [words[index] for index in row["t"]] == record["tokens"]
     assert row["p"] == [5000, 2500, 9000] and row["u"] == [9000, 2500, 9000] and row["w"] == "101"
@@ -224,11 +261,18 @@ def full_results() -> dict[str, Any]:
     made = results()
     group = {"name": "1-9", "tokens": 10, "confidence": 0.5, "accuracy": 0.4, "ece": 0.1, "noise_floor": 0.0777}
     further = {
-        "noise_floor": 0.0123, "noise_floor_high": 0.0234, "ece_low": 0.0345, "ece_high": 0.0456, "ece_mass": 0.0567,
-        "ece_debiased": 0.0678, "ece_sweep": {"ece": 0.0789, "bins": 9}, "auroc": 0.765, "signed_gap": 0.05,
+        "noise_floor": 0.0123,
+        "noise_floor_high": 0.0234,
+        "ece_low": 0.0345,
+        "ece_high": 0.0456,
+        "ece_mass": 0.0567,
+        "ece_debiased": 0.0678,
+        "ece_sweep": {"ece": 0.0789, "bins": 9},
+        "auroc": 0.765,
+        "signed_gap": 0.05,
         "breakdown": {"frequency": [group], "position": [group], "source_length": [group]},
         "risk_coverage": {"coverage": [0.5, 1.0], "risk": [0.1, 0.2], "aurc": 0.1},
-    }  # fmt: skip
+    }
     block = made["calibration"]["inference"] | further
     made["calibration"] |= {"inference": block, "inference_word_product": block, "inference_word_minimum": block}
     after = block | {"ece": 0.0111}
@@ -236,43 +280,93 @@ def full_results() -> dict[str, Any]:
     made["sequence"] = {
         "correlation": {"chrf": 0.411, "bleu": 0.322, "ter": -0.233},
         "selective": [{"coverage": 0.5, "lines": 10, "chrf": 71.25, "bleu": 51.5, "ter": 31.75}],
-        "half": {"chrf": 67.125, "random_mean": 61.875, "p": 0.0001}, "nbest": None,
-    }  # fmt: skip
+        "half": {"chrf": 67.125, "random_mean": 61.875, "p": 0.0001},
+        "nbest": None,
+    }
     made["sweep"] = [
-        {"beam": beam, "length_penalty": "gnmt", "length_alpha": 0.6, "bleu": 33.0 + beam, "length_ratio": 0.98,
-         "empties": 0, "repetitions": 3, "ece_inference": 0.04, "ece_teacher_forced": 0.03, "ece_eos": 0.02,
-         "mean_score": -0.5}
+        {
+            "beam": beam,
+            "length_penalty": "gnmt",
+            "length_alpha": 0.6,
+            "bleu": 33.0 + beam,
+            "length_ratio": 0.98,
+            "empties": 0,
+            "repetitions": 3,
+            "ece_inference": 0.04,
+            "ece_teacher_forced": 0.03,
+            "ece_eos": 0.02,
+            "mean_score": -0.5,
+        }
         for beam in (1, 5)
-    ]  # fmt: skip
-    made["truth"] = {"bleu_bound": 61.75, "entropy": 0.7125, "truth_nll": 0.7225, "nll": 0.8125, "kl": 0.1235,
-                     "exact_ece": 0.0198, "exact_error": 0.0321, "maps": {"link": {"kl": 0.0555}},
-                     "estimates": {"ece": 0.0298, "ece_sweep": {"ece": 0.0188}, "noise_floor": 0.0043}}  # fmt: skip
+    ]
+    made["truth"] = {
+        "bleu_bound": 61.75,
+        "entropy": 0.7125,
+        "truth_nll": 0.7225,
+        "nll": 0.8125,
+        "kl": 0.1235,
+        "exact_ece": 0.0198,
+        "exact_error": 0.0321,
+        "maps": {"link": {"kl": 0.0555}},
+        "estimates": {"ece": 0.0298, "ece_sweep": {"ece": 0.0188}, "noise_floor": 0.0043},
+    }
     return made
 
 
 def test_all_that_results_may_hold_stands_in_the_page(tmp_path: Path) -> None:
     page = write(tmp_path, full_results(), records(5))
     for text in (
-        "1.23\u00a0%", "up to 2.34", "3.45 to 4.56", "5.67&nbsp;%", "6.78&nbsp;%", "7.89&nbsp;%", "0.765",
-        "7.77\u00a0%", "1.11\u00a0%", "1.375", "0.411", "0.322", "−0.233", "71.25", "67.12", "61.88", "<\u20090.001",
-        "gnmt 0.6", "38.00", "61.75", "0.7125", "0.7225", "0.1235", "1.98\u00a0%", "0.0555", "−0.500",
-        "3.21\u00a0%", "2.98\u00a0%", "+1.00\u00a0%", "−0.10\u00a0%", "0.43\u00a0%",
-    ):  # fmt: skip
+        "1.23\u00a0%",
+        "up to 2.34",
+        "3.45 to 4.56",
+        "5.67&nbsp;%",
+        "6.78&nbsp;%",
+        "7.89&nbsp;%",
+        "0.765",
+        "7.77\u00a0%",
+        "1.11\u00a0%",
+        "1.375",
+        "0.411",
+        "0.322",
+        "−0.233",
+        "71.25",
+        "67.12",
+        "61.88",
+        "<\u20090.001",
+        "gnmt 0.6",
+        "38.00",
+        "61.75",
+        "0.7125",
+        "0.7225",
+        "0.1235",
+        "1.98\u00a0%",
+        "0.0555",
+        "−0.500",
+        "3.21\u00a0%",
+        "2.98\u00a0%",
+        "+1.00\u00a0%",
+        "−0.10\u00a0%",
+        "0.43\u00a0%",
+    ):
         assert text in page or text.replace("<", "&lt;") in page, text
     drawn = {path.stem for path in (tmp_path / "figures").iterdir()}
     assert drawn == {
-        "reliability_teacher_forced", "reliability_inference", "reliability_recalibrated_teacher_forced",
-        "reliability_recalibrated_inference", "risk_coverage", "selective_chrf", "selective_bleu", "selective_ter",
+        "reliability_teacher_forced",
+        "reliability_inference",
+        "reliability_recalibrated_teacher_forced",
+        "reliability_recalibrated_inference",
+        "risk_coverage",
+        "selective_chrf",
+        "selective_bleu",
+        "selective_ter",
         *(f"sweep_{number}" for number in range(1, 9)),
-    }  # fmt: skip
+    }
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
 
 
 @pytest.mark.parametrize("missing", ["sweep", "truth", "sequence", "recalibrated", "beams", "decode", "chrf", "ter"])
-def test_every_part_of_results_may_be_missing(
-    tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_part_of_results_may_be_missing(tmp_path: Path, missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("figures", "plots"):  # what is drawn is tested elsewhere, and takes its time
         monkeypatch.setattr(f"mt.report.{module}.svg_element", lambda name, draw, description: "<svg></svg>")
     made = full_results()

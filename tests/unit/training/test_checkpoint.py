@@ -26,8 +26,7 @@ def test_the_best_pointer_is_moved_before_the_last_one(run, monkeypatch: pytest.
     checkpoints, model, optimiser, folder = run
     written = []
     monkeypatch.setattr(
-        "mt.training.checkpoint.write_text",
-        lambda path, text: (written.append(path.name), path.write_text(text)),
+        "mt.training.checkpoint.write_text", lambda path, text: (written.append(path.name), path.write_text(text))
     )
     progress = Progress(step=2, best="step_00000002", scores={"step_00000002": 1.0})
     checkpoints.save(model, optimiser, None, progress, load_tokenizer(folder), {})

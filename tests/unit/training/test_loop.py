@@ -61,8 +61,15 @@ def gradients(model: Transformer, config: LossConfig, groups: list[np.ndarray]) 
 
 def tiny_transformer(dropout: float) -> Transformer:
     torch.manual_seed(0)
-    config = ModelConfig(width=16, encoder_layers=1, decoder_layers=1, encoder_feed_forward=32,
-                         decoder_feed_forward=32, dropout=dropout, embedding_dropout=0.0)  # fmt: skip
+    config = ModelConfig(
+        width=16,
+        encoder_layers=1,
+        decoder_layers=1,
+        encoder_feed_forward=32,
+        decoder_feed_forward=32,
+        dropout=dropout,
+        embedding_dropout=0.0,
+    )
     return Transformer(config, VOCABULARY, VOCABULARY, pad_id=0).train()
 
 
@@ -72,9 +79,7 @@ def model() -> Transformer:
 
 
 @pytest.mark.parametrize("config", LOSSES, ids=str)
-def test_eight_batches_of_eight_give_the_gradient_of_one_of_sixty_four(
-    model: Transformer, config: LossConfig
-) -> None:
+def test_eight_batches_of_eight_give_the_gradient_of_one_of_sixty_four(model: Transformer, config: LossConfig) -> None:
     whole = gradients(model, config, [np.arange(64)])
     parts = gradients(model, config, list(np.arange(64).reshape(8, 8)))
     assert len(whole) == len(list(model.parameters()))

@@ -48,12 +48,18 @@ def test_the_warm_up_changes_no_weight_and_is_measured(
     assert fingerprints[0] == fingerprints[1]
 
 
-@pytest.mark.parametrize("error", [
-    MemoryError(),
-    torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
-    RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried"),
-], ids=lambda error: type(error).__name__)  # fmt: skip
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"
+        ),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
 def test_running_out_of_memory_names_the_two_settings_that_help(tiny_config: Path, error: Exception) -> None:
     with pytest.raises(UserError) as told, memory.explained(configured(tiny_config, "run")):
         raise error
@@ -73,12 +79,16 @@ def test_the_batch_with_the_most_activations_goes_first(tiny_config: Path) -> No
     store, plan = feed.plan(0)
     one = np.ones(1)
     sizes = [
-        float(memory.activation_bytes(
-            one * len(indices), one * store.source_lengths[indices].max(), one * store.target_lengths[indices].max(),
-            config,
-        )[0])
+        float(
+            memory.activation_bytes(
+                one * len(indices),
+                one * store.source_lengths[indices].max(),
+                one * store.target_lengths[indices].max(),
+                config,
+            )[0]
+        )
         for indices in plan
-    ]  # fmt: skip
+    ]
     assert size == max(sizes) > np.mean(sizes)
     assert list(batch.source.shape) == [len(plan[int(np.argmax(sizes))]), batch.source.size(1)]
     assert feed.largest(0, passes=2)[1] == 2 * size
@@ -106,8 +116,16 @@ def kept(config: ModelConfig, checkpointing: bool) -> tuple[torch.Tensor, int]:
     return gradients.flat, sum(size for place, size in storages.items() if place not in parameters)
 
 
-SHAPE = ModelConfig(width=32, encoder_layers=4, decoder_layers=4, encoder_feed_forward=64, decoder_feed_forward=64,
-                    dropout=0.3, attention_dropout=0.1, activation_dropout=0.1)  # fmt: skip
+SHAPE = ModelConfig(
+    width=32,
+    encoder_layers=4,
+    decoder_layers=4,
+    encoder_feed_forward=64,
+    decoder_feed_forward=64,
+    dropout=0.3,
+    attention_dropout=0.1,
+    activation_dropout=0.1,
+)
 
 
 @pytest.mark.parametrize("changes", [{}, {"activation": "swiglu", "positions": "rotary", "norm": "post"}], ids=str)
@@ -118,10 +136,15 @@ def test_activations_computed_again_give_the_same_gradient_with_dropout(changes:
     assert few_bytes < kept_bytes / 3
 
 
-@pytest.mark.parametrize("changes", [
-    {"attention_dropout": 0.0}, {"attention_dropout": 0.0, "activation": "swiglu", "activation_dropout": 0.0},
-    {"attention_dropout": 0.0, "width": 64, "encoder_layers": 2, "activation": "gelu"},
-], ids=str)  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attention_dropout": 0.0},
+        {"attention_dropout": 0.0, "activation": "swiglu", "activation_dropout": 0.0},
+        {"attention_dropout": 0.0, "width": 64, "encoder_layers": 2, "activation": "gelu"},
+    ],
+    ids=str,
+)
 def test_the_estimate_is_near_what_autograd_keeps(tiny_config: Path, changes: dict[str, object]) -> None:
     model = replace(SHAPE, **changes)  # type: ignore[arg-type]
     config = replace(configured(tiny_config, "run"), model=model)

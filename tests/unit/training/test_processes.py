@@ -47,8 +47,9 @@ class Pairs:
 def gradient_of_two_updates(group: Group, file: str, double: bool) -> None:
     """One of 7 batches of very different sizes, one of a single batch: fewer than there are processes."""
     torch.manual_seed(0)
-    config = ModelConfig(width=16, encoder_layers=1, decoder_layers=1, encoder_feed_forward=32,
-                         decoder_feed_forward=32, dropout=0.2)  # fmt: skip
+    config = ModelConfig(
+        width=16, encoder_layers=1, decoder_layers=1, encoder_feed_forward=32, decoder_feed_forward=32, dropout=0.2
+    )
     model = Transformer(config, VOCABULARY, VOCABULARY, pad_id=0).train()
     model = model.double() if double else model
     loss = build_loss(LossConfig(), pad_id=0, begin_id=2, vocabulary_size=VOCABULARY)

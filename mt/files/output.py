@@ -1,0 +1,212 @@
+"""The file that translations go to: it appears when it is whole, and goes on after a kill where it stopped.
+
+What is done so far stands in F.partial, always the beginning of the file to be; beside it F.partial.json says
+which model, input and options it comes from. A call that finds both goes on behind the last whole window of
+records: windows are what is translated together, so the file becomes the one of an undisturbed call, byte for byte.
+A gzip file has one member for each window.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from mt.errors import UserError
+from mt.files.atomic import write_text
+
+_READ_BYTES = 1 << 20
+_GZIP = 31  # zlib's number for a gzip stream with the largest window
+
+
+def check_writable(path: Path) -> None:
+    """Raises UserError when `path` could not be written, so that nothing is done before that is known."""
+    if path.is_dir():
+        raise UserError(f"{path}: is a folder; give the name of a file to write")
+    if not os.access(path.parent, os.W_OK):
+        reason = "permission denied" if path.parent.is_dir() else "no such folder"
+        raise UserError(f"{path}: cannot be written ({reason}); choose another place")
+
+
+def folder_digest(folder: Path) -> str:
+    """Hash of the files of a model directory, its notes on itself (meta.json) apart."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.name != "meta.json":
+            with path.open("rb") as stream:
+                digest.update(path.name.encode())
+                while data := stream.read(_READ_BYTES):
+                    digest.update(data)
+    return digest.hexdigest()
+
+
+class OutputFile:
+    """Where records are written, one after the other."""
+
+    def __init__(self, stream: FileIO, window: int, packed: bool, kept: int) -> None:
+        self.kept = kept
+        """records that an earlier call has left, a multiple of `window`"""
+        self._stream = stream
+        self._window = window
+        self._packed = packed
+        self._member = bytearray()
+
+    def write(self, number: int, data: bytes) -> None:
+        """Writes the whole lines of record `number` (from 0)."""
+        if not self._packed:
+            _write(self._stream, data)
+            return
+        self._member += data
+        if (number + 1) % self._window == 0:
+            self.flush()
+
+    def flush(self) -> None:
+        """Ends the gzip member that is being gathered."""
+        if self._member:
+            _write(self._stream, gzip.compress(bytes(self._member), mtime=0))
+            self._member.clear()
+
+
+@contextmanager
+def output_file(
+    path: Path, fingerprint: dict[str, Any] | None, *, window: int, numbered: bool = False
+) -> Iterator[OutputFile]:
+    """Yields where to write; `path` appears when the block ends without an error.
+
+    Args:
+        path: with the ending .gz it is written packed. A device or a named pipe is written directly.
+        fingerprint: what the content depends on, by group, for JSON; None: not known, an earlier call is not gone on
+            with.
+        window: records that are translated together.
+        numbered: each line begins with the number of its record, of which there may be several lines.
+
+    Raises:
+        UserError: `path` cannot be written, or what an earlier call left has another fingerprint.
+    """
+    packed = path.suffix == ".gz"
+    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+        with FileIO(path, "w") as stream:
+            output = OutputFile(stream, window, packed, 0)
+            yield output
+            output.flush()
+        return
+    partial, facts = (path.with_name(path.name + ending) for ending in (".partial", ".partial.json"))
+    try:
+        stream, kept = _begin(partial, facts, fingerprint, window, packed, numbered)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
+    try:
+        with stream:
+            output = OutputFile(stream, window, packed, kept)
+            yield output
+            output.flush()
+            os.fsync(stream.fileno())
+    except BaseException as error:
+        if partial.stat().st_size == 0:
+            partial.unlink()
+            facts.unlink(missing_ok=True)
+        elif isinstance(error, KeyboardInterrupt) and fingerprint is not None:
+            raise KeyboardInterrupt(f"{partial} keeps what is done, the same command goes on there") from None
+        raise
+    os.replace(partial, path)
+    facts.unlink(missing_ok=True)
+
+
+def _begin(
+    partial: Path, facts: Path, fingerprint: dict[str, Any] | None, window: int, packed: bool, numbered: bool
+) -> tuple[FileIO, int]:
+    """The open partial file, cut behind its last whole window, and how many records it holds."""
+    if partial.exists() and facts.exists():
+        _check_fingerprint(partial, facts, fingerprint)
+        stream = FileIO(partial, "r+")
+        kept, end = (_whole_members if packed else _whole_windows)(partial, window, numbered)
+        stream.truncate(end)
+        stream.seek(end)
+        return stream, kept
+    # In this order, so that a kill in between leaves no old content with a new fingerprint.
+    partial.unlink(missing_ok=True)
+    if fingerprint is not None:
+        write_text(facts, json.dumps(fingerprint, indent=2, ensure_ascii=False) + "\n")
+    return FileIO(partial, "w"), 0
+
+
+def _check_fingerprint(partial: Path, facts: Path, fingerprint: dict[str, Any] | None) -> None:
+    """Raises UserError when the partial file was begun with anything else."""
+    try:
+        begun = json.loads(facts.read_text(encoding="utf-8"))
+    except ValueError:
+        begun = {}
+    now = json.loads(json.dumps(fingerprint)) or {}
+    for group in {**begun, **now}:
+        before, after = begun.get(group), now.get(group)
+        if before == after:
+            continue
+        what = group
+        if isinstance(before, dict) and isinstance(after, dict):
+            names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+            what = ", ".join(f"{name} {before.get(name)}, now {after.get(name)}" for name in names)
+            what = f"{group} ({what})"
+        raise UserError(
+            f"{partial}: was begun with another {what}; run it as before to go on, or remove {partial} to begin anew"
+        )
+
+
+def _whole_windows(partial: Path, window: int, numbered: bool) -> tuple[int, int]:
+    """How many records stand in the whole windows of a plain file, and where these end."""
+    kept = end = position = count = 0
+    with partial.open("rb") as stream:
+        for line in stream:
+            if not line.endswith(b"\n"):
+                break
+            if numbered:
+                count = int(line.partition(b" ")[0])
+            if count % window == 0 and count > kept:
+                kept, end = count, position
+            position += len(line)
+            if not numbered:
+                count += 1
+    # The last record of a numbered file may lack lines.
+    return (count, position) if count % window == 0 and not numbered else (kept, end)
+
+
+def _whole_members(partial: Path, window: int, numbered: bool) -> tuple[int, int]:
+    """As `_whole_windows`, for a gzip file: its members that hold a whole window each."""
+    kept = end = 0
+    with partial.open("rb") as stream:
+        for text, position in _members(stream):
+            records = text.count(b"\n")
+            if numbered:
+                records = int(text.rpartition(b"\n")[0].rpartition(b"\n")[2].partition(b" ")[0]) + 1 - kept
+            if records != window:
+                break
+            kept, end = kept + records, position
+    return kept, end
+
+
+def _members(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """The content of each whole gzip member, and where it ends."""
+    unpacker, text, data = zlib.decompressobj(_GZIP), b"", stream.read(_READ_BYTES)
+    while data:
+        try:
+            text += unpacker.decompress(data)
+        except zlib.error:
+            return
+        data = unpacker.unused_data
+        if unpacker.eof:
+            yield text, stream.tell() - len(data)
+            unpacker, text = zlib.decompressobj(_GZIP), b""
+        data = data or stream.read(_READ_BYTES)
+
+
+def _write(stream: FileIO, data: bytes) -> None:
+    """All of it, unbuffered: a kill leaves whole lines but for one that it hits."""
+    while data:
+        data = data[stream.write(data) :]

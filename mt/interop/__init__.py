@@ -1,0 +1,1 @@
+"""Models of other programs in, ours out: Marian and CTranslate2."""

@@ -1,0 +1,252 @@
+"""CTranslate2 as an engine: the same model, exported on first use, behind the same windows, order and records.
+
+What differs from our own search: it stops when `beam` hypotheses are finished, it gives no token scores (they come
+from a forced pass of ours), and its length penalties are none and length ** alpha alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import MISSING, fields
+from pathlib import Path
+
+import numpy as np
+
+from mt.decoding.beam_search import Hypothesis
+from mt.decoding.grouping import length_groups
+from mt.decoding.options import SearchOptions
+from mt.decoding.penalties import length_penalty
+from mt.decoding.scoring import forced_hypotheses
+from mt.errors import UserError
+from mt.files.atomic import atomic_folder, write_text
+from mt.interop.ctranslate2_export import (
+    check_exportable,
+    export_ctranslate2,
+    import_ctranslate2,
+    longest_output,
+    unique_pieces,
+)
+from mt.model.directory import LoadedModel, fingerprint, weights
+from mt.processes import available_cores
+
+COMPUTE_TYPES = ("float32", "int8")
+_EXPORT_VERSION = 1  # of what `export_ctranslate2` writes: another one makes exports anew
+_HONOURED = {
+    "beam",
+    "nbest",
+    "length_penalty",
+    "length_alpha",
+    "batch_tokens",
+    "token_scores",
+    "min_length",
+    "max_output",
+    "no_repeat_ngram",
+}
+_CPU_BATCH = {"float32": 2048, "int8": 256}  # source tokens at most: the fastest (measured, AVX-512)
+_SAMPLE = 16  # sentences of the first search that are also translated by our own model, once for each export
+# Greedy outputs may differ where two tokens are as likely; how much worse than ours the model itself may find its
+# output, in nats a token, on average over the sample. Eight bits move the probabilities themselves.
+_TOLERANCE = {"float32": 1e-3, "int8": 0.1}
+
+
+class CTranslate2Engine:
+    """Searches with CTranslate2, one single-threaded worker a core."""
+
+    def __init__(self, loaded: LoadedModel, threads: int | None = None, compute_type: str = "float32") -> None:
+        """Exports the model if need be and loads it.
+
+        Args:
+            loaded: the model; its device is where CTranslate2 computes as well.
+            threads: processor cores to use; None: all.
+            compute_type: one of COMPUTE_TYPES.
+
+        Raises:
+            UserError: the library is missing, or the model has a form that it cannot express.
+        """
+        if compute_type not in COMPUTE_TYPES:
+            raise UserError(f"compute_type is {compute_type!r}; it must be one of {', '.join(COMPUTE_TYPES)}")
+        library = import_ctranslate2()
+        check_exportable(loaded.config.model)
+        self.loaded = loaded
+        self.compute_type = compute_type
+        self.folder = cached_export(loaded)
+        device = loaded.model.output_weight.device.type
+        self._on_cpu = device == "cpu"
+        workers = (threads or available_cores()) if self._on_cpu else 1
+        try:
+            self._translator = library.Translator(
+                str(self.folder), device=device, compute_type=compute_type, inter_threads=workers, intra_threads=1
+            )
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"{self.folder}: CTranslate2 cannot load it ({error}); use --engine torch") from None
+        tokenizer = loaded.tokenizer
+        self._source_pieces = unique_pieces(tokenizer.source_pieces(range(tokenizer.source_size)))
+        target_pieces = unique_pieces(tokenizer.target_pieces(range(tokenizer.target_size)))
+        self._target_ids = {piece: number for number, piece in enumerate(target_pieces)}
+        self._forbidden = [[target_pieces[number]] for number in {tokenizer.pad_id, tokenizer.begin_id}]
+        self._checked = self.folder / f"checked-{compute_type}.json"
+
+    def search(
+        self, source_ids: list[list[int]], options: SearchOptions, prefixes: list[list[int]] | None = None
+    ) -> list[list[Hypothesis]]:
+        """Beam search over sentences given as ids; the first one also checks the export on some of them.
+
+        Args:
+            source_ids: of each sentence, end of sentence last; an empty list finds nothing.
+            options: beam and the rest.
+            prefixes: none.
+
+        Returns:
+            Up to `options.nbest` different hypotheses of each sentence, best first. A single one without
+            `options.token_scores` has no log_probs, and the score that CTranslate2 gave it.
+
+        Raises:
+            UserError: an option that CTranslate2 cannot honour, or an export that does not agree with our model.
+        """
+        refuse_unknown_options(options)
+        if prefixes is not None:
+            raise UserError("prefix: --engine ctranslate2 cannot honour it: use --engine torch")
+        present = [index for index, ids in enumerate(source_ids) if ids]
+        sources = [source_ids[index] for index in present]
+        if sources and not self._checked.exists():
+            self._check(sources[:_SAMPLE])
+        outputs = self._outputs(sources, options)
+        found: list[list[Hypothesis]] = [[] for _ in source_ids]
+        for index, hypotheses in zip(present, self._scored(sources, outputs, options)):
+            found[index] = hypotheses
+        return found
+
+    def _outputs(self, sources: Sequence[Sequence[int]], options: SearchOptions) -> list[list[tuple[list[int], float]]]:
+        """Ids, end of sentence last, and CTranslate2's score of each hypothesis of each sentence."""
+        limits = [self._longest(ids, options) for ids in sources]
+        alpha = 0.0 if options.length_penalty == "none" else options.length_alpha
+        budget = options.batch_tokens // options.beam
+        if self._on_cpu:
+            budget = min(budget, _CPU_BATCH[self.compute_type])
+        groups = length_groups([len(ids) for ids in sources], budget)
+        waiting = []
+        for group in groups:
+            batch = [[self._source_pieces[token] for token in sources[index]] for index in group]
+            waiting.append(
+                self._translator.translate_batch(
+                    batch,
+                    asynchronous=True,
+                    beam_size=options.beam,
+                    num_hypotheses=options.nbest,
+                    length_penalty=alpha,
+                    max_input_length=0,
+                    max_decoding_length=max(limits[index] for index in group),
+                    return_scores=True,
+                    min_decoding_length=options.min_length - 1,
+                    no_repeat_ngram_size=options.no_repeat_ngram,
+                    return_end_token=True,
+                    suppress_sequences=self._forbidden,
+                )
+            )
+        found: list[list[tuple[list[int], float]]] = [[] for _ in sources]
+        for group, batch_results in zip(groups, waiting):
+            for index, pending in zip(group, batch_results):
+                result = pending.result()
+                ended = [self._ended(pieces, limits[index]) for pieces in result.hypotheses]
+                # Of outputs that became equal when they were cut, the best.
+                different = dict(zip(reversed(ended), reversed(result.scores)))
+                found[index] = [(list(ids), different[ids]) for ids in dict.fromkeys(ended)]
+        return found
+
+    def _ended(self, pieces: list[str], limit: int) -> tuple[int, ...]:
+        """The ids; an output that did not end in time is cut and ends at its longest allowed length."""
+        ids = tuple(self._target_ids[piece] for piece in pieces)
+        end_id = self.loaded.tokenizer.end_id
+        return ids if ids[-1:] == (end_id,) and len(ids) <= limit else (*ids[: limit - 1], end_id)
+
+    def _longest(self, source: Sequence[int], options: SearchOptions) -> int:
+        config = self.loaded.config.decode
+        longest = int(config.max_length_ratio * len(source)) + config.max_length_extra
+        return min(longest, options.max_output) if options.max_output else longest
+
+    def _scored(
+        self, sources: Sequence[Sequence[int]], outputs: list[list[tuple[list[int], float]]], options: SearchOptions
+    ) -> list[list[Hypothesis]]:
+        """Hypotheses; where scores are wanted each gets them by a forced pass of our model, and they order it."""
+
+        def divisor(ids: list[int]) -> float:
+            return length_penalty(options.length_penalty, len(ids), options.length_alpha)
+
+        if not options.token_scores and options.nbest == 1:
+            none = np.zeros(0, dtype=np.float32)
+            return [[Hypothesis(ids, none, score * divisor(ids), score) for ids, score in each] for each in outputs]
+        return forced_hypotheses(self.loaded, sources, [[ids for ids, _ in each] for each in outputs], options)
+
+    def _check(self, sources: list[list[int]]) -> None:
+        """Translates some sentences greedily here and with our own model; remembers that the outputs agreed."""
+        from mt.decoding.torch_engine import TorchEngine
+
+        options = SearchOptions(
+            beam=1, nbest=1, length_penalty="average", length_alpha=1.0, batch_tokens=4096, token_scores=True
+        )
+        ours = [hypotheses[0] for hypotheses in TorchEngine(self.loaded).search(sources, options)]
+        theirs = [each[0] for each in self._scored(sources, self._outputs(sources, options), options)]
+        equal = sum(one.tokens == other.tokens for one, other in zip(ours, theirs))
+        worse = float(np.mean([one.score - other.score for one, other in zip(ours, theirs)]))
+        if not worse <= _TOLERANCE[self.compute_type]:
+            raise UserError(
+                f"{self.folder}: CTranslate2's {self.compute_type} outputs do not agree with ours on a sample ({equal} "
+                f"of {len(sources)} are equal, {worse:.2g} nats a token worse on average); use --engine torch"
+            )
+        facts = {"sentences": len(sources), "equal": equal, "worse": worse}
+        with suppress(OSError):  # someone else's cache: checked again next time
+            write_text(self._checked, json.dumps(facts) + "\n")
+
+
+def refuse_unknown_options(options: SearchOptions) -> None:
+    """Raises UserError for an option that CTranslate2 cannot honour the way our search does."""
+    if options.length_penalty not in ("none", "average"):
+        raise UserError(
+            f"length_penalty is {options.length_penalty}; --engine ctranslate2 knows none and average: choose one of "
+            "them or use --engine torch"
+        )
+    for item in fields(options):
+        value = getattr(options, item.name)
+        if item.name not in _HONOURED and item.default is not MISSING and value != item.default:
+            raise UserError(f"{item.name} is {value}; --engine ctranslate2 cannot honour it: use --engine torch")
+
+
+def cached_export(loaded: LoadedModel) -> Path:
+    """The folder of the exported model: made on first use, in the model directory or, where that cannot be written,
+    in the user's folder of caches.
+    """
+    name = _export_name(loaded)
+    places = [loaded.folder / "ctranslate2" / name, _user_cache() / "mt" / "ctranslate2" / name]
+    for place in places:
+        if (place / "model.bin").is_file():
+            return place
+    failure: OSError | None = None
+    for place in places if loaded.folder.is_dir() else places[1:]:
+        try:
+            with atomic_folder(place) as temporary:
+                export_ctranslate2(loaded, temporary)
+            return place
+        except OSError as error:
+            failure = error
+    raise UserError(f"{places[-1]}: cannot be written ({failure}); set XDG_CACHE_HOME to a folder that can") from None
+
+
+def _export_name(loaded: LoadedModel) -> str:
+    """Hash of all that an export depends on."""
+    parts = [
+        _EXPORT_VERSION,
+        fingerprint(weights(loaded.model)),
+        loaded.tokenizer.fingerprint,
+        loaded.config.model,
+        loaded.config.decode.max_length,
+        longest_output(loaded),
+    ]
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+
+def _user_cache() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

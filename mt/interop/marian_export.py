@@ -1,0 +1,191 @@
+"""A model as a folder that Hugging Face's MarianMTModel and MarianTokenizer load."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mt.config import ModelConfig
+from mt.errors import UserError
+from mt.files.atomic import write_text
+from mt.interop.ctranslate2_export import longest_output, refuse_unknown_forms
+from mt.interop.marian_import import all_parts
+from mt.model.directory import LoadedModel, write_tensors
+
+_EXPORTED = {
+    "width",
+    "encoder_layers",
+    "decoder_layers",
+    "encoder_heads",
+    "decoder_heads",
+    "encoder_feed_forward",
+    "decoder_feed_forward",
+    "norm",
+    "activation",
+    "positions",
+    "tie",
+    "output_bias",
+    "dropout",
+    "embedding_dropout",
+    "attention_dropout",
+    "activation_dropout",
+}
+_NEEDED = {"norm": ("post",), "activation": ("relu", "gelu", "silu"), "positions": ("sinusoidal", "sinusoidal_half")}
+"""fields that Marian cannot express every value of"""
+# Parameters by the ends of their names: which of their dimensions are the width that all layers share.
+_READS_WIDTH = (
+    "embedding.weight",
+    "output_weight",
+    "attention.input.weight",
+    "cross.query.weight",
+    "cross.memory.weight",
+    "feed_forward.input.weight",
+)
+_WRITES_WIDTH = (
+    "attention.output.weight",
+    "attention.output.bias",
+    "cross.output.weight",
+    "cross.output.bias",
+    "feed_forward.output.weight",
+    "feed_forward.output.bias",
+    "norm.weight",
+    "norm.bias",
+)
+
+
+def check_exportable(config: ModelConfig) -> None:
+    """Raises UserError, naming the field, for a form that Marian cannot express."""
+    for name, values in _NEEDED.items():
+        value = getattr(config, name)
+        if value not in values:
+            raise UserError(
+                f"model.{name} is {value}: Marian cannot express it; train with {' or '.join(values)}, or use "
+                "--format ctranslate2"
+            )
+    refuse_unknown_forms(config, _EXPORTED, "Marian", "use --format ctranslate2")
+
+
+def export_marian(loaded: LoadedModel, folder: Path) -> None:
+    """Writes config, weights, SentencePiece models and vocabularies into an existing folder.
+
+    Raises:
+        UserError: the form of the model cannot be expressed.
+    """
+    config = loaded.config.model
+    check_exportable(config)
+    write_tensors(_their_tensors(loaded), folder / "model.safetensors")
+    _write_tokenizer(loaded, folder)
+    _write_json(folder / "config.json", _config(loaded))
+    _write_json(folder / "generation_config.json", _generation(loaded))
+
+
+def _their_tensors(loaded: LoadedModel) -> dict[str, Tensor]:
+    config = loaded.config.model
+    parameters = loaded.model.named_parameters(remove_duplicate=False)  # tied ones under each of their names
+    ours = {name: parameter.detach().cpu() for name, parameter in parameters}
+    if config.positions == "sinusoidal":
+        ours = {name: _in_halves(name, tensor) for name, tensor in ours.items()}
+    bias = ours.get("output_bias", torch.zeros(loaded.tokenizer.target_size))
+    found = {"final_logits_bias": bias[None]}
+    if config.tie == "all":
+        found["model.shared.weight"] = ours["target_embedding.weight"]
+    else:
+        found["model.encoder.embed_tokens.weight"] = ours["source_embedding.weight"]
+        found["model.decoder.embed_tokens.weight"] = ours["target_embedding.weight"]
+    if config.tie == "none":
+        found["lm_head.weight"] = ours["output_weight"]
+    for name, theirs in all_parts(config).items():
+        for kind in ("weight", "bias"):
+            for their_name, part in zip(theirs, ours[f"{name}.{kind}"].chunk(len(theirs))):
+                found[f"{their_name}.{kind}"] = part.contiguous()
+    return found
+
+
+def _in_halves(name: str, tensor: Tensor) -> Tensor:
+    """The parameter of the same model with the width's even dimensions before its odd ones, as Marian's sines stand
+    before its cosines.
+    """
+    if name.endswith(_READS_WIDTH):
+        return torch.cat([tensor[:, 0::2], tensor[:, 1::2]], dim=1)
+    if name.endswith(_WRITES_WIDTH):
+        return torch.cat([tensor[0::2], tensor[1::2]])
+    return tensor
+
+
+def _config(loaded: LoadedModel) -> dict[str, Any]:
+    config, tokenizer = loaded.config.model, loaded.tokenizer
+    return {
+        "model_type": "marian",
+        "architectures": ["MarianMTModel"],
+        "vocab_size": tokenizer.source_size,
+        "decoder_vocab_size": tokenizer.target_size,
+        "d_model": config.width,
+        "encoder_layers": config.encoder_layers,
+        "decoder_layers": config.decoder_layers,
+        "encoder_attention_heads": config.encoder_heads,
+        "decoder_attention_heads": config.decoder_heads,
+        "encoder_ffn_dim": config.encoder_feed_forward,
+        "decoder_ffn_dim": config.decoder_feed_forward,
+        "activation_function": config.activation,
+        "dropout": config.dropout,
+        "attention_dropout": config.attention_dropout,
+        "activation_dropout": config.activation_dropout,
+        "max_position_embeddings": max(512, loaded.config.decode.max_length, longest_output(loaded)),
+        "scale_embedding": True,
+        "share_encoder_decoder_embeddings": config.tie == "all",
+        "tie_word_embeddings": config.tie != "none",
+        "is_encoder_decoder": True,
+        "pad_token_id": tokenizer.pad_id,
+        "eos_token_id": tokenizer.end_id,
+        "forced_eos_token_id": tokenizer.end_id,
+        "decoder_start_token_id": tokenizer.begin_id,
+        "torch_dtype": "float32",
+    }
+
+
+def _generation(loaded: LoadedModel) -> dict[str, Any]:
+    tokenizer, decode = loaded.tokenizer, loaded.config.decode
+    return {
+        "num_beams": decode.beam,
+        "length_penalty": decode.length_alpha if decode.length_penalty == "average" else 0.0,
+        "max_length": longest_output(loaded),
+        "bad_words_ids": [[number] for number in sorted({tokenizer.pad_id, tokenizer.begin_id})],
+        "pad_token_id": tokenizer.pad_id,
+        "eos_token_id": tokenizer.end_id,
+        "forced_eos_token_id": tokenizer.end_id,
+        "decoder_start_token_id": tokenizer.begin_id,
+    }
+
+
+def _write_tokenizer(loaded: LoadedModel, folder: Path) -> None:
+    tokenizer, data = loaded.tokenizer, loaded.config.data
+    source, target = tokenizer.models
+    (folder / "source.spm").write_bytes(source)
+    (folder / "target.spm").write_bytes(target)
+    separate = loaded.config.model.tie != "all"
+    source_pieces = tokenizer.source_pieces(range(tokenizer.source_size))
+    target_pieces = tokenizer.target_pieces(range(tokenizer.target_size))
+    _write_json(folder / "vocab.json", {piece: number for number, piece in enumerate(source_pieces)})
+    if separate:
+        _write_json(folder / "target_vocab.json", {piece: number for number, piece in enumerate(target_pieces)})
+    _write_json(
+        folder / "tokenizer_config.json",
+        {
+            "tokenizer_class": "MarianTokenizer",
+            "source_lang": data.source_language,
+            "target_lang": data.target_language,
+            "unk_token": source_pieces[tokenizer.unknown_id],
+            "eos_token": source_pieces[tokenizer.end_id],
+            "pad_token": source_pieces[tokenizer.pad_id],
+            "separate_vocabs": separate,
+            "model_max_length": loaded.config.decode.max_length,
+        },
+    )
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,323 @@
+"""Recalibration: maps from a model's probabilities to truer ones, fitted on a development set or known beforehand.
+
+`Temperature` and `InverseLink` act on whole distributions, `Isotonic` on the confidences of single tokens. All are
+frozen and go through JSON (`to_json`, `map_from_json`). Distributions are streamed in batches: a fit keeps sums at
+a few temperatures, not tokens, and sums of parts add up, so that cross-validation takes one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mt.config import LossConfig
+from mt.corpus.tokenizer import Tokenizer
+from mt.losses.links import encouraging_inverse_link, smoothing_inverse_link
+from mt.losses.targets import SmoothedTarget
+from mt.metrics.tokens import Floats, as_floats, checked
+
+LEAST_SHARE = 0.01
+"""a class that the inverse link would give nothing keeps this share of what the model gave it"""
+_GRID = 4.0 ** (-np.arange(-3, 4) / 3)
+"""1 / temperature of a fit: temperatures from 1/4 to 4"""
+_SMALLEST = 1e-12
+_CACHED = 1 << 17
+"""scores worked on at a time: they stay in the processor's cache"""
+
+
+@dataclass(frozen=True)
+class InverseLink:
+    """The true probabilities behind those of a perfectly trained model, from its loss; nothing is fitted.
+
+    The Encouraging Loss' link is undone first (log_end; None: no bonus), then label smoothing's (reference: sections
+    2.6 and 1.3 there; see mt.losses.links). A real model gives some classes less than smoothing taught it, where
+    the inverse is 0: they keep LEAST_SHARE of their probability, so that no target is impossible.
+    """
+
+    smoothing: float
+    definition: str
+    vocabulary_size: int
+    pad_id: int
+    excluded_ids: tuple[int, ...] = ()
+    log_end: float | None = None
+
+    distribution: ClassVar[bool] = True
+    name: ClassVar[str] = "link"
+
+    @staticmethod
+    def of_loss(loss: LossConfig, tokenizer: Tokenizer) -> InverseLink | None:
+        """The inverse link of a training loss over the classes of a target; None where it has none in closed form
+        (focal losses, R-Drop, the confidence penalty, unigram targets, a bonus smoothed otherwise), or the loss has
+        no minimum (log_end 1)."""
+        settings = loss.settings()
+        if loss.name not in ("label_smoothed_kl", "encouraging") or settings["definition"] == "unigram":
+            return None
+        other_bonus = settings.get("bonus_smoothing") not in (None, settings["smoothing"])
+        log_end = settings.get("log_end")
+        if other_bonus or log_end == 1:
+            return None
+        return InverseLink(
+            settings["smoothing"],
+            settings["definition"],
+            tokenizer.target_size,
+            tokenizer.pad_id,
+            (tokenizer.pad_id, tokenizer.begin_id) if settings.get("exclude_special") else (),
+            log_end,
+        )
+
+    def apply(self, log_probs: Tensor) -> Tensor:
+        """Log-probabilities or logits (n, vocabulary) -> log-probabilities (n, vocabulary), finite as they are."""
+        model = torch.softmax(_wide(log_probs), -1)
+        true = model if self.log_end is None else encouraging_inverse_link(model, self.log_end)
+        if self.smoothing:
+            target = SmoothedTarget(
+                self.definition,
+                self.smoothing,
+                pad_id=self.pad_id,
+                vocabulary_size=self.vocabulary_size,
+                excluded_ids=self.excluded_ids,
+            )
+            true = torch.maximum(smoothing_inverse_link(true, target), LEAST_SHARE * true)
+        tiny = torch.finfo(true.dtype).tiny
+        return true.clamp(min=tiny).log().log_softmax(-1)
+
+    def to_json(self) -> dict[str, Any]:
+        """For map_from_json."""
+        return {"name": self.name, **asdict(self), "excluded_ids": list(self.excluded_ids)}
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """softmax(z / T), above 1 softer (Guo et al. 2017), perhaps behind the inverse link of the training loss.
+
+    end_temperature, end_id: with them, distributions whose likeliest class is the end of sentence have a
+    temperature of their own (the end is often the worst calibrated class: Kumar and Sarawagi 2019). The likeliest
+    class stays the same, and with temperature 1 everything does.
+    """
+
+    temperature: float = 1.0
+    end_temperature: float | None = None
+    end_id: int | None = None
+    link: InverseLink | None = None
+
+    distribution: ClassVar[bool] = True
+
+    @property
+    def name(self) -> str:
+        """temperature, end_temperature, link_temperature or link_end_temperature."""
+        end = "" if self.end_id is None else "end_"
+        return f"{'' if self.link is None else 'link_'}{end}temperature"
+
+    @staticmethod
+    def fit(
+        batches: Iterable[tuple[Tensor, ...]], *, link: InverseLink | None = None, end_id: int | None = None
+    ) -> Temperature:
+        """The temperatures that minimise the negative log-likelihood.
+
+        Args:
+            batches: walked over twice, so no generator. Teacher-forced: (log_probs (n, vocabulary), targets (n,)).
+                Inference: (log_probs, tokens put out (n,), whether each is right (n,)); the likelihood is that of
+                the right-or-wrong labels, under the probability of the token.
+            link, end_id: as in the class.
+        """
+        rough = TemperatureFit(link=link, end_id=end_id)
+        for batch in batches:
+            rough.update(*batch)
+        fine = TemperatureFit(link=link, end_id=end_id, around=rough.map())
+        for batch in batches:
+            fine.update(*batch)
+        return fine.map()
+
+    def apply(self, log_probs: Tensor) -> Tensor:
+        """Log-probabilities or logits (n, vocabulary) -> log-probabilities (n, vocabulary), float32 or float64."""
+        values = _wide(log_probs) if self.link is None else self.link.apply(log_probs)
+        if self.end_id is None or self.end_temperature is None:
+            return (values / self.temperature).log_softmax(-1)
+        ends = values.argmax(-1, keepdim=True) == self.end_id
+        return torch.where(ends, values / self.end_temperature, values / self.temperature).log_softmax(-1)
+
+    def to_json(self) -> dict[str, Any]:
+        """For map_from_json."""
+        fields = {name: value for name, value in asdict(self).items() if value is not None}
+        return {"name": self.name, **fields, **({"link": self.link.to_json()} if self.link else {})}
+
+
+class TemperatureFit:
+    """A fit of `Temperature` as a stream: one pass, constant memory, and parts (folds, ranks) may be merged.
+
+    Likelihood, slope and curvature are summed at a few temperatures; the best one between them is read off the
+    quintic through both neighbours, exact to about 1e-4 on the grid of 1/4 to 4. link, end_id: as in Temperature.
+    around: a map whose temperatures are known roughly; the grid lies closely around them.
+    """
+
+    def __init__(
+        self, *, link: InverseLink | None = None, end_id: int | None = None, around: Temperature | None = None
+    ) -> None:
+        self.link = link
+        self.end_id = end_id
+        self.grids = [_GRID, _GRID]
+        """1 / temperature, of ends of sentence and of all other tokens"""
+        if around is not None:
+            close = 2.0 ** (np.arange(-2, 3) / 32)
+            self.grids = [close / (around.end_temperature or 1.0), close / around.temperature]
+        self.sums = [np.zeros((len(grid), 3)) for grid in self.grids]
+        self.tokens = [0, 0]
+
+    def update(self, log_probs: Tensor, tokens: Tensor, correct: Any = None) -> None:
+        """Counts tokens: log_probs (n, vocabulary), tokens (n,) int64, correct (n,) or None: all right, that is the
+        tokens are the targets. See Temperature.fit."""
+        values = _wide(log_probs.detach()) if self.link is None else self.link.apply(log_probs.detach())
+        right = torch.ones_like(tokens, dtype=torch.float64)
+        if correct is not None:
+            right = torch.as_tensor(as_floats(correct), device=tokens.device)
+        parts = [torch.zeros_like(tokens, dtype=torch.bool)]
+        if self.end_id is not None:
+            parts = [values.argmax(-1) == self.end_id]
+        parts.append(~parts[0])
+        for index, part in enumerate(parts):
+            if bool(part.any()):
+                rows = max(1, _CACHED // values.shape[1])
+                for some in zip(values[part].split(rows), tokens[part].split(rows), right[part].split(rows)):
+                    self.sums[index] += _likelihoods(*some, self.grids[index])
+                self.tokens[index] += int(part.sum())
+
+    def merge(self, other: TemperatureFit) -> None:
+        """Adds another part. Raises ValueError if it is of another fit."""
+        if (self.link, self.end_id) != (other.link, other.end_id) or any(
+            not np.array_equal(ours, theirs) for ours, theirs in zip(self.grids, other.grids, strict=True)
+        ):
+            raise ValueError("parts of different fits of a temperature")
+        for index in range(2):
+            self.sums[index] += other.sums[index]
+            self.tokens[index] += other.tokens[index]
+
+    def map(self, *, end_apart: bool = True) -> Temperature:
+        """The best temperatures; 1 for a part without tokens. end_apart: False: one for all tokens all the same
+        (not with `around`)."""
+        if self.end_id is None or not end_apart:
+            return Temperature(self._best(self.grids[1], sum(self.sums), sum(self.tokens)), link=self.link)
+        end, rest = (self._best(self.grids[part], self.sums[part], self.tokens[part]) for part in (0, 1))
+        return Temperature(rest, end, self.end_id, self.link)
+
+    @staticmethod
+    def _best(grid: Floats, sums: Any, tokens: int) -> float:
+        return 1 / _lowest(grid, sums) if tokens else 1.0
+
+
+@dataclass(frozen=True)
+class Isotonic:
+    """A rising step function of confidence, the least-squares fit to right-or-wrong labels (pool adjacent violators).
+
+    confidence: where each step begins, rising; value: its height. Right-continuous; below the first step its height.
+    """
+
+    confidence: tuple[float, ...]
+    value: tuple[float, ...]
+
+    distribution: ClassVar[bool] = False
+    name: ClassVar[str] = "isotonic"
+
+    @staticmethod
+    def fit(confidence: Any, correct: Any) -> Isotonic:
+        """confidence (n,) in 0..1 and correct (n,), n at least 1. Raises ValueError."""
+        certain, right = checked(confidence, correct)
+        if not len(certain):
+            raise ValueError("no confidences to fit an isotonic map on")
+        starts, where = np.unique(certain, return_inverse=True)
+        counts, sums = np.bincount(where).astype(np.float64), np.bincount(where, weights=right)
+        steps: list[tuple[float, float, float]] = []  # start, count, sum of right ones
+        for start, count, total in zip(starts.tolist(), counts.tolist(), sums.tolist(), strict=True):
+            while steps and steps[-1][2] * count >= total * steps[-1][1]:
+                start, more, others = steps.pop()
+                count, total = count + more, total + others
+            steps.append((start, count, total))
+        return Isotonic(tuple(step[0] for step in steps), tuple(step[2] / step[1] for step in steps))
+
+    def apply(self, confidence: Any) -> Floats:
+        """(n,) in 0..1 -> (n,) float64."""
+        step = np.searchsorted(self.confidence, as_floats(confidence), side="right") - 1
+        return np.asarray(self.value)[step.clip(0)]
+
+    def to_json(self) -> dict[str, Any]:
+        """For map_from_json."""
+        return {"name": self.name, "confidence": list(self.confidence), "value": list(self.value)}
+
+
+Map = InverseLink | Temperature | Isotonic
+
+
+def map_from_json(saved: dict[str, Any]) -> Map:
+    """The map that `to_json` described. Raises ValueError if it is none."""
+    try:
+        name, fields = saved["name"], {key: value for key, value in saved.items() if key != "name"}
+        if name == "isotonic":
+            return Isotonic(tuple(map(float, fields["confidence"])), tuple(map(float, fields["value"])))
+        if name == "link":
+            return replace(InverseLink(**fields), excluded_ids=tuple(fields["excluded_ids"]))
+        link = map_from_json(fields.pop("link")) if "link" in fields else None
+        if name.endswith("temperature") and not isinstance(link, Temperature | Isotonic):
+            return Temperature(**fields, link=link)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not a recalibration map: {error!r}") from None
+    raise ValueError(f"not a recalibration map: its name is {name!r}")
+
+
+def _wide(values: Tensor) -> Tensor:
+    """At least float32."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _likelihoods(values: Tensor, tokens: Tensor, right: Tensor, grid: Floats) -> NDArray[np.float64]:
+    """Sums of -log likelihood, its slope and its curvature in b, at each b = 1 / temperature: (grid, 3).
+
+    With c the token's probability and d = d log c / db = z - E[z]: log c has curvature -Var[z], and log(1 - c)
+    follows. Values (n, vocabulary), tokens (n,), right (n,) float64.
+    """
+    values = (values - values.amax(-1, keepdim=True)).clamp(min=-1e4)  # 0 * inf must not arise
+    squares = values * values
+    chosen = values.gather(1, tokens[:, None])[:, 0].double()
+    rows = []
+    for b in grid:
+        weights = (values * float(b)).exp_()
+        total = weights.sum(-1).double()
+        mean = torch.linalg.vecdot(weights, values).double() / total
+        variance = (torch.linalg.vecdot(weights, squares).double() / total - mean * mean).clamp(min=0)
+        log_c = (float(b) * chosen - total.log()).clamp(max=-_SMALLEST)
+        d, c, rest = chosen - mean, log_c.exp(), -torch.expm1(log_c)
+        odds = c / rest
+        loss = -(right * log_c + (1 - right) * rest.log())
+        slope = -(right - (1 - right) * odds) * d
+        curvature = right * variance + (1 - right) * (odds / rest * d * d - odds * variance)
+        rows.append([float(each.sum()) for each in (loss, slope, curvature)])
+    return np.array(rows)
+
+
+def _lowest(grid: Floats, sums: NDArray[np.float64]) -> float:
+    """The b of the grid's range with the least loss, by the quintic through the two nearest points in log b."""
+    x = np.log(grid)
+    order = np.argsort(x)
+    x, loss = x[order], sums[order, 0]
+    slope = sums[order, 1] * np.exp(x)
+    bend = slope + sums[order, 2] * np.exp(2 * x)
+    best = int(np.argmin(loss))
+    first = best if slope[best] < 0 else best - 1
+    if not 0 <= first < len(x) - 1:
+        return float(np.exp(x[best]))  # the best lies beyond the range
+    step = x[first + 1] - x[first]
+    ends = [(loss[i], slope[i] * step, bend[i] * step * step) for i in (first, first + 1)]
+    powers = np.arange(6)
+    rows = []
+    for t in (0.0, 1.0):
+        rows += [t**powers, powers * t ** (powers - 1).clip(0), powers * (powers - 1) * t ** (powers - 2).clip(0)]
+    quintic = np.polynomial.Polynomial(np.linalg.solve(np.array(rows, dtype=np.float64), np.ravel(ends)))
+    roots = quintic.deriv().roots()
+    inside = [root.real for root in roots if abs(root.imag) < 1e-9 and -1e-9 <= root.real <= 1 + 1e-9]
+    if not inside:
+        return float(np.exp(x[best]))
+    return float(np.exp(x[first] + step * min(inside, key=lambda t: float(quintic(t)))))

@@ -1,0 +1,125 @@
+"""Figures that depend on the order of confidences, as a stream: equal-mass and sweep ECE, AUROC, risk-coverage.
+
+Confidences are counted in 12,000 fine cells of equal width in log(c / (1 - c)), 1/200 each, so that the many near 1
+are told apart; a cell is at most 0.00125 wide in c, and narrower towards 0 and 1. Within a cell tokens count as
+ties. With s the largest share of tokens in one cell, the equal-mass ECE of M bins is within 2 (M - 1) s of the sorted
+tokens' one, and the AUROC within half the share of pairs, right and wrong, that lie in one cell.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from mt.metrics.tokens import Floats
+
+CELLS = 12_000
+CELLS_PER_UNIT = 200
+SWEEP_LIMIT = 500
+"""most bins that the sweep tries; tokens that are all right would let it go on for ever"""
+CURVE_POINTS = 50
+
+
+class ConfidenceOrder:
+    """Counts, sums of confidence and numbers of right tokens, in cells of rising confidence; parts may be merged."""
+
+    def __init__(self) -> None:
+        self.count = np.zeros(CELLS)
+        self.confidence = np.zeros(CELLS)
+        self.correct = np.zeros(CELLS)
+
+    @classmethod
+    def of_sorted(cls, confidence: Floats, correct: Floats) -> ConfidenceOrder:
+        """Each token a cell of its own, exact; confidence must rise. Such a one takes no update and no merge."""
+        order = cls()
+        order.count, order.confidence, order.correct = np.ones(len(confidence)), confidence, correct
+        return order
+
+    def update(self, confidence: Floats, correct: Floats) -> None:
+        """Counts tokens: confidence in 0..1 and correct 0 or 1, both (n,)."""
+        with np.errstate(divide="ignore"):
+            logit = np.log(confidence) - np.log1p(-confidence)
+        middle = CELLS // 2
+        cell = np.floor(logit.clip(-100, 100) * CELLS_PER_UNIT).astype(np.int64) + middle
+        cell = cell.clip(0, CELLS - 1)
+        np.add.at(self.count, cell, 1.0)
+        np.add.at(self.confidence, cell, confidence)
+        np.add.at(self.correct, cell, correct)
+
+    def merge(self, other: ConfidenceOrder) -> None:
+        """Adds another part."""
+        self.count += other.count
+        self.confidence += other.confidence
+        self.correct += other.correct
+
+    def equal_mass(self, bins: int) -> tuple[Floats, Floats, Floats]:
+        """Count, confidence and correct of bins with equally many tokens, each (bins,): bin = floor(rank bins / n).
+        A cell on a border is split in proportion."""
+        tokens = round(self.count.sum())
+        starts = np.array([-(-m * tokens // bins) for m in range(bins + 1)], dtype=np.float64)
+        filled = self.count > 0
+        ranks = np.append(0.0, np.cumsum(self.count[filled]))
+        sums = [
+            np.diff(np.interp(starts, ranks, np.append(0.0, np.cumsum(each[filled]))))
+            for each in (self.confidence, self.correct)
+        ]
+        return np.diff(starts), sums[0], sums[1]
+
+    def equal_mass_error(self, bins: int) -> float:
+        """ECE of equal-mass bins; 0 without tokens."""
+        count, confidence, correct = self.equal_mass(bins)
+        return float(np.abs(correct - confidence).sum() / max(1.0, count.sum()))
+
+    def sweep(self) -> dict[str, Any]:
+        """ECE_sweep (Roelofs et al. 2022, arXiv:2012.08668): equal-mass bins, as many as leave the accuracies of
+        2, 3, ... of them in rising order; 1 if 2 do not. At most SWEEP_LIMIT. {"ece", "bins"}."""
+        most = min(round(self.count.sum()), SWEEP_LIMIT)
+        bins = 1
+        while bins < most:
+            count, _, correct = self.equal_mass(bins + 1)
+            if np.any(np.diff(correct / count) < -1e-12):
+                break
+            bins += 1
+        return {"ece": self.equal_mass_error(bins), "bins": bins}
+
+    def auroc(self) -> float | None:
+        """Chance that a right token is more confident than a wrong one, ties half; None if all are alike."""
+        wrong = self.count - self.correct
+        pairs = self.correct.sum() * wrong.sum()
+        if not pairs:
+            return None
+        above = self.correct.sum() - np.cumsum(self.correct)
+        return float((wrong * (above + self.correct / 2)).sum() / pairs)
+
+    def risk_coverage(self) -> dict[str, Any] | None:
+        """Share of wrong tokens among the most confident ones: {"coverage", "risk", "aurc"}; None without tokens.
+
+        coverage: CURVE_POINTS shares from small to 1; risk: share of wrong ones among so many; aurc: mean risk over
+        the numbers 1 to n of tokens kept (Geifman and El-Yaniv 2017).
+        """
+        filled = self.count[::-1] > 0
+        count = self.count[::-1][filled]
+        wrong = count - self.correct[::-1][filled]
+        tokens = count.sum()
+        if not tokens:
+            return None
+        kept, mistakes = np.cumsum(count), np.cumsum(wrong)
+        coverage = np.arange(1, CURVE_POINTS + 1) / CURVE_POINTS
+        at = np.interp(coverage * tokens, np.append(0.0, kept), np.append(0.0, mistakes))
+        rate = wrong / count
+        # the k-th of n tokens of a cell after N others with W mistakes: risk (W + rate k) / (N + k)
+        before, mistakes_before = kept - count, mistakes - wrong
+        area = rate * count + (mistakes_before - rate * before) * (_harmonic(kept) - _harmonic(before))
+        return {
+            "coverage": coverage.tolist(),
+            "risk": (at / (coverage * tokens)).tolist(),
+            "aurc": float(area.sum() / tokens),
+        }
+
+
+def _harmonic(n: Floats) -> Floats:
+    """1 + 1/2 + ... + 1/n less a constant, by the asymptotic series behind eight exact terms."""
+    x = n + 9
+    series = np.log(x) - 1 / (2 * x) - 1 / (12 * x**2) + 1 / (120 * x**4)
+    return np.asarray(series - sum(1 / (n + k) for k in range(1, 9)))

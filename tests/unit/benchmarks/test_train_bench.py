@@ -1,0 +1,81 @@
+"""The train suite: what both sides read and do, and the result of a tiny comparison."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import train
+from mt.config import ModelConfig
+from mt.corpus.store import open_store
+
+
+def test_each_size_has_a_case_and_a_second_one_where_tcmalloc_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "TCMALLOC", ())
+    assert list(train.cases()) == ["small", "large"]
+    monkeypatch.setattr(train, "TCMALLOC", (__file__,))
+    found = train.cases()
+    assert [found[name].preload for name in found] == ["", "", __file__, __file__]
+
+
+def test_random_pairs_have_the_lengths_of_multi30k(tmp_path: Path) -> None:
+    config = train._config(train.cases()["small"], "cpu", 1)
+    assert train._write_pairs(tmp_path, config, False) == train.VOCABULARY
+    store = open_store(tmp_path / "pairs")
+    assert len(store) == 29_000
+    assert store.target_lengths.mean() == pytest.approx(15.28, abs=0.01)
+    assert store.source_lengths.mean() == pytest.approx(15.3, abs=0.1)
+    assert store.target(0).min() >= train.FIRST
+
+
+def test_batches_of_the_baseline_hold_every_pair_once_grouped_by_length(tmp_path: Path) -> None:
+    train._write_pairs(tmp_path, train._config(train.cases()["small"], "cpu", 1), False)
+    store = open_store(tmp_path / "pairs")
+    rows = round(train.TOKENS / 15.2768)
+    batches = list(islice(train._grouped_batches(store), -(-len(store) // rows)))
+    assert sum(len(target) for _, target in batches) == len(store)
+    padding = 1 - sum(int((side != train.PAD).sum()) for batch in batches for side in batch) / sum(
+        side.numel() for batch in batches for side in batch
+    )
+    assert padding < 0.22  # over 0.4 in random order
+
+
+def test_operations_are_those_of_the_models_matrices() -> None:
+    config = train._config(train.cases()["small"], "cpu", 1)
+    plain = train._Plain(config.model, 8000)
+    matrices = sum(p.numel() for p in plain.parameters() if p.ndim == 2)  # the tied one counts once: the projection
+    assert train._operations(config, 8000) == 6.0 * matrices
+
+
+def test_a_comparison_says_what_each_side_did(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train._config
+
+    def small(*arguments: object) -> object:
+        config = whole(*arguments)  # type: ignore[arg-type]
+        model = ModelConfig(
+            width=16,
+            encoder_layers=1,
+            decoder_layers=1,
+            encoder_heads=4,
+            decoder_heads=4,
+            encoder_feed_forward=16,
+            decoder_feed_forward=16,
+            norm="post",
+        )
+        return replace(config, model=model, train=replace(config.train, batch_tokens=512))
+
+    monkeypatch.setattr(train, "_config", small)
+    threads = torch.get_num_threads()
+    try:
+        case = replace(train.cases()["small"], updates=1)
+        result = train.measure(case, device="cpu", threads=2, rounds=1, seconds=1.0)
+    finally:
+        torch.set_num_threads(threads)
+    assert result["low"] <= result["ratio"] <= result["high"]
+    assert result["ours"] > 0 and result["baseline"] > 0
+    assert result["settings"]["processes"] == 1  # 512 positions are one portion
+    assert 0 <= result["settings"]["padding"] < 0.1 and 0 < result["settings"]["utilisation"] < 1

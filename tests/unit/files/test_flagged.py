@@ -1,0 +1,39 @@
+"""The file of flagged lines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mt.files.flagged import HEADER, flagged_lines
+
+
+def record(line: int, confidence: float) -> dict[str, Any]:
+    return {"line": line, "source": f"s\t{line}", "translation": f"t{line}", "confidence": confidence}
+
+
+def write(path: Path, kept: int, *records: dict[str, Any]) -> None:
+    with flagged_lines(path, 0.5, kept) as flagged:
+        assert flagged is not None
+        for each in records:
+            flagged.add(each)
+
+
+def test_only_lines_below_the_limit_are_written_and_tabs_stay_apart(tmp_path: Path) -> None:
+    path = tmp_path / "f.tsv"
+    write(path, 0, record(0, 0.4), record(1, 0.5), record(2, 0.1))
+    assert path.read_text() == HEADER + "1\t0.4000\ts 0\tt0\n" + "3\t0.1000\ts 2\tt2\n"
+
+
+def test_going_on_keeps_the_lines_before_and_writes_none_twice(tmp_path: Path) -> None:
+    path = tmp_path / "f.tsv"
+    write(path, 0, record(0, 0.4), record(2, 0.1))
+    with path.open("a") as stream:
+        stream.write("4\t0.2")  # the kill came in the middle of a row
+    write(path, 2, record(2, 0.1), record(3, 0.2))
+    assert [line.split("\t")[0] for line in path.read_text().splitlines()] == ["line", "1", "3", "4"]
+
+
+def test_nothing_is_made_where_nothing_is_asked(tmp_path: Path) -> None:
+    with flagged_lines(None, 0.5, 0) as flagged:
+        assert flagged is None

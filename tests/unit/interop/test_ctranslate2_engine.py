@@ -1,0 +1,161 @@
+"""The CTranslate2 engine gives what our own search gives, or says why it cannot."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mt.decoding.options import SearchOptions
+from mt.decoding.scoring import score_pairs
+from mt.decoding.torch_engine import TorchEngine
+from mt.errors import UserError
+from mt.interop import ctranslate2_engine
+from mt.interop.ctranslate2_engine import CTranslate2Engine, cached_export
+from mt.model.directory import LoadedModel
+
+pytest.importorskip("ctranslate2")
+
+OPTIONS = SearchOptions(beam=1, nbest=1, length_penalty="average", length_alpha=1.0, batch_tokens=600)
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    return tmp_path / "caches"
+
+
+def some_sources(loaded: LoadedModel, count: int) -> list[list[int]]:
+    generator = random.Random(3)
+    end = loaded.tokenizer.end_id
+    return [
+        [*generator.choices(range(4, loaded.tokenizer.source_size), k=generator.randint(1, 12)), end]
+        for _ in range(count)
+    ]
+
+
+def test_greedy_outputs_are_ours_and_empty_sources_find_nothing(loaded: LoadedModel) -> None:
+    sources = [*some_sources(loaded, 30), []]
+    sources[4] = []
+    theirs = CTranslate2Engine(loaded, 2).search(sources, OPTIONS)
+    ours = TorchEngine(loaded).search(sources, OPTIONS)
+    assert [[each.tokens for each in found] for found in theirs] == [[each.tokens for each in found] for found in ours]
+    assert theirs[4] == theirs[-1] == []
+
+
+@pytest.mark.parametrize("changes", [{"min_length": 9}, {"max_output": 5}, {"no_repeat_ngram": 2}], ids=str)
+def test_limits_and_blocked_repetitions_are_ours(loaded: LoadedModel, changes: dict[str, int]) -> None:
+    options = dataclasses.replace(OPTIONS, **changes)
+    sources = some_sources(loaded, 30)
+    theirs, ours = (engine.search(sources, options) for engine in (CTranslate2Engine(loaded, 1), TorchEngine(loaded)))
+    assert [each[0].tokens for each in theirs] == [each[0].tokens for each in ours]
+
+
+@pytest.mark.parametrize(("penalty", "alpha"), [("none", 1.0), ("average", 1.0), ("average", 0.5)])
+def test_scores_are_those_of_a_forced_pass_and_sorted(loaded: LoadedModel, penalty: str, alpha: float) -> None:
+    options = dataclasses.replace(OPTIONS, beam=4, nbest=3, length_penalty=penalty, length_alpha=alpha)
+    sources = some_sources(loaded, 8)
+    forbidden = {loaded.tokenizer.pad_id, loaded.tokenizer.begin_id}
+    for source, found in zip(sources, CTranslate2Engine(loaded, 1).search(sources, options)):
+        assert 1 <= len({tuple(each.tokens) for each in found}) == len(found) <= 3
+        assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
+        limit = int(loaded.config.decode.max_length_ratio * len(source)) + loaded.config.decode.max_length_extra
+        for each in found:
+            assert len(each.tokens) <= limit
+            assert each.tokens[-1] == loaded.tokenizer.end_id
+            assert not forbidden & set(each.tokens)
+            forced = next(score_pairs(loaded, [source], [each.tokens]))
+            np.testing.assert_allclose(each.log_probs, forced.log_probs, atol=1e-4)
+            divisor = 1.0 if penalty == "none" else len(each.tokens) ** alpha
+            assert each.score == pytest.approx(forced.total / divisor, abs=1e-4)
+
+
+def test_without_token_scores_there_is_no_forced_pass(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = CTranslate2Engine(loaded, 1)
+    sources = some_sources(loaded, 5)
+    with_scores = engine.search(sources, OPTIONS)
+    monkeypatch.setattr(ctranslate2_engine, "forced_hypotheses", None)
+    found = engine.search(sources, dataclasses.replace(OPTIONS, token_scores=False))
+    assert [each[0].tokens for each in found] == [each[0].tokens for each in with_scores]
+    assert all(len(each[0].log_probs) == 0 and each[0].score < 0 for each in found)
+
+
+def test_an_export_is_made_once_and_checked_once(
+    loaded: LoadedModel, caches: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = CTranslate2Engine(loaded, 1)
+    assert caches in engine.folder.parents
+    sources = some_sources(loaded, 5)
+    engine.search(sources, OPTIONS)
+    facts = json.loads((engine.folder / "checked-float32.json").read_text())
+    assert (facts["sentences"], facts["equal"]) == (5, 5)
+    monkeypatch.setattr(ctranslate2_engine, "export_ctranslate2", None)
+    monkeypatch.setattr(CTranslate2Engine, "_check", None)
+    CTranslate2Engine(loaded, 1).search(sources, OPTIONS)
+
+
+def test_a_writable_model_directory_keeps_its_export(loaded: LoadedModel, tmp_path: Path, caches: Path) -> None:
+    here = dataclasses.replace(loaded, folder=tmp_path)
+    assert cached_export(here).parent == tmp_path / "ctranslate2"
+    assert not caches.exists()
+
+
+def test_other_weights_make_another_export(loaded: LoadedModel) -> None:
+    weight = loaded.model.target_embedding.weight.data
+    before = cached_export(loaded)
+    weight[5, 5] += 1.0
+    try:
+        assert cached_export(loaded) != before
+    finally:
+        weight[5, 5] -= 1.0
+
+
+def test_an_export_that_disagrees_is_refused(loaded: LoadedModel) -> None:
+    engine = CTranslate2Engine(loaded, 1)
+    weight = loaded.model.output_weight.data  # now the loaded model is no longer what was exported
+    weight.mul_(-1.0)
+    try:
+        with pytest.raises(UserError, match="do not agree with ours"):
+            engine.search(some_sources(loaded, 5), OPTIONS)
+    finally:
+        weight.mul_(-1.0)
+
+
+def test_options_that_it_cannot_honour_are_refused(loaded: LoadedModel) -> None:
+    engine = CTranslate2Engine(loaded, 1)
+    with pytest.raises(UserError, match="length_penalty is gnmt"):
+        engine.search([], dataclasses.replace(OPTIONS, length_penalty="gnmt"))
+    with pytest.raises(UserError, match="prefix: --engine ctranslate2 cannot honour it"):
+        engine.search([], OPTIONS, [])
+    with pytest.raises(UserError, match="compute_type is 'int4'"):
+        CTranslate2Engine(loaded, 1, "int4")
+
+
+def test_an_option_that_it_does_not_know_is_refused(loaded: LoadedModel) -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class More(SearchOptions):
+        novelty: int = 0
+
+    engine = CTranslate2Engine(loaded, 1)
+    given = {field.name: getattr(OPTIONS, field.name) for field in dataclasses.fields(OPTIONS)}
+    assert engine.search([], More(**given)) == []
+    with pytest.raises(UserError, match="novelty is 3; --engine ctranslate2 cannot honour it"):
+        engine.search([], More(**given, novelty=3))
+
+
+def test_eight_bits_translate(loaded: LoadedModel) -> None:
+    found = CTranslate2Engine(loaded, 1, "int8").search(some_sources(loaded, 5), OPTIONS)
+    assert [len(each) for each in found] == [1] * 5
+
+
+def test_where_the_library_is_missing_the_command_that_installs_it_is_told(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ctranslate2", None)
+    with pytest.raises(UserError, match="pip install ctranslate2"):
+        CTranslate2Engine(loaded, 1)

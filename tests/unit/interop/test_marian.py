@@ -1,0 +1,345 @@
+"""Marian models: imported and exported ones give the tokens and scores that Hugging Face's library gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sentencepiece
+import torch
+
+from mt.config import Config, CorpusConfig, DataConfig, DecodeConfig, ModelConfig, TokenizerConfig, TrainConfig
+from mt.corpus.tokenizer import load_tokenizer, train_tokenizer
+from mt.decoding.options import SearchOptions
+from mt.decoding.scoring import score_pairs
+from mt.decoding.torch_engine import TorchEngine
+from mt.errors import UserError
+from mt.interop.marian_export import export_marian
+from mt.interop.marian_import import read_marian
+from mt.model.directory import LoadedModel, build_model, load_model, save_model
+
+transformers = pytest.importorskip("transformers")
+
+WORDS = ["der", "hund", "sieht", "einen", "kleinen", "ball", "und", "die", "frau", "liest", "am", "fluss", "straße"]
+
+
+def some_lines(count: int, seed: int) -> list[str]:
+    generator = random.Random(seed)
+    return [" ".join(generator.choices(WORDS, k=generator.randint(1, 12))) for _ in range(count)]
+
+
+def sentencepiece_model(seed: int, size: int) -> bytes:
+    """As Marian's: no padding, its own order of special pieces."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(some_lines(300, seed)),
+        model_writer=model,
+        vocab_size=size,
+        hard_vocab_limit=False,
+        minloglevel=3,
+    )
+    return model.getvalue()
+
+
+def pieces_of(model: bytes) -> list[str]:
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    return [processor.id_to_piece(number) for number in range(processor.get_piece_size())]
+
+
+@pytest.fixture
+def marian_folder(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a folder such as OPUS-MT's with random weights; keyword arguments go to its config."""
+
+    def make(form: str = "safetensors", **changes: Any) -> Path:
+        source, target = sentencepiece_model(1, 60), sentencepiece_model(2, 50)
+        ordinary = sorted({*pieces_of(source), *pieces_of(target)} - {"<unk>", "<s>", "</s>"})
+        pieces = ["</s>", "<unk>", ">>fra<<", *ordinary[3:], "<pad>"]  # three pieces are not in the vocabulary
+        last = len(pieces) - 1
+        config = transformers.MarianConfig(
+            **{
+                "vocab_size": len(pieces),
+                "d_model": 32,
+                "encoder_layers": 2,
+                "decoder_layers": 1,
+                "encoder_ffn_dim": 48,
+                "decoder_ffn_dim": 40,
+                "encoder_attention_heads": 4,
+                "decoder_attention_heads": 2,
+                "pad_token_id": last,
+                "decoder_start_token_id": last,
+                "eos_token_id": 0,
+                "forced_eos_token_id": 0,
+                "scale_embedding": True,
+                "activation_function": "swish",
+                "init_std": 0.15,
+                "max_position_embeddings": 128,
+                **changes,
+            }
+        )
+        torch.manual_seed(3)
+        model = transformers.MarianMTModel(config).eval()
+        with torch.no_grad():
+            model.final_logits_bias.normal_()
+        folder = tmp_path / "marian"
+        if form == "safetensors":
+            model.save_pretrained(folder)
+        else:
+            folder.mkdir()
+            config.save_pretrained(folder)
+            torch.save(model.state_dict(), folder / "pytorch_model.bin")
+        (folder / "source.spm").write_bytes(source)
+        (folder / "target.spm").write_bytes(target)
+        (folder / "vocab.json").write_text(json.dumps({piece: number for number, piece in enumerate(pieces)}))
+        languages = {"source_lang": "deu", "target_lang": "eng"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(languages))
+        return folder
+
+    return make
+
+
+def imported(folder: Path, tmp_path: Path) -> LoadedModel:
+    """Through a model directory on disk, as the command does it."""
+    found = read_marian(folder)
+    (tmp_path / "model").mkdir()
+    save_model(tmp_path / "model", found.model, found.tokenizer, found.config, {"step": 0})
+    return load_model(tmp_path / "model", "cpu")
+
+
+def random_pairs(size: int, special: set[int], end: int) -> tuple[list[list[int]], list[list[int]]]:
+    generator = np.random.default_rng(4)
+    ordinary = np.array([number for number in range(size) if number not in special])
+
+    def draw() -> list[list[int]]:
+        return [[*generator.choice(ordinary, length).tolist(), end] for length in (1, 3, 7, 12, 30)]
+
+    return draw(), draw()
+
+
+def their_log_probs(model: Any, source: list[int], target: list[int]) -> np.ndarray:
+    begin = torch.tensor([[model.config.decoder_start_token_id, *target[:-1]]])
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([source]), decoder_input_ids=begin).logits[0]
+    return logits.log_softmax(-1)[torch.arange(len(target)), torch.tensor(target)].numpy()
+
+
+def assert_scores_agree(loaded: LoadedModel, model: Any) -> None:
+    tokenizer = loaded.tokenizer
+    special = {tokenizer.pad_id, tokenizer.begin_id, tokenizer.end_id}
+    sources, targets = random_pairs(min(tokenizer.source_size, tokenizer.target_size), special, tokenizer.end_id)
+    ours = score_pairs(loaded, sources, targets)
+    for source, target, scores in zip(sources, targets, ours):
+        np.testing.assert_allclose(scores.log_probs, their_log_probs(model, source, target), atol=2e-4, rtol=0)
+
+
+def assert_translations_agree(loaded: LoadedModel, model: Any, beam: int) -> None:
+    """Greedy outputs are equal. Of a beam, theirs have our scores and ours are as good: the two stop by other rules."""
+    tokenizer, decode = loaded.tokenizer, loaded.config.decode
+    sources = tokenizer.encode_source(some_lines(4, 9))
+    options = SearchOptions(beam=beam, nbest=1, length_penalty="none", length_alpha=1.0, batch_tokens=600)
+    found = TorchEngine(loaded).search(sources, options)
+    forbidden = [[number] for number in {tokenizer.pad_id, tokenizer.begin_id}]
+    for ids, hypotheses in zip(sources, found):
+        limit = int(decode.max_length_ratio * len(ids)) + decode.max_length_extra
+        output = model.generate(
+            torch.tensor([ids]),
+            num_beams=beam,
+            length_penalty=0.0,
+            max_length=limit + 1,
+            bad_words_ids=forbidden,
+            return_dict_in_generate=True,
+            output_scores=True,
+            do_sample=False,
+        )
+        theirs = [number for number in output.sequences[0].tolist()[1:] if number != tokenizer.pad_id]
+        if beam == 1:
+            assert hypotheses[0].tokens == theirs
+        elif len(theirs) < limit:  # at the limit they end for nothing, we at the probability of ending
+            score = output.sequences_scores[0].item()
+            assert score == pytest.approx(next(score_pairs(loaded, [ids], [theirs])).total, abs=1e-3)
+            assert hypotheses[0].score >= score - 1e-3
+
+
+@pytest.mark.parametrize(
+    ("form", "changes"),
+    [
+        ("safetensors", {}),
+        ("bin", {}),
+        ("bin", {"scale_embedding": False}),
+        ("bin", {"activation_function": "gelu"}),
+        ("safetensors", {"tie_word_embeddings": False}),
+        ("safetensors", {"share_encoder_decoder_embeddings": False}),
+    ],
+    ids=str,
+)
+def test_an_imported_model_gives_their_scores(
+    marian_folder: Callable[..., Path], tmp_path: Path, form: str, changes: dict[str, Any]
+) -> None:
+    folder = marian_folder(form, **changes)
+    theirs = transformers.MarianMTModel.from_pretrained(folder).eval()
+    assert_scores_agree(imported(folder, tmp_path), theirs)
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+def test_an_imported_model_gives_their_translations(
+    marian_folder: Callable[..., Path], tmp_path: Path, beam: int
+) -> None:
+    folder = marian_folder()
+    theirs = transformers.MarianMTModel.from_pretrained(folder).eval()
+    assert_translations_agree(imported(folder, tmp_path), theirs, beam)
+
+
+@pytest.mark.filterwarnings("ignore:Recommended")
+def test_an_imported_tokeniser_gives_their_ids(marian_folder: Callable[..., Path], tmp_path: Path) -> None:
+    folder = marian_folder()
+    theirs = transformers.MarianTokenizer.from_pretrained(folder)
+    ours = imported(folder, tmp_path).tokenizer
+    lines = [*some_lines(30, 5), "xyz 日本", ">>fra<< der hund", ">>xxx<< der", ">> <<"]
+    ids = ours.encode_source(lines)
+    assert ids[:-2] == theirs(lines).input_ids[:-2]
+    assert [ours.unknown_id in each for each in ids[-4:]] == [True, False, True, True]
+    targets = ours.encode_target(lines[:30])
+    assert targets == theirs(text_target=lines[:30]).input_ids
+    known = [each for each in targets if ours.unknown_id not in each]
+    assert len(known) > 5
+    for each in known:
+        assert ours.decode_target(each) == theirs.decode(each, skip_special_tokens=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"activation_function": "tanh"}, "activation_function is 'tanh'"),
+        ({"model_type": "bart"}, "not marian"),
+        ({"normalize_before": True}, "normalize_before is true"),
+        ({"d_model": None}, "d_model"),
+        ({"vocab_size": 20}, "the model has 20 classes"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_imported_is_one_line(
+    marian_folder: Callable[..., Path], changes: dict[str, Any], message: str
+) -> None:
+    folder = marian_folder()
+    path = folder / "config.json"
+    config = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
+    with pytest.raises(UserError, match=message):
+        read_marian(folder)
+
+
+def test_a_pickle_is_not_run(marian_folder: Callable[..., Path], tmp_path: Path) -> None:
+    class Attack:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (tmp_path / "attacked",))
+
+    folder = marian_folder("bin")
+    torch.save({"weight": Attack()}, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match="safetensors"):
+        read_marian(folder)
+    assert not (tmp_path / "attacked").exists()
+
+
+def test_learnt_positions_are_refused(marian_folder: Callable[..., Path]) -> None:
+    folder = marian_folder("bin")
+    tensors = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    tensors["model.encoder.embed_positions.weight"][5, 3] += 0.1
+    torch.save(tensors, folder / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"model\.encoder\.embed_positions"):
+        read_marian(folder)
+
+
+MODEL = ModelConfig(
+    width=32,
+    encoder_layers=2,
+    decoder_layers=1,
+    encoder_heads=4,
+    decoder_heads=2,
+    encoder_feed_forward=48,
+    decoder_feed_forward=40,
+    norm="post",
+    positions="sinusoidal_half",
+)
+
+
+def our_model(folder: Path, joint: bool = True, **changes: Any) -> LoadedModel:
+    """A model directory with random weights."""
+    unused = CorpusConfig(files=["unused.tsv"])
+    config = Config(
+        run_dir="unused",
+        model=dataclasses.replace(MODEL, **changes),
+        train=TrainConfig(max_steps=1),
+        data=DataConfig(source_language="de", target_language="en", train=[unused], valid=[unused]),
+        tokenizer=TokenizerConfig(vocabulary_size=70, joint=joint),
+        decode=DecodeConfig(max_length=60),
+    )
+    tokenizer = train_tokenizer(config.tokenizer, some_lines(200, 1), some_lines(200, 2))
+    torch.manual_seed(6)
+    model = build_model(config, tokenizer)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    folder.mkdir()
+    save_model(folder, model, tokenizer, config, {"step": 0})
+    return load_model(folder, "cpu")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"output_bias": True},
+        {"positions": "sinusoidal"},
+        {"activation": "gelu", "tie": "target"},
+        {"activation": "silu", "tie": "none", "joint": False},
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:Recommended")
+def test_an_exported_model_gives_our_scores_and_comes_back(tmp_path: Path, changes: dict[str, Any]) -> None:
+    loaded = our_model(tmp_path / "ours", **changes)
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    export_marian(loaded, folder)
+    theirs = transformers.MarianMTModel.from_pretrained(folder).eval()
+    assert_scores_agree(loaded, theirs)
+    assert_translations_agree(loaded, theirs, 1)
+    lines = some_lines(20, 7)
+    their_tokenizer = transformers.MarianTokenizer.from_pretrained(folder)
+    assert their_tokenizer(lines).input_ids == loaded.tokenizer.encode_source(lines)
+    assert their_tokenizer(text_target=lines).input_ids == loaded.tokenizer.encode_target(lines)
+    back = imported(folder, tmp_path)
+    assert_scores_agree(back, theirs)
+    assert back.tokenizer.encode_target(lines) == loaded.tokenizer.encode_target(lines)
+    ids = loaded.tokenizer.encode_target(lines)[0]
+    assert back.tokenizer.decode_target(ids) == loaded.tokenizer.decode_target(ids)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"norm": "pre"}, "model.norm is pre"),
+        ({"activation": "swiglu"}, "model.activation is swiglu"),
+        ({"positions": "rotary"}, "model.positions is rotary"),
+    ],
+)
+def test_forms_that_marian_lacks_are_refused_by_their_field(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        export_marian(our_model(tmp_path / "ours", **changes), tmp_path)
+
+
+def test_an_imported_vocabulary_that_is_damaged_is_one_line(marian_folder: Callable[..., Path], tmp_path: Path) -> None:
+    imported(marian_folder(), tmp_path)
+    path = tmp_path / "model" / "vocabulary.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "pad": 10**6}))
+    with pytest.raises(UserError, match=r"vocabulary\.json is damaged"):
+        load_tokenizer(tmp_path / "model")

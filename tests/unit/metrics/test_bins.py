@@ -1,0 +1,196 @@
+"""Streaming calibration measures, by hand and against plain loops."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mt.metrics import CalibrationBins, expected_calibration_error
+
+CONFIDENCE = st.one_of(st.floats(0, 1), st.integers(0, 20).map(lambda tick: tick / 20))
+TOKENS = st.lists(st.tuples(CONFIDENCE, st.booleans()), min_size=1, max_size=60)
+
+
+def folded(mean: float, deviation: float) -> float:
+    """Mean of |normal|, by quadrature."""
+    grid = np.linspace(mean - 9 * deviation, mean + 9 * deviation, 200_001)
+    density = np.exp(-(((grid - mean) / deviation) ** 2) / 2) / (deviation * math.sqrt(2 * math.pi))
+    return float(np.sum(np.abs(grid) * density) * (grid[1] - grid[0]))
+
+
+def plain_ece(tokens: list[tuple[float, bool]], bins: int, edges: str) -> float:
+    """The definition, token by token."""
+    total = 0.0
+    for m in range(bins):
+        low, high = m / bins, (m + 1) / bins
+        if edges == "(l,r]":
+            inside = [(c, a) for c, a in tokens if low < c <= high or (m == 0 and c == 0)]
+        else:
+            inside = [(c, a) for c, a in tokens if low <= c < high or (m == bins - 1 and c == 1)]
+        total += abs(sum(a - c for c, a in inside))
+    return total / len(tokens)
+
+
+@given(TOKENS, st.integers(1, 20), st.sampled_from(["(l,r]", "[l,r)"]))
+def test_ece_is_the_definition(tokens: list[tuple[float, bool]], bins: int, edges: str) -> None:
+    confidence, correct = zip(*tokens, strict=True)
+    ours = expected_calibration_error(confidence, correct, bins=bins, edges=edges)
+    assert ours == pytest.approx(plain_ece(tokens, bins, edges), abs=1e-12)
+    assert 0 <= ours <= 1
+
+
+@given(TOKENS, st.integers(1, 20))
+def test_equal_mass_bins_are_the_definition(tokens: list[tuple[float, bool]], bins: int) -> None:
+    confidence, correct = zip(*tokens, strict=True)
+    by_confidence = sorted(tokens, key=lambda token: token[0])  # stable
+    gaps = [0.0] * bins
+    for rank, (c, a) in enumerate(by_confidence):
+        gaps[math.floor(rank * bins / len(tokens))] += a - c
+    expected = sum(map(abs, gaps)) / len(tokens)
+    assert expected_calibration_error(confidence, correct, bins=bins, scheme="mass") == pytest.approx(expected)
+
+
+@settings(max_examples=30)
+@given(TOKENS, st.lists(st.integers(0, 60), max_size=4), st.sampled_from(["(l,r]", "[l,r)"]))
+def test_parts_merged_are_the_whole(tokens: list[tuple[float, bool]], cuts: list[int], edges: str) -> None:
+    confidence, correct = (np.array(column) for column in zip(*tokens, strict=True))
+    nll, brier = -np.log(confidence.clip(1e-3)), (confidence - correct) ** 2
+    whole = CalibrationBins(bins=7, edges=edges)
+    whole.update(confidence, correct, nll=nll, brier=brier)
+    merged = CalibrationBins(bins=7, edges=edges)
+    for index in np.split(np.arange(len(tokens)), sorted(min(cut, len(tokens)) for cut in cuts)):
+        part = CalibrationBins(bins=7, edges=edges)
+        part.update(confidence[index], correct[index], nll=nll[index], brier=brier[index])
+        merged.merge(part)
+    ours, expected = merged.result(), whole.result()
+    for name in ("tokens", "signature"):
+        assert ours[name] == expected[name]
+    for name in ("ece", "mce", "nll", "brier", "accuracy", "confidence"):
+        assert ours[name] == pytest.approx(expected[name], abs=1e-12)
+    assert [each["count"] for each in ours["bins"]] == [each["count"] for each in expected["bins"]]
+
+
+def test_result_of_four_tokens_by_hand() -> None:
+    counted = CalibrationBins(bins=2, split="teacher_forced")
+    counted.update([0.5, 0.2], [True, False], nll=[0.1, 0.3], brier=[0.25, 0.04])
+    counted.update([0.9, 1.0], [1, 0], nll=[0.2, 0.6], brier=[0.01, 1.0])
+    # Wilson: the half-width is z / (1 + z^2 / 2) * sqrt(1 / 8 + z^2 / 16)
+    band = {"band_low": pytest.approx(0.0945, abs=1e-4), "band_high": pytest.approx(0.9055, abs=1e-4)}
+    # (0, .5]: 0.2 wrong, 0.5 right: accuracy .5, confidence .35; (.5, 1]: 0.9 right, 1 wrong: .5, .95
+    assert counted.result() == {
+        "tokens": 4,
+        "ece": pytest.approx(0.5 * 0.15 + 0.5 * 0.45),
+        "mce": pytest.approx(0.45),
+        "nll": pytest.approx(0.3),
+        "brier": pytest.approx(1.3 / 4),
+        "accuracy": 0.5,
+        "confidence": pytest.approx(0.65),
+        "signed_gap": pytest.approx(0.15),
+        # each bin 2 tokens, one right: the accuracies' deviation is sqrt(.25 / 2), the gaps .15 and .45
+        "ece_debiased": pytest.approx(2 * 0.3 - (folded(0.15, 0.125**0.5) + folded(0.45, 0.125**0.5)) / 2),
+        "ce2_debiased": 0.0,  # (.15^2 + .45^2) / 2 is less than the bias of .25
+        # sqrt(2 / pi * (.5 * .5 + .2 * .8)) and (.9 * .1 + 0)
+        "noise_floor": pytest.approx((math.sqrt(2 * 0.41 / math.pi) + math.sqrt(2 * 0.09 / math.pi)) / 4),
+        "noise_floor_high": pytest.approx(0.38634, rel=0.01),  # by quadrature
+        "bins": [
+            {"low": 0.0, "high": 0.5, "count": 2, "confidence": pytest.approx(0.35), "accuracy": 0.5, **band},
+            {"low": 0.5, "high": 1.0, "count": 2, "confidence": pytest.approx(0.95), "accuracy": 0.5, **band},
+        ],
+        "signature": "ece|bins:2|edges:(l,r]|level:subword|eos:yes|split:teacher_forced",
+    }
+
+
+@pytest.mark.parametrize(("edges", "bins"), [("(l,r]", [0, 0, 1, 2, 5, 9]), ("[l,r)", [0, 1, 2, 3, 6, 9])])
+def test_a_confidence_on_an_edge_falls_where_the_rule_says(edges: str, bins: list[int]) -> None:
+    confidences = [0.0, 0.1, 0.2, 0.3, 0.6, 1.0]  # 0.3 and 0.6 are below 3 * 0.1 and 6 * 0.1
+    for confidence, expected in zip(confidences, bins, strict=True):
+        counted = CalibrationBins(bins=10, edges=edges)
+        counted.update([confidence], [True])
+        assert int(counted.count.argmax()) == expected
+
+
+def test_no_tokens_give_zero_error_and_nothing_else() -> None:
+    counted = CalibrationBins(bins=3)
+    counted.update([], [])
+    result = counted.result()
+    assert (result["tokens"], result["ece"]) == (0, 0.0)
+    assert all(result[name] is None for name in ("mce", "nll", "brier", "accuracy", "confidence"))
+    assert all(each["confidence"] is None and each["count"] == 0 for each in result["bins"])
+    assert expected_calibration_error([], [], scheme="mass") == 0.0
+    json.dumps(result, allow_nan=False)
+
+
+def test_a_score_left_out_once_is_unknown_for_the_whole() -> None:
+    counted = CalibrationBins()
+    counted.update([0.5], [1], nll=[0.7], brier=[0.1])
+    counted.update([0.5], [1], brier=[0.1])
+    assert counted.result()["nll"] is None and counted.result()["brier"] == pytest.approx(0.1)
+    empty = CalibrationBins()
+    empty.update([], [])
+    counted.merge(empty)
+    assert counted.result()["brier"] == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16])
+def test_tensors_are_read_as_they_are(kind: torch.dtype) -> None:
+    confidence = torch.tensor([0.25, 0.75, 1.0], dtype=kind, requires_grad=True)
+    correct = torch.tensor([True, False, True])
+    assert expected_calibration_error(confidence, correct, bins=4) == pytest.approx((0.75 + 0.75) / 3)
+
+
+def test_confidences_out_of_range_and_labels_that_are_none_are_refused() -> None:
+    for wrong in (math.nan, -0.01, 1.01, math.inf):
+        with pytest.raises(ValueError, match="0 to 1"):
+            CalibrationBins().update([0.5, wrong], [1, 1])
+        with pytest.raises(ValueError, match="0 to 1"):
+            expected_calibration_error([0.5, wrong], [1, 1], scheme="mass")
+    CalibrationBins().update([1.0 + 1e-7], [1])  # the rounding of a float32 softmax
+    for correct, message in (([1], "equally many"), ([1, 0.5], "booleans")):
+        with pytest.raises(ValueError, match=message):
+            CalibrationBins().update([0.5, 0.5], correct)
+    with pytest.raises(ValueError, match="brier"):
+        CalibrationBins().update([0.5], [1], brier=[1.5])
+    with pytest.raises(ValueError, match="nll"):
+        CalibrationBins().update([0.5], [1], nll=[math.nan])
+    with pytest.raises(ValueError, match="equally many"):
+        CalibrationBins().update([0.5], [1], nll=[0.1, 0.2])
+    with pytest.raises(ValueError, match="bins differ"):
+        CalibrationBins(bins=3).merge(CalibrationBins(bins=4))
+    for arguments in ({"bins": 0}, {"edges": "[l,r]"}):
+        with pytest.raises(ValueError, match=next(iter(arguments))):
+            CalibrationBins(**arguments)
+    with pytest.raises(ValueError, match="scheme"):
+        expected_calibration_error([0.5], [1], scheme="adaptive")
+
+
+def test_a_perfectly_calibrated_simulation_is_at_the_noise_floor() -> None:
+    generator = np.random.default_rng(1)
+    errors, floors = [], []
+    for _ in range(300):
+        confidence = generator.beta(2.5, 1, 10_000)
+        correct = generator.random(10_000) < confidence
+        counted = CalibrationBins()
+        counted.update(confidence, correct)
+        errors.append(counted.result()["ece"])
+        share = counted.count / 10_000
+        accuracy = counted.correct / counted.count.clip(1)
+        floors.append(np.sum(share * np.sqrt(2 * accuracy * (1 - accuracy) / (np.pi * counted.count.clip(1)))))
+    # the reference's simulation of this case: 1.11 %
+    assert np.mean(errors) == pytest.approx(0.0111, abs=0.0004)
+    assert np.mean(errors) == pytest.approx(np.mean(floors), rel=0.05)
+
+
+def test_memory_does_not_grow_with_the_stream() -> None:
+    counted = CalibrationBins(bins=15)
+    before = {name: np.size(value) for name, value in vars(counted).items()}
+    for seed in range(20):
+        confidence = np.random.default_rng(seed).random(10_000)
+        counted.update(confidence, confidence > 0.5)
+    assert {name: np.size(value) for name, value in vars(counted).items()} == before
+    assert counted.result()["tokens"] == 200_000

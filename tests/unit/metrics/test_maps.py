@@ -1,0 +1,277 @@
+"""Recalibration maps: known distortions are undone, fits are optima, maps survive their files."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mt.config import LossConfig
+from mt.corpus.tokenizer import Tokenizer
+from mt.losses.links import encouraging_link, smoothing_link
+from mt.losses.targets import SmoothedTarget
+from mt.metrics import Measures
+from mt.metrics.maps import InverseLink, Isotonic, Temperature, TemperatureFit, _likelihoods, map_from_json
+
+END = 3
+SIZE = 40
+EL = InverseLink(0.1, "uniform_nopad", SIZE, 0, (0, 1), 0.5)
+
+
+def truth(tokens: int, seed: int) -> tuple[Tensor, Tensor, torch.Generator]:
+    """True log-probabilities (tokens, SIZE), no mass on padding and beginning, and targets drawn from them."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(tokens, SIZE, generator=generator, dtype=torch.float64) * 2.5
+    logits[:, END] += 2
+    logits[:, :2] = -60
+    log_probs = logits.log_softmax(-1)
+    return log_probs, torch.multinomial(log_probs.exp(), 1, generator=generator)[:, 0], generator
+
+
+def trained(log_true: Tensor, log_end: float | None, smoothing: float) -> Tensor:
+    """What a perfectly trained model puts out."""
+    target = SmoothedTarget(
+        "uniform_nopad", smoothing, pad_id=0, vocabulary_size=SIZE, excluded_ids=() if log_end is None else (0, 1)
+    )
+    smoothed = smoothing_link(log_true.exp(), target)
+    return (smoothed if log_end is None else encouraging_link(smoothed, log_end)).clamp(min=1e-30).log()
+
+
+def block(log_probs: Tensor, targets: Tensor) -> dict[str, Any]:
+    confidence, predicted = log_probs.exp().max(-1)
+    measures = Measures()
+    measures.update(confidence, predicted == targets)
+    return measures.block()
+
+
+@pytest.mark.parametrize("temperature", [1.3, 0.7])
+def test_a_known_temperature_is_recovered_within_two_percent(temperature: float) -> None:
+    log_true, targets, generator = truth(20_000, seed=1)
+    model = (log_true * temperature).log_softmax(-1)
+    found = Temperature.fit([*zip(model.split(9000), targets.split(9000))])
+    assert found.temperature == pytest.approx(temperature, rel=0.02)
+    # fitted exactly: scaling the model scales the temperature
+    assert found.temperature == pytest.approx(Temperature.fit([(log_true, targets)]).temperature * temperature)
+    tokens = model.argmax(-1)  # from labels of the model's own tokens
+    correct = torch.rand(20_000, generator=generator) < log_true.exp().gather(1, tokens[:, None])[:, 0]
+    labelled = Temperature.fit([(model, tokens, correct)])
+    assert labelled.temperature == pytest.approx(temperature, rel=0.02)
+    before, after = block(model, targets), block(found.apply(model), targets)
+    assert before["ece"] > 2 * before["noise_floor_high"] and after["ece"] < after["noise_floor_high"]
+    assert after["accuracy"] == before["accuracy"]
+
+
+@pytest.mark.parametrize(("log_end", "smoothing"), [(0.5, 0.0), (0.5, 0.1), (0.25, 0.1), (None, 0.1)])
+def test_a_known_link_is_recovered_within_two_percent(log_end: float | None, smoothing: float) -> None:
+    log_true, targets, _ = truth(5000, seed=2)
+    model = trained(log_true, log_end, smoothing)
+    link = InverseLink(smoothing, "uniform_nopad", SIZE, 0, () if log_end is None else (0, 1), log_end)
+    found = link.apply(model)
+    likely = log_true.exp() > 0.01
+    assert torch.allclose(found.exp()[likely], log_true.exp()[likely], rtol=0.02)
+    if not smoothing:
+        assert torch.allclose(found.exp(), log_true.exp(), rtol=1e-6, atol=1e-12)
+    before, after = block(model, targets), block(found, targets)
+    assert before["ece"] > before["noise_floor_high"] and after["ece"] < after["noise_floor_high"]
+    # nothing is left for a temperature to do
+    assert Temperature.fit([(model, targets)], link=link).temperature == pytest.approx(1, abs=0.02)
+
+
+def test_the_inverse_link_gives_finite_log_probabilities_in_float32() -> None:
+    logits = torch.randn(64, SIZE, generator=torch.Generator().manual_seed(3)) * 15  # far below the smoothing
+    for link in (EL, InverseLink(0.1, "uniform", SIZE, 0), InverseLink(0.0, "uniform", SIZE, 0, (), 0.5)):
+        log_probs = link.apply(logits)
+        assert log_probs.dtype == torch.float32 and bool(log_probs.isfinite().all())
+        assert torch.allclose(log_probs.exp().sum(-1), torch.ones(64))
+        assert torch.equal(log_probs.argmax(-1), logits.argmax(-1))
+        # what the smoothing would take whole keeps a hundredth
+        model = logits.log_softmax(-1)
+        possible = model > -75  # of what float32 can hold
+        assert bool((log_probs > model + math.log(0.0049))[possible].all())
+        assert torch.allclose(link.apply(logits + 5), log_probs, atol=1e-4)
+        assert bool(link.apply(logits.bfloat16()).isfinite().all())
+
+
+def test_the_link_is_that_of_the_training_loss() -> None:
+    tokenizer = SimpleNamespace(pad_id=0, begin_id=1, target_size=SIZE)
+
+    def link(**fields: Any) -> InverseLink | None:
+        return InverseLink.of_loss(LossConfig(**fields), cast(Tokenizer, tokenizer))
+
+    assert link(name="encouraging") == EL
+    assert link() == InverseLink(0.1, "uniform_nopad", SIZE, 0)
+    assert link(smoothing=0.2, definition="others") == InverseLink(0.2, "others", SIZE, 0)
+    assert link(name="encouraging", reference=True) == InverseLink(0.1, "uniform", SIZE, 0, (), 0.5)
+    for fields in (
+        {"name": "focal"},
+        {"name": "r_drop"},
+        {"definition": "unigram"},
+        {"name": "encouraging", "log_end": 1.0},
+        {"name": "encouraging", "bonus_smoothing": 0.0},
+    ):
+        assert link(**fields) is None
+    assert link(name="encouraging", bonus_smoothing=0.1) == EL
+
+
+def test_the_end_of_sentence_has_its_own_temperature() -> None:
+    log_true, targets, _ = truth(12_000, seed=4)
+    ends = log_true.argmax(-1) == END
+    assert 800 < int(ends.sum()) < 6000
+    model = (log_true * torch.where(ends, 1.6, 0.8)[:, None]).log_softmax(-1)
+    found = Temperature.fit([(model, targets)], end_id=END)
+    assert found.name == "end_temperature" and found.end_id == END
+    undistorted = Temperature.fit([(log_true, targets)], end_id=END)
+    assert undistorted.end_temperature is not None
+    assert found.end_temperature == pytest.approx(1.6, rel=0.08)
+    assert found.end_temperature == pytest.approx(1.6 * undistorted.end_temperature)
+    assert found.temperature == pytest.approx(0.8, rel=0.02)
+    restored = found.apply(model)
+    assert torch.equal(restored.argmax(-1), model.argmax(-1))
+    assert torch.allclose(restored[ends], (model[ends] / found.end_temperature).log_softmax(-1))
+    # one pass gives the temperature of all tokens, too
+    one_pass, plain = TemperatureFit(end_id=END), TemperatureFit()
+    one_pass.update(model, targets)
+    plain.update(model, targets)
+    assert one_pass.map().end_temperature == pytest.approx(found.end_temperature, rel=2e-4)
+    assert one_pass.map(end_apart=False).temperature == pytest.approx(plain.map().temperature)
+    assert one_pass.map(end_apart=False).name == "temperature"
+    assert TemperatureFit(end_id=END).map() == Temperature(1.0, 1.0, END)
+
+
+def test_parts_merged_fit_as_the_whole_and_unlike_ones_are_refused() -> None:
+    log_true, targets, _ = truth(900, seed=5)
+    whole, merged = TemperatureFit(link=EL, end_id=END), TemperatureFit(link=EL, end_id=END)
+    whole.update(log_true, targets)
+    for part in torch.arange(900).split(150):
+        piece = TemperatureFit(link=EL, end_id=END)
+        piece.update(log_true[part], targets[part])
+        merged.merge(piece)
+    assert merged.map().temperature == pytest.approx(whole.map().temperature, rel=1e-9)
+    assert merged.map().end_temperature == pytest.approx(whole.map().end_temperature, rel=1e-9)
+    assert merged.map().link == EL
+    for other in (TemperatureFit(), TemperatureFit(link=EL, end_id=END, around=Temperature(2.0, 1.5, END))):
+        with pytest.raises(ValueError, match="different"):
+            merged.merge(other)
+
+
+def test_sums_are_likelihood_slope_and_curvature() -> None:
+    log_true, targets, generator = truth(30, seed=6)
+    right = (torch.rand(30, generator=generator) < 0.6).double()
+
+    def loss(b: Tensor) -> Tensor:
+        c = (log_true * b).log_softmax(-1).gather(1, targets[:, None])[:, 0].exp()
+        return -(right * c.log() + (1 - right) * (1 - c).log()).sum()
+
+    for b in (0.5, 1.0, 1.7):
+        ours = _likelihoods(log_true, targets, right, np.array([b]))[0]
+        at = torch.tensor(b, dtype=torch.float64, requires_grad=True)
+        value = loss(at)
+        slope = torch.autograd.grad(value, at, create_graph=True)[0]
+        curvature = torch.autograd.grad(slope, at)[0]
+        assert ours.tolist() == pytest.approx([each.item() for each in (value, slope, curvature)], rel=1e-9)
+
+
+def test_a_temperature_beyond_the_grid_is_its_end() -> None:
+    log_true, targets, _ = truth(500, seed=7)
+    fit = TemperatureFit()
+    fit.update(log_true * 20, targets)
+    assert fit.map().temperature == pytest.approx(4)
+    certain = TemperatureFit()  # all right: the sharper the better
+    certain.update(log_true, log_true.argmax(-1))
+    assert certain.map().temperature == pytest.approx(0.25)
+
+
+TOKENS = st.lists(st.tuples(st.integers(0, 12).map(lambda tick: tick / 12), st.booleans()), min_size=1, max_size=40)
+
+
+@settings(max_examples=80, deadline=None)
+@given(TOKENS)
+def test_isotonic_is_the_least_squares_rising_function(tokens: list[tuple[float, bool]]) -> None:
+    confidence, correct = zip(*tokens)
+    fitted = Isotonic.fit(confidence, correct)
+    starts = sorted(set(confidence))
+
+    def mean(low: float, high: float) -> float:
+        inside = [a for c, a in tokens if low <= c <= high]
+        return sum(inside) / len(inside)
+
+    # the max-min formula of isotonic regression
+    expected = [
+        max(min(mean(low, high) for high in starts if high >= at) for low in starts if low <= at) for at in starts
+    ]
+    assert fitted.apply(starts).tolist() == pytest.approx(expected)
+    assert list(fitted.value) == sorted(set(fitted.value)) and list(fitted.confidence) == sorted(fitted.confidence)
+
+
+def test_isotonic_steps_are_right_continuous_and_reach_beyond_what_was_seen() -> None:
+    fitted = Isotonic.fit([0.2, 0.2, 0.6, 0.8], [0, 1, 1, 0])
+    assert fitted == Isotonic((0.2,), (0.5,))
+    fitted = Isotonic.fit([0.3, 0.5, 0.5, 0.9], [0, 0, 1, 1])
+    assert fitted == Isotonic((0.3, 0.5, 0.9), (0.0, 0.5, 1.0))
+    below = math.nextafter(0.5, 0)
+    assert fitted.apply([0.0, 0.3, below, 0.5, 0.7, 0.9, 1.0]).tolist() == [0, 0, 0, 0.5, 0.5, 1, 1]
+    with pytest.raises(ValueError, match="no confidences"):
+        Isotonic.fit([], [])
+
+
+def test_isotonic_calibrates_what_no_temperature_can() -> None:
+    generator = np.random.default_rng(8)
+    confidence = generator.random(20_000)
+    correct = generator.random(20_000) < np.where(confidence < 0.5, 0.3, 0.6)
+    fitted = Isotonic.fit(confidence[:10_000], correct[:10_000])
+    before, after = Measures(), Measures()
+    before.update(confidence[10_000:], correct[10_000:])
+    after.update(fitted.apply(confidence[10_000:]), correct[10_000:])
+    assert before.block()["ece"] > 0.12 and after.block()["ece"] < 0.025
+
+
+@pytest.mark.parametrize(
+    "each",
+    [
+        Temperature(),
+        Temperature(1 / 3),
+        Temperature(1.1, 0.9, END),
+        Temperature(1.1, link=EL),
+        Temperature(1.1, 0.9, END, EL),
+        EL,
+        InverseLink(0.1, "uniform", SIZE, 0),
+        Isotonic((0.1, 1 / 3), (0.2, 2 / 3)),
+    ],
+)
+def test_maps_survive_json(each: Temperature | InverseLink | Isotonic) -> None:
+    saved = each.to_json()
+    assert saved["name"] == each.name
+    assert map_from_json(json.loads(json.dumps(saved, allow_nan=False))) == each
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        {},
+        {"name": "spline"},
+        {"name": "temperature", "temperatur": 1.0},
+        {"name": "isotonic", "confidence": [0.1]},
+        {"name": "link", "smoothing": 0.1},
+        {"name": "link_temperature", "temperature": 1.0, "link": {"name": "temperature", "temperature": 1.0}},
+        [],
+    ],
+)
+def test_what_is_no_map_is_refused(saved: Any) -> None:
+    with pytest.raises(ValueError, match="not a recalibration map"):
+        map_from_json(saved)
+
+
+def test_no_map_changes_what_is_likeliest_and_temperature_one_changes_nothing() -> None:
+    log_true, _, _ = truth(300, seed=9)
+    for each in (Temperature(2.0), Temperature(0.5, 3.0, END), Temperature(1.5, link=EL)):
+        assert torch.equal(each.apply(log_true).argmax(-1), log_true.argmax(-1))
+        assert torch.allclose(each.apply(log_true).exp().sum(-1), torch.ones(300, dtype=torch.float64))
+    assert torch.allclose(Temperature().apply(log_true), log_true)

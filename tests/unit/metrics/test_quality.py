@@ -1,0 +1,118 @@
+"""Quality figures against sacreBLEU called directly, and against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from sacrebleu.metrics import BLEU, CHRF, TER
+
+from mt.metrics.quality import corpus_quality, looks_tokenized, sentence_chrf, tokenized_lowercased
+
+WORDS = ["a", "the", "dog", "cat", "man", "woman", "runs", "sleeps", ",", ".", "in", "on", "park", "House"]
+
+
+def corpus(lines: int, seed: int = 0) -> tuple[list[str], list[str]]:
+    """References of random words, and hypotheses with every fifth word changed."""
+    chooser = random.Random(seed)
+    references = [" ".join(chooser.choices(WORDS, k=chooser.randint(4, 14))) for _ in range(lines)]
+    hypotheses = [
+        " ".join(chooser.choice(WORDS) if chooser.random() < 0.2 else word for word in line.split())
+        for line in references
+    ]
+    return hypotheses, references
+
+
+def test_scores_and_signatures_are_those_of_sacrebleu() -> None:
+    hypotheses, references = corpus(60)
+    quality = corpus_quality(hypotheses, [references], bootstrap=0, seed=1)
+    for key, metric in (("bleu", BLEU()), ("chrf", CHRF()), ("ter", TER())):
+        expected = metric.corpus_score(hypotheses, [references])
+        assert quality[key]["score"] == pytest.approx(expected.score, abs=1e-9)
+        assert quality[key]["signature"] == str(metric.get_signature())
+        assert quality[key]["low"] is None and quality[key]["high"] is None
+
+
+def test_bleu_of_a_sentence_worked_out_by_hand() -> None:
+    # "the cat sat on the red mat" against "the cat sat on the mat": 6/7 unigrams, 4/6 bigrams, 3/5 trigrams,
+    # 2/4 fourgrams, no brevity penalty; 7 words against 6.
+    quality = corpus_quality(["the cat sat on the red mat"], [["the cat sat on the mat"]], bootstrap=0, seed=1)
+    expected = 100 * math.exp(sum(math.log(p) for p in (6 / 7, 4 / 6, 3 / 5, 2 / 4)) / 4)
+    assert quality["bleu"]["score"] == pytest.approx(expected)
+    assert quality["length_ratio"] == pytest.approx(7 / 6)
+    assert quality["ter"]["score"] == pytest.approx(100 / 6)  # one word too many, six in the reference
+
+
+def test_a_second_reference_helps() -> None:
+    hypotheses = ["the dog runs in the big park"]
+    one = corpus_quality(hypotheses, [["a man sleeps on the big sofa"]], bootstrap=0, seed=1)
+    both = corpus_quality(hypotheses, [["a man sleeps on the big sofa"], hypotheses], bootstrap=0, seed=1)
+    assert both["bleu"]["score"] == pytest.approx(100)
+    assert both["ter"]["score"] == 0
+    assert one["bleu"]["score"] < 50
+    assert both["bleu"]["signature"].startswith("nrefs:2|")
+
+
+def test_intervals_are_those_of_sacrebleus_percentile_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    hypotheses, references = corpus(80)
+    monkeypatch.setenv("SACREBLEU_SEED", "77")
+    quality = corpus_quality(hypotheses, [references], bootstrap=200, seed=77)
+    for key, metric in (("bleu", BLEU()), ("chrf", CHRF()), ("ter", TER())):
+        expected = metric.corpus_score(hypotheses, [references], n_bootstrap=200)
+        half_width = (quality[key]["high"] - quality[key]["low"]) / 2
+        assert half_width == pytest.approx(expected._ci, rel=1e-4)
+        assert quality[key]["low"] < quality[key]["score"] < quality[key]["high"]
+        assert "|bs:200|seed:77|" in quality[key]["signature"]
+
+
+def test_the_seed_alone_decides_the_intervals() -> None:
+    hypotheses, references = corpus(40)
+    first, again, other = (
+        corpus_quality(hypotheses, [references], bootstrap=100, seed=seed, ter=False) for seed in (3, 3, 4)
+    )
+    assert first == again
+    assert first["bleu"]["low"] != other["bleu"]["low"]
+
+
+def test_tokenized_lowercased_bleu_ignores_case_and_tokenises_by_13a() -> None:
+    assert tokenized_lowercased("The Dog's House, 3.5 m (new).") == "the dog's house , 3.5 m ( new ) ."
+    hypotheses, references = corpus(30)
+    quality = corpus_quality([line.upper() for line in hypotheses], [references], bootstrap=0, seed=1, ter=False)
+    expected = BLEU(lowercase=True).corpus_score(hypotheses, [references]).score
+    assert quality["bleu_tokenized_lowercased"]["score"] == pytest.approx(expected)
+    assert quality["bleu"]["score"] < expected
+    assert "tok:none" in quality["bleu_tokenized_lowercased"]["signature"]
+    assert quality["bleu_tokenized_lowercased"]["signature"].startswith("text:13a-tokenized,lowercased|")
+    assert "ter" not in quality
+
+
+def test_empty_hypotheses_count_only_where_there_was_something_to_translate() -> None:
+    hypotheses, references = ["", " ", "a b c", ""], ["a b c d", "b", "a b c", ""]
+    assert corpus_quality(hypotheses, [references], bootstrap=0, seed=1)["empties"] == 3
+    sources = ["x", "y", "z", " "]
+    assert corpus_quality(hypotheses, [references], sources=sources, bootstrap=0, seed=1)["empties"] == 2
+
+
+def test_nothing_but_empty_lines_scores_zero() -> None:
+    quality = corpus_quality(["", ""], [["", ""]], bootstrap=10, seed=1)
+    assert quality["bleu"]["score"] == 0
+    assert quality["length_ratio"] == 0
+
+
+def test_streams_of_unequal_length_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"2 hypotheses and reference streams of \[2, 1\] lines"):
+        corpus_quality(["a", "b"], [["a", "b"], ["a"]], bootstrap=0, seed=1)
+    with pytest.raises(ValueError):
+        corpus_quality([], [[]], bootstrap=0, seed=1)
+
+
+def test_many_lines_with_a_lone_full_stop_look_tokenised() -> None:
+    assert looks_tokenized(["a b ."] * 100 + ["a b."] * 50)
+    assert not looks_tokenized(["a b ."] * 99 + ["a b."] * 50)
+
+
+def test_sentence_chrf_tells_the_worst_line() -> None:
+    scores = sentence_chrf(["a man runs", "xyz", ""], [["a man runs", "a dog", "b"], ["no", "xyz", "c"]])
+    assert scores == pytest.approx([100, 100, 0])
+    assert sentence_chrf(["xyz"], [["a dog"]]) == [0]

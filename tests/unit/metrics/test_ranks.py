@@ -1,0 +1,104 @@
+"""Figures of the order of confidences: against sorted tokens, plain loops and by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mt.metrics import expected_calibration_error, sweep_calibration_error
+from mt.metrics.ranks import ConfidenceOrder
+
+TICK = st.integers(0, 20).map(lambda tick: tick / 20)
+TOKENS = st.lists(st.tuples(TICK, st.booleans()), min_size=1, max_size=40)
+
+
+def simulated(seed: int, tokens: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
+    """Over-confident tokens, crowded at 1 as a model's are."""
+    generator = np.random.default_rng(seed)
+    confidence = 1 / (1 + np.exp(-generator.normal(2, 2.5, tokens)))
+    return confidence, (generator.random(tokens) < confidence**1.3).astype(float)
+
+
+def streamed(confidence: np.ndarray, correct: np.ndarray) -> ConfidenceOrder:
+    order = ConfidenceOrder()
+    for c, a in zip(np.array_split(confidence, 7), np.array_split(correct, 7)):
+        part = ConfidenceOrder()
+        part.update(c, a)
+        order.merge(part)
+    return order
+
+
+@settings(max_examples=60, deadline=None)
+@given(TOKENS)
+def test_auroc_is_the_share_of_pairs_in_order(tokens: list[tuple[float, bool]]) -> None:
+    right = [c for c, a in tokens if a]
+    wrong = [c for c, a in tokens if not a]
+    order = ConfidenceOrder()
+    order.update(*(np.array(column, dtype=float) for column in zip(*tokens)))
+    if not right or not wrong:
+        assert order.auroc() is None
+        return
+    wins = sum((r > w) + (r == w) / 2 for r in right for w in wrong)
+    assert order.auroc() == pytest.approx(wins / (len(right) * len(wrong)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.booleans(), min_size=1, max_size=40))
+def test_risk_and_its_area_are_those_of_the_tokens_one_by_one(correct: list[bool]) -> None:
+    confidence = np.linspace(0.05, 0.95, len(correct))  # each in a cell of its own
+    order = ConfidenceOrder()
+    order.update(confidence, np.array(correct, dtype=float))
+    curve = order.risk_coverage()
+    assert curve is not None
+    mistakes = np.cumsum([not each for each in reversed(correct)])
+    risks = mistakes / np.arange(1, len(correct) + 1)
+    assert curve["aurc"] == pytest.approx(risks.mean(), abs=1e-9)
+    assert curve["risk"][-1] == pytest.approx(risks[-1]) and curve["coverage"][-1] == 1
+    if 50 % len(correct) == 0:  # then a whole number of tokens lies at some points of the curve
+        step = 50 // len(correct)
+        assert curve["risk"][step - 1 :: step] == pytest.approx(risks.tolist())
+
+
+def test_the_cells_come_as_near_to_sorted_tokens_as_they_state() -> None:
+    confidence, correct = simulated(1)
+    order = streamed(confidence, correct)
+    largest = order.count.max() / order.count.sum()
+    for bins in (5, 15, 50):
+        exact = expected_calibration_error(confidence, correct, bins=bins, scheme="mass")
+        assert abs(order.equal_mass_error(bins) - exact) <= 2 * (bins - 1) * largest
+        assert order.equal_mass_error(bins) == pytest.approx(exact, abs=3e-4)
+    by_rank = np.argsort(np.argsort(confidence)) + 1.0
+    right = correct == 1
+    exact_auroc = (by_rank[right].sum() - right.sum() * (right.sum() + 1) / 2) / (right.sum() * (~right).sum())
+    assert order.auroc() == pytest.approx(exact_auroc, abs=1e-4)
+    exact_sweep = sweep_calibration_error(confidence, correct)
+    assert order.sweep()["ece"] == pytest.approx(exact_sweep["ece"], abs=1e-3)
+    wrong = 1 - correct[np.argsort(-confidence)]
+    curve = order.risk_coverage()
+    assert curve is not None
+    risks = np.cumsum(wrong) / np.arange(1, len(wrong) + 1)
+    assert curve["aurc"] == pytest.approx(risks.mean(), abs=1e-4)
+    assert curve["risk"] == pytest.approx(risks[np.arange(1, 51) * 400 - 1].tolist(), abs=2e-3)
+
+
+def test_confidences_of_zero_one_and_next_to_one_have_their_place() -> None:
+    order = ConfidenceOrder()
+    order.update(np.array([0.0, 1e-300, 0.5, 1 - 1e-9, 1 - 1e-12, 1.0]), np.array([0.0, 0, 0, 0, 1, 1]))
+    filled = np.flatnonzero(order.count)
+    assert filled[0] == 0 and len(filled) == 5  # 0 and 1e-300 share the first cell
+    assert order.auroc() == 1.0
+
+
+def test_the_sweep_stops_before_accuracies_fall_and_at_its_limit() -> None:
+    # halves: 1/3 and 2/3 right; thirds 1/2, 0/2, 2/2: not rising
+    assert sweep_calibration_error([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [1, 0, 0, 0, 1, 1])["bins"] == 2
+    assert sweep_calibration_error([0.1, 0.2], [1, 0])["bins"] == 1
+    assert sweep_calibration_error(np.linspace(0, 1, 2000), np.ones(2000))["bins"] == 500
+    assert sweep_calibration_error([], []) == {"ece": 0.0, "bins": 1}
+
+
+def test_no_tokens_have_no_order() -> None:
+    order = ConfidenceOrder()
+    assert order.auroc() is None and order.risk_coverage() is None and order.equal_mass_error(15) == 0

@@ -1,0 +1,28 @@
+"""Words from subword tokens."""
+
+from __future__ import annotations
+
+import pytest
+
+from mt.metrics import word_confidence, words_of_tokens
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words", "word_of_token"),
+    [
+        ("▁A ▁mo on . </s>", ["A", "moon.", "</s>"], [0, 1, 1, 1, 2]),
+        ("mo@@ on shines </s>", ["moon", "shines", "</s>"], [0, 0, 1, 2]),
+        ("a b", ["a", "b"], [0, 1]),
+        ("in ▁the", ["in", "the"], [0, 1]),  # the first token without its mark
+        ("", [], []),
+    ],
+)
+def test_tokens_form_words(tokens: str, words: list[str], word_of_token: list[int]) -> None:
+    assert words_of_tokens(tokens.split()) == (words, word_of_token)
+
+
+def test_a_word_is_as_sure_as_its_tokens_together_or_as_the_least_sure_one() -> None:
+    confidence, word_of_token = [0.9, 0.5, 0.8, 1.0], [0, 1, 1, 2]
+    assert word_confidence(confidence, word_of_token, "product") == pytest.approx([0.9, 0.4, 1.0])
+    assert word_confidence(confidence, word_of_token, "minimum") == [0.9, 0.5, 1.0]
+    assert word_confidence([], [], "product") == []
