@@ -50,16 +50,6 @@ def sample() -> int:
     return _run("sample")
 
 
-def plot_losses() -> int:
-    """`tools/plot_losses.py`: the figures of docs/losses.md."""
-    return _run("plot_losses")
-
-
-def plot_calibration() -> int:
-    """`tools/plot_calibration.py`: the figures of docs/calibration.md."""
-    return _run("plot_calibration")
-
-
 def report() -> int:
     """`tools/report.py`, `mt-report`: the page of an evaluation again, or several in one page."""
     return _run("report")
