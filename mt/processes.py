@@ -1,18 +1,39 @@
-"""What processes ask of the system: cores, memory that stays theirs, an end that they share with another process."""
+"""Processes: what they ask of the system, pools that share work, side processes.
+
+Whatever is started here leaves Ctrl-C to its parent and ends soon after the parent, however that ends.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
 import platform
 import signal
+import sys
 import threading
 import time
-from multiprocessing import parent_process
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.context import SpawnProcess
+from typing import Any, Literal, TypeVar
+
+from mt.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # names in malloc.h
-_PATIENCE = 0.5
-"""seconds after which a process notices that the one it works for is gone"""
+_POLL_SECONDS = 0.5  # how often a process looks whether its parent is still there
+
+_work: Callable[..., Any]  # in a process of a pool: what it does
+
+
+class WorkerKilled(UserError):
+    """A process of a pool was killed; what others have finished is good."""
 
 
 def available_cores() -> int:
@@ -36,15 +57,142 @@ def keep_freed_memory() -> bool:
 
 
 def serve_parent() -> None:
-    """In a process of `multiprocessing`: Ctrl-C is the business of its parent, whose end it shares, however that
-    comes about."""
+    """In a process of `multiprocessing`: leaves Ctrl-C to its parent, and ends when the parent has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = parent_process()
+    parent = multiprocessing.parent_process()
     assert parent is not None, "nobody to serve"
     threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
 
 
 def _end_with(parent: int | None) -> None:
     while os.getppid() == parent:
-        time.sleep(_PATIENCE)
+        time.sleep(_POLL_SECONDS)
     os._exit(1)
+
+
+class WorkerPool:
+    """Processes of one thread each that all do the same work; whichever is free takes the next piece.
+
+    Args:
+        work: what each piece is given to; must not need a GPU.
+        processes: how many; they start with the first piece.
+        start_method: "fork" shares the memory of this process, such as a model, and takes any function. It is for
+            Linux; elsewhere it becomes "spawn", which sends the work to each process once.
+        remedy: second half of the error line when a process was killed.
+    """
+
+    def __init__(
+        self,
+        work: Callable[..., Any],
+        processes: int,
+        start_method: Literal["fork", "spawn"],
+        remedy: str = "free memory and give the same command again",
+    ) -> None:
+        self.processes, self._remedy = processes, remedy
+        context = multiprocessing.get_context(start_method if sys.platform == "linux" else "spawn")
+        self._pool = ProcessPoolExecutor(processes, context, _begin, (work,))
+        self._unfinished: set[Future[Any]] = set()
+
+    def submit(self, *arguments: Any) -> Future[Any]:
+        """Has a process call the work with these arguments."""
+        self._unfinished = {future for future in self._unfinished if not future.done()}
+        with self._watched():
+            future = self._pool.submit(_call, *arguments)
+        self._unfinished.add(future)
+        return future
+
+    def result(self, future: Future[Any]) -> Any:
+        """Waits for a piece of work. Raises what the work raised, or WorkerKilled."""
+        with self._watched():
+            return future.result()
+
+    def has_capacity(self) -> bool:
+        """Whether fewer than two pieces of work for each process are waiting or under way."""
+        return sum(not future.done() for future in self._unfinished) < 2 * self.processes
+
+    def close(self) -> None:
+        """Ends the processes; work that has not begun is dropped."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenProcessPool:
+            text = f"a worker process was killed, perhaps for want of memory; {self._remedy}"
+            raise WorkerKilled(text) from None
+
+
+def _begin(work: Callable[..., Any]) -> None:
+    global _work
+    _work = work
+    serve_parent()
+    # To import torch takes longer than much of the work; work that needs it has brought it.
+    if "torch" in sys.modules:
+        import torch
+
+        torch.set_num_threads(1)
+        keep_freed_memory()
+
+
+def _call(*arguments: Any) -> Any:
+    return _work(*arguments)
+
+
+def ordered_map(
+    function: Callable[[Item], Result], items: Iterable[Item], *, processes: int, alone: int
+) -> Iterator[Result]:
+    """`map`, with the work shared by processes; the results do not depend on how many there are.
+
+    No more than two items for each process are under way, so that neither items nor results pile up.
+
+    Args:
+        function: of a module, or a `functools.partial` of one.
+        items: what it is called with; each must be able to travel to another process.
+        processes: how many work. 1: this one alone.
+        alone: so many items are done in this process before others are started, which takes a second.
+
+    Raises:
+        WorkerKilled: a process was killed, for example because memory ran out.
+    """
+    waiting: deque[Future[Result]] = deque()
+    pool: WorkerPool | None = None
+    try:
+        for number, item in enumerate(items):
+            if processes == 1 or number < alone:
+                yield function(item)
+                continue
+            pool = pool or WorkerPool(function, processes, "spawn")
+            waiting.append(pool.submit(item))
+            if len(waiting) > 2 * processes:
+                yield pool.result(waiting.popleft())
+        while pool and waiting:
+            yield pool.result(waiting.popleft())
+    finally:
+        if pool:
+            pool.close()
+
+
+def start_process(target: Callable[..., None], *arguments: Any, daemon: bool) -> SpawnProcess:
+    """Starts a process that runs `target(*arguments)`; a daemon ends when this process exits, and starts no others."""
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(target, arguments), daemon=daemon)
+    process.start()
+    return process
+
+
+@contextmanager
+def side_processes(target: Callable[..., None], arguments_of_each: Iterable[tuple[Any, ...]]) -> Iterator[list[Any]]:
+    """Runs `target(*arguments)` in a process for each tuple of arguments; kills those that are left at the end."""
+    processes: list[SpawnProcess] = []
+    try:
+        for arguments in arguments_of_each:
+            processes.append(start_process(target, *arguments, daemon=False))
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def _serve(target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+    serve_parent()
+    target(*arguments)

@@ -15,8 +15,8 @@ import pyarrow
 
 from mt.corpus.store import create_store, store_schema, store_table
 from mt.corpus.tokenizer import load_tokenizer
-from mt.corpus.workers import ordered_map
 from mt.files.atomic import atomic_file
+from mt.processes import ordered_map
 from mt.progress import progress_bar
 
 CHUNK = 10_000  # pairs tokenised at once: a record batch of the store

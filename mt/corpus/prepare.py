@@ -30,10 +30,9 @@ from mt.corpus.epochs import epoch_store as epoch_store  # where training finds 
 from mt.corpus.store import MANIFEST, TokenStore, check_manifest, checksum, create_store, open_store, write_manifest
 from mt.corpus.text import file_form, input_files, read_pairs
 from mt.corpus.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from mt.corpus.workers import WorkerKilled, ordered_map
 from mt.errors import UserError
 from mt.files.atomic import move_folder, write_text
-from mt.processes import available_cores
+from mt.processes import WorkerKilled, available_cores, ordered_map
 from mt.progress import log_line, progress_bar
 
 _FORMAT = 1  # raise it when the same input no longer gives the same folder

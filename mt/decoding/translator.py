@@ -21,9 +21,9 @@ from mt.decoding.overlong import Overlong, fitting_sources
 from mt.decoding.penalties import normalised_score
 from mt.decoding.records import translation_output
 from mt.decoding.torch_engine import TorchEngine
-from mt.decoding.workers import Workers, result
 from mt.errors import UserError
 from mt.model.directory import LoadedModel
+from mt.processes import WorkerPool
 
 WINDOW = 2000
 """lines read ahead and sorted by length"""
@@ -165,7 +165,7 @@ class Translator:
     ) -> Iterator[dict[str, Any]]:
         """Has worker processes translate the windows, the next ones begun while an earlier one is not yet done."""
         pending: deque[_Window] = deque()
-        workers = Workers(self._outputs, processes)
+        workers = WorkerPool(self._outputs, processes, "fork", "lower --threads or --batch_tokens and run it again")
         try:
             for window in windows:
                 pending.append(window)
@@ -174,19 +174,21 @@ class Translator:
                     for group in length_groups(lengths, options.batch_tokens // options.rows):
                         sources = [window.sources[place] for place in group]
                         window.parts.append((group, workers.submit(sources, options, alignments)))
-                while pending and not (workers.hungry() and (more_waiting is None or more_waiting())):
-                    yield from self._records(pending.popleft(), options, alignments)
+                while pending and not (workers.has_capacity() and (more_waiting is None or more_waiting())):
+                    yield from self._records(pending.popleft(), options, alignments, workers)
             while pending:
-                yield from self._records(pending.popleft(), options, alignments)
+                yield from self._records(pending.popleft(), options, alignments, workers)
         finally:
             workers.close()
 
-    def _records(self, window: _Window, options: SearchOptions, alignments: bool) -> Iterator[dict[str, Any]]:
+    def _records(
+        self, window: _Window, options: SearchOptions, alignments: bool, workers: WorkerPool | None = None
+    ) -> Iterator[dict[str, Any]]:
         """The records of a window, in the order of its lines."""
-        if window.parts:
+        if workers and window.parts:
             outputs: list[Output] = [{}] * len(window.sources)
             for group, future in window.parts:
-                translated = result(future)
+                translated = workers.result(future)
                 for place, output in zip(group, translated):
                     outputs[place] = output
         else:
