@@ -1,8 +1,7 @@
-"""From a YAML file and dotted options to a checked `Config`, and back.
+"""From a YAML file and dotted options to a checked `Config`, and back; and the help of all settings.
 
-jsonargparse merges the options over the file and writes the help; names, types and ranges are checked here,
-because its own messages run over several lines and do not say which item of a list is wrong. Every error is
-a UserError of one line that names the key, its value and what is allowed.
+Names, types and ranges are checked along the dataclasses of `mt.config`. Every error is a UserError of one line that
+names the key, its value and what is allowed.
 """
 
 from __future__ import annotations
@@ -17,14 +16,21 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from mt.config import Config
+from mt.config import Config, DecodeConfig, SearchConfig
 from mt.errors import UserError
+from mt.settings_help import settings_help
 
-LIST_HELP = ("--data.train.help", "--data.valid.help", "--data.test.help")
-
+_SECTION = "a section of `key: value` lines"
 EXAMPLE = """\
-example:
-  {call} configs/multi30k-de-en.yaml --data.root corpora --train.max_steps 2000
+usage: {program} CONFIG.yaml [--section.key VALUE ...] [--print_config]
+
+Settings come from CONFIG.yaml; an option --section.key overrides one of them. A list grows by --section.key+ VALUE, a
+whole section takes YAML: --train "{{max_steps: 5}}".
+
+options:
+  -h, --help            show this help and exit
+  --config CONFIG.yaml  the config file, if not named alone
+  --print_config        print the whole config as YAML and exit
 """
 
 
@@ -49,6 +55,7 @@ class _Origin:
     """Where values come from: the config file, and the options that were given on top of it."""
 
     file: str
+    tree: Any
     options: Mapping[str, str] = field(default_factory=dict)
 
     def place(self, path: str) -> str:
@@ -75,20 +82,19 @@ def parse_config(arguments: list[str], program: str) -> Config:
         UserError: anything that the user has to change, in one line.
         SystemExit: code 0 after `--help` or `--print_config` has printed.
     """
-    helps = [argument for argument in arguments if argument in ("-h", "--help", *LIST_HELP)]
-    if helps:
-        _parser(program).parse_args(helps[:1])
+    if {"-h", "--help"} & set(arguments):
+        call = f"python {program}" if program.endswith(".py") else program
+        example = f"example:\n  {call} configs/multi30k-de-en.yaml --data.root corpora --train.max_steps 2000"
+        print(EXAMPLE.format(program=program), *settings_help(Config), example, sep="\n")
+        raise SystemExit(0)
     print_config = "--print_config" in arguments
     file, options = _split([argument for argument in arguments if argument != "--print_config"], program)
-    tree = _read_tree(Path(file))
-    origin = _Origin(file, options)
-    checked = _check_section(Config, tree, "", origin)
+    origin = _Origin(file, _read_tree(Path(file)), options)
+    if not isinstance(origin.tree, dict):
+        raise _wrong("the config", origin.tree, _SECTION, origin)
     for key, text in options.items():
-        _take_option(checked, key, text, origin)
-    missing = list(_missing(Config, checked))
-    if missing:
-        raise UserError(f"missing in {file}: {', '.join(missing)}; add {'it' if len(missing) == 1 else 'them'}")
-    config: Config = _build(Config, _merge(checked, origin), "", origin)
+        _take_option(origin.tree, key, text, origin)
+    config: Config = _build(Config, origin.tree, "", origin)
     if print_config:
         print(dump_config(config), end="")
         raise SystemExit(0)
@@ -97,9 +103,18 @@ def parse_config(arguments: list[str], program: str) -> Config:
 
 def read_config(path: Path) -> Config:
     """The config in the file `path`, as `dump_config` wrote it or a person did; UserError if it is wrong."""
-    origin = _Origin(str(path))
-    config: Config = _build(Config, _check_section(Config, _read_tree(path), "", origin), "", origin)
+    origin = _Origin(str(path), _read_tree(path))
+    config: Config = _build(Config, origin.tree, "", origin)
     return config
+
+
+def search_config(decode: DecodeConfig, **given: Any) -> SearchConfig:
+    """How to search: what is given and not None over what the model's config says. Raises UserError."""
+    configured = {item.name: getattr(decode, item.name) for item in fields(DecodeConfig)}
+    try:
+        return SearchConfig(**configured | {name: value for name, value in given.items() if value is not None})
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def dump_config(config: Config) -> str:
@@ -108,25 +123,6 @@ def dump_config(config: Config) -> str:
 
 
 # The command line
-
-
-def _parser(program: str) -> Any:
-    """jsonargparse's parser of all settings; its own reading of config files is not used."""
-    import jsonargparse
-
-    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = jsonargparse.ArgumentParser(
-        prog=program,
-        usage=f"{program} CONFIG.yaml [--section.key VALUE ...] [--print_config]",
-        description="Settings come from CONFIG.yaml; an option --section.key overrides one of them.",
-        epilog=EXAMPLE.format(call=f"python {program}" if program.endswith(".py") else program),
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--config", metavar="CONFIG.yaml", help="the config file, if not named alone")
-    parser.add_argument("--print_config", action="store_true", help="print the whole config as YAML and exit")
-    parser.add_class_arguments(Config, None)
-    return parser
 
 
 def _split(arguments: list[str], program: str) -> tuple[str, dict[str, str]]:
@@ -157,45 +153,41 @@ def _split(arguments: list[str], program: str) -> tuple[str, dict[str, str]]:
     return file, options
 
 
-def _merge(tree: dict[str, Any], origin: _Origin) -> dict[str, Any]:
-    """The complete tree: the file's values over the defaults, and the options, in their order, over both."""
-    import argparse
-
-    parser = _parser("")
-    try:
-        options = [f"--{key}={text}" for key, text in origin.options.items()]
-        namespace = parser.parse_args(options, namespace=parser.parse_object(tree, defaults=False))
-    except argparse.ArgumentError as error:
-        raise UserError(str(error)) from None
-    merged: dict[str, Any] = namespace.as_dict()
-    return {key: value for key, value in merged.items() if key not in ("config", "print_config")}
-
-
 def _take_option(tree: dict[str, Any], key: str, text: str, origin: _Origin) -> None:
-    """Checks an option's value and puts it into the tree; one for a whole section is left to jsonargparse."""
+    """Puts an option's value into the tree: in place of the file's, behind it (`+`), or into a whole section."""
     *sections, name = key.removesuffix("+").split(".")
     annotation: Any = Config
-    for section in sections:
+    for depth, section in enumerate(sections, start=1):
         annotation = get_type_hints(annotation)[section]
-        tree = tree.setdefault(section, {})
+        inner = {} if tree.get(section) is None else tree[section]
+        if not isinstance(inner, dict):
+            raise _wrong(".".join(sections[:depth]), inner, _SECTION, origin)
+        tree[section] = inner
+        tree = inner
     annotation = get_type_hints(annotation)[name]
-    if is_dataclass(annotation):
-        return
     value: Any = text
     if annotation is not str:
         with suppress(yaml.YAMLError):
             value = yaml.load(text, _Loader)
-    value = _check(annotation, value, key.removesuffix("+"), origin)
-    if not key.endswith("+"):
-        tree[name] = value
+    if is_dataclass(annotation) and isinstance(value, dict) and isinstance(tree.get(name), dict):
+        value = _merged(tree[name], value)
+    elif key.endswith("+") and isinstance(value, list) and isinstance(tree.get(name), list):
+        value = [*tree[name], *value]
+    tree[name] = value
 
 
-def _missing(kind: Any, tree: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The settings without a default that the tree lacks."""
-    hints = get_type_hints(kind)
+def _merged(tree: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the tree with others over them, section by section."""
+    both = {name for name in others if isinstance(others[name], dict) and isinstance(tree.get(name), dict)}
+    return {**tree, **others, **{name: _merged(tree[name], others[name]) for name in both}}
+
+
+def _missing(kind: Any, tree: Any, prefix: str = "") -> Iterator[str]:
+    """The settings without a default that the tree lacks; items of lists are not entered."""
+    hints, tree = get_type_hints(kind), tree or {}
     for item in fields(kind):
         if is_dataclass(hints[item.name]):
-            yield from _missing(hints[item.name], tree.get(item.name, {}), f"{prefix}{item.name}.")
+            yield from _missing(hints[item.name], tree.get(item.name), f"{prefix}{item.name}.")
         elif _required(item) and item.name not in tree:
             yield prefix + item.name
 
@@ -213,7 +205,7 @@ def _read_tree(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise UserError(f"the config file {path} is not UTF-8 text (byte {error.start})") from None
     try:
-        return yaml.load(text, _Loader)
+        return yaml.load(text, _Loader) or {}
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f", line {mark.line + 1}" if mark else ""
@@ -243,36 +235,18 @@ def _nearest(path: str, siblings: Iterable[str], prefix: str = "") -> str:
     return f"; did you mean {prefix}{near[0]}?" if near else "; --print_config shows all keys"
 
 
-def _check_section(kind: Any, value: Any, path: str, origin: _Origin) -> dict[str, Any]:
-    """The keys and types of one section of the tree, with defaults left out."""
-    if value is None:
-        value = {}
-    if not isinstance(value, dict):
-        raise _wrong(path or "the config", value, "a section of `key: value` lines", origin)
-    hints = get_type_hints(kind)
-    dot = f"{path}." if path else ""
-    for name in value:
-        if name not in hints:
-            wrong = f"{dot}{name}"
-            near = _nearest(wrong, [dot + hint for hint in hints])
-            raise UserError(f"unknown key {wrong} in {origin.place(wrong)}{near}")
-    return {name: _check(hints[name], item, dot + name, origin) for name, item in value.items()}
-
-
-def _check(annotation: Any, value: Any, path: str, origin: _Origin) -> Any:
-    """`value` as `annotation` wants it (sections stay dictionaries), or a UserError that names `path`."""
+def _build(annotation: Any, value: Any, path: str, origin: _Origin) -> Any:
+    """`value` as `annotation` wants it, sections as their dataclasses, or a UserError that names `path`."""
     if is_dataclass(annotation):
-        return _check_section(annotation, value, path, origin)
+        return _build_section(annotation, value, path, origin)
     kind, choices = get_origin(annotation), get_args(annotation)
     if kind in (Union, types.UnionType):  # Optional[X] is the only union there is
         inner = next(choice for choice in choices if choice is not type(None))
-        return None if value is None else _check(inner, value, path, origin)
+        return None if value is None else _build(inner, value, path, origin)
     if kind is list:
         if not isinstance(value, list):
             raise _wrong(path, value, "a list", origin)
-        items = [_check(choices[0], item, f"{path}[{index}]", origin) for index, item in enumerate(value)]
-        _build_value(annotation, items, path, origin)  # items are complete: ranges can be told
-        return items
+        return [_build(choices[0], item, f"{path}[{index}]", origin) for index, item in enumerate(value)]
     if kind is Literal:
         if value not in choices:
             near = difflib.get_close_matches(str(value), choices, n=1)
@@ -286,6 +260,36 @@ def _check(annotation: Any, value: Any, path: str, origin: _Origin) -> Any:
         allowed = {int: "a whole number", bool: "true or false", str: "text (put it in quotes)"}[annotation]
         raise _wrong(path, value, allowed, origin)
     return value
+
+
+def _build_section(kind: Any, value: Any, path: str, origin: _Origin) -> Any:
+    """The dataclass `kind` from a section of the tree."""
+    value = {} if value is None else value
+    if not isinstance(value, dict):
+        raise _wrong(path or "the config", value, _SECTION, origin)
+    hints = get_type_hints(kind)
+    dot = f"{path}." if path else ""
+    for name in value:
+        if name not in hints:
+            wrong = f"{dot}{name}"
+            near = _nearest(wrong, [dot + hint for hint in hints])
+            raise UserError(f"unknown key {wrong} in {origin.place(wrong)}{near}")
+    sections = {name: None for name, hint in hints.items() if is_dataclass(hint)}
+    built = {name: _build(hints[name], item, dot + name, origin) for name, item in {**sections, **value}.items()}
+    missing = [dot + item.name for item in fields(kind) if _required(item) and item.name not in built]
+    if missing and "[" in path:
+        raise UserError(f"missing key {missing[0]} in {origin.place(missing[0])}; add it")
+    if missing:  # of the whole config at once
+        missing = list(_missing(Config, origin.tree))
+        raise UserError(f"missing in {origin.file}: {', '.join(missing)}; add {'it' if len(missing) == 1 else 'them'}")
+    try:
+        return kind(**built)
+    except ValueError as error:
+        raise UserError(_located(str(error), path, kind, origin)) from None
+
+
+def _required(item: Field[Any]) -> bool:
+    return item.default is MISSING and item.default_factory is MISSING
 
 
 def _number(value: Any, path: str, origin: _Origin) -> float:
@@ -302,38 +306,6 @@ def _wrong(path: str, value: Any, allowed: str, origin: _Origin) -> UserError:
     shown = "empty" if value is None else repr(value)
     shown = shown if len(shown) <= 80 else shown[:77] + "..."
     return UserError(f"{origin.named(path)} is {shown}; it must be {allowed}")
-
-
-# Ranges
-
-
-def _build(kind: Any, tree: Mapping[str, Any], path: str, origin: _Origin) -> Any:
-    """The dataclass `kind` from a checked tree, its sections and list items first."""
-    hints = get_type_hints(kind)
-    dot = f"{path}." if path else ""
-    values = {name: _build_value(hints[name], value, dot + name, origin) for name, value in tree.items()}
-    for item in fields(kind):
-        if _required(item) and item.name not in values:
-            raise UserError(f"missing key {dot}{item.name} in {origin.place(dot + item.name)}; add it")
-    try:
-        return kind(**values)
-    except ValueError as error:
-        raise UserError(_located(str(error), path, kind, origin)) from None
-
-
-def _required(item: Field[Any]) -> bool:
-    return item.default is MISSING and item.default_factory is MISSING
-
-
-def _build_value(annotation: Any, value: Any, path: str, origin: _Origin) -> Any:
-    if is_dataclass(annotation):
-        return _build(annotation, value, path, origin)
-    inner = next((choice for choice in get_args(annotation) if is_dataclass(choice)), None)
-    if inner is None or value is None:
-        return value
-    if isinstance(value, list):
-        return [_build(inner, item, f"{path}[{index}]", origin) for index, item in enumerate(value)]
-    return _build(inner, value, path, origin)
 
 
 def _located(message: str, path: str, kind: Any, origin: _Origin) -> str:

@@ -184,7 +184,7 @@ def test_a_wrong_file_is_told_in_one_line(file: Path, old: str, new: str, words:
         ),
         (
             ["--data.train+", "[{files: [a], weight: 0}]"],
-            "data.train[0].weight in --data.train+ is 0.0; it must be above 0 and at most 100",
+            "data.train[1].weight in --data.train+ is 0.0; it must be above 0 and at most 100",
         ),
         (["other.yaml"], "train.py: two config files, {file} and other.yaml; name one"),
     ],
