@@ -57,7 +57,7 @@ def batch_loss(model: Transformer, batch: Batch, loss: LossFunction) -> LossSums
     if batch.positions is not None:
         hidden = hidden.index_select(0, batch.positions)
     hidden = hidden.flatten(0, 1)  # the passes of a position next to each other
-    return projected_loss(hidden, model.output_weight, None, batch.targets, loss=loss, pad_id=model.pad_id)
+    return projected_loss(hidden, model.output_weight, model.output_bias, batch.targets, loss=loss, pad_id=model.pad_id)
 
 
 def add_gradients(

@@ -137,3 +137,23 @@ def test_a_batch_holds_the_real_target_tokens_alone() -> None:
     # What stands at a real position but the last of its sentence is input of the next one.
     inside = batch.targets != 3
     assert torch.equal(shifted.flatten()[batch.positions][inside], batch.targets[inside].long())
+
+
+def test_the_output_bias_is_trained_and_part_of_what_is_trained() -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(width=16, encoder_layers=1, decoder_layers=1, output_bias=True, dropout=0.0)
+    model = Transformer(config, VOCABULARY, VOCABULARY, pad_id=0).eval().double()
+    assert model.output_bias is not None
+    torch.nn.init.normal_(model.output_bias)
+    batch = Batch(Pairs(16), np.arange(16), TOKENIZER, torch.device("cpu"))  # type: ignore[arg-type]
+    loss = build_loss(LossConfig(smoothing=0.0), pad_id=0, begin_id=2, vocabulary_size=VOCABULARY)
+    summed, before = Gradients(model, Group()), model.output_bias.detach().clone()
+    add_gradients(model, batch, loss, summed)
+    with torch.no_grad():
+        logits = model.logits(model(batch.source, batch.target_input)).flatten(0, 1)
+    assert batch.positions is not None
+    expected = torch.nn.functional.cross_entropy(logits[batch.positions], batch.targets)
+    figures = summed.reduce()
+    assert float(figures["nll"]) / batch.tokens == pytest.approx(float(expected), rel=1e-12)
+    torch.optim.SGD(model.parameters(), lr=0.1).step()
+    assert not torch.equal(model.output_bias, before)
