@@ -23,7 +23,7 @@ from mt.corpus.tokenizer import train_tokenizer
 from mt.decoding.shortlist import FILE as SHORTLIST
 from mt.decoding.translator import Translator
 from mt.errors import UserError
-from mt.files.lines import check_readable, file_lines
+from mt.files.lines import check_readable, read_lines
 from mt.interop.ctranslate2_engine import CTranslate2Engine, cached_export
 from mt.interop.ctranslate2_export import import_ctranslate2
 from mt.model.directory import LoadedModel, build_model, load_model
@@ -120,7 +120,7 @@ def prepare(
         limits = {"min_length": _RANDOM_OUTPUT, "max_output": _RANDOM_OUTPUT}
     else:
         loaded = load_model(model, device)
-        text = list(islice(dict.fromkeys(file_lines([corpora / name for name in _FILES])), different))
+        text = list(islice(dict.fromkeys(read_lines([corpora / name for name in _FILES])), different))
     if len(text) < different:
         raise UserError(f"{corpora}: holds {len(text)} different German lines; {different} are translated")
     text *= lines // different

@@ -20,7 +20,7 @@ from mt.progress import log_line, progress_bar
 
 if TYPE_CHECKING:
     from mt.decoding.translator import Translator
-    from mt.files.lines import Survey
+    from mt.files.lines import TextDigest
     from mt.files.output import OutputFile
 
 _NAMED_LINES = 5  # line numbers that the warning about too long lines gives
@@ -38,20 +38,20 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError("--alignments: only JSON lines have a place for them; add --format jsonl")
     _check_flagging(options)
     from mt.files.flagged import flagged_lines
-    from mt.files.lines import WaitingLines, check_readable, file_lines, survey
+    from mt.files.lines import WaitingLines, check_readable, read_lines, text_digest
     from mt.files.output import check_writable
 
     prefix = [] if options.prefix is None else [options.prefix]
     check_readable([*options.input, *prefix])
     if options.output is not None:
         check_writable(options.output)
-    lines: Iterable[str] = file_lines(options.input)
+    lines: Iterable[str] = read_lines(options.input)
     more_waiting: Callable[[], bool] | None = None
     if not options.input:
         lines = waiting_lines = WaitingLines(_standard_input())
         more_waiting = waiting_lines.more_waiting
-    read = survey(options.input) if options.input else None
-    begun = survey(prefix)
+    read = text_digest(options.input) if options.input else None
+    begun = text_digest(prefix)
     if prefix and read and begun and begun.lines != read.lines:
         raise UserError(
             f"{options.prefix} has {begun.lines} lines and the input {read.lines}; give one prefix a line, an empty "
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         records = translator.translate(
             islice(lines, output.kept, None),
-            prefixes=islice(file_lines(prefix), output.kept, None) if prefix else None,
+            prefixes=islice(read_lines(prefix), output.kept, None) if prefix else None,
             first_line=output.kept,
             overlong=options.overlong,
             alignments=options.alignments,
@@ -221,7 +221,7 @@ def _standard_input() -> int:
 
 
 def _fingerprint(
-    translator: Translator, read: Survey | None, begun: Survey | None, options: argparse.Namespace
+    translator: Translator, read: TextDigest | None, begun: TextDigest | None, options: argparse.Namespace
 ) -> dict[str, Any] | None:
     """What the output depends on; None where the input, or the prefixes, can be read only once."""
     if read is None or begun is None:

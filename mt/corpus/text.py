@@ -1,30 +1,25 @@
 """Raw parallel text of any form as a stream of (source, target) pairs.
 
-Only the line feed separates lines: a carriage return, a form feed or U+2028 is a character like any other, and so
-is NUL. White space at the ends of a side (the carriage return of Windows files, for one) is removed; a line
-feed inside a field of CSV, JSON or Parquet becomes a space, so that a side is always one line.
+White space at the ends of a side (the carriage return of Windows files, for one) is removed; a line feed inside a field
+of CSV, JSON or Parquet becomes a space, so that a side is always one line.
 """
 
 from __future__ import annotations
 
-import gzip
-import io
 import logging
 import tempfile
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from glob import escape
-from itertools import zip_longest
+from itertools import chain
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from mt.config import CorpusConfig, DataConfig
 from mt.errors import UserError
+from mt.files.lines import paired_lines, read_lines
 
-_GZIP = b"\x1f\x8b"
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BUILDERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
 
@@ -41,9 +36,8 @@ def read_pairs(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, st
     if corpus.grammar is not None:
         from mt.grammar.grammar import sample_pairs
 
-        grammar = corpus.grammar
-        source, target = grammar.languages
-        pairs = sample_pairs((source, target), grammar.pairs, grammar.seed, split=corpus.split)
+        languages, grammar = (data.source_language, data.target_language), corpus.grammar
+        pairs = sample_pairs(languages, grammar.pairs, grammar.seed, split=corpus.split)
     elif corpus.hub:
         pairs = _read_hub(corpus, data)
     elif corpus.files:
@@ -52,27 +46,6 @@ def read_pairs(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, st
         pairs = _read_sides(corpus, data)
     for source_text, target_text in pairs:
         yield source_text.strip(), target_text.strip()
-
-
-def read_lines(paths: Sequence[Path]) -> Iterator[str]:
-    """The lines of text files, one file after the other.
-
-    Files may be gzip-compressed (told by their first bytes, not by their name). Lines come without their line
-    feed and otherwise as they are; a last line without one counts, an empty rest after the last one does not.
-    A byte order mark at the beginning of a file is left out.
-
-    Raises:
-        UserError: a file that is missing, cannot be read, is damaged gzip, or holds a line that is not UTF-8.
-    """
-    for path in paths:
-        for number, line in enumerate(_byte_lines(path), start=1):
-            try:
-                yield line.decode()
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{path}: line {number} is not UTF-8 (byte {error.start + 1} of the line); convert the "
-                    "file, for example with iconv -f ISO-8859-1 -t UTF-8"
-                ) from None
 
 
 def input_files(corpus: CorpusConfig, data: DataConfig) -> list[Path]:
@@ -102,44 +75,9 @@ def _find(name: str, data: DataConfig) -> Path:
     return path
 
 
-def _byte_lines(path: Path) -> Iterator[bytes]:
-    try:
-        with _open(path) as file:
-            for number, line in enumerate(file):
-                if number == 0:
-                    line = line.removeprefix(_BYTE_ORDER_MARK)
-                    if not line:
-                        continue
-                yield line.removesuffix(b"\n")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path}: damaged gzip file ({error}); copy it again") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[BinaryIO]:
-    with path.open("rb") as file:
-        if file.peek(2)[:2] == _GZIP:
-            with gzip.open(file) as unpacked, io.BufferedReader(unpacked, 1 << 17) as lines:  # lines in C
-                yield lines
-        else:
-            yield file
-
-
 def _read_sides(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
     files = [(_find(source, data), _find(target, data)) for source, target in zip(corpus.source, corpus.target)]
-    for source_path, target_path in files:
-        sources, targets = read_lines([source_path]), read_lines([target_path])
-        for number, (source, target) in enumerate(zip_longest(sources, targets)):
-            if source is None or target is None:
-                longer = number + 1 + sum(1 for _ in (targets if source is None else sources))
-                counts = (number, longer) if source is None else (longer, number)
-                raise UserError(
-                    f"{source_path} has {counts[0]} lines and {target_path} has {counts[1]}; line by line they "
-                    "must be translations of each other"
-                )
-            yield source, target
+    return chain.from_iterable(paired_lines(source, target) for source, target in files)
 
 
 def _read_files(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
@@ -164,7 +102,7 @@ def _read_table(path: Path, builder: str, corpus: CorpusConfig, data: DataConfig
             "converters": dict.fromkeys(_columns(corpus, data), str),
             "keep_default_na": False,
             "index_col": False,
-            "lineterminator": None if _has_carriage_returns(path) else "\n",
+            "lineterminator": None if next(read_lines([path]), "").endswith("\r") else "\n",
         }
     try:
         yield from _read_dataset(
@@ -175,10 +113,6 @@ def _read_table(path: Path, builder: str, corpus: CorpusConfig, data: DataConfig
             for _ in read_lines([path]):  # knows the line of a damaged or badly encoded text file
                 pass
         raise
-
-
-def _has_carriage_returns(path: Path) -> bool:
-    return next(read_lines([path]), "").endswith("\r")
 
 
 def _columns(corpus: CorpusConfig, data: DataConfig) -> list[str]:
@@ -227,40 +161,33 @@ def _read_hub(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str
 
 
 def _read_dataset(what: str, corpus: CorpusConfig, data: DataConfig, **arguments: Any) -> Iterator[tuple[str, str]]:
+    columns = _columns(corpus, data)
+    for number, row in enumerate(_dataset_rows(what, arguments), start=1):
+        source, target = (_field(row, column, columns, number, what) for column in columns)
+        yield source, target
+
+
+def _dataset_rows(what: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Rows that `datasets` streams; nothing is left in its cache."""
     import datasets
 
-    columns = _columns(corpus, data)
-    with tempfile.TemporaryDirectory(prefix="mt-datasets-") as cache, _quiet(datasets):
+    with tempfile.TemporaryDirectory(prefix="mt-datasets-") as cache, _quiet(datasets), warnings.catch_warnings():
+        # pandas cuts CSV rows that are too long, and only warns of it
+        warnings.filterwarnings("error", message="Length of header or names")
         try:
-            rows = iter(datasets.load_dataset(streaming=True, cache_dir=cache, **arguments))
+            yield from datasets.load_dataset(streaming=True, cache_dir=cache, **arguments)
         except Exception as error:  # whatever a file or the hub may raise: it is said in one line
             raise _unreadable(what, error) from error
-        for number in range(1, 1 << 62):
-            try:
-                with warnings.catch_warnings():
-                    # pandas cuts CSV rows that are too long, and only warns of it
-                    warnings.filterwarnings("error", message="Length of header or names")
-                    row = next(rows, None)
-            except Exception as error:
-                raise _unreadable(what, error) from error
-            if row is None:
-                return
-            source, target = (_field(row, column, columns, number, what) for column in columns)
-            yield source, target
 
 
 def _field(row: dict[str, Any], column: str, columns: list[str], number: int, what: str) -> str:
     value: Any = row
-    if column in row:
-        value = row[column]
-    else:
-        nested = row if "." in column or "translation" not in row else row["translation"]
-        for part in column.split("."):
-            if not isinstance(nested, dict) or part not in nested:
-                raise _missing_column(what, columns, _column_names(row))
-            nested = nested[part]
-        value = nested
+    if "." not in column and column not in row:
+        value = row.get("translation", row)
+    for part in [column] if column in row else column.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise _missing_column(what, columns, _column_names(row))
+        value = value[part]
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -282,11 +209,10 @@ def _missing_column(what: str, wanted: Sequence[str], found: Sequence[str]) -> U
     )
 
 
-def _unreadable(what: str, error: Exception) -> UserError:
-    cause: BaseException = error
-    while cause.__cause__ is not None:
-        cause = cause.__cause__
-    return UserError(f"{what}: cannot be read: {type(cause).__name__}: {str(cause)[:500]}; check its name and its form")
+def _unreadable(what: str, error: BaseException) -> UserError:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return UserError(f"{what}: cannot be read: {type(error).__name__}: {str(error)[:500]}; check its name and its form")
 
 
 @contextmanager

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mt.corpus.text import read_lines
 from mt.errors import UserError
+from mt.files.lines import check_equally_many, read_lines
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,7 @@ def read_test_set(source: Path | None, references: Sequence[Path]) -> TestSet:
     for path, stream in zip(paths, streams):
         if not stream:
             raise UserError(f"{path}: is empty; evaluation needs at least one line")
-        if len(stream) != len(streams[0]):
-            raise UserError(
-                f"{paths[0]} has {len(streams[0])} lines, {path} has {len(stream)}; "
-                "line n of each must belong to the same sentence"
-            )
+        check_equally_many(paths[0], len(streams[0]), path, len(stream))
     description = {
         "source": None if source is None else source.name,
         "references": [path.name for path in references],

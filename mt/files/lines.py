@@ -1,9 +1,17 @@
-"""Lines of files, pipes and terminals, as bytes: only a line feed ends a line, and no byte makes an error."""
+"""Lines of text in: one rule for the files of every command, and one for what can be read only once.
+
+Only a line feed ends a line: a carriage return, a form feed, U+2028 or NUL is a character like any other. A byte order
+mark at the beginning of a file, or of standard input, is left out.
+
+A line of a file that is not UTF-8 is the user's error: the file can be mended and read again. On standard input, a pipe
+or a terminal, lines out equal to lines in matter most and nothing can be read again: there bad bytes become U+FFFD.
+"""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
 import select
 import zlib
@@ -12,13 +20,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from mt.errors import UserError
 
-_GZIP_MAGIC = b"\x1f\x8b"
-_READ_BYTES = 1 << 16
-_SURVEY_BYTES = 1 << 20
+_GZIP = b"\x1f\x8b"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_BLOCK_BYTES = 1 << 17
 
 
 def check_readable(paths: Sequence[Path]) -> None:
@@ -30,7 +38,21 @@ def check_readable(paths: Sequence[Path]) -> None:
             raise UserError(f"{path}: cannot be read ({error.strerror}); check the name") from None
 
 
-class Survey(NamedTuple):
+def read_lines(paths: Sequence[Path]) -> Iterator[str]:
+    """The lines of text files, one file after the other, without their line feeds.
+
+    Files may be gzip-compressed, told by their first bytes and not by their name. A last line without a line feed is
+    a line.
+
+    Raises:
+        UserError: a file that cannot be read, is damaged gzip, or holds a line that is not UTF-8.
+    """
+    for path in paths:
+        for text in _blocks(path):
+            yield from text.removesuffix("\n").split("\n")
+
+
+class TextDigest(NamedTuple):
     """What files hold."""
 
     lines: int
@@ -38,71 +60,78 @@ class Survey(NamedTuple):
     """hash of their lines, the same for plain and gzip files"""
 
 
-def survey(paths: Sequence[Path]) -> Survey | None:
+def text_digest(paths: Sequence[Path]) -> TextDigest | None:
     """Reads files to their end; None where one of them is no regular file and could be read only once.
 
     Raises:
-        UserError: as `file_lines`.
+        UserError: as `read_lines`, so that a bad line is known before any work is done.
     """
     if not all(path.is_file() for path in paths):
         return None
     lines, digest = 0, hashlib.blake2b(digest_size=16)
     for path in paths:
-        last = b"\n"
-        with _opened(path) as stream:
-            while data := stream.read(_SURVEY_BYTES):
-                lines += data.count(b"\n")
-                digest.update(data)
-                last = data[-1:]
-        if last != b"\n":
-            lines += 1
-            digest.update(b"\n")
-    return Survey(lines, digest.hexdigest())
+        for text in _blocks(path):
+            text = text if text.endswith("\n") else text + "\n"
+            lines += text.count("\n")
+            digest.update(text.encode())
+    return TextDigest(lines, digest.hexdigest())
 
 
-def file_lines(paths: Sequence[Path]) -> Iterator[str]:
-    """The lines of plain or gzip files, one after the other, without their line feeds.
-
-    A last line without a line feed is a line. Invalid UTF-8 becomes U+FFFD.
-
-    Raises:
-        UserError: a file that cannot be read, or a gzip file that is cut short.
-    """
-    for path in paths:
-        with _opened(path) as stream:
-            for line in stream:
-                yield _text(line)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The bytes of a plain or gzip file; what goes wrong with it in the block becomes a UserError."""
-    try:
-        with path.open("rb") as plain:
-            packed = plain.peek(len(_GZIP_MAGIC)).startswith(_GZIP_MAGIC)
-            yield cast(BinaryIO, gzip.GzipFile(fileobj=plain)) if packed else plain
-    except (EOFError, zlib.error) as error:
-        raise UserError(f"{path}: broken gzip file ({error}); copy it again") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
-
-
-def paired_lines(source: Path, target: Path) -> Iterator[tuple[str, str]]:
+def paired_lines(first: Path, second: Path) -> Iterator[tuple[str, str]]:
     """The lines of two files side by side.
 
     Raises:
-        UserError: one of them ends before the other, or as `file_lines`.
+        UserError: one of them ends before the other, or as `read_lines`.
     """
-    sources, targets = file_lines([source]), file_lines([target])
-    for count, (source_line, target_line) in enumerate(zip_longest(sources, targets)):
-        if source_line is None or target_line is None:
-            source_count = count + (source_line is not None) + sum(1 for _ in sources)
-            target_count = count + (target_line is not None) + sum(1 for _ in targets)
-            raise UserError(
-                f"{source} has {source_count} lines and {target} has {target_count}; "
-                "they must have equally many, line by line translations of each other"
-            )
-        yield source_line, target_line
+    lines, others = read_lines([first]), read_lines([second])
+    for number, (line, other) in enumerate(zip_longest(lines, others)):
+        if line is None or other is None:
+            longer = number + 1 + sum(1 for _ in (others if line is None else lines))
+            check_equally_many(first, number if line is None else longer, second, longer if line is None else number)
+        else:
+            yield line, other
+
+
+def check_equally_many(first: object, first_lines: int, second: object, second_lines: int) -> None:
+    """Raises UserError where two texts, given by their names, have different numbers of lines."""
+    if first_lines != second_lines:
+        raise UserError(
+            f"{first} has {first_lines} lines and {second} has {second_lines}; they must have equally many, "
+            "line n of one belongs to line n of the other"
+        )
+
+
+def _blocks(path: Path) -> Iterator[str]:
+    """The text of a file in blocks of whole lines, none of them empty; the last may lack its line feed."""
+    lines = 0
+    with _opened(path) as stream:
+        # read1 gives what a slow pipe has to give, readline the rest of the last line.
+        while data := stream.read1(_BLOCK_BYTES):
+            data = data if data.endswith(b"\n") else data + stream.readline()
+            try:
+                text = (data if lines else data.removeprefix(_BYTE_ORDER_MARK)).decode()
+            except UnicodeDecodeError as error:
+                *before, line = error.object[: error.start].split(b"\n")
+                raise UserError(
+                    f"{path}: line {lines + len(before) + 1} is not UTF-8 (byte {len(line) + 1} of the line); convert "
+                    "the file, for example with iconv -f ISO-8859-1 -t UTF-8"
+                ) from None
+            if text:
+                yield text
+            lines += data.count(b"\n")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[io.BufferedReader]:
+    """The bytes of a plain or gzip file; what goes wrong with it in the block becomes a UserError."""
+    try:
+        with path.open("rb") as plain:
+            packed = plain.peek(len(_GZIP)).startswith(_GZIP)
+            yield cast(io.BufferedReader, gzip.GzipFile(fileobj=plain)) if packed else plain
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UserError(f"{path}: damaged gzip file ({error}); copy it again") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
 class WaitingLines:
@@ -113,7 +142,7 @@ class WaitingLines:
         self._descriptor = descriptor
         self._complete: deque[bytes] = deque()
         self._rest = bytearray()
-        self._ended = False
+        self._begun = self._ended = False
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -123,7 +152,7 @@ class WaitingLines:
             self._read()
         if not self._complete:
             raise StopIteration
-        return _text(self._complete.popleft())
+        return self._complete.popleft().decode("utf-8", errors="replace")
 
     def more_waiting(self) -> bool:
         """Whether a complete line, or the end, has arrived."""
@@ -134,17 +163,19 @@ class WaitingLines:
         return True
 
     def _read(self) -> None:
-        data = os.read(self._descriptor, _READ_BYTES)
+        data = os.read(self._descriptor, _BLOCK_BYTES)
         *complete, rest = data.split(b"\n")
         for line in complete:
-            self._complete.append(bytes(self._rest) + line)
-            self._rest.clear()
+            self._complete.append(self._ends(line))
         self._rest += rest
         if not data:
             self._ended = True
-            if self._rest:
-                self._complete.append(bytes(self._rest))
+            if line := self._ends(b""):
+                self._complete.append(line)
 
-
-def _text(line: bytes) -> str:
-    return line.removesuffix(b"\n").decode("utf-8", errors="replace")
+    def _ends(self, line: bytes) -> bytes:
+        """The line that ends with these bytes."""
+        whole = bytes(self._rest) + line
+        self._rest.clear()
+        begun, self._begun = self._begun, True
+        return whole if begun else whole.removeprefix(_BYTE_ORDER_MARK)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 from pathlib import Path
@@ -10,12 +11,11 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from mt.config import CorpusConfig, DataConfig
-from mt.corpus.text import input_files, read_lines, read_pairs
+from mt.config import CorpusConfig, DataConfig, GrammarConfig
+from mt.corpus.text import input_files, read_pairs
 from mt.errors import UserError
+from mt.grammar.grammar import sample_pairs
 
 
 def pairs(root: Path, **corpus: Any) -> list[tuple[str, str]]:
@@ -32,42 +32,6 @@ def error(root: Path, **corpus: Any) -> str:
         pairs(root, **corpus)
     assert "\n" not in str(caught.value)
     return str(caught.value)
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))), st.booleans())
-def test_lines_of_any_characters_come_back(tmp_path_factory, lines, compressed):
-    path = tmp_path_factory.mktemp("lines") / "text"
-    content = "".join(line + "\n" for line in lines).encode()
-    if content.startswith(b"\xef\xbb\xbf"):
-        lines[0] = lines[0][1:]
-    path.write_bytes(gzip.compress(content) if compressed else content)
-    assert list(read_lines([path])) == lines
-
-
-def test_only_line_feeds_separate_lines(tmp_path):
-    path = tmp_path / "text"
-    path.write_bytes("a\u2028b\x0bc\x0cd\x85e\x1cf\rg\0h\nzweite".encode())
-    assert list(read_lines([path])) == ["a\u2028b\x0bc\x0cd\x85e\x1cf\rg\0h", "zweite"]
-
-
-@pytest.mark.parametrize(
-    ("content", "lines"),
-    [
-        (b"", []),
-        (b"\n", [""]),
-        (b"a", ["a"]),
-        (b"a \r\n\r", ["a \r", "\r"]),
-        (b"a\n", ["a"]),
-        (b"a\n\n", ["a", ""]),
-        (b"\xef\xbb\xbf", []),
-        (b"\xef\xbb\xbf\na", ["", "a"]),
-        (b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n", ["a", "\ufeffb"]),
-    ],
-)
-def test_a_final_line_feed_makes_no_line_and_a_byte_order_mark_is_dropped(tmp_path, content, lines):
-    (tmp_path / "text").write_bytes(content)
-    assert list(read_lines([tmp_path / "text"])) == lines
 
 
 def test_several_files_are_read_in_order_and_gzip_is_told_by_its_content(tmp_path):
@@ -123,6 +87,21 @@ def test_damaged_gzip_is_an_error(tmp_path, damage):
 def test_tsv_knows_only_tabs_and_line_feeds(tmp_path):
     (tmp_path / "a.tsv").write_bytes('"a\tb"\textra\nc\rd\te\u2028f\r\n'.encode())
     assert pairs(tmp_path, files=["a.tsv"]) == [('"a', 'b"'), ("c\rd", "e\u2028f")]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
+    (tmp_path / "a.tsv").write_bytes(b"\xef\xbb\xbfde\ten\neins\tone\n")
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfde,en\neins,one\n")
+    for name in ("a.tsv", "a.csv"):
+        assert pairs(tmp_path, files=[name]) == [("eins", "one")]
+
+
+def test_the_grammar_speaks_the_languages_of_the_data(tmp_path):
+    both = data(tmp_path)
+    back = dataclasses.replace(both, source_language="en", target_language="de")
+    corpus = CorpusConfig(grammar=GrammarConfig(pairs=5))
+    assert list(read_pairs(corpus, both)) == list(sample_pairs(("de", "en"), 5, corpus.grammar.seed, split="train"))
+    assert list(read_pairs(corpus, back)) == list(sample_pairs(("en", "de"), 5, corpus.grammar.seed, split="train"))
 
 
 def test_tsv_columns_by_header_by_language_and_by_number(tmp_path):
