@@ -22,8 +22,9 @@ from torch import Tensor
 from mt.files.atomic import write_text
 from mt.losses import encouraging, label_smoothed_kl
 from mt.losses.relatives import Focal, InverseFocal
-from mt.metrics.measures import Measures
-from mt.report.figures import reliability_diagram
+from mt.metrics.bins import CalibrationBins
+from mt.report.inputs import Block
+from mt.report.reliability import reliability_diagram
 from mt.report.svg import DASHES, INK, svg_element
 
 NO_PADDING = -100
@@ -152,7 +153,7 @@ def _curves_svg(name: str, axes: Axes, curves: list[Curve]) -> str:
     return svg_element(name, draw, f"{axes.title}: " + ", ".join(curve.label for curve in curves))
 
 
-def reliability_examples(seed: int = 1) -> dict[str, tuple[str, dict[str, Any]]]:
+def reliability_examples(seed: int = 1) -> dict[str, tuple[str, Block]]:
     """Title and calibration block of each diagram. The true probability r of a token is drawn from Beta(2.5, 1), and
     whether it is right from r; the systems differ in the confidence that they state. The last one is true but for
     the end of sentence, one token in 14."""
@@ -176,8 +177,8 @@ def _odds_to_the_power(probability: np.ndarray, power: float) -> np.ndarray:
     return np.asarray(yes / (yes + no), dtype=np.float64)
 
 
-def _block(confidence: np.ndarray, correct: np.ndarray) -> dict[str, Any]:
-    measures = Measures()
+def _block(confidence: np.ndarray, correct: np.ndarray) -> Block:
+    measures = CalibrationBins()
     measures.update(confidence, correct)
     return measures.block()
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
-from mt.cli.command import DONE, CommandParser
-from mt.cli.options import positive, use_threads
+from mt.cli.main import DONE, CommandParser
+from mt.cli.options import add_model, add_search, aligned, positive, use_threads
+from mt.config import DecodeConfig
 from mt.errors import UserError
 
-PENALTIES = ("none", "average", "gnmt", "reward")
+Results = dict[str, Any]
+_EVALUATION = ("beams", "length_penalty", "length_alpha", "length_penalties", "batch_tokens", "nbest", "truth")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -21,67 +22,45 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError("give either MODEL, a model or run directory, or --records F.jsonl; --help tells more")
     if given.model is not None and given.source is None:
         raise UserError("--source is missing; give the file of lines to translate")
-    beams = _beams(given.beams)
-    penalties = _penalties(given.length_penalties)
+    given.beams, given.length_penalties = _beams(given.beams), _penalties(given.length_penalties)
     if given.bootstrap < 0:
         raise UserError(f"--bootstrap is {given.bootstrap}; it must be 0 or more")
     from mt.evaluation.test_set import read_test_set
 
-    references = [Path(name) for name in given.reference]
-    test_set = read_test_set(None if given.source is None else Path(given.source), references)
-
-    output = _writable_folder(Path(given.output))
+    test_set = read_test_set(given.source, given.reference)
+    _make_writable(given.output)
     from mt.evaluation.run import evaluate, evaluate_records
-    from mt.report.report import write_report
+    from mt.report.page import write_report
 
     resampling = {"bootstrap": given.bootstrap, "seed": given.seed}
     if given.records is not None:
-        results = evaluate_records(Path(given.records), test_set, output, **resampling)
+        results = evaluate_records(given.records, test_set, given.output, **resampling)
     else:
-        loaded, processes = _load(given)
-        results = evaluate(
-            loaded,
-            test_set,
-            output,
-            beams=beams,
-            length_penalty=given.length_penalty,
-            length_penalties=penalties,
-            length_alpha=given.length_alpha,
-            batch_tokens=given.batch_tokens,
-            nbest=given.nbest,
-            processes=processes,
-            truth=given.truth,
-            **resampling,
-        )
-    report = write_report(output)
-    print(table(results))
-    for line in findings(results):
-        print(line)
-    print(f"report: {report}")
+        from mt.model.directory import load_model
+
+        threads = use_threads(given.threads)
+        loaded = load_model(given.model, device=given.device)
+        processes = threads if loaded.model.output_weight.device.type == "cpu" else 1
+        options = {name: getattr(given, name) for name in _EVALUATION}
+        results = evaluate(loaded, test_set, given.output, processes=processes, **options, **resampling)
+    report = write_report(given.output)
+    print(table(results), *findings(results), f"report: {report}", sep="\n")
     return DONE
 
 
-def table(results: dict[str, Any]) -> str:
+def table(results: Results) -> str:
     """One row per beam size: quality with 95 % intervals, length ratio, and both calibration errors."""
-    heads = ["beam", "BLEU", "chrF", "TER", "length", "ECE teacher-forced", "ECE inference"]
-    rows = [heads]
-    forced = results["calibration"]["teacher_forced"]
+    rows = [["beam", "BLEU", "chrF", "TER", "length", "ECE teacher-forced", "ECE inference"]]
+    errors = results["calibration"]["teacher_forced"]
     for beam, block in (results["beams"] or {"-": results}).items():
         own = block["calibration"]["inference"]
-        rows.append(
-            [
-                beam,
-                *(_score(block[key]) for key in ("bleu", "chrf", "ter")),
-                f"{block['length_ratio']:.3f}",
-                f"{forced['ece']:.4f}" if forced else "-",
-                f"{own['ece']:.4f}" if own else "-",
-            ]
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows)
+        quality = [_score(block[key]) for key in ("bleu", "chrf", "ter")]
+        calibration = [f"{each['ece']:.4f}" if each else "-" for each in (errors, own)]
+        rows.append([beam, *quality, f"{block['length_ratio']:.3f}", *calibration])
+    return aligned(rows)
 
 
-def findings(results: dict[str, Any]) -> list[str]:
+def findings(results: Results) -> list[str]:
     """What the evaluation found beside the table, one line each: calibration with its noise floor, before and after
     recalibration, what confidence tells of whole sentences, and a perfect model's figures."""
     lines = []
@@ -119,23 +98,13 @@ def _score(block: dict[str, Any]) -> str:
     return f"{block['score']:.2f}{interval}"
 
 
-def _writable_folder(path: Path) -> Path:
+def _make_writable(path: Path) -> None:
     """Makes the folder: a place that cannot be written shows before the work, not after it."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path}: is no folder; --output wants a folder")
     path.mkdir(parents=True, exist_ok=True)
     if not os.access(path, os.W_OK):
         raise UserError(f"{path}: permission denied; choose another --output or change its permissions")
-    return path
-
-
-def _load(given: argparse.Namespace) -> tuple[Any, int]:
-    """The model, and how many processes may translate side by side."""
-    from mt.model.directory import load_model
-
-    threads = use_threads(given.threads)
-    loaded = load_model(Path(given.model), device=given.device)
-    return loaded, threads if loaded.model.output_weight.device.type == "cpu" else 1
 
 
 def _beams(text: str) -> list[int]:
@@ -146,10 +115,13 @@ def _beams(text: str) -> list[int]:
 
 
 def _penalties(text: str) -> list[str]:
-    names = [part.strip() for part in text.split(",")] if text else []
-    unknown = [name for name in names if name not in PENALTIES]
+    names, known = (
+        [part.strip() for part in text.split(",") if text],
+        get_args(get_type_hints(DecodeConfig)["length_penalty"]),
+    )
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise UserError(f"--length_penalties holds {unknown[0]!r}; it must be some of {', '.join(PENALTIES)}")
+        raise UserError(f"--length_penalties holds {unknown[0]!r}; it must be some of {', '.join(known)}")
     return names
 
 
@@ -158,26 +130,21 @@ def _parser() -> CommandParser:
         description="Translates a test set and reports BLEU, chrF and TER beside the calibration of the tokens.",
         example="python tools/evaluate.py runs/demo-de-en --source test.de --reference test.en --output evaluation",
     )
+    add_model(parser, nargs="?")
     add = parser.add_argument
-    add("model", metavar="MODEL", nargs="?", help="a model directory, or a run directory (its best checkpoint)")
-    add("--records", metavar="F.jsonl", help="instead of MODEL: another system's translation records, one a line")
-    add("--source", metavar="F", help="source lines, plain or gzip")
-    add("--reference", metavar="F", nargs="+", required=True, help="reference lines; several files: several references")
-    add("--output", metavar="DIR", required=True, help="folder for results.json, records.jsonl, report.html ...")
+    records = "instead of MODEL: another system's translation records, one a line"
+    add("--records", type=Path, metavar="F.jsonl", help=records)
+    add("--source", type=Path, metavar="F", help="source lines, plain or gzip")
+    reference = "reference lines; several files: several references"
+    add("--reference", type=Path, metavar="F", nargs="+", required=True, help=reference)
+    output = "folder for results.json, records.jsonl, report.html ..."
+    add("--output", type=Path, metavar="DIR", required=True, help=output)
     add("--beams", metavar="N,N", default="5", help="beam sizes; 5, the main one, is always there (default: 5)")
-    add("--length_penalty", choices=PENALTIES, help="default: as the model's config says")
-    add(
-        "--length_penalties",
-        metavar="P,P",
-        default="",
-        help="sweep: every beam with each of none,average,gnmt,reward; BLEU, lengths, empties, calibration by beam",
-    )
+    grid = "every beam with each of none,average,gnmt,reward too; BLEU, lengths, empties, calibration by beam"
+    add("--length_penalties", metavar="P,P", default="", help=grid)
     add("--nbest", type=positive, default=1, metavar="N", help="measure n-best lists of the main beam, too")
-    add("--length_alpha", type=float, metavar="A", help="its exponent")
-    add("--batch_tokens", type=positive, metavar="N", help="most positions of a batch")
+    add_search(parser, ("length_penalty", "length_alpha", "batch_tokens"))
     add("--bootstrap", type=int, default=1000, metavar="N", help="resamples for the intervals (default: 1000; 0: none)")
     add("--seed", type=int, default=12345, metavar="N", help="seed of the resamples (default: 12345)")
     add("--truth", action="store_true", help="the text is of the shipped grammar: show what a perfect model scores")
-    add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    add("--threads", type=positive, metavar="N", help="processor threads (default: all cores)")
     return parser

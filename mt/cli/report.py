@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mt.cli.command import DONE, CommandParser
+from mt.cli.main import DONE, CommandParser
 from mt.errors import UserError
 
 
@@ -16,25 +16,17 @@ def main(arguments: list[str] | None = None) -> int:
         "sentences), reliability diagrams over one another, and translations side by side.",
         example="tools/report.py runs/smoothed/evaluation runs/encouraging/evaluation --output compare.html",
     )
-    parser.add_argument(
-        "evaluations",
-        type=Path,
-        nargs="+",
-        metavar="EVALUATION",
-        help="folders with results.json and records.jsonl; the first is the baseline",
-    )
+    folders = "folders with results.json and records.jsonl; the first is the baseline"
+    parser.add_argument("evaluations", type=Path, nargs="+", metavar="EVALUATION", help=folders)
     parser.add_argument("--output", type=Path, metavar="F.html", help="the page of a comparison")
     given = parser.parse_args(arguments)
-    if len(given.evaluations) == 1:
-        if given.output is not None:
-            raise UserError("--output goes with several evaluations; the page of one lies in its folder")
-        from mt.report.report import write_report
-
-        print(write_report(given.evaluations[0]))
-        return DONE
-    if given.output is None:
+    several = len(given.evaluations) > 1
+    if given.output is not None and not several:
+        raise UserError("--output goes with several evaluations; the page of one lies in its folder")
+    if several and given.output is None:
         raise UserError("--output is missing; name the page of the comparison, as in --output compare.html")
     from mt.report.comparison import write_comparison
+    from mt.report.page import write_report
 
-    print(write_comparison(given.evaluations, given.output))
+    print(write_comparison(given.evaluations, given.output) if several else write_report(given.evaluations[0]))
     return DONE

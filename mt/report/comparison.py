@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from mt.errors import UserError
-from mt.files.atomic import write_text
 from mt.metrics.significance import RESAMPLES, SEED, calibration_differences, quality_differences, references_of
-from mt.report.figures import reliability_overlay
-from mt.report.files import Evaluation, read_evaluation
-from mt.report.page import MOST_BYTES, render
-from mt.report.plots import risk_coverage_plot, selective_plot
-from mt.report.report import add_sentence_bleu, calibration_blocks, flag_threshold, title_of
-from mt.report.rows import payload
+from mt.report.curves import risk_coverage_plot, selective_plot
+from mt.report.html import write_page
+from mt.report.inputs import Block, Evaluation, read_evaluation, title_of
+from mt.report.reliability import reliability_overlay
 
-MOST_SYSTEMS = 6
 LETTERS = "ABCDEF"
+"""that stand for the systems of a page"""
+
+
+class Row(NamedTuple):
+    """A line of the table of differences."""
+
+    name: str
+    figures: list[Any]
+    """one a system; None: not known"""
+    differences: Sequence[Any]
+    """one for each system but the first; None: not tested"""
+    better: int
+    """1: higher is better, -1: lower, 0: neither"""
+    digits: int = 2
+    factor: int = 1
 
 
 def write_comparison(folders: Sequence[Path], output: Path) -> Path:
@@ -33,28 +44,24 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Path:
     Raises:
         UserError: a folder that holds no evaluation, too many of them, or evaluations of different test sets.
     """
-    if len(folders) > MOST_SYSTEMS:
-        raise UserError(f"{len(folders)} evaluations are too many for one page; give at most {MOST_SYSTEMS}")
+    if len(folders) > len(LETTERS):
+        raise UserError(f"{len(folders)} evaluations are too many for one page; give at most {len(LETTERS)}")
     evaluations = [read_evaluation(folder) for folder in folders]
     check_same_test_set(evaluations)
-    for evaluation in evaluations:
-        add_sentence_bleu(evaluation.records)
-    systems = [evaluation.records for evaluation in evaluations]
-    names = _names(evaluations)
-    blocks = [calibration_blocks(evaluation.results) for evaluation in evaluations]
-    values = {
-        "names": names,
-        "letters": LETTERS,
-        "evaluations": evaluations,
-        "resamples": RESAMPLES,
-        "seed": SEED,
-        "table": _table(evaluations, blocks),
-        "figures": _figures([f"{letter} {name}" for letter, name in zip(LETTERS, names)], evaluations, blocks),
-    }
-    bare = len(render("comparison.html.j2", data=None, **values).encode())
-    data = payload(names, systems, MOST_BYTES - bare, flag_threshold(evaluations[0]))
-    write_text(output, render("comparison.html.j2", data=data, **values))
-    return output
+    names = [evaluation.name for evaluation in evaluations]
+    if len(set(names)) < len(names):
+        names = ["/".join(evaluation.folder.resolve().parts[-2:]) for evaluation in evaluations]
+    return write_page(
+        output,
+        "comparison.html.j2",
+        names,
+        evaluations,
+        letters=LETTERS,
+        resamples=RESAMPLES,
+        seed=SEED,
+        table=[row for row in _table(evaluations) if any(figure is not None for figure in row.figures)],
+        figures=_figures(names, evaluations),
+    )
 
 
 def check_same_test_set(evaluations: Sequence[Evaluation]) -> None:
@@ -73,66 +80,42 @@ def check_same_test_set(evaluations: Sequence[Evaluation]) -> None:
                 raise UserError(f"{both}: the sources of line {number} differ; {remedy}")
 
 
-def _names(evaluations: Sequence[Evaluation]) -> list[str]:
-    """The models' names, or the folders' where two models have the same."""
-    names = [evaluation.name for evaluation in evaluations]
-    if len(set(names)) == len(names):
-        return names
-    return ["/".join(evaluation.folder.resolve().parts[-2:]) for evaluation in evaluations]
-
-
-def _table(evaluations: Sequence[Evaluation], blocks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of the table of differences: name, `factor` and `digits` to show it with, `better` (1: higher is better,
-    -1: lower), one value a system, and one difference for each but the first (None: not tested)."""
-    tested = quality_differences([evaluation.records for evaluation in evaluations])
+def _table(evaluations: Sequence[Evaluation]) -> list[Row]:
+    results = [evaluation.results for evaluation in evaluations]
+    systems = [evaluation.records for evaluation in evaluations]
+    tested = quality_differences(systems)
     untested: list[Any] = [None] * (len(evaluations) - 1)
     rows = []
-
-    def add(name: str, values: list[Any], differences: Sequence[Any], factor: int, digits: int, better: int) -> None:
-        if any(value is not None for value in values):
-            rows.append(
-                {
-                    "name": name,
-                    "values": values,
-                    "differences": differences,
-                    "factor": factor,
-                    "digits": digits,
-                    "better": better,
-                }
-            )
-
-    def of_results(key: Callable[[dict[str, Any]], Any]) -> list[Any]:
-        return [key(evaluation.results) for evaluation in evaluations]
-
     for key, name, better in (("bleu", "BLEU", 1), ("chrf", "chrF", 1), ("ter", "TER", -1)):
-        values = of_results(lambda results, key=key: (results.get(key) or {}).get("score"))  # type: ignore[misc]
-        add(name, values, tested[key], 1, 2, better)
-    add("length ratio", of_results(lambda results: results.get("length_ratio")), untested, 1, 3, 0)
-    add("empty translations", of_results(lambda results: results.get("empties")), untested, 1, 0, -1)
-    systems = [evaluation.records for evaluation in evaluations]
+        rows.append(Row(name, [(each.get(key) or {}).get("score") for each in results], tested[key], better))
+    rows.append(Row("length ratio", [each.get("length_ratio") for each in results], untested, 0, digits=3))
+    rows.append(Row("empty translations", [each.get("empties") for each in results], untested, -1, digits=0))
+    blocks = [evaluation.blocks for evaluation in evaluations]
     for block in dict.fromkeys(name for each in blocks for name in each):
-        values = [each.get(block, {}).get("ece") for each in blocks]
-        differences = untested
-        if block.endswith("inference") and None not in values:
+        errors, floors = ([each.get(block, {}).get(key) for each in blocks] for key in ("ece", "noise_floor"))
+        differences: Sequence[Any] = untested
+        if block.endswith("inference") and None not in errors:
             differences = calibration_differences(systems, recalibrated=block != "inference")
-        add(f"ECE: {title_of(block)}", values, differences, 100, 2, -1)
-        add("… its noise floor", [each.get(block, {}).get("noise_floor") for each in blocks], untested, 100, 2, 0)
+        rows.append(Row(f"ECE: {title_of(block)}", errors, differences, -1, factor=100))
+        rows.append(Row("… its noise floor", floors, untested, 0, factor=100))
     return rows
 
 
-def _figures(
-    labels: Sequence[str], evaluations: Sequence[Evaluation], blocks: list[dict[str, Any]]
-) -> dict[str, list[str]]:
+def _figures(names: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
     """`reliability` and `curves`: SVG elements with the systems over one another."""
-    short = [label if len(label) <= 30 else label[:29] + "…" for label in labels]
+    labels = [f"{letter} {name}" for letter, name in zip(LETTERS, names)]
+    labels = [label if len(label) <= 30 else label[:29] + "…" for label in labels]
+    blocks = [evaluation.blocks for evaluation in evaluations]
     reliability, curves = [], []
     for name in ("teacher_forced", "recalibrated_teacher_forced", "inference", "recalibrated_inference"):
-        known = [(label, each[name]) for label, each in zip(short, blocks) if name in each and each[name]["tokens"]]
+        known: list[tuple[str, Block]] = [
+            (label, each[name]) for label, each in zip(labels, blocks) if name in each and each[name]["tokens"]
+        ]
         if len(known) > 1:
             reliability.append(reliability_overlay(known, title_of(name)))
         risky = [(label[0], block) for label, block in known if block.get("risk_coverage")]
         if len(risky) > 1 and not name.startswith("recalibrated_"):
-            curves.append(risk_coverage_plot(risky, "Tokens: " + name.replace("_", "-"), name))
+            curves.append(risk_coverage_plot(risky, "Tokens: " + name.replace("_", "-")))
     selective = [(evaluation.results.get("sequence") or {}).get("selective") or [] for evaluation in evaluations]
     if all(selective):
         for metric, title in (("chrf", "chrF"), ("bleu", "BLEU")):

@@ -1,65 +1,60 @@
-"""Templates to pages: everything is escaped, nothing is loaded from elsewhere."""
+"""The page of an evaluation: one HTML file without network, made from results.json and records.jsonl."""
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
 
-from mt.report.rows import script_json
+from mt.files.atomic import write_text
+from mt.report.curves import GRID_PANELS, dumbbell, penalty_name, risk_coverage_plot, search_grid_plots, selective_plot
+from mt.report.html import write_page
+from mt.report.inputs import DRAWN, TITLES, Evaluation, read_evaluation, title_of
+from mt.report.reliability import reliability_diagram
 
-MOST_BYTES = 2_950_000
-"""a page stays under 3 MB"""
 
+def write_report(folder: Path) -> Path:
+    """Writes `report.html` and `figures/*.svg` into the folder of an evaluation.
 
-def render(template: str, **values: Any) -> str:
-    """The page of a template in `mt/report/templates`. What a template asks for and is not there shows as a dash."""
-    from jinja2 import ChainableUndefined, Environment, PackageLoader
-    from markupsafe import Markup
+    Args:
+        folder: holds `results.json` and `records.jsonl`.
 
-    environment = Environment(
-        loader=PackageLoader("mt.report", "templates"),
-        autoescape=True,
-        undefined=ChainableUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: one of the two files is missing or is not what evaluate writes.
+    """
+    evaluation = read_evaluation(folder)
+    figures = draw_figures(evaluation)
+    (folder / "figures").mkdir(exist_ok=True)
+    for name, svg in figures.items():
+        write_text(folder / "figures" / f"{name}.svg", svg + "\n")
+    return write_page(
+        folder / "report.html",
+        "report.html.j2",
+        [evaluation.name],
+        [evaluation],
+        results=evaluation.results,
+        blocks=evaluation.blocks,
+        titles=TITLES,
+        figures=figures,
+        grid=evaluation.search_grid,
+        grid_panels=GRID_PANELS,
+        penalty_name=penalty_name,
+        dumbbell=dumbbell,
     )
-    environment.filters.update(number=_number, percent=_percent, p_value=_p_value, words=_words)
-    environment.filters["script_json"] = lambda value: Markup(script_json(value))
-    for part in ("page.css", "page.js"):
-        loader = environment.loader
-        assert loader is not None
-        environment.globals[part.replace(".", "_")] = Markup(loader.get_source(environment, part)[0])
-    page = environment.get_template(template).render(**values)
-    return page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in a record is no UTF-8
 
 
-def _known(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _number(value: Any, digits: int = 1, sign: bool = False) -> str:
-    """A figure of the tables; a dash where there is none."""
-    if not _known(value):
-        return "–"
-    return f"{value:{'+' if sign else ''}.{digits}f}".replace("-", "\u2212")
-
-
-def _percent(value: Any, digits: int = 1, sign: bool = False) -> str:
-    """A share from 0 to 1 as per cent."""
-    return _number(100 * value, digits, sign) + "\u00a0%" if _known(value) else "–"
-
-
-def _p_value(value: Any) -> str:
-    if not _known(value):
-        return "–"
-    return "<\u2009" + "0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _words(value: Any) -> str:
-    """Anything of results.json in a line: mappings as name: value, lists with commas."""
-    if value is None:
-        return "–"
-    if isinstance(value, dict):
-        return ", ".join(f"{name}: {_words(part)}" for name, part in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_words(part) for part in value)
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+def draw_figures(evaluation: Evaluation) -> dict[str, str]:
+    """All figures of the page as SVG elements, by name."""
+    drawn = {name: block for name, block in evaluation.blocks.items() if name.removeprefix("recalibrated_") in DRAWN}
+    figures = {f"reliability_{name}": reliability_diagram(block, title_of(name)) for name, block in drawn.items()}
+    for number, svg in enumerate(search_grid_plots(evaluation.search_grid), 1):
+        figures[f"sweep_{number}"] = svg
+    risky = [(name.replace("_", "-"), drawn[name]) for name in DRAWN if drawn.get(name, {}).get("risk_coverage")]
+    if risky:
+        figures["risk_coverage"] = risk_coverage_plot(risky, "Tokens: risk and coverage")
+    selective = (evaluation.results.get("sequence") or {}).get("selective")
+    for metric, title in (("chrf", "chrF"), ("bleu", "BLEU"), ("ter", "TER")):
+        if selective and all(entry.get(metric) is not None for entry in selective):
+            figures[f"selective_{metric}"] = selective_plot([("", selective)], metric, f"{title} of the lines kept")
+    return figures

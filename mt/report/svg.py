@@ -14,10 +14,7 @@ INK = "#010203"
 SERIES = ["#0b62a8", "#c2500a", "#0a7d5c", "#8e3a9d", "#6b5c00", "#a01c3c"]
 """line colours on a light ground; a dark page replaces them through the variables --series-1 to --series-6"""
 OVER, UNDER = "#c1384c", "#2f7196"
-VARIABLES = {colour: f"--series-{number}" for number, colour in enumerate(SERIES, 1)} | {
-    OVER: "--over",
-    UNDER: "--under",
-}
+_VARIABLES = {OVER: "--over", UNDER: "--under", **{colour: f"--series-{n}" for n, colour in enumerate(SERIES, 1)}}
 MARKERS = ["o", "s", "^", "D", "v", "P"]
 DASHES: list[Any] = ["-", (0, (5, 2)), (0, (2, 1.2)), (0, (6, 2, 1, 2)), (0, (1, 1)), (0, (8, 2))]
 """markers and dashes tell lines apart without colour, too"""
@@ -28,14 +25,11 @@ STYLE = {
     "font.size": 9,
     "axes.titlesize": 10,
     "hatch.linewidth": 0.6,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": INK,
-    "xtick.color": INK,
-    "ytick.color": INK,
+    **dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
+    ),
     "legend.frameon": False,
     "legend.fontsize": 8,
-    "grid.color": INK,
     "grid.alpha": 0.12,
     "grid.linewidth": 0.6,
     "lines.markersize": 4,
@@ -69,7 +63,7 @@ def svg_element(name: str, draw: Callable[[], Any], description: str) -> str:
     svg = re.sub(r"\n\s*", "\n", svg)
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", svg)
     svg = svg.replace(INK, "currentColor")
-    for colour, variable in VARIABLES.items():
+    for colour, variable in _VARIABLES.items():
         svg = svg.replace(colour, f"var({variable}, {colour})")
     label = html.escape(description, quote=True)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" stroke-linejoin="round" ', 1)

@@ -55,7 +55,7 @@ class RunLog:
 
     def reliability_diagram(self, name: str, calibration: dict[str, Any], step: int) -> None:
         """Draws the bins of a calibration result."""
-        from mt.report.figures import reliability_image
+        from mt.report.reliability import reliability_image
 
         self.board.add_image(f"{name}/reliability", reliability_image(calibration), step, dataformats="HWC")
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mt.report.comparison import write_comparison
-from mt.report.report import write_report
+from mt.report.page import write_report
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed (the dev extra has it)")
 

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from mt.report.figures import accuracy_band, reliability_diagram, reliability_image, reliability_overlay
+from mt.report.reliability import accuracy_band, reliability_diagram, reliability_image, reliability_overlay
 
 
 def block(counts: list[int], accuracies: list[float]) -> dict[str, Any]:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
-Record = dict[str, Any]
-END = "</s>"
-SPACE = "\u2581"
+import numpy as np
+
+from mt.metrics.significance import references_of
+from mt.metrics.words import END, SPACE
+from mt.report.inputs import Record
+
+# Probabilities are whole numbers of ten-thousandths.
 UNITS = 10_000
-"""probabilities are whole numbers of ten-thousandths"""
 
 
-def payload(names: Sequence[str], systems: Sequence[Sequence[Record]], room: int, threshold: float | None) -> Any:
+def translations_data(
+    names: Sequence[str], systems: Sequence[Sequence[Record]], room: int, threshold: float | None
+) -> dict[str, Any]:
     """What the script of a page gets.
 
     Args:
@@ -34,7 +40,10 @@ def payload(names: Sequence[str], systems: Sequence[Sequence[Record]], room: int
     """
     for with_alternatives in (True, False):
         vocabulary: dict[str, int] = {}
-        rows = [_row(records, vocabulary, with_alternatives) for records in zip(*systems)]
+        rows = []
+        for records in zip(*systems):
+            line = {"n": records[0]["line"] + 1, "s": records[0].get("source") or "", "r": references_of(records[0])}
+            rows.append(line | {"o": [_output(record, vocabulary, with_alternatives) for record in records]})
         words = list(vocabulary)
         sizes = [len(script_json(row).encode("utf-8", "replace")) + 1 for row in rows]
         free = room - len(script_json(words).encode("utf-8", "replace"))
@@ -60,45 +69,33 @@ def spelled(tokens: Sequence[str]) -> str:
     return " ".join(inner)
 
 
-def _row(records: Sequence[Record], vocabulary: dict[str, int], with_alternatives: bool) -> Record:
-    first = records[0]
-    return {
-        "n": first["line"] + 1,
-        "s": first.get("source") or "",
-        "r": first.get("references") or [first.get("reference", "")],
-        "o": [_output(record, vocabulary, with_alternatives) for record in records],
-    }
-
-
 def _output(record: Record, vocabulary: dict[str, int], with_alternatives: bool) -> Record:
     output: Record = {"c": _units(record.get("confidence"))}
     for short, name in (("q", "chrf"), ("b", "bleu")):
         output[short] = None if record.get(name) is None else round(record[name], 1)
     if record.get("flagged"):
         output["f"] = 1
+
+    def number(token: str) -> int:
+        return vocabulary.setdefault(token, len(vocabulary))
+
     tokens, confidences = record.get("tokens"), record.get("token_confidence")
     if not tokens or not confidences:
         return output | {"h": record["translation"]}
-    output["t"] = [vocabulary.setdefault(token, len(vocabulary)) for token in tokens]
+    output["t"] = [number(token) for token in tokens]
     output["p"] = [_units(confidence) for confidence in confidences]
     own = [_units(math.exp(min(0.0, log_prob))) for log_prob in record.get("log_probs") or []]
     if len(own) == len(tokens) and any(abs((a or 0) - (b or 0)) > 20 for a, b in zip(own, output["p"])):
         output["u"] = own
     output["w"] = "".join("01"[bool(label)] for label in record.get("correct") or [])
     if with_alternatives and record.get("alternatives"):
-        output["a"] = [_alternatives(token, each, vocabulary) for token, each in zip(tokens, record["alternatives"])]
+        output["a"] = []
+        for token, alternatives in zip(tokens, record["alternatives"]):
+            flat = [(number(text), _units(math.exp(min(0.0, log)))) for text, log in alternatives if text != token]
+            output["a"].append(list(chain(*flat)))
     if spelled(tokens) != record["translation"]:
         output["h"] = record["translation"]
     return output
-
-
-def _alternatives(token: str, alternatives: Sequence[tuple[str, float]], vocabulary: dict[str, int]) -> list[int]:
-    """(token, log-probability) pairs as a flat list, without the chosen token itself."""
-    flat = []
-    for text, log_prob in alternatives:
-        if text != token:
-            flat += [vocabulary.setdefault(text, len(vocabulary)), _units(math.exp(min(0.0, log_prob))) or 0]
-    return flat
 
 
 def _units(probability: float | None) -> int | None:
@@ -107,15 +104,7 @@ def _units(probability: float | None) -> int | None:
 
 def _least_confident(rows: list[Record], sizes: list[int], room: int) -> list[Record]:
     """The rows that fit, the least confident first, in their old order."""
-
-    def doubt(index: int) -> tuple[bool, int]:
-        known = [output["c"] for output in rows[index]["o"] if output["c"] is not None]
-        return not known, min(known, default=0)
-
-    kept = []
-    for index in sorted(range(len(rows)), key=doubt):
-        room -= sizes[index]
-        if room < 0:
-            break
-        kept.append(index)
-    return [rows[index] for index in sorted(kept)]
+    doubts = [[output["c"] for output in row["o"] if output["c"] is not None] for row in rows]
+    order = sorted(range(len(rows)), key=lambda index: (not doubts[index], min(doubts[index], default=0)))
+    total = np.cumsum([sizes[index] for index in order])
+    return [rows[index] for index in sorted(order[: np.searchsorted(total, room, side="right")])]

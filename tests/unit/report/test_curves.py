@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree
 
-from mt.report.plots import dumbbell, penalty_name, risk_coverage_plot, selective_plot, sweep_plots
+from mt.report.curves import dumbbell, penalty_name, risk_coverage_plot, search_grid_plots, selective_plot
 
 
 def entry(beam: int, penalty: str, **figures: float) -> dict[str, Any]:
@@ -23,7 +23,7 @@ def test_sweep_draws_what_is_known_at_two_beams_with_a_line_for_each_penalty() -
         entry(1, "none", bleu=29.0),
         entry(20, "none", bleu=20.0, mean_score=-1.0),
     ]
-    plots = sweep_plots(sweep)
+    plots = search_grid_plots(sweep)
     assert [label_of(svg) for svg in plots] == [
         "BLEU: gnmt 0.6: 30 at 1, 31 at 20; none: 29 at 1, 20 at 20",
         "end-of-sentence ECE, %: gnmt 0.6: 1 at 1, 2 at 20",
@@ -32,7 +32,7 @@ def test_sweep_draws_what_is_known_at_two_beams_with_a_line_for_each_penalty() -
 
 
 def test_ticks_keep_their_digits_while_coordinates_are_cut() -> None:
-    svg = sweep_plots([entry(1, "none", length_ratio=0.9751), entry(5, "none", length_ratio=0.9753)])[0]
+    svg = search_grid_plots([entry(1, "none", length_ratio=0.9751), entry(5, "none", length_ratio=0.9753)])[0]
     assert ">0.9751<" in svg or ">0.97510<" in svg
     path = svg.split('<path d="M ')[1].split('"')[0].split()
     assert all(len(number.partition(".")[2]) <= 2 for number in path if number.replace(".", "").isdigit())
