@@ -1,8 +1,8 @@
-"""Door to the train command; `python train.py --help` tells what it does."""
+"""`python train.py --help` tells what it does."""
 
 import sys
 
-from mt.cli.doors import train
+from mt.cli.main import main
 
-if __name__ == "__main__":
-    sys.exit(train())
+if __name__ == "__main__":  # processes that are started import this file again
+    sys.exit(main("train"))

@@ -1,8 +1,8 @@
-"""Door to the translate command; `python translate.py --help` tells what it does."""
+"""`python translate.py --help` tells what it does."""
 
 import sys
 
-from mt.cli.doors import translate
+from mt.cli.main import main
 
-if __name__ == "__main__":
-    sys.exit(translate())
+if __name__ == "__main__":  # processes that are started import this file again
+    sys.exit(main("translate"))

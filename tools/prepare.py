@@ -1,11 +1,10 @@
-"""Door to the prepare command; `python tools/prepare.py --help` tells what it does."""
+"""`python tools/prepare.py --help` tells what it does."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from mt.cli.main import main  # noqa: E402
 
-from mt.cli.doors import prepare
-
-if __name__ == "__main__":
-    sys.exit(prepare())
+if __name__ == "__main__":  # processes that are started import this file again
+    sys.exit(main("prepare"))

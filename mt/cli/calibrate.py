@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
-from mt.cli.command import DONE, CommandParser
-from mt.cli.options import add_model, positive, use_threads
+from mt.cli.main import DONE, CommandParser
+from mt.cli.options import add_model, add_search, aligned, use_threads
 from mt.errors import UserError
 
 
@@ -28,15 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     from mt.model.directory import load_model
 
     loaded = load_model(given.model, given.device)
-    saved = calibrate(
-        loaded,
-        text,
-        folds=given.folds,
-        precision=given.precision,
-        chrf=given.chrf,
-        beam=given.beam,
-        batch_tokens=given.batch_tokens,
-    )
+    options = {name: getattr(given, name) for name in ("folds", "precision", "chrf", "beam", "batch_tokens")}
+    saved = calibrate(loaded, text, **options)
     path = loaded.folder / FILE
     write_text(path, dump_recalibration(saved))
     print(f"{text.description['lines']} lines; each judged by maps fitted on the other folds ({given.folds})")
@@ -54,8 +46,7 @@ def table(part: dict[str, Any]) -> str:
         ["*" if name == part["picked"] else "", name, *(f"{block[key]:.4f}" for key in keys)]
         for name, block in part["candidates"].items()
     ]
-    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in [heads, *rows])
+    return aligned([heads, *rows])
 
 
 def _threshold(saved: dict[str, Any], precision: float, chrf: float) -> str:
@@ -74,7 +65,7 @@ def _threshold(saved: dict[str, Any], precision: float, chrf: float) -> str:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> CommandParser:
     parser = CommandParser(
         description="Fits recalibration on a development set, shows its worth by cross-validation and stores the best "
         "in the\nmodel directory, where translate.py finds it. Give text that was neither trained on nor will be\n"
@@ -86,14 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--source", type=Path, required=True, metavar="F", help="source lines, plain or gzip")
     add("--reference", type=Path, nargs="+", required=True, metavar="F", help="their references, plain or gzip")
     add("--folds", type=int, default=5, metavar="N", help="of the cross-validation (default: 5)")
-    add(
-        "--precision",
-        type=float,
-        default=0.95,
-        metavar="P",
-        help="find the confidence above which this share of lines ... (default: 0.95)",
-    )
+    share = "find the confidence above which this share of lines ... (default: 0.95)"
+    add("--precision", type=float, default=0.95, metavar="P", help=share)
     add("--chrf", type=float, default=60.0, metavar="Q", help="... reaches this sentence chrF (default: 60)")
-    add("--beam", type=positive, metavar="N", help="of the translation (default: as the model's config says)")
-    add("--batch_tokens", type=positive, metavar="N", help="most positions of a batch")
+    add_search(parser, ("beam", "batch_tokens"))
     return parser

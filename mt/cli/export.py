@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mt.cli.command import DONE, CommandParser
-from mt.errors import UserError
-
-FORMATS = ("ctranslate2", "marian")
+from mt.cli.main import DONE, CommandParser
+from mt.cli.options import check_new
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,21 +17,20 @@ def main(arguments: list[str] | None = None) -> int:
         example="tools/export.py runs/demo --format ctranslate2 --output demo-ct2",
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="model directory or run directory")
-    parser.add_argument("--format", choices=FORMATS, required=True)
+    parser.add_argument("--format", choices=("ctranslate2", "marian"), required=True)
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to make")
     given = parser.parse_args(arguments)
-    if given.output.exists():
-        raise UserError(f"{given.output}: exists already; choose another name or remove it")
+    check_new(given.output)
     from mt.files.atomic import atomic_folder
+    from mt.interop.ctranslate2_export import export_ctranslate2
+    from mt.interop.marian_export import export_marian
     from mt.model.directory import load_model
 
-    if given.format == "ctranslate2":
-        from mt.interop.ctranslate2_export import export_ctranslate2 as export
-    else:
-        from mt.interop.marian_export import export_marian as export
     loaded = load_model(given.model, "cpu")
     with atomic_folder(given.output) as folder:
-        export(loaded, folder)
-        if given.format == "ctranslate2":
+        if given.format == "marian":
+            export_marian(loaded, folder)
+        else:
+            export_ctranslate2(loaded, folder)
             loaded.tokenizer.save(folder)
     return DONE

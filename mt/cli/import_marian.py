@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mt.cli.command import DONE, CommandParser
-from mt.errors import UserError
+from mt.cli.main import DONE, CommandParser
+from mt.cli.options import check_new
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -16,16 +16,11 @@ def main(arguments: list[str] | None = None) -> int:
         "unpickled.",
         example="tools/import_marian.py opus-mt-de-en --output opus-de-en",
     )
-    parser.add_argument(
-        "folder",
-        type=Path,
-        metavar="FOLDER",
-        help="holds config.json, model.safetensors or pytorch_model.bin, source.spm, target.spm and vocab.json",
-    )
+    holds = "config.json, model.safetensors or pytorch_model.bin, source.spm, target.spm and vocab.json"
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help=f"holds {holds}")
     parser.add_argument("--output", type=Path, required=True, metavar="MODEL_DIR", help="model directory to make")
     given = parser.parse_args(arguments)
-    if given.output.exists():
-        raise UserError(f"{given.output}: exists already; choose another name or remove it")
+    check_new(given.output)
     from mt.files.atomic import atomic_folder
     from mt.interop.marian_import import read_marian
     from mt.model.directory import save_model

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mt.cli.command import DONE, CommandParser
+from mt.cli.main import DONE, CommandParser
+from mt.cli.options import positive
 from mt.errors import UserError
 from mt.files.atomic import atomic_file
 
@@ -15,17 +16,16 @@ def main(arguments: list[str] | None = None) -> int:
         description="Writes sentence pairs of the shipped grammar to PREFIX.de and PREFIX.en (or other languages).",
         example="python tools/sample.py --languages de,en --split test --pairs 1000 --output runs/demo-de-en/test",
     )
-    parser.add_argument("--languages", default="de,en", help="source and target: two of de, en, fr (default: de,en)")
-    parser.add_argument("--split", choices=("train", "valid", "test"), default="test", help="default: test")
-    parser.add_argument("--pairs", type=int, default=1000, help="how many (default: 1000)")
-    parser.add_argument("--seed", type=int, default=1, help="seed of the draw (default: 1)")
-    parser.add_argument("--output", metavar="PREFIX", required=True, help="the files' names without the language")
+    add = parser.add_argument
+    add("--languages", default="de,en", help="source and target: two of de, en, fr (default: de,en)")
+    add("--split", choices=("train", "valid", "test"), default="test", help="default: test")
+    add("--pairs", type=positive, default=1000, metavar="N", help="how many (default: 1000)")
+    add("--seed", type=int, default=1, metavar="N", help="seed of the draw (default: 1)")
+    add("--output", metavar="PREFIX", required=True, help="the files' names without the language")
     given = parser.parse_args(arguments)
     languages = tuple(given.languages.split(","))
     if len(set(languages)) != 2 or not set(languages) <= {"de", "en", "fr"}:
         raise UserError(f"--languages is {given.languages}; it must be two different ones of de, en, fr: de,en")
-    if given.pairs < 1:
-        raise UserError(f"--pairs is {given.pairs}; it must be at least 1")
     from mt.grammar.grammar import sample_pairs
 
     paths = [Path(f"{given.output}.{language}") for language in languages]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mt.cli.command import DONE, CommandParser
+from mt.cli.main import DONE, CommandParser
 from mt.cli.options import add_model, use_threads
 from mt.progress import progress_bar
 
@@ -21,18 +21,18 @@ def main(arguments: list[str] | None = None) -> int:
     add_model(parser)
     parser.add_argument("--source", type=Path, required=True, metavar="F", help="source lines, plain or gzip")
     parser.add_argument("--target", type=Path, required=True, metavar="F", help="their translations, plain or gzip")
-    options = parser.parse_args(arguments)
+    given = parser.parse_args(arguments)
     from mt.files.lines import check_readable, paired_lines
 
-    check_readable([options.source, options.target])
-    use_threads(options.threads)
+    check_readable([given.source, given.target])
+    use_threads(given.threads)
     from mt.decoding.records import json_line
     from mt.decoding.scoring import score_lines
     from mt.model.directory import load_model
 
-    loaded = load_model(options.model, options.device)
+    loaded = load_model(given.model, given.device)
     with progress_bar(None, "score", "line", leave=False) as bar:
-        for record in score_lines(loaded, paired_lines(options.source, options.target)):
+        for record in score_lines(loaded, paired_lines(given.source, given.target)):
             sys.stdout.buffer.write((json_line(record) + "\n").encode("utf-8"))
             bar.update(1)
     sys.stdout.buffer.flush()

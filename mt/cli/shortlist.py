@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mt.cli.command import DONE, CommandParser
+from mt.cli.main import DONE, CommandParser
 from mt.cli.options import positive
 from mt.errors import UserError
 from mt.progress import log_line
@@ -18,13 +18,10 @@ def main(arguments: list[str] | None = None) -> int:
         "pieces a line. The data are those of the model's config.yaml, from the cache where they are prepared.",
         example="tools/shortlist.py runs/demo",
     )
-    parser.add_argument("model", type=Path, metavar="MODEL", help="model directory, or run directory (its best model)")
-    parser.add_argument(
-        "--likely", type=positive, default=50, metavar="N", help="pieces for each source piece (default: 50)"
-    )
-    parser.add_argument(
-        "--frequent", type=positive, default=1500, metavar="N", help="pieces for every line (default: 1500)"
-    )
+    add = parser.add_argument
+    add("model", type=Path, metavar="MODEL", help="model directory, or run directory (its best model)")
+    add("--likely", type=positive, default=50, metavar="N", help="pieces for each source piece (default: 50)")
+    add("--frequent", type=positive, default=1500, metavar="N", help="pieces for every line (default: 1500)")
     given = parser.parse_args(arguments)
     from mt.corpus.prepare import prepare
     from mt.decoding.shortlist import FILE, learn_shortlist, save_shortlist

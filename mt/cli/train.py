@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from mt.cli.command import DONE, program_name
+from mt.cli.main import DONE, program_name
 from mt.config_file import parse_config
 
 

@@ -69,6 +69,33 @@ def test_imports_run_downwards(module: Path) -> None:
     assert violations(module, (ROOT / module).read_text(encoding="utf-8")) == []
 
 
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    """Imports inside functions and for type checkers count as well."""
+    known = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in MODULES}
+    below: dict[str, set[str]] = {}
+    for name, path in known.items():
+        found = imported_names((ROOT / path).read_text(encoding="utf-8"), list(path.parts[:-1]))
+        targets = {each if each in known else each.rpartition(".")[0] for each in found} & known.keys()
+        # a package's own face is imported with every module of it: only what a module asks for counts
+        below[name] = {each for each in targets if known[each].name != "__init__.py"} - {name}
+    while leaves := [name for name in below if not below[name] & below.keys()]:
+        for name in leaves:
+            del below[name]
+    assert sorted(below) == []
+
+
+LONGEST_MODULE, LONGEST_FUNCTION = 350, 60
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_modules_and_functions_fit_a_reader(module: Path) -> None:
+    source = (ROOT / module).read_text(encoding="utf-8")
+    assert source.count("\n") <= LONGEST_MODULE
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, node.name
+
+
 @pytest.mark.parametrize(
     ("module", "source"),
     [

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from mt.cli import doors
-from mt.cli.command import REMEDIES, CommandParser, program_name, run
+from mt.cli.main import COMMANDS, REMEDIES, CommandParser, main, program_name, run
 from mt.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -80,7 +79,7 @@ def test_a_fault_of_the_program_keeps_its_traceback(error: Exception) -> None:
 
 
 def test_a_reader_that_went_away_ends_the_command_quietly(run_python: Any) -> None:
-    code = "from mt.cli.command import run\nimport sys\nsys.exit(run(lambda: print('x\\n' * 100000) or 0))"
+    code = "from mt.cli.main import run\nimport sys\nsys.exit(run(lambda: print('x\\n' * 100000) or 0))"
     read, write = os.pipe()
     os.close(read)
     done = run_python(code, stdout=write)
@@ -149,22 +148,22 @@ def test_the_program_is_named_as_it_was_called(monkeypatch: pytest.MonkeyPatch, 
     assert program_name() == name
 
 
-def test_every_script_and_console_command_has_its_door() -> None:
+def test_every_script_and_installed_command_stands_in_the_table() -> None:
     scripts = {path.stem for path in [ROOT / "train.py", ROOT / "translate.py", *(ROOT / "tools").glob("*.py")]}
-    console = re.findall(r'^mt-([\w-]+) = "mt\.cli\.doors:(\w+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    assert {name for name, _ in console} == {
-        "train",
-        "translate",
-        "prepare",
-        "evaluate",
-        "score",
-        "report",
-        "calibrate",
-        "export",
-        "import-marian",
-        "shortlist",
-    }
-    assert all(name.replace("-", "_") == function for name, function in console)
-    for name in scripts | {function for _, function in console}:
-        assert callable(getattr(doors, name))
+    assert scripts == {*COMMANDS, "bench"}  # the benchmarks are no part of the package
+    toml = (ROOT / "pyproject.toml").read_text()
+    installed = re.findall(r'^mt-([\w-]+) = "mt\.cli\.main:main"$', toml, re.MULTILINE)
+    assert {name.replace("-", "_") for name in installed} == {*COMMANDS} - {"sample"}
+    for name in COMMANDS:
         assert (ROOT / "mt" / "cli" / f"{name}.py").is_file()
+        if name in scripts - {"train", "translate"}:
+            assert f'main("{name}")' in (ROOT / "tools" / f"{name}.py").read_text()
+
+
+@pytest.mark.parametrize(("program", "name"), [("/usr/bin/mt-import-marian", ""), ("x.py", "import_marian")])
+def test_a_command_is_found_by_its_name_or_by_that_of_the_program(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], program: str, name: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", [program])
+    assert main(name) == 2
+    assert "FOLDER" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What all commands share: their parser, and how an error becomes one line and an exit code.
+"""What all commands share: the table of commands, their parser, and how an error becomes one line and an exit code.
 
 Exit codes: 0 done; 2 the user must change something; 130 interrupted, can be continued; 141 the reader of the
 output went away. Any other exception is a fault of the program and keeps its traceback.
@@ -12,11 +12,25 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
 from mt.errors import UserError
 
+COMMANDS = (
+    "train",
+    "prepare",
+    "translate",
+    "evaluate",
+    "calibrate",
+    "score",
+    "report",
+    "sample",
+    "export",
+    "import_marian",
+    "shortlist",
+)  # each a module of this folder with a function `main`
 DONE, USER_ERROR, INTERRUPTED, READER_GONE = 0, 2, 130, 141
 
 REMEDIES = {
@@ -34,6 +48,63 @@ REMEDIES = {
     errno.EMFILE: "too many open files; raise the limit (ulimit -n)",
     errno.ENOMEM: "not enough memory; use a machine with more, or smaller batches",
 }
+
+
+def main(name: str = "") -> int:
+    """Runs a command of the table; without a name the one that the program is called after (mt-import-marian)."""
+    name = name or Path(sys.argv[0]).stem.removeprefix("mt-").replace("-", "_")
+    assert name in COMMANDS, f"no command {name}"
+    # Threads that wait for one another sleep instead of spinning: on a machine that does other work too, spinning
+    # makes two threads many times slower than one.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    return run(lambda: int(import_module(f"mt.cli.{name}").main()))  # loaded when called: --help answers at once
+
+
+def run(command: Callable[[], int]) -> int:
+    """Calls a command and turns what a person can mend into one line on standard error.
+
+    Args:
+        command: reads sys.argv and returns its exit code.
+
+    Returns:
+        The exit code for `sys.exit`.
+    """
+    try:
+        code = command()
+        sys.stdout.flush()  # a reader that went away shows here, not in the interpreter's last moments
+        return code
+    except UserError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt as interrupt:
+        return _fail(f"interrupted: {interrupt}" if interrupt.args else "interrupted", INTERRUPTED, "")
+    except BrokenPipeError:
+        # The interpreter flushes standard output once more at its end; let that go nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return READER_GONE
+    except OSError as error:
+        if error.errno not in REMEDIES:
+            raise
+        name = error.filename2 or error.filename
+        place = f"{os.fsdecode(name)}: " if isinstance(name, (str, bytes, os.PathLike)) else ""
+        return _fail(place + REMEDIES[error.errno])
+    except MemoryError:
+        return _fail("not enough memory; use smaller batches or a machine with more")
+    except RuntimeError as error:
+        # torch is not imported for the name of its error: most commands end before they need it.
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            return _fail("not enough memory on the device; lower train.batch_tokens or --batch_tokens")
+        raise
+
+
+def _fail(message: str, code: int = USER_ERROR, prefix: str = "error: ") -> int:
+    print(prefix + " ".join(message.split()), file=sys.stderr, flush=True)
+    return code
+
+
+def program_name() -> str:
+    """The program as the user called it: train.py, tools/evaluate.py, or mt-train."""
+    program = Path(sys.argv[0])
+    return f"tools/{program.name}" if program.parent.name == "tools" else program.name
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -64,50 +135,3 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Raises the UserError; argparse calls this for everything that is wrong."""
         raise UserError(f"{self.prog}: {message}; {self.prog} --help tells more")
-
-
-def program_name() -> str:
-    """The program as the user called it: train.py, tools/evaluate.py, or mt-train."""
-    program = Path(sys.argv[0])
-    return f"tools/{program.name}" if program.parent.name == "tools" else program.name
-
-
-def run(main: Callable[[], int]) -> int:
-    """Calls a command and turns what a person can mend into one line on standard error.
-
-    Args:
-        main: the command; it reads sys.argv and returns its exit code.
-
-    Returns:
-        The exit code for `sys.exit`.
-    """
-    try:
-        code = main()
-        sys.stdout.flush()  # a reader that went away shows here, not in the interpreter's last moments
-        return code
-    except UserError as error:
-        return _fail(str(error))
-    except KeyboardInterrupt as interrupt:
-        return _fail(f"interrupted: {interrupt}" if interrupt.args else "interrupted", INTERRUPTED, "")
-    except BrokenPipeError:
-        # The interpreter flushes standard output once more at its end; let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return READER_GONE
-    except OSError as error:
-        if error.errno not in REMEDIES:
-            raise
-        name = error.filename2 or error.filename
-        place = f"{os.fsdecode(name)}: " if isinstance(name, (str, bytes, os.PathLike)) else ""
-        return _fail(place + REMEDIES[error.errno])
-    except MemoryError:
-        return _fail("not enough memory; use smaller batches or a machine with more")
-    except RuntimeError as error:
-        # torch is not imported for the name of its error: most commands end before they need it.
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
-            return _fail("not enough memory on the device; lower train.batch_tokens or --batch_tokens")
-        raise
-
-
-def _fail(message: str, code: int = USER_ERROR, prefix: str = "error: ") -> int:
-    print(prefix + " ".join(message.split()), file=sys.stderr, flush=True)
-    return code
