@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -21,7 +20,6 @@ from mt.progress import log_line, progress_bar
 if TYPE_CHECKING:
     from mt.decoding.translator import Translator
     from mt.files.lines import TextDigest
-    from mt.files.output import OutputFile
 
 _NAMED_LINES = 5  # line numbers that the warning about too long lines gives
 
@@ -39,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     _check_flagging(options)
     from mt.files.flagged import flagged_lines
     from mt.files.lines import WaitingLines, check_readable, read_lines, text_digest
-    from mt.files.output import check_writable
+    from mt.files.output import check_writable, open_output
 
     prefix = [] if options.prefix is None else [options.prefix]
     check_readable([*options.input, *prefix])
@@ -58,11 +56,15 @@ def main(arguments: list[str] | None = None) -> int:
             "one where there is none"
         )
     threads = use_threads(options.threads)
+    from mt.decoding.translator import WINDOW
+
     translator = _translator(options, threads)
     search = {name: getattr(options, name) for name in _SEARCH}
+    fingerprint = _fingerprint(translator, read, begun, options)
+    numbered = options.format == "text" and options.nbest > 1
     too_long = _TooLong(translator.loaded.config.decode.max_length, options.overlong)
     with (
-        _output(options, _fingerprint(translator, read, begun, options)) as output,
+        open_output(options.output, fingerprint, window=WINDOW, numbered=numbered) as output,
         flagged_lines(options.flagged, options.flag_below, output.kept) as flagged,
     ):
         records = translator.translate(
@@ -245,31 +247,6 @@ def _fingerprint(
             "window": WINDOW,
         },
     }
-
-
-@contextmanager
-def _output(options: argparse.Namespace, fingerprint: dict[str, Any] | None) -> Iterator[OutputFile | _Standard]:
-    """Where records are written: the file asked for, or standard output."""
-    if options.output is None:
-        yield _Standard()
-        return
-    from mt.decoding.translator import WINDOW
-    from mt.files.output import output_file
-
-    numbered = options.format == "text" and options.nbest > 1
-    with output_file(options.output, fingerprint, window=WINDOW, numbered=numbered) as output:
-        yield output
-
-
-class _Standard:
-    """Standard output; each record is seen at once."""
-
-    kept = 0
-
-    def write(self, number: int, data: bytes) -> None:
-        """Writes the lines of a record."""
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
 
 
 def _shown(

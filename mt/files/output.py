@@ -1,4 +1,4 @@
-"""The file that translations go to: it appears when it is whole, and goes on after a kill where it stopped.
+"""Where translations go: standard output, or a file that appears when it is whole and goes on after a kill.
 
 What is done so far stands in F.partial, always the beginning of the file to be; beside it F.partial.json says
 which model, input and options it comes from. A call that finds both goes on behind the last whole window of
@@ -12,7 +12,7 @@ import gzip
 import hashlib
 import json
 import os
-import stat
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,10 +48,10 @@ def folder_digest(folder: Path) -> str:
     return digest.hexdigest()
 
 
-class OutputFile:
+class Output:
     """Where records are written, one after the other."""
 
-    def __init__(self, stream: FileIO, window: int, packed: bool, kept: int) -> None:
+    def __init__(self, stream: FileIO | BinaryIO, window: int = 1, packed: bool = False, kept: int = 0) -> None:
         self.kept = kept
         """records that an earlier call has left, a multiple of `window`"""
         self._stream = stream
@@ -76,13 +76,14 @@ class OutputFile:
 
 
 @contextmanager
-def output_file(
-    path: Path, fingerprint: dict[str, Any] | None, *, window: int, numbered: bool = False
-) -> Iterator[OutputFile]:
+def open_output(
+    path: Path | None, fingerprint: dict[str, Any] | None, *, window: int, numbered: bool = False
+) -> Iterator[Output]:
     """Yields where to write; `path` appears when the block ends without an error.
 
     Args:
-        path: with the ending .gz it is written packed. A device or a named pipe is written directly.
+        path: with the ending .gz it is written packed. A device or a named pipe is written directly. None: standard
+            output, where each record is seen at once.
         fingerprint: what the content depends on, by group, for JSON; None: not known, an earlier call is not gone on
             with.
         window: records that are translated together.
@@ -91,10 +92,13 @@ def output_file(
     Raises:
         UserError: `path` cannot be written, or what an earlier call left has another fingerprint.
     """
+    if path is None:
+        yield Output(sys.stdout.buffer)
+        return
     packed = path.suffix == ".gz"
-    if path.exists() and not stat.S_ISREG(path.stat().st_mode):
+    if path.exists() and not path.is_file():
         with FileIO(path, "w") as stream:
-            output = OutputFile(stream, window, packed, 0)
+            output = Output(stream, window, packed)
             yield output
             output.flush()
         return
@@ -105,7 +109,7 @@ def output_file(
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
     try:
         with stream:
-            output = OutputFile(stream, window, packed, kept)
+            output = Output(stream, window, packed, kept)
             yield output
             output.flush()
             os.fsync(stream.fileno())
@@ -206,7 +210,8 @@ def _members(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
         data = data or stream.read(_READ_BYTES)
 
 
-def _write(stream: FileIO, data: bytes) -> None:
-    """All of it, unbuffered: a kill leaves whole lines but for one that it hits."""
+def _write(stream: FileIO | BinaryIO, data: bytes) -> None:
+    """All of it, at once: a kill leaves whole lines but for one that it hits."""
     while data:
         data = data[stream.write(data) :]
+    stream.flush()

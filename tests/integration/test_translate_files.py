@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mt.cli.score import main as score
 from mt.cli.translate import main as translate
 from mt.config import TokenizerConfig
 from mt.corpus.tokenizer import Tokenizer, train_tokenizer
@@ -83,21 +84,8 @@ def test_going_on_keeps_what_is_done(tiny_model: Path, tmp_path: Path, monkeypat
     source = write_lines(tmp_path / "source", 4200)
     expected = run(tiny_model, source, tmp_path / "out", "--threads", "1")
     with pytest.raises(KeyboardInterrupt, match=r"out\.partial keeps what is done"):
-        stop_at(
-            3000,
-            monkeypatch,
-            [
-                str(tiny_model),
-                "--input",
-                str(source),
-                "--output",
-                str(tmp_path / "out"),
-                "--beam",
-                "1",
-                "--threads",
-                "1",
-            ],
-        )
+        command = [str(tiny_model), "--input", str(source), "--output", str(tmp_path / "out")]
+        stop_at(3000, monkeypatch, [*command, "--beam", "1", "--threads", "1"])
     partial = tmp_path / "out.partial"
     assert partial.read_bytes() == b"".join(expected.splitlines(keepends=True)[:3000])
     # What stands in it is taken as it is, up to the last whole window.
@@ -109,17 +97,17 @@ def test_going_on_keeps_what_is_done(tiny_model: Path, tmp_path: Path, monkeypat
 
 def stop_at(line: int, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
     """Runs translate.py and interrupts it after so many lines."""
-    from mt.files.output import OutputFile
+    from mt.files.output import Output
 
-    write = OutputFile.write
+    write = Output.write
 
-    def interrupting(output: OutputFile, number: int, data: bytes) -> None:
+    def interrupting(output: Output, number: int, data: bytes) -> None:
         if number == line:
             raise KeyboardInterrupt
         write(output, number, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(OutputFile, "write", interrupting)
+        patch.setattr(Output, "write", interrupting)
         translate(command)
 
 
@@ -166,6 +154,35 @@ def test_gzip_goes_in_and_comes_out(tiny_model: Path, tmp_path: Path) -> None:
     assert gzip.decompress(run(tiny_model, packed, tmp_path / "out.gz", "--threads", "1")) == expected
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tiny_model: Path, tmp_path: Path) -> None:
+    source, marked, prefix = (tmp_path / name for name in ("source", "marked", "prefix"))
+    source.write_text("ein Hund\neine Katze\n", encoding="utf-8")
+    marked.write_text("ein Hund\neine Katze\n", encoding="utf-8-sig")
+    prefix.write_text("the man\n\n", encoding="utf-8-sig")
+    options = ["--format", "jsonl", "--threads", "1"]
+    assert run(tiny_model, marked, tmp_path / "out", *options) == run(tiny_model, source, tmp_path / "out", *options)
+    begun = run(tiny_model, source, tmp_path / "out", "--threads", "1", "--prefix", str(prefix))
+    assert begun.startswith(b"the man")
+
+
+@pytest.mark.parametrize("bad", ["source", "prefix"])
+def test_a_line_that_is_not_utf8_is_told_before_any_work(
+    tiny_model: Path, tmp_path: Path, bad: str, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    for name in ("source", "prefix"):
+        (tmp_path / name).write_bytes(b"Hund\n" * 3000 + (b"Stra\xdfe\n" if name == bad else b"Katze\n"))
+    command = [str(tiny_model), "--input", str(tmp_path / "source"), "--prefix", str(tmp_path / "prefix")]
+    message = rf"{bad}: line 3001 is not UTF-8 \(byte 5 of the line\); convert the file"
+    with pytest.raises(UserError, match=message):
+        translate([*command, "--output", str(tmp_path / "out")])
+    assert sorted(path.name for path in tmp_path.iterdir() if path != tiny_model) == ["prefix", "source"]
+    with pytest.raises(UserError, match=message):
+        translate(command)
+    assert capfdbinary.readouterr().out == b""
+    with pytest.raises(UserError, match=message):
+        score([str(tiny_model), "--source", str(tmp_path / "source"), "--target", str(tmp_path / "prefix")])
+
+
 def another_model(model: Path, seed: int, tokenizer: Tokenizer | None = None) -> Path:
     """A model directory of the same config with other weights."""
     loaded = load_model(model, "cpu")
@@ -186,8 +203,8 @@ def test_outputs_begin_with_their_prefixes(tiny_model: Path, tmp_path: Path, mon
     given = ["--prefix", str(prefix), "--threads", "1"]
     begun = run(tiny_model, source, tmp_path / "out", *given).decode().splitlines()
     assert begun[2] == free[2] and begun[3] == "" and begun[0] != begun[1]
-    for text, start in zip(begun, prefixes):
-        assert text.startswith(start) or not text
+    assert [place for place, text in enumerate(begun) if not text] == [3]  # the blank line, which has no prefix
+    assert all(text.startswith(start) for text, start in zip(begun, prefixes) if text)
 
     command = [str(tiny_model), "--input", str(source), "--output", str(tmp_path / "out2"), "--beam", "1", *given]
     with pytest.raises(KeyboardInterrupt):

@@ -1,3 +1,5 @@
+"""Output that appears when it is whole and goes on after a kill, byte for byte as without one."""
+
 from __future__ import annotations
 
 import gzip
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mt.errors import UserError
-from mt.files.output import OutputFile, check_writable, folder_digest, output_file
+from mt.files.output import Output, check_writable, folder_digest, open_output
 
 FACTS = {"model": "m", "options": {"beam": 5, "window": 3}}
 RECORDS = [f"record {number}\n".encode() for number in range(8)]
@@ -19,7 +21,7 @@ NUMBERED = [b"".join(f"{number} ||| {rank}\n".encode() for rank in range(1 + num
 
 def write(path: Path, records: list[bytes], stop: int | None = None, **options: Any) -> int:
     """Writes all records, or fails before record `stop`; returns how many an earlier call had left."""
-    with output_file(path, options.pop("facts", FACTS), window=3, **options) as output:
+    with open_output(path, options.pop("facts", FACTS), window=3, **options) as output:
         for number in range(output.kept, len(records)):
             if number == stop:
                 raise RuntimeError("stopped")
@@ -123,15 +125,23 @@ def test_a_failure_before_the_first_record_leaves_nothing(tmp_path: Path) -> Non
 
 
 def test_an_interruption_says_that_it_goes_on(tmp_path: Path) -> None:
-    def interrupted(output: OutputFile) -> None:
+    def interrupted(output: Output) -> None:
         output.write(0, b"a\n")
         raise KeyboardInterrupt
 
     with (
         pytest.raises(KeyboardInterrupt, match=r"out\.partial keeps what is done"),
-        output_file(tmp_path / "out", FACTS, window=3) as output,
+        open_output(tmp_path / "out", FACTS, window=3) as output,
     ):
         interrupted(output)
+
+
+def test_standard_output_is_written_record_by_record(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    with open_output(None, None, window=3) as output:
+        assert output.kept == 0
+        for number, record in enumerate(RECORDS):
+            output.write(number, record)
+            assert capfdbinary.readouterr().out == record
 
 
 def test_places_that_cannot_be_written_are_told_at_once(tmp_path: Path) -> None:
