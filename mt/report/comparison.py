@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from mt.errors import UserError
 from mt.metrics.significance import RESAMPLES, SEED, calibration_differences, quality_differences, references_of
@@ -87,7 +87,8 @@ def _table(evaluations: Sequence[Evaluation]) -> list[Row]:
     untested: list[Any] = [None] * (len(evaluations) - 1)
     rows = []
     for key, name, better in (("bleu", "BLEU", 1), ("chrf", "chrF", 1), ("ter", "TER", -1)):
-        rows.append(Row(name, [(each.get(key) or {}).get("score") for each in results], tested[key], better))
+        scores = [cast(dict[str, Any], each.get(key) or {}).get("score") for each in results]
+        rows.append(Row(name, scores, tested[key], better))
     rows.append(Row("length ratio", [each.get("length_ratio") for each in results], untested, 0, digits=3))
     rows.append(Row("empty translations", [each.get("empties") for each in results], untested, -1, digits=0))
     blocks = [evaluation.blocks for evaluation in evaluations]

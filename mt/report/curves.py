@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -42,7 +42,7 @@ GRID_PANELS = (
 """what is drawn against beam size"""
 
 
-def search_grid_plots(grid: list[dict[str, Any]]) -> list[str]:
+def search_grid_plots(grid: Sequence[Mapping[str, Any]]) -> list[str]:
     """One SVG element for each figure that the grid knows at two beam sizes or more; a line per length penalty."""
     plots = []
     for panel in GRID_PANELS:
@@ -58,7 +58,7 @@ def search_grid_plots(grid: list[dict[str, Any]]) -> list[str]:
     return plots
 
 
-def penalty_name(entry: dict[str, Any]) -> str:
+def penalty_name(entry: Mapping[str, Any]) -> str:
     """The length penalty of an entry of the grid, with its exponent where it has one."""
     name, alpha = entry.get("length_penalty") or "none", entry.get("length_alpha")
     return name if alpha is None or name == "none" else f"{name} {alpha:g}"
@@ -79,19 +79,6 @@ def selective_plot(curves: Sequence[tuple[str, list[dict[str, Any]]]], metric: s
         for label, entries in curves
     ]
     return _curve_plot(f"selective {title}", title, drawn, partial(_share_axis, kept="lines"))
-
-
-def dumbbell(confidence: float, accuracy: float) -> str:
-    """A small SVG element for a table: accuracy (full) and confidence (hollow) on a line from 0 to 1."""
-    x_accuracy, x_confidence = 4 + 112 * accuracy, 4 + 112 * confidence
-    return (
-        '<svg class="dumbbell" aria-hidden="true" viewBox="0 0 120 12" width="120" height="12">'
-        '<path d="M4 6H116" stroke="currentColor" stroke-opacity=".25"/>'
-        f'<path d="M{x_accuracy:.1f} 6H{x_confidence:.1f}" stroke="currentColor" stroke-width="2"/>'
-        f'<circle cx="{x_accuracy:.1f}" cy="6" r="4" fill="currentColor"/>'
-        f'<circle cx="{x_confidence:.1f}" cy="6" r="3.2" class="hollow" stroke="currentColor" stroke-width="1.6"/>'
-        "</svg>"
-    )
 
 
 def _curve_plot(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from mt.errors import UserError
+from mt.evaluation.results import Results
 
 Block = Mapping[str, Any]
 """a calibration block, mt.metrics.bins.CalibrationBlock; one of an older version may lack keys"""
@@ -30,7 +31,7 @@ class Evaluation:
     stays out, and what it knows may be missing."""
 
     folder: Path
-    results: dict[str, Any]
+    results: Results
     records: list[Record]
 
     @property
@@ -42,33 +43,33 @@ class Evaluation:
     def blocks(self) -> dict[str, Block]:
         """The calibration blocks that have something to show; those after recalibration are named `recalibrated_…`."""
         before, after = self.results.get("calibration") or {}, self.results.get("recalibrated") or {}
-        ordered = {}
+        ordered: dict[str, Block] = {}
         for name in TITLES:
-            if before.get(name):
-                ordered[name] = before[name]
+            if block := before.get(name):
+                ordered[name] = block
             if name in DRAWN and after.get(name):
                 ordered[f"recalibrated_{name}"] = after[name]
         return ordered
 
     @property
-    def search_grid(self) -> list[dict[str, Any]]:
+    def search_grid(self) -> Sequence[Mapping[str, Any]]:
         """Figures for each beam size and length penalty; without such a grid those of the beam sizes."""
         if self.results.get("sweep"):
-            return list(self.results["sweep"])
+            return self.results["sweep"]
         decode = self.results.get("decode") or {}
-        penalty = {name: decode.get(name) for name in ("length_penalty", "length_alpha")}
-        entries = []
+        grid = []
         for beam, block in (self.results.get("beams") or {}).items():
-            inference = block["calibration"].get("inference") or {}
-            figures = {name: block[name] for name in ("length_ratio", "empties")}
-            errors = {"ece_inference": inference.get("ece"), "ece_eos": (inference.get("eos") or {}).get("ece")}
-            entries.append({"beam": int(beam), "bleu": block["bleu"]["score"], **penalty, **figures, **errors})
-        return entries
+            inference: Block = block["calibration"].get("inference") or {}
+            entry = {name: decode.get(name) for name in ("length_penalty", "length_alpha")}
+            entry |= {"beam": int(beam), "bleu": block["bleu"]["score"], "length_ratio": block["length_ratio"]}
+            entry |= {"empties": block["empties"], "ece_inference": inference.get("ece")}
+            grid.append(entry | {"ece_eos": (inference.get("eos") or {}).get("ece")})
+        return grid
 
     @property
     def threshold(self) -> float | None:
         """The confidence that calibrate found for flagging lines, where results.json tells one."""
-        thresholds = self.results.get("thresholds") or (self.results.get("recalibrated") or {}).get("thresholds") or []
+        thresholds = (self.results.get("recalibrated") or {}).get("thresholds") or []
         return next((each["confidence"] for each in thresholds if each.get("confidence") is not None), None)
 
 
@@ -90,7 +91,7 @@ def read_evaluation(folder: Path) -> Evaluation:
     for number, record in enumerate(records, 1):
         if not isinstance(record, dict) or not {"line", "translation"} <= record.keys():
             raise UserError(f"{path}, line {number}: not a record of an evaluation; run evaluate again")
-    return Evaluation(folder, results, records)
+    return Evaluation(folder, cast(Results, results), records)
 
 
 def title_of(name: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mt.files.atomic import write_text
-from mt.report.curves import GRID_PANELS, dumbbell, penalty_name, risk_coverage_plot, search_grid_plots, selective_plot
+from mt.report.curves import GRID_PANELS, penalty_name, risk_coverage_plot, search_grid_plots, selective_plot
 from mt.report.html import write_page
 from mt.report.inputs import DRAWN, TITLES, Evaluation, read_evaluation, title_of
 from mt.report.reliability import reliability_diagram
@@ -40,7 +40,6 @@ def write_report(folder: Path) -> Path:
         grid=evaluation.search_grid,
         grid_panels=GRID_PANELS,
         penalty_name=penalty_name,
-        dumbbell=dumbbell,
     )
 
 

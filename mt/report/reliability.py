@@ -77,13 +77,17 @@ def _panels(title: str) -> tuple[Any, Any, Any]:
 
 
 def _draw(block: Block, title: str) -> Any:
+    from matplotlib.patches import Patch
+
     figure, upper, lower = _panels(title)
     for each in block["bins"]:
         centre, width = (each["low"] + each["high"]) / 2, (each["high"] - each["low"]) * 0.9
         lower.bar(centre, each["count"], width, facecolor="#888888", alpha=0.5, edgecolor=INK, linewidth=0.5)
         if each["count"]:
             _draw_bin(upper, each, centre, width)
-    _draw_legend(upper)
+    named = ((OVER, "over-confident gap"), (UNDER, "under-confident gap"))
+    handles = [Patch(label=label, **_hatching(colour)) for colour, label in named]
+    upper.legend(handles=handles, loc="upper left").set_zorder(5)
     summary = "no tokens"
     if block["tokens"]:
         summary = f"ECE {100 * block['ece']:.2f} %"
@@ -107,14 +111,6 @@ def _draw_bin(axes: Any, each: Mapping[str, Any], centre: float, width: float) -
     axes.bar(centre, **gap, **_hatching(colour))
     axes.plot([centre - width / 2, centre + width / 2], [accuracy, accuracy], color=INK, linewidth=1.6)
     axes.plot([centre, centre], accuracy_band(each), color=INK, linewidth=0.8)
-
-
-def _draw_legend(axes: Any) -> None:
-    from matplotlib.patches import Patch
-
-    named = ((OVER, "over-confident gap"), (UNDER, "under-confident gap"))
-    handles = [Patch(label=label, **_hatching(colour)) for colour, label in named]
-    axes.legend(handles=handles, loc="upper left").set_zorder(5)
 
 
 def _hatching(colour: str) -> dict[str, Any]:

@@ -59,7 +59,8 @@ def svg_element(name: str, draw: Callable[[], Any], description: str) -> str:
         svg = re.sub(waste, "", svg, flags=re.DOTALL)
     # matplotlib names its groups figure_1, axes_1 ...: the same in every figure, and nothing refers to them
     svg = re.sub(r'(<g) id="[a-zA-Z0-9.]+_\d+"', r"\1", svg)
-    svg = re.sub(r"<[^>]+>", _shortened, svg)
+    # coordinates to a hundredth of a point, which is finer than any screen; the texts between the tags keep their digits
+    svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), svg)
     svg = re.sub(r"\n\s*", "\n", svg)
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", svg)
     svg = svg.replace(INK, "currentColor")
@@ -67,11 +68,6 @@ def svg_element(name: str, draw: Callable[[], Any], description: str) -> str:
         svg = svg.replace(colour, f"var({variable}, {colour})")
     label = html.escape(description, quote=True)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" stroke-linejoin="round" ', 1)
-
-
-def _shortened(tag: re.Match[str]) -> str:
-    """A tag whose coordinates are cut to a hundredth of a point, which is finer than any screen."""
-    return re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0])
 
 
 def line_style(number: int) -> dict[str, Any]:

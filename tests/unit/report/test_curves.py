@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree
 
-from mt.report.curves import dumbbell, penalty_name, risk_coverage_plot, search_grid_plots, selective_plot
+from mt.report.curves import penalty_name, risk_coverage_plot, search_grid_plots, selective_plot
 
 
 def entry(beam: int, penalty: str, **figures: float) -> dict[str, Any]:
@@ -49,8 +49,3 @@ def test_risk_and_selection_say_what_they_show() -> None:
     assert label_of(risk_coverage_plot([("ours", block)], "Risk")) == "Risk: ours  area 0.125: 0.1 at 0.5, 0.2 at 1"
     entries = [{"coverage": 0.5, "chrf": 70.0}, {"coverage": 1.0, "chrf": 60.0}]
     assert label_of(selective_plot([("ours", entries)], "chrf", "chrF")) == "chrF: ours: 70 at 0.5, 60 at 1"
-
-
-def test_dumbbell_puts_both_marks_at_their_place() -> None:
-    drawn = ElementTree.fromstring(dumbbell(confidence=1.0, accuracy=0.5))
-    assert [circle.get("cx") for circle in drawn.iter("circle")] == ["60.0", "116.0"]  # 4 + 112 x

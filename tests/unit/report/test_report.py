@@ -11,6 +11,7 @@ import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -361,6 +362,12 @@ def test_all_that_results_may_hold_stands_in_the_page(tmp_path: Path) -> None:
     }
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
+
+
+def test_both_marks_of_a_breakdown_stand_at_their_place(tmp_path: Path, no_figures: None) -> None:
+    page = write(tmp_path, full_results(), records(2))
+    drawn = ElementTree.fromstring(re.findall(r'<svg class="dumbbell".*?</svg>', page)[0])
+    assert [circle.get("cx") for circle in drawn.iter("circle")] == ["48.8", "60.0"]  # 4 + 112 * (0.4, 0.5)
 
 
 def test_figures_of_older_versions_stay_out_of_the_page(tmp_path: Path, no_figures: None) -> None:
