@@ -1,4 +1,4 @@
-"""Which text a recalibration was fitted on, so that it is not reported on the same."""
+"""Leakage check: which text a recalibration was fitted on, so that it is not reported on the same."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def text_fitted_on(sources: Sequence[str], reference: Sequence[str]) -> dict[str
         "source": fingerprint(sources),
         "reference": fingerprint(reference),
         "lines": len(sources),
-        "pairs": "".join(sorted({_hash(*pair) for pair in zip(sources, reference)})),
+        "pairs": "".join(sorted(set(map(_hash, sources, reference)))),
     }
 
 
-def fitted_on(saved: dict[str, Any], test_set: TestSet) -> bool:
-    """Whether more than LARGEST_SHARE of the test set's pairs are among those that the recalibration was fitted on."""
-    pairs = saved["fitted_on"]["pairs"]
+def overlaps(fitted_on: dict[str, Any], test_set: TestSet) -> bool:
+    """Whether more than LARGEST_SHARE of the test set's pairs are among those of a `fitted_on` block."""
+    pairs = fitted_on["pairs"]
     known = {pairs[first : first + _DIGITS] for first in range(0, len(pairs), _DIGITS)}
-    both = list(zip(test_set.sources, test_set.references[0]))
-    return sum(_hash(*pair) in known for pair in both) > LARGEST_SHARE * len(both)
+    leaked = [_hash(*pair) in known for pair in zip(test_set.sources, test_set.references[0])]
+    return sum(leaked) > LARGEST_SHARE * len(leaked)
 
 
 def _hash(source: str, reference: str) -> str:

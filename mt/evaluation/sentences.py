@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from mt.metrics.quality import Statistics, sentence_scores
 
 COVERAGES = tuple(percent / 100 for percent in range(10, 101, 10))
 HALVES = 10_000
+_DRAWN = 1 << 20  # random numbers that exist at a time
 
 
 def sentence_level(
@@ -73,8 +75,10 @@ def confident_half(
         if taken in (0, len(lines)):
             sums += chrf.counts[lines].sum(axis=0) if taken else 0.0
             continue
-        ranks = np.argsort(generator.random((halves, len(lines))), axis=1)
-        sums += (ranks < taken).astype(np.float64) @ chrf.counts[lines]
+        # a few halves at a time, since halves x lines take gigabytes where many lines are of one length
+        for part in np.array_split(sums, math.ceil(sums.shape[0] * len(lines) / _DRAWN)):
+            ranks = np.argsort(generator.random((len(part), len(lines))), axis=1)
+            part += (ranks < taken).astype(np.float64) @ chrf.counts[lines]
     achieved = chrf.score(chosen)
     random = np.array([chrf.score_of_sums(each) for each in sums])
     return {

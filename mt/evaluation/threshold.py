@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mt.metrics.noise import wilson_interval
 
 FEWEST = 20
 """lines above a threshold; fewer say too little"""
@@ -23,16 +24,16 @@ def find_threshold(
 
     Returns:
         `confidence`; `coverage` and `lines`: share and number of lines above; `reached`: their share of good ones,
-        with `low` and `high`, its 95 % interval (Clopper and Pearson 1934) if the threshold had been given
-        beforehand; `held_out`: {"precision", "lines"} of thresholds sought without the lines they are tried on, the
-        honest figure. None where no confidence reaches the precision on at least FEWEST lines.
+        with `low` and `high`, its 95 % Wilson interval if the threshold had been given beforehand; `held_out`:
+        {"precision", "lines"} of thresholds sought without the lines they are tried on, the honest figure. None where
+        no confidence reaches the precision on at least FEWEST lines.
     """
     found = _lowest(confidence, good, precision)
     if found is None:
         return None
     above = confidence >= found
     right, lines = int(good[above].sum()), int(above.sum())
-    low, high = binomial_interval(right, lines)
+    low, high = wilson_interval(right, lines)
     tried = np.zeros(len(confidence), dtype=bool)
     for held_out in np.unique(fold):
         inside = fold == held_out
@@ -51,35 +52,11 @@ def find_threshold(
     }
 
 
-def binomial_interval(successes: int, trials: int, level: float = 0.95) -> tuple[float, float]:
-    """The exact interval of a probability from so many successes in so many trials (Clopper and Pearson 1934)."""
-    tail = (1 - level) / 2
-    low = 0.0 if successes == 0 else _solve(lambda p: _at_least(successes, trials, p) < tail)
-    high = 1.0 if successes == trials else _solve(lambda p: _at_least(successes + 1, trials, p) < 1 - tail)
-    return low, high
-
-
 def _lowest(confidence: NDArray[np.float64], good: NDArray[np.bool_], precision: float) -> float | None:
     order = np.argsort(-confidence, kind="stable")
     ranked = confidence[order]
-    share = np.cumsum(good[order]) / np.arange(1, len(order) + 1)
+    lines = np.arange(1, len(order) + 1)
     last_of_equals = np.append(ranked[1:] != ranked[:-1], True)
-    enough = last_of_equals & (share >= precision) & (np.arange(1, len(order) + 1) >= FEWEST)
+    enough = last_of_equals & (np.cumsum(good[order]) / lines >= precision) & (lines >= FEWEST)
     places = np.flatnonzero(enough)
     return float(ranked[places[-1]]) if len(places) else None
-
-
-def _at_least(successes: int, trials: int, p: float) -> float:
-    """Probability of at least so many successes."""
-    counts = np.arange(successes, trials + 1)
-    ways = [math.lgamma(trials + 1) - math.lgamma(count + 1) - math.lgamma(trials - count + 1) for count in counts]
-    return float(np.exp(np.array(ways) + counts * math.log(p) + (trials - counts) * math.log1p(-p)).sum())
-
-
-def _solve(too_low: Any) -> float:
-    """Where the probability stops being too low."""
-    low, high = 0.0, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if too_low(middle) else (low, middle)
-    return (low + high) / 2

@@ -3,42 +3,105 @@
 Bin m of M covers (m / M, (m + 1) / M], the first one 0 too (Guo et al. 2017), or [m / M, (m + 1) / M), the last
 one 1 too (Wang et al. 2020, for inference). The edge rule is part of the result: on ten tokens it can move the
 error from 0.26 to 0.18. Edges are m / M by division, so 0.3 is 0.3 and not 0.30000000000000004; confidences are
-compared in float64, whatever they come in.
+compared in float64, whatever type they come in.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mt.metrics.noise import debiased_error, noise_floor, noise_quantile, squared_error, wilson_interval
-from mt.metrics.ranks import ConfidenceOrder
-from mt.metrics.tokens import ROUNDING, Floats, as_floats, checked
+from mt.metrics.arrays import ROUNDING, Floats, as_floats, checked
+from mt.metrics.bootstrap import Difference, SentenceBootstrap
+from mt.metrics.noise import noise_floor, noise_quantile, wilson_interval
+from mt.metrics.ranks import ConfidenceHistogram, RiskCoverage
+
+if TYPE_CHECKING:
+    from typing_extensions import NotRequired
+
+
+class Bin(TypedDict):
+    """A bin of a calibration block; its means and band are None where it has no tokens."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None
+    accuracy: float | None
+    band_low: float | None
+    """95 % Wilson interval of the accuracy"""
+    band_high: float | None
+
+
+class CalibrationBlock(TypedDict):
+    """A calibration block of results.json. What is unknown, or has no tokens, is None; the ece of no tokens is 0."""
+
+    tokens: int
+    ece: float
+    """sum over bins of their share of tokens times |accuracy - mean confidence|"""
+    mce: float | None
+    """the largest such difference"""
+    nll: float | None
+    """nats per token"""
+    brier: float | None
+    """in 0..1"""
+    accuracy: float | None
+    confidence: float | None
+    signed_gap: float | None
+    """mean confidence - accuracy"""
+    noise_floor: float | None
+    """the ECE that a perfectly calibrated model of the same confidences would show, the mean"""
+    noise_floor_high: float | None
+    """and its 95 % quantile"""
+    ece_mass: float | None
+    """with as many bins of equally many tokens"""
+    ece_low: float | None
+    """95 % interval of the ece over resampled sentences, see SentenceBootstrap.interval"""
+    ece_high: float | None
+    auroc: float | None
+    """of confidence for being right"""
+    risk_coverage: RiskCoverage | None
+    bins: list[Bin]
+    signature: str
+    without_eos: NotRequired[CalibrationBlock]
+    """the same of tokens that end no sentence"""
+    eos: NotRequired[CalibrationBlock]
+    """and of those that end one"""
+    breakdown: NotRequired[dict[str, Any]]
+    """groups (mt.metrics.breakdown.Group) by frequency, position and source_length"""
 
 
 class CalibrationBins:
-    """Counts and sums of confidence and correctness in bins of equal width; parts may be merged.
+    """Counts and sums of confidence and correctness in bins of equal width; parts may be merged, and pickled.
 
-    bins: how many. edges: which end a bin includes. level, eos, split: stand in the signature only: whether
-    tokens are subwords or words, whether ends of sentence are among them, and what was measured
-    (teacher_forced, inference).
+    Args:
+        bins: how many.
+        edges: which end a bin includes.
+        level, eos, split: stand in the signature only: whether tokens are subwords or words, whether ends of sentence
+            are among them, and what was measured (teacher_forced, inference).
+        resamples: of sentences, for the interval of the ECE and for paired differences; 0: none.
+        seed: of these.
     """
 
     def __init__(
-        self, *, bins: int = 15, edges: str = "(l,r]", level: str = "subword", eos: str = "yes", split: str = ""
+        self,
+        *,
+        bins: int = 15,
+        edges: str = "(l,r]",
+        level: str = "subword",
+        eos: str = "yes",
+        split: str = "",
+        resamples: int = 0,
+        seed: int = 12345,
     ) -> None:
         if bins < 1:
             raise ValueError(f"bins is {bins}; it must be at least 1")
         if edges not in ("(l,r]", "[l,r)"):
             raise ValueError(f"edges is {edges!r}; it must be '(l,r]' or '[l,r)'")
-        self.bins = bins
-        self.edges = edges
-        self.signature = f"ece|bins:{bins}|edges:{edges}|level:{level}|eos:{eos}"
-        self.signature += f"|split:{split}" if split else ""
-        self.borders = np.array([m / bins for m in range(bins + 1)])
+        self.bins, self.edges = bins, edges
+        self.signature = f"ece|bins:{bins}|edges:{edges}|level:{level}|eos:{eos}" + (f"|split:{split}" if split else "")
         self.count = np.zeros(bins, dtype=np.int64)
         self.confidence = np.zeros(bins)
         self.correct = np.zeros(bins)
@@ -46,82 +109,91 @@ class CalibrationBins:
         """sum of c (1 - c)"""
         self.nll: float | None = 0.0
         self.brier: float | None = 0.0
+        self.histogram = ConfidenceHistogram()
+        self.bootstrap = SentenceBootstrap(bins, resamples, seed) if resamples else None
 
-    def update(self, confidence: Any, correct: Any, *, nll: Any = None, brier: Any = None) -> None:
+    def update(self, confidence: Any, correct: Any, *, nll: Any = None, brier: Any = None, lines: Any = None) -> None:
         """Counts tokens.
 
-        confidence: array-like or tensor of probabilities. correct: as many booleans, or 0 and 1. nll: each
-        token's -log p in nats, and brier its Brier score in 0..1, the multi-class one halved:
-        (1 - 2 p_y + sum_k p_k^2) / 2; left out in one call, their means are unknown for the whole. Raises
-        ValueError for a confidence that is not in 0..1 and for lengths that differ.
+        Args:
+            confidence: array-like or tensor of probabilities.
+            correct: as many booleans, or 0 and 1.
+            nll: each token's -log p in nats; left out in one call, the mean is unknown for the whole.
+            brier: each token's Brier score in 0..1, the multi-class one halved, (1 - 2 p_y + sum_k p_k^2) / 2; left
+                out in one call, the mean is unknown for the whole.
+            lines: number of the sentence, one for all or one for each token; needed for resamples.
+
+        Raises:
+            ValueError: a figure outside of its range, lengths that differ, resamples without lines.
         """
         certain, right = checked(confidence, correct)
-        index = self.bin_of(certain)
+        index = bin_of(certain, self.bins, self.edges)
+        if self.bootstrap is not None:
+            if lines is None:
+                raise ValueError("lines is None; the resampling of sentences needs the number of each token's one")
+            numbers = np.broadcast_to(np.asarray(lines, dtype=np.int64), certain.shape)
+            self.bootstrap.update(index, right - certain, numbers)
         self.count += np.bincount(index, minlength=self.bins)
         self.confidence += np.bincount(index, weights=certain, minlength=self.bins)
         self.correct += np.bincount(index, weights=right, minlength=self.bins)
         self.variance += np.bincount(index, weights=certain * (1 - certain), minlength=self.bins)
         self.nll = _added(self.nll, nll, "nll", len(certain), highest=np.inf)
         self.brier = _added(self.brier, brier, "brier", len(certain), highest=1.0 + ROUNDING)
-
-    def bin_of(self, probabilities: Floats) -> NDArray[np.intp]:
-        """Index of the bin that each of probabilities (n,) in 0..1 falls into."""
-        side: Literal["left", "right"] = "left" if self.edges == "(l,r]" else "right"
-        return np.searchsorted(self.borders[1:-1], probabilities, side=side)
+        self.histogram.update(certain, right)
 
     def merge(self, other: CalibrationBins) -> None:
-        """Adds another part. Raises ValueError if its bins differ."""
+        """Adds another part, of the same sentences or of others. Raises ValueError if its bins differ."""
         if (self.bins, self.edges) != (other.bins, other.edges):
             raise ValueError(f"bins differ: {self.signature} and {other.signature}")
+        if self.bootstrap is not None or other.bootstrap is not None:
+            raise ValueError("parts with resamples of sentences cannot be merged")
         self.count += other.count
         self.confidence += other.confidence
         self.correct += other.correct
         self.variance += other.variance
         self.nll = None if self.nll is None or other.nll is None else self.nll + other.nll
         self.brier = None if self.brier is None or other.brier is None else self.brier + other.brier
+        self.histogram.merge(other.histogram)
 
     def ece(self) -> float:
         """Sum over bins of their share of tokens times |accuracy - mean confidence|; 0 without tokens."""
         return float(np.abs(self.correct - self.confidence).sum() / max(1, self.count.sum()))
 
-    def result(self) -> dict[str, Any]:
-        """The figures of bins in the calibration block of results.json.
-
-        `ece`: sum over bins of their share of tokens times |accuracy - mean confidence|; `mce`: the largest such
-        difference; `signed_gap`: mean confidence - accuracy; `ece_debiased`, `ce2_debiased`: less what chance adds,
-        the latter of root mean square (Kumar et al. 2019); `noise_floor`, `noise_floor_high`: the ECE that a
-        perfectly calibrated model of the same confidences would show, mean and 95 % quantile; `nll` in nats; `brier`
-        in 0..1. What is unknown, or has no tokens, is None; the ece of no tokens is 0.
-        """
+    def block(self) -> CalibrationBlock:
+        """The calibration block of results.json."""
         tokens = int(self.count.sum())
         gap = np.abs(self.correct - self.confidence)
         filled = self.count > 0
         confidence, accuracy = _mean(self.confidence.sum(), tokens), _mean(self.correct.sum(), tokens)
-        sums = self.count.astype(np.float64), self.confidence, self.correct
+        interval: tuple[float | None, float | None] = None, None
+        if self.bootstrap is not None and tokens:
+            interval = self.bootstrap.interval(self.ece())
         return {
             "tokens": tokens,
             "ece": self.ece(),
             "mce": float((gap[filled] / self.count[filled]).max()) if tokens else None,
-            "nll": None if self.nll is None else _mean(self.nll, tokens),
-            "brier": None if self.brier is None else _mean(self.brier, tokens),
+            "nll": _mean(self.nll, tokens),
+            "brier": _mean(self.brier, tokens),
             "accuracy": accuracy,
             "confidence": confidence,
             "signed_gap": None if confidence is None or accuracy is None else confidence - accuracy,
-            "ece_debiased": debiased_error(*sums) if tokens else None,
-            "ce2_debiased": math.sqrt(max(0.0, squared_error(*sums)[1])) if tokens else None,
             "noise_floor": _mean(noise_floor(self.variance), tokens),
             "noise_floor_high": _mean(noise_quantile(self.variance), tokens) if tokens else None,
+            "ece_mass": self.histogram.equal_mass_error(self.bins) if tokens else None,
+            "ece_low": interval[0],
+            "ece_high": interval[1],
+            "auroc": self.histogram.auroc(),
+            "risk_coverage": self.histogram.risk_coverage(),
             "bins": [self._bin(index) for index in range(self.bins)],
             "signature": self.signature,
         }
 
-    def _bin(self, index: int) -> dict[str, Any]:
-        """A bin of the block; its band is the 95 % Wilson interval of its accuracy."""
+    def _bin(self, index: int) -> Bin:
         count = int(self.count[index])
         band = wilson_interval(float(self.correct[index]), count) if count else (None, None)
         return {
-            "low": float(self.borders[index]),
-            "high": float(self.borders[index + 1]),
+            "low": index / self.bins,
+            "high": (index + 1) / self.bins,
             "count": count,
             "confidence": _mean(self.confidence[index], count),
             "accuracy": _mean(self.correct[index], count),
@@ -130,14 +202,38 @@ class CalibrationBins:
         }
 
 
+def bin_of(probabilities: Floats, bins: int, edges: str) -> NDArray[np.intp]:
+    """Index of the bin that each of probabilities (n,) in 0..1 falls into."""
+    side: Literal["left", "right"] = "left" if edges == "(l,r]" else "right"
+    return np.searchsorted([m / bins for m in range(1, bins)], probabilities, side=side)
+
+
+def paired_difference(first: CalibrationBins, second: CalibrationBins) -> Difference:
+    """ECE of the first less that of the second over the same sentences, with its 95 % basic interval.
+
+    Raises:
+        ValueError: they were not resampled, or not alike.
+    """
+    if first.bootstrap is None or second.bootstrap is None:
+        raise ValueError("a paired difference needs resamples of sentences in both")
+    return first.bootstrap.difference(second.bootstrap, first.ece() - second.ece())
+
+
 def expected_calibration_error(
     confidence: Any, correct: Any, *, bins: int = 15, scheme: str = "width", edges: str = "(l,r]"
 ) -> float:
     """Sum over bins of their share of tokens times |accuracy - mean confidence|, in 0..1; 0 without tokens.
 
-    confidence: array-like of probabilities, correct: as many booleans, or 0 and 1. scheme `width`: bins of equal
-    width, `edges` says which end belongs to a bin. scheme `mass`: bins of equally many tokens, by a stable sort,
-    bin = floor(rank * bins / n). Raises ValueError.
+    Args:
+        confidence: array-like of probabilities.
+        correct: as many booleans, or 0 and 1.
+        bins: how many.
+        scheme: `width`: bins of equal width; `mass`: bins of equally many tokens, by a stable sort, bin = floor(rank *
+            bins / n).
+        edges: which end belongs to a bin of equal width.
+
+    Raises:
+        ValueError: an argument outside of its range.
     """
     if scheme == "width":
         counted = CalibrationBins(bins=bins, edges=edges)
@@ -147,21 +243,11 @@ def expected_calibration_error(
         raise ValueError(f"scheme is {scheme!r}; it must be 'width' or 'mass'")
     if bins < 1:
         raise ValueError(f"bins is {bins}; it must be at least 1")
-    return _sorted(confidence, correct).equal_mass_error(bins)
-
-
-def sweep_calibration_error(confidence: Any, correct: Any) -> dict[str, Any]:
-    """ECE_sweep (Roelofs et al. 2022): equal-mass bins, as many as leave their accuracies in rising order.
-
-    confidence, correct: as in expected_calibration_error. {"ece", "bins"}. Raises ValueError.
-    """
-    return _sorted(confidence, correct).sweep()
-
-
-def _sorted(confidence: Any, correct: Any) -> ConfidenceOrder:
     certain, right = checked(confidence, correct)
-    order = np.argsort(certain, kind="stable")
-    return ConfidenceOrder.of_sorted(certain[order], right[order])
+    by_rank = (right - certain)[np.argsort(certain, kind="stable")]
+    bin_of_rank = np.arange(len(by_rank)) * bins // max(1, len(by_rank))
+    gap = np.bincount(bin_of_rank, weights=by_rank, minlength=bins)
+    return float(np.abs(gap).sum() / max(1, len(by_rank)))
 
 
 def _added(total: float | None, values: Any, name: str, tokens: int, highest: float) -> float | None:
@@ -176,5 +262,5 @@ def _added(total: float | None, values: Any, name: str, tokens: int, highest: fl
     return None if total is None else total + float(array.sum())
 
 
-def _mean(total: float, count: int) -> float | None:
-    return float(total) / count if count else None
+def _mean(total: float | None, count: int) -> float | None:
+    return float(total) / count if count and total is not None else None

@@ -1,30 +1,79 @@
-"""Resampling of sentences, as a stream: tokens of one sentence depend on each other, so sentences are drawn.
+"""Resampling of sentences: tokens of one sentence depend on each other, so whole sentences are drawn.
 
-Each sentence gets a Poisson(1) weight in each resample instead of a place in a drawn list (Chamandy et al. 2012,
-"Estimating Uncertainty for Massive Data Streams"). The weight depends only on the seed and the sentence's number:
-sums of bins are kept for each resample, not sentences, parts add up, and two systems see the same resamples.
+Scores of a corpus are sums over its sentences, drawn with replacement (Koehn 2004). For streams of tokens each sentence
+gets a Poisson(1) weight in each resample instead of a place in a drawn list (Chamandy et al. 2012, "Estimating
+Uncertainty for Massive Data Streams"). The weight depends only on the seed and the sentence's number: sums of bins are
+kept for each resample, not sentences, and two systems see the same resamples.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mt.metrics.tokens import Floats
+from mt.metrics.arrays import Floats
+
+
+class Difference(TypedDict):
+    """How one system's figure differs from another's over the same sentences."""
+
+    difference: float
+    low: float
+    """the 95 % interval of the difference"""
+    high: float
+    p: float
+    """two-sided: the share of resamples whose difference is as far from their mean as the measured one is from 0, one
+    added to both counts"""
+
+
+def resampled_counts(sentences: int, resamples: int, seed: int) -> Iterator[NDArray[np.intp]]:
+    """How often each of the sentences is drawn, (sentences,), for each resample."""
+    generator = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield np.bincount(generator.integers(sentences, size=sentences), minlength=sentences)
+
+
+def paired_bootstrap(
+    statistics: Sequence[Floats], score: Callable[[Floats], float], *, resamples: int, seed: int
+) -> list[Difference]:
+    """Differences of corpus scores from that of the first system, over the same resamples of sentences.
+
+    Args:
+        statistics: of each system, (sentences, figures): sums over sentences determine the score.
+        score: of such sums (figures,).
+        resamples: how often as many sentences are drawn, with replacement.
+        seed: of the draws.
+
+    Returns:
+        For every system but the first. The interval is the percentile interval. sacreBLEU's paired bootstrap counts
+        one side only: its p is about half of this one.
+    """
+    counts = resampled_counts(len(statistics[0]), resamples, seed)
+    resampled = np.array([[score(each @ system) for system in statistics] for each in counts])
+    measured = [score(each.sum(axis=0)) for each in statistics]
+    found: list[Difference] = []
+    for system in range(1, len(statistics)):
+        difference, drawn = float(measured[system] - measured[0]), resampled[:, system] - resampled[:, 0]
+        low, high = np.quantile(drawn, [0.025, 0.975]).tolist()
+        found.append({"difference": difference, "low": low, "high": high, "p": _p_value(difference, drawn)})
+    return found
 
 
 class SentenceBootstrap:
-    """Resampled sums of bins.
+    """Resampled sums of bins, of a stream of tokens.
 
-    bins: how many. resamples: how many. seed: of the weights.
+    Args:
+        bins: how many.
+        resamples: how many.
+        seed: of the weights.
     """
 
     def __init__(self, bins: int, resamples: int, seed: int) -> None:
-        self.bins = bins
-        self.resamples = resamples
-        self.seed = seed
+        self.settings = bins, resamples, seed
         self.gap = np.zeros((resamples, bins))
         self.tokens = np.zeros(resamples)
         self.last_line = -1
@@ -34,19 +83,13 @@ class SentenceBootstrap:
         numbers, sentence = np.unique(lines, return_inverse=True)
         if not len(numbers):
             return
-        sums = np.zeros((len(numbers), self.bins))
+        bins, resamples, seed = self.settings
+        sums = np.zeros((len(numbers), bins))
         np.add.at(sums, (sentence, bin_of_token), gap)
-        weights = np.stack([_weights(self.seed, int(line), self.resamples) for line in numbers]).astype(np.float64)
+        weights = np.stack([_weights(seed, int(line), resamples) for line in numbers]).astype(np.float64)
         self.gap += weights.T @ sums
         self.tokens += np.bincount(sentence) @ weights
         self.last_line = max(self.last_line, int(numbers[-1]))
-
-    def merge(self, other: SentenceBootstrap) -> None:
-        """Adds another part. Raises ValueError if it was resampled otherwise."""
-        self._check(other)
-        self.gap += other.gap
-        self.tokens += other.tokens
-        self.last_line = max(self.last_line, other.last_line)
 
     def errors(self) -> Floats:
         """ECE of each resample, (resamples,)."""
@@ -59,20 +102,24 @@ class SentenceBootstrap:
         low, high = _basic(estimate, self.errors())
         return min(1.0, max(0.0, low)), min(1.0, max(0.0, high))
 
-    def difference(self, other: SentenceBootstrap, estimate: float) -> tuple[float, float, float]:
-        """Low, high (95 % basic interval) and two-sided p of the difference of two ECEs over the same sentences.
-        p: share of resamples whose difference is as far from the estimate as the estimate is from 0."""
-        self._check(other)
+    def difference(self, other: SentenceBootstrap, estimate: float) -> Difference:
+        """The difference of two ECEs, which is `estimate`, over the same sentences, with its basic interval.
+
+        Raises:
+            ValueError: bins, resamples, seed or sentences are not the same in both.
+        """
+        if self.settings != other.settings:
+            raise ValueError(f"bins, resamples and seed differ: {self.settings} and {other.settings}")
         if self.last_line != other.last_line:
             raise ValueError(f"sentences end at {self.last_line} and {other.last_line}; pairs need the same ones")
-        differences = self.errors() - other.errors()
-        beyond = np.abs(differences - differences.mean()) >= abs(estimate)
-        return *_basic(estimate, differences), float((1 + beyond.sum()) / (1 + self.resamples))
+        drawn = self.errors() - other.errors()
+        low, high = _basic(estimate, drawn)
+        return {"difference": estimate, "low": low, "high": high, "p": _p_value(estimate, drawn)}
 
-    def _check(self, other: SentenceBootstrap) -> None:
-        ours, theirs = (self.bins, self.resamples, self.seed), (other.bins, other.resamples, other.seed)
-        if ours != theirs:
-            raise ValueError(f"bins, resamples and seed differ: {ours} and {theirs}")
+
+def _p_value(difference: float, drawn: Floats) -> float:
+    beyond = np.abs(drawn - drawn.mean()) >= abs(difference)
+    return float((1 + beyond.sum()) / (1 + len(drawn)))
 
 
 def _basic(estimate: float, resampled: Floats) -> tuple[float, float]:

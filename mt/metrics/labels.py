@@ -53,21 +53,9 @@ class _Shift(NamedTuple):
     target: int
 
 
-def token_labels(
-    hypothesis_tokens: Sequence[str], reference_tokens: Sequence[str], *, shifts: bool = True
-) -> list[bool]:
-    """For each hypothesis token whether it is right: label C. An end of sentence counts if both sides have it.
-    shifts: align by TER; False: by plain edit distance, whose figures must go by another name."""
-    aligned = (align if shifts else align_in_order)(hypothesis_tokens, reference_tokens)
-    return [label == "C" for label in aligned.labels]
-
-
-def align_in_order(hypothesis: Sequence[str], reference: Sequence[str]) -> Edits:
-    """As `align`, by plain edit distance: nothing is shifted, so a moved word is wrong."""
-    if not reference or not hypothesis:
-        return Edits(len(hypothesis) + len(reference), ["I"] * len(hypothesis))
-    alignment = _edit_alignment(list(hypothesis), list(reference))
-    return Edits(alignment.distance, alignment.labels)
+def token_labels(hypothesis_tokens: Sequence[str], reference_tokens: Sequence[str]) -> list[bool]:
+    """For each hypothesis token whether it is right: label C. An end of sentence counts if both sides have it."""
+    return [label == "C" for label in align(hypothesis_tokens, reference_tokens).labels]
 
 
 def align(hypothesis: Sequence[str], reference: Sequence[str]) -> Edits:

@@ -7,7 +7,6 @@ a few temperatures, not tokens, and sums of parts add up, so that cross-validati
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
@@ -17,18 +16,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mt.config import LossConfig
-from mt.corpus.tokenizer import Tokenizer
 from mt.losses.links import encouraging_inverse_link, smoothing_inverse_link
 from mt.losses.targets import SmoothedTarget
-from mt.metrics.tokens import Floats, as_floats, checked
+from mt.metrics.arrays import Floats, as_floats, checked
 
 LEAST_SHARE = 0.01
 """a class that the inverse link would give nothing keeps this share of what the model gave it"""
-_GRID = 4.0 ** (-np.arange(-3, 4) / 3)
-"""1 / temperature of a fit: temperatures from 1/4 to 4"""
+# 1 / temperature of a fit: temperatures from 1/4 to 16, each 4^(1/3) times the one before
+_GRID = 4.0 ** (-np.arange(-3, 7) / 3)
 _SMALLEST = 1e-12
+# scores worked on at a time: they stay in the processor's cache
 _CACHED = 1 << 17
-"""scores worked on at a time: they stay in the processor's cache"""
 
 
 @dataclass(frozen=True)
@@ -47,14 +45,20 @@ class InverseLink:
     excluded_ids: tuple[int, ...] = ()
     log_end: float | None = None
 
-    distribution: ClassVar[bool] = True
     name: ClassVar[str] = "link"
 
     @staticmethod
-    def of_loss(loss: LossConfig, tokenizer: Tokenizer) -> InverseLink | None:
-        """The inverse link of a training loss over the classes of a target; None where it has none in closed form
-        (focal losses, R-Drop, the confidence penalty, unigram targets, a bonus smoothed otherwise), or the loss has
-        no minimum (log_end 1)."""
+    def of_loss(loss: LossConfig, vocabulary_size: int, pad_id: int, begin_id: int) -> InverseLink | None:
+        """The inverse link of a training loss.
+
+        Args:
+            loss: its section of the config.
+            vocabulary_size, pad_id, begin_id: classes of the target's tokeniser.
+
+        Returns:
+            None where there is none in closed form (focal losses, R-Drop, the confidence penalty, unigram targets, a
+            bonus smoothed otherwise), or the loss has no minimum (log_end 1).
+        """
         settings = loss.settings()
         if loss.name not in ("label_smoothed_kl", "encouraging") or settings["definition"] == "unigram":
             return None
@@ -65,9 +69,9 @@ class InverseLink:
         return InverseLink(
             settings["smoothing"],
             settings["definition"],
-            tokenizer.target_size,
-            tokenizer.pad_id,
-            (tokenizer.pad_id, tokenizer.begin_id) if settings.get("exclude_special") else (),
+            vocabulary_size,
+            pad_id,
+            (pad_id, begin_id) if settings.get("exclude_special") else (),
             log_end,
         )
 
@@ -106,33 +110,11 @@ class Temperature:
     end_id: int | None = None
     link: InverseLink | None = None
 
-    distribution: ClassVar[bool] = True
-
     @property
     def name(self) -> str:
         """temperature, end_temperature, link_temperature or link_end_temperature."""
         end = "" if self.end_id is None else "end_"
         return f"{'' if self.link is None else 'link_'}{end}temperature"
-
-    @staticmethod
-    def fit(
-        batches: Iterable[tuple[Tensor, ...]], *, link: InverseLink | None = None, end_id: int | None = None
-    ) -> Temperature:
-        """The temperatures that minimise the negative log-likelihood.
-
-        Args:
-            batches: walked over twice, so no generator. Teacher-forced: (log_probs (n, vocabulary), targets (n,)).
-                Inference: (log_probs, tokens put out (n,), whether each is right (n,)); the likelihood is that of
-                the right-or-wrong labels, under the probability of the token.
-            link, end_id: as in the class.
-        """
-        rough = TemperatureFit(link=link, end_id=end_id)
-        for batch in batches:
-            rough.update(*batch)
-        fine = TemperatureFit(link=link, end_id=end_id, around=rough.map())
-        for batch in batches:
-            fine.update(*batch)
-        return fine.map()
 
     def apply(self, log_probs: Tensor) -> Tensor:
         """Log-probabilities or logits (n, vocabulary) -> log-probabilities (n, vocabulary), float32 or float64."""
@@ -149,29 +131,32 @@ class Temperature:
 
 
 class TemperatureFit:
-    """A fit of `Temperature` as a stream: one pass, constant memory, and parts (folds, ranks) may be merged.
+    """The temperatures that minimise the negative log-likelihood, as a stream; parts (folds, ranks) may be merged.
 
-    Likelihood, slope and curvature are summed at a few temperatures; the best one between them is read off the
-    quintic through both neighbours, exact to about 1e-4 on the grid of 1/4 to 4. link, end_id: as in Temperature.
-    around: a map whose temperatures are known roughly; the grid lies closely around them.
+    One pass, constant memory: likelihood, slope and curvature are summed at a few temperatures; the best one between
+    them is read off the quintic through both neighbours, exact to about 1e-4. What lies beyond 1/4 to 16 becomes the
+    nearer end (all tokens right, for one: the sharper the better).
+
+    Args:
+        link, end_id: as in Temperature.
     """
 
-    def __init__(
-        self, *, link: InverseLink | None = None, end_id: int | None = None, around: Temperature | None = None
-    ) -> None:
+    def __init__(self, *, link: InverseLink | None = None, end_id: int | None = None) -> None:
         self.link = link
         self.end_id = end_id
-        self.grids = [_GRID, _GRID]
-        """1 / temperature, of ends of sentence and of all other tokens"""
-        if around is not None:
-            close = 2.0 ** (np.arange(-2, 3) / 32)
-            self.grids = [close / (around.end_temperature or 1.0), close / around.temperature]
-        self.sums = [np.zeros((len(grid), 3)) for grid in self.grids]
+        self.sums = np.zeros((2, len(_GRID), 3))
+        """of ends of sentence and of all other tokens, at each 1 / temperature"""
         self.tokens = [0, 0]
 
     def update(self, log_probs: Tensor, tokens: Tensor, correct: Any = None) -> None:
-        """Counts tokens: log_probs (n, vocabulary), tokens (n,) int64, correct (n,) or None: all right, that is the
-        tokens are the targets. See Temperature.fit."""
+        """Counts tokens.
+
+        Args:
+            log_probs: (n, vocabulary).
+            tokens: (n,) int64, the targets or, with `correct`, the tokens put out.
+            correct: (n,), whether each is right; the likelihood is that of these labels, under the probability of
+                the token.
+        """
         values = _wide(log_probs.detach()) if self.link is None else self.link.apply(log_probs.detach())
         right = torch.ones_like(tokens, dtype=torch.float64)
         if correct is not None:
@@ -184,30 +169,22 @@ class TemperatureFit:
             if bool(part.any()):
                 rows = max(1, _CACHED // values.shape[1])
                 for some in zip(values[part].split(rows), tokens[part].split(rows), right[part].split(rows)):
-                    self.sums[index] += _likelihoods(*some, self.grids[index])
+                    self.sums[index] += _likelihoods(*some, _GRID)
                 self.tokens[index] += int(part.sum())
 
     def merge(self, other: TemperatureFit) -> None:
         """Adds another part. Raises ValueError if it is of another fit."""
-        if (self.link, self.end_id) != (other.link, other.end_id) or any(
-            not np.array_equal(ours, theirs) for ours, theirs in zip(self.grids, other.grids, strict=True)
-        ):
+        if (self.link, self.end_id) != (other.link, other.end_id):
             raise ValueError("parts of different fits of a temperature")
-        for index in range(2):
-            self.sums[index] += other.sums[index]
-            self.tokens[index] += other.tokens[index]
+        self.sums += other.sums
+        self.tokens = [ours + theirs for ours, theirs in zip(self.tokens, other.tokens, strict=True)]
 
     def map(self, *, end_apart: bool = True) -> Temperature:
-        """The best temperatures; 1 for a part without tokens. end_apart: False: one for all tokens all the same
-        (not with `around`)."""
+        """The best temperatures; 1 for a part without tokens. end_apart: False: one for all tokens all the same."""
         if self.end_id is None or not end_apart:
-            return Temperature(self._best(self.grids[1], sum(self.sums), sum(self.tokens)), link=self.link)
-        end, rest = (self._best(self.grids[part], self.sums[part], self.tokens[part]) for part in (0, 1))
+            return Temperature(_best_temperature(self.sums.sum(0), sum(self.tokens)), link=self.link)
+        end, rest = (_best_temperature(sums, tokens) for sums, tokens in zip(self.sums, self.tokens))
         return Temperature(rest, end, self.end_id, self.link)
-
-    @staticmethod
-    def _best(grid: Floats, sums: Any, tokens: int) -> float:
-        return 1 / _lowest(grid, sums) if tokens else 1.0
 
 
 @dataclass(frozen=True)
@@ -220,7 +197,6 @@ class Isotonic:
     confidence: tuple[float, ...]
     value: tuple[float, ...]
 
-    distribution: ClassVar[bool] = False
     name: ClassVar[str] = "isotonic"
 
     @staticmethod
@@ -298,9 +274,12 @@ def _likelihoods(values: Tensor, tokens: Tensor, right: Tensor, grid: Floats) ->
     return np.array(rows)
 
 
-def _lowest(grid: Floats, sums: NDArray[np.float64]) -> float:
-    """The b of the grid's range with the least loss, by the quintic through the two nearest points in log b."""
-    x = np.log(grid)
+def _best_temperature(sums: NDArray[np.float64], tokens: int) -> float:
+    """The temperature of the grid's range with the least loss, by the quintic through the two nearest points in log b;
+    sums as of _likelihoods over so many tokens."""
+    if not tokens:
+        return 1.0
+    x = np.log(_GRID)
     order = np.argsort(x)
     x, loss = x[order], sums[order, 0]
     slope = sums[order, 1] * np.exp(x)
@@ -308,7 +287,7 @@ def _lowest(grid: Floats, sums: NDArray[np.float64]) -> float:
     best = int(np.argmin(loss))
     first = best if slope[best] < 0 else best - 1
     if not 0 <= first < len(x) - 1:
-        return float(np.exp(x[best]))  # the best lies beyond the range
+        return 1 / float(np.exp(x[best]))  # the best lies beyond the range
     step = x[first + 1] - x[first]
     ends = [(loss[i], slope[i] * step, bend[i] * step * step) for i in (first, first + 1)]
     powers = np.arange(6)
@@ -319,5 +298,5 @@ def _lowest(grid: Floats, sums: NDArray[np.float64]) -> float:
     roots = quintic.deriv().roots()
     inside = [root.real for root in roots if abs(root.imag) < 1e-9 and -1e-9 <= root.real <= 1 + 1e-9]
     if not inside:
-        return float(np.exp(x[best]))
-    return float(np.exp(x[first] + step * min(inside, key=lambda t: float(quintic(t)))))
+        return 1 / float(np.exp(x[best]))
+    return 1 / float(np.exp(x[first] + step * min(inside, key=lambda t: float(quintic(t)))))

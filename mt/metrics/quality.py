@@ -7,12 +7,42 @@ text, sacreBLEU tokenises, and the signature says how.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import numpy as np
 
+from mt.metrics.bootstrap import resampled_counts
+
 TOKENIZED_LINES = 100
 """so many lines ending in " ." make sacreBLEU, and us, suspect tokenised text"""
+
+if TYPE_CHECKING:
+    from typing_extensions import NotRequired
+
+
+class Score(TypedDict):
+    """A metric in results.json, 0..100 (TER can exceed it); its 95 % interval is None without resamples."""
+
+    score: float
+    low: float | None
+    high: float | None
+    signature: str
+
+
+class QualityBlock(TypedDict):
+    """The quality figures of results.json."""
+
+    bleu: Score
+    """13a tokenisation, mixed case"""
+    chrf: Score
+    """chrF2"""
+    ter: NotRequired[Score]
+    bleu_tokenized_lowercased: dict[str, Any]
+    """score and signature, see `tokenized_lowercased`"""
+    length_ratio: float
+    """hypothesis words over words of the closest references, as BLEU counts both"""
+    empties: int
+    """number of empty hypotheses"""
 
 
 class Statistics:
@@ -36,12 +66,17 @@ class Statistics:
         """Score of summed counts (figures,)."""
         return float(self.metric._compute_score_from_stats(sums.tolist()).score)
 
-    def block(self, bootstrap: int, seed: int) -> dict[str, Any]:
-        """The metric's block of results: {"score", "low", "high", "signature"}."""
+    def sentence_scores(self, metric: Any = None) -> list[float]:
+        """Score of each line on its own, by another metric of the same counts if given."""
+        chosen = metric or self.metric
+        return [float(chosen._compute_score_from_stats(row.tolist()).score) for row in self.counts]
+
+    def block(self, bootstrap: int = 0, seed: int = 0) -> Score:
+        """The metric's part of results.json, with the interval of so many resamples of sentences."""
         low = high = None
         if bootstrap > 0:
-            sums = _resampled_sums(self.counts, bootstrap, seed)
-            resampled = sorted(self.score_of_sums(each) for each in sums)
+            counts = resampled_counts(len(self.counts), bootstrap, seed)
+            resampled = sorted(self.score_of_sums(each @ self.counts) for each in counts)
             cut = bootstrap // 40
             low, high = resampled[cut], resampled[bootstrap - cut - 1]
             self.metric.n_bootstrap, self.metric.seed = bootstrap, str(seed)  # the signature names them
@@ -75,7 +110,7 @@ def corpus_quality(
     seed: int = 12345,
     ter: bool = True,
     statistics: dict[str, Statistics] | None = None,
-) -> dict[str, Any]:
+) -> QualityBlock:
     """Scores a corpus against one or several references.
 
     Args:
@@ -87,25 +122,31 @@ def corpus_quality(
         ter: whether to compute TER, the slowest of the three.
         statistics: `quality_statistics` of the same lines, if they are there already.
 
-    Returns:
-        `bleu`, `chrf` and `ter`, each `{"score", "low", "high", "signature"}` in 0..100 (TER can exceed it), `low`
-        and `high` None without bootstrap; `bleu_tokenized_lowercased`: `{"score", "signature"}`, see
-        `tokenized_lowercased`; `length_ratio`: hypothesis words over words of the closest references, as BLEU
-        counts both; `empties`: number of empty hypotheses.
-
     Raises:
         ValueError: no lines, no references, or streams of different lengths.
     """
+    from sacrebleu.metrics import BLEU
+
     statistics = statistics or quality_statistics(hypotheses, references, ter=ter)
-    result: dict[str, Any] = {name: each.block(bootstrap, seed) for name, each in statistics.items()}
-    result["bleu_tokenized_lowercased"] = _tokenized_lowercased_bleu(hypotheses, [list(each) for each in references])
-    hypothesis_words, reference_words = statistics["bleu"].counts[:, :2].sum(axis=0)
-    result["length_ratio"] = hypothesis_words / reference_words if reference_words else 0.0
-    result["empties"] = sum(
-        not hypothesis.strip() and (sources is None or bool(sources[line].strip()))
-        for line, hypothesis in enumerate(hypotheses)
-    )
-    return result
+    lowercased = Statistics(
+        BLEU(tokenize="none", force=True),
+        [tokenized_lowercased(hypothesis) for hypothesis in hypotheses],
+        [[tokenized_lowercased(line) for line in stream] for stream in references],
+    ).block()
+    hypothesis_words, reference_words = statistics["bleu"].counts[:, :2].sum(axis=0).tolist()
+    scores: dict[str, Any] = {name: each.block(bootstrap, seed) for name, each in statistics.items()}
+    scores |= {
+        "bleu_tokenized_lowercased": {
+            "score": lowercased["score"],
+            "signature": f"text:13a-tokenized,lowercased|{lowercased['signature']}",
+        },
+        "length_ratio": hypothesis_words / reference_words if reference_words else 0.0,
+        "empties": sum(
+            not hypothesis.strip() and (sources is None or bool(sources[line].strip()))
+            for line, hypothesis in enumerate(hypotheses)
+        ),
+    }
+    return cast(QualityBlock, scores)
 
 
 def sentence_scores(statistics: dict[str, Statistics]) -> dict[str, list[float]]:
@@ -113,25 +154,18 @@ def sentence_scores(statistics: dict[str, Statistics]) -> dict[str, list[float]]
     smoothed, of the orders that the line has) and, where it is among the statistics, `ter`; 0..100."""
     from sacrebleu.metrics import BLEU
 
-    sentence_bleu = BLEU(effective_order=True)
-    metrics = {"chrf": statistics["chrf"].metric, "bleu": sentence_bleu}
-    if "ter" in statistics:
-        metrics["ter"] = statistics["ter"].metric
-    return {
-        name: [float(metric._compute_score_from_stats(row.tolist()).score) for row in statistics[name].counts]
-        for name, metric in metrics.items()
+    scores = {
+        "chrf": statistics["chrf"].sentence_scores(),
+        "bleu": statistics["bleu"].sentence_scores(BLEU(effective_order=True)),
     }
+    return scores | ({"ter": statistics["ter"].sentence_scores()} if "ter" in statistics else {})
 
 
 def sentence_chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
     """chrF2 of each line on its own, 0..100, against all its references: which translations to look at first."""
     from sacrebleu.metrics import CHRF
 
-    metric = CHRF()
-    return [
-        float(metric.sentence_score(hypothesis, list(lines)).score)
-        for hypothesis, *lines in zip(hypotheses, *references)
-    ]
+    return Statistics(CHRF(), hypotheses, references).sentence_scores() if hypotheses else []
 
 
 def tokenized_lowercased(text: str) -> str:
@@ -148,25 +182,3 @@ def tokenized_lowercased(text: str) -> str:
 def looks_tokenized(hypotheses: Sequence[str]) -> bool:
     """Whether many lines end in a full stop of its own, which detokenised text rarely does."""
     return sum(hypothesis.endswith(" .") for hypothesis in hypotheses) >= TOKENIZED_LINES
-
-
-def _resampled_sums(statistics: np.ndarray, bootstrap: int, seed: int) -> list[np.ndarray]:
-    """Sums of `statistics` (sentences, figures) float64 over `bootstrap` resamples of the sentences."""
-    generator = np.random.default_rng(seed)
-    sentences = len(statistics)
-    sums = []
-    for _ in range(bootstrap):
-        counts = np.bincount(generator.choice(sentences, size=sentences, replace=True), minlength=sentences)
-        sums.append(counts @ statistics)
-    return sums
-
-
-def _tokenized_lowercased_bleu(hypotheses: Sequence[str], references: list[list[str]]) -> dict[str, Any]:
-    from sacrebleu.metrics import BLEU
-
-    metric = BLEU(tokenize="none", force=True)
-    score = metric.corpus_score(
-        [tokenized_lowercased(hypothesis) for hypothesis in hypotheses],
-        [[tokenized_lowercased(line) for line in stream] for stream in references],
-    )
-    return {"score": score.score, "signature": f"text:13a-tokenized,lowercased|{metric.get_signature()}"}

@@ -1,4 +1,4 @@
-"""Figures that depend on the order of confidences, as a stream: equal-mass and sweep ECE, AUROC, risk-coverage.
+"""Figures that depend on the order of confidences, as a stream: equal-mass ECE, AUROC, risk and coverage.
 
 Confidences are counted in 12,000 fine cells of equal width in log(c / (1 - c)), 1/200 each, so that the many near 1
 are told apart; a cell is at most 0.00125 wide in c, and narrower towards 0 and 1. Within a cell tokens count as
@@ -8,20 +8,29 @@ tokens' one, and the AUROC within half the share of pairs, right and wrong, that
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
-from mt.metrics.tokens import Floats
+from mt.metrics.arrays import Floats
 
 CELLS = 12_000
 CELLS_PER_UNIT = 200
-SWEEP_LIMIT = 500
-"""most bins that the sweep tries; tokens that are all right would let it go on for ever"""
 CURVE_POINTS = 50
 
 
-class ConfidenceOrder:
+class RiskCoverage(TypedDict):
+    """Share of wrong tokens among the most confident ones."""
+
+    coverage: list[float]
+    """CURVE_POINTS shares of the tokens, from small to 1"""
+    risk: list[float]
+    """share of wrong ones among so many of the most confident"""
+    aurc: float
+    """mean risk over the numbers 1 to n of tokens kept (Geifman and El-Yaniv 2017)"""
+
+
+class ConfidenceHistogram:
     """Counts, sums of confidence and numbers of right tokens, in cells of rising confidence; parts may be merged."""
 
     def __init__(self) -> None:
@@ -29,59 +38,34 @@ class ConfidenceOrder:
         self.confidence = np.zeros(CELLS)
         self.correct = np.zeros(CELLS)
 
-    @classmethod
-    def of_sorted(cls, confidence: Floats, correct: Floats) -> ConfidenceOrder:
-        """Each token a cell of its own, exact; confidence must rise. Such a one takes no update and no merge."""
-        order = cls()
-        order.count, order.confidence, order.correct = np.ones(len(confidence)), confidence, correct
-        return order
-
     def update(self, confidence: Floats, correct: Floats) -> None:
         """Counts tokens: confidence in 0..1 and correct 0 or 1, both (n,)."""
         with np.errstate(divide="ignore"):
             logit = np.log(confidence) - np.log1p(-confidence)
-        middle = CELLS // 2
-        cell = np.floor(logit.clip(-100, 100) * CELLS_PER_UNIT).astype(np.int64) + middle
+        cell = np.floor(logit.clip(-100, 100) * CELLS_PER_UNIT).astype(np.int64) + CELLS // 2
         cell = cell.clip(0, CELLS - 1)
         np.add.at(self.count, cell, 1.0)
         np.add.at(self.confidence, cell, confidence)
         np.add.at(self.correct, cell, correct)
 
-    def merge(self, other: ConfidenceOrder) -> None:
+    def merge(self, other: ConfidenceHistogram) -> None:
         """Adds another part."""
         self.count += other.count
         self.confidence += other.confidence
         self.correct += other.correct
 
-    def equal_mass(self, bins: int) -> tuple[Floats, Floats, Floats]:
-        """Count, confidence and correct of bins with equally many tokens, each (bins,): bin = floor(rank bins / n).
-        A cell on a border is split in proportion."""
+    def equal_mass_error(self, bins: int) -> float:
+        """ECE of bins with equally many tokens: bin = floor(rank bins / n), a cell on a border split in proportion;
+        0 without tokens."""
         tokens = round(self.count.sum())
         starts = np.array([-(-m * tokens // bins) for m in range(bins + 1)], dtype=np.float64)
         filled = self.count > 0
         ranks = np.append(0.0, np.cumsum(self.count[filled]))
-        sums = [
+        confidence, correct = (
             np.diff(np.interp(starts, ranks, np.append(0.0, np.cumsum(each[filled]))))
             for each in (self.confidence, self.correct)
-        ]
-        return np.diff(starts), sums[0], sums[1]
-
-    def equal_mass_error(self, bins: int) -> float:
-        """ECE of equal-mass bins; 0 without tokens."""
-        count, confidence, correct = self.equal_mass(bins)
-        return float(np.abs(correct - confidence).sum() / max(1.0, count.sum()))
-
-    def sweep(self) -> dict[str, Any]:
-        """ECE_sweep (Roelofs et al. 2022, arXiv:2012.08668): equal-mass bins, as many as leave the accuracies of
-        2, 3, ... of them in rising order; 1 if 2 do not. At most SWEEP_LIMIT. {"ece", "bins"}."""
-        most = min(round(self.count.sum()), SWEEP_LIMIT)
-        bins = 1
-        while bins < most:
-            count, _, correct = self.equal_mass(bins + 1)
-            if np.any(np.diff(correct / count) < -1e-12):
-                break
-            bins += 1
-        return {"ece": self.equal_mass_error(bins), "bins": bins}
+        )
+        return float(np.abs(correct - confidence).sum() / max(1.0, np.diff(starts).sum()))
 
     def auroc(self) -> float | None:
         """Chance that a right token is more confident than a wrong one, ties half; None if all are alike."""
@@ -92,12 +76,8 @@ class ConfidenceOrder:
         above = self.correct.sum() - np.cumsum(self.correct)
         return float((wrong * (above + self.correct / 2)).sum() / pairs)
 
-    def risk_coverage(self) -> dict[str, Any] | None:
-        """Share of wrong tokens among the most confident ones: {"coverage", "risk", "aurc"}; None without tokens.
-
-        coverage: CURVE_POINTS shares from small to 1; risk: share of wrong ones among so many; aurc: mean risk over
-        the numbers 1 to n of tokens kept (Geifman and El-Yaniv 2017).
-        """
+    def risk_coverage(self) -> RiskCoverage | None:
+        """The curve of risk over coverage; None without tokens."""
         filled = self.count[::-1] > 0
         count = self.count[::-1][filled]
         wrong = count - self.correct[::-1][filled]

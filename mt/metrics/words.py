@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 END = "</s>"
 SPACE = "\u2581"
@@ -31,12 +30,10 @@ def words_of_tokens(tokens: Sequence[str]) -> tuple[list[str], list[int]]:
     return words, word_of_token
 
 
-def word_confidence(
-    confidence: Sequence[float], word_of_token: Sequence[int], combine: Literal["product", "minimum"]
-) -> list[float]:
-    """Confidence of each word from its tokens' ones: their product, the model's own probability of the whole word
-    given what is before it, or their minimum."""
+def word_confidence(confidence: Sequence[float], word_of_token: Sequence[int]) -> list[float]:
+    """Confidence of each word: the product of its tokens' ones, which is the model's own probability of the whole
+    word given what is before it."""
     parts: list[list[float]] = [[] for _ in range(max(word_of_token, default=-1) + 1)]
     for value, word in zip(confidence, word_of_token, strict=True):
         parts[word].append(float(value))
-    return [math.prod(part) if combine == "product" else min(part) for part in parts]
+    return [math.prod(part) for part in parts]

@@ -1,4 +1,4 @@
-"""Tokens as they come in: array-likes or tensors of confidence and correctness, checked."""
+"""Confidence and correctness of tokens as they come in, array-likes or tensors, as checked float64 arrays."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ ROUNDING = 1e-6
 
 
 def checked(confidence: Any, correct: Any) -> tuple[Floats, Floats]:
-    """Both as flat float64 arrays. Raises ValueError if a confidence is not in 0..1, something in `correct` is no
-    boolean nor 0 or 1, or their lengths differ."""
+    """Both as flat float64 arrays.
+
+    Raises:
+        ValueError: a confidence is not in 0..1, something in `correct` is no boolean nor 0 or 1, lengths differ.
+    """
     certain, right = as_floats(confidence), as_floats(correct)
     if certain.shape != right.shape:
         raise ValueError(f"{certain.size} confidences and {right.size} labels; they must be equally many")
-    if not np.all((certain >= 0) & (certain <= 1 + ROUNDING)):
-        wrong = certain[~((certain >= 0) & (certain <= 1 + ROUNDING))][0]
-        raise ValueError(f"a confidence is {wrong}; it must be 0 to 1")
+    valid = (certain >= 0) & (certain <= 1 + ROUNDING)  # false for nan
+    if not np.all(valid):
+        raise ValueError(f"a confidence is {certain[~valid][0]}; it must be 0 to 1")
     if not np.all((right == 0) | (right == 1)):
         raise ValueError("correct holds something else than booleans, or 0 and 1")
     return np.minimum(certain, 1.0), right

@@ -1,0 +1,61 @@
+"""The shape of results.json. Keys may be missing in the results of earlier versions, and others be there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from mt.metrics.bins import CalibrationBlock
+from mt.metrics.quality import QualityBlock
+
+if TYPE_CHECKING:
+    from typing_extensions import NotRequired
+
+
+class BeamBlock(QualityBlock):
+    """What was measured of the output of one search."""
+
+    repetitions: int
+    """translations in which a piece of one to four words stands three times in a row"""
+    mean_score: float | None
+    """mean of what the search ranked the outputs by; None where a record has none"""
+    calibration: dict[str, CalibrationBlock | None]
+    """`inference`; of the main beam `inference_word_product`, too; at the top level `teacher_forced`, too"""
+    sequence: NotRequired[dict[str, Any] | None]
+    """of the main beam, see mt.evaluation.sentences"""
+
+
+class SweepRow(TypedDict):
+    """The main figures of one beam size with one length penalty."""
+
+    beam: int
+    length_penalty: str
+    length_alpha: float
+    bleu: float
+    bleu_low: float | None
+    bleu_high: float | None
+    length_ratio: float
+    empties: int
+    repetitions: int
+    mean_score: float | None
+    ece_inference: float | None
+    ece_teacher_forced: float
+    ece_eos: float | None
+
+
+class Results(BeamBlock):
+    """results.json: at its top level the figures of the default beam."""
+
+    beam: int | None
+    """None for the records of another system"""
+    beams: dict[str, BeamBlock]
+    """by beam size"""
+    decode: NotRequired[dict[str, Any]]
+    """how the model searched, and how many lines were too long for it"""
+    model: dict[str, Any]
+    data: dict[str, Any]
+    """TestSet.description"""
+    sweep: NotRequired[list[SweepRow]]
+    recalibrated: NotRequired[dict[str, Any]]
+    """both calibrations after recalibration, and which maps these are"""
+    truth: NotRequired[dict[str, Any]]
+    """see mt.evaluation.oracle"""
