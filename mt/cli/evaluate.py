@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -11,7 +12,7 @@ from mt.cli.options import add_model, add_search, aligned, positive, use_threads
 from mt.config import DecodeConfig
 from mt.errors import UserError
 
-Results = dict[str, Any]
+Results = Mapping[str, Any]
 _EVALUATION = ("beams", "length_penalty", "length_alpha", "length_penalties", "batch_tokens", "nbest", "truth")
 
 
