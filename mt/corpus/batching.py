@@ -1,7 +1,7 @@
 """Token-budget batches grouped by length.
 
-The plan is a pure function of (lengths, weights, seed, epoch, rank, world): nothing else decides which pairs
-stand in which batch and in which order, so resuming needs only a position in the plan.
+The plan is a pure function of (lengths, weights, seed, epoch): nothing else decides which pairs stand in which batch
+and in which order, so resuming needs only a position in the plan.
 
 Random numbers are raw 64-bit draws of PCG64, whose stream NumPy guarantees for ever, and all sorting is
 stable; `Generator.permutation` may change between NumPy versions (NEP 19) and is not used.
@@ -24,16 +24,13 @@ def plan_batches(
     max_length: int,
     seed: int,
     epoch: int,
-    rank: int = 0,
-    world: int = 1,
     weights: np.ndarray | None = None,
 ) -> list[np.ndarray]:
     """The batches of one epoch, in the order they are trained on.
 
     Pairs of equal lengths on both sides fill whole batches without padding; what is left over is lined up
     by length and cut where the padding is least (`_group`). Which pair stands where among its equals, and
-    where leftovers are parted, is random in each epoch. The batches are shuffled and dealt to the ranks in
-    turns. Every rank gets equally many: in the last round some ranks may get an empty batch.
+    where leftovers are parted, is random in each epoch. The batches are shuffled.
 
     Args:
         source_lengths: (pairs,) integers, tokens of each source, end of sentence included.
@@ -42,8 +39,6 @@ def plan_batches(
         max_length: pairs with a longer side are left out; at most batch_tokens.
         seed: seed of the run.
         epoch: number of the epoch, from 0.
-        rank: number of this process, from 0 to world - 1.
-        world: how many processes share the batches.
         weights: (pairs,) float, how often each pair is seen in an epoch on average, or None: once.
             See `epoch_copies`.
 
@@ -51,10 +46,8 @@ def plan_batches(
         One int64 array of pair indices for each batch. No pairs: an empty list.
 
     Raises:
-        ValueError: a rank, a length or a weight that is out of range.
+        ValueError: a length or a weight that is out of range.
     """
-    if not 0 <= rank < world:
-        raise ValueError(f"rank is {rank}; it must be 0 to {world - 1}")
     if max_length > batch_tokens:
         raise ValueError(f"max_length is {max_length}; it must be at most batch_tokens, {batch_tokens}")
     source_lengths, target_lengths = np.asarray(source_lengths), np.asarray(target_lengths)
@@ -68,9 +61,7 @@ def plan_batches(
     indices = indices[np.argsort(_draws(len(indices), seed, epoch, _TIES), kind="stable")]
     batches = _group(indices, source_lengths, target_lengths, batch_tokens, seed=seed, epoch=epoch)
     order = np.argsort(_draws(len(batches), seed, epoch, _SHUFFLE), kind="stable")
-    rounds = -(-len(batches) // world)
-    mine = [batches[number] for number in order[rank::world]]
-    return mine + [np.empty(0, dtype=np.int64)] * (rounds - len(mine))
+    return [batches[number] for number in order]
 
 
 def epoch_copies(weights: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
@@ -115,17 +106,6 @@ def pad_batch(sequences: Sequence[np.ndarray], pad_id: int) -> np.ndarray:
     if width:
         padded[np.arange(width) < lengths[:, None]] = np.concatenate(sequences)
     return padded
-
-
-def padding_share(batches: Sequence[np.ndarray], source_lengths: np.ndarray, target_lengths: np.ndarray) -> float:
-    """Padding as a share (0 to 1) of all positions, both sides counted; 0 for no batches."""
-    real = positions = 0
-    for indices in batches:
-        for lengths in (source_lengths[indices], target_lengths[indices]):
-            if len(lengths):
-                real += int(lengths.sum(dtype=np.int64))
-                positions += len(lengths) * int(lengths.max())
-    return 1 - real / positions if positions else 0.0
 
 
 def _draws(count: int, seed: int, epoch: int, stream: int) -> np.ndarray:

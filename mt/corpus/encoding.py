@@ -20,6 +20,7 @@ from mt.processes import ordered_map
 from mt.progress import progress_bar
 
 CHUNK = 10_000  # pairs tokenised at once: a record batch of the store
+TOKENS = "tokens"  # folder of encoded shards
 _SHARD = 50_000  # pairs: some 7 MB of text and as much of tokens; whole chunks
 
 
@@ -32,17 +33,15 @@ class TextShards:
     def write(self, pieces: Iterable[tuple[list[str], list[str]]]) -> None:
         """Writes pieces of any size, in order."""
         self.folder.mkdir()
-        shard: tuple[list[str], list[str]] = ([], [])
-        number = 0
+        number, sources, targets = 0, list[str](), list[str]()
         for piece in pieces:
-            for side, lines in zip(shard, piece):
-                side += lines
-            while len(shard[0]) >= _SHARD:
-                self._write(number, (shard[0][:_SHARD], shard[1][:_SHARD]))
-                shard = (shard[0][_SHARD:], shard[1][_SHARD:])
-                number += 1
-        if shard[0]:
-            self._write(number, shard)
+            sources += piece[0]
+            targets += piece[1]
+            while len(sources) >= _SHARD:
+                self._write(number, sources[:_SHARD], targets[:_SHARD])
+                number, sources, targets = number + 1, sources[_SHARD:], targets[_SHARD:]
+        if sources:
+            self._write(number, sources, targets)
 
     def __len__(self) -> int:
         return sum(1 for _ in self.folder.glob("*.source"))
@@ -56,46 +55,32 @@ class TextShards:
         for number in range(len(self)):
             yield from self.read(number, side)
 
-    def _write(self, number: int, shard: Sequence[list[str]]) -> None:
-        for side, lines in zip(("source", "target"), shard):
+    def _write(self, number: int, sources: list[str], targets: list[str]) -> None:
+        for side, lines in (("source", sources), ("target", targets)):
             content = "".join(line + "\n" for line in lines).encode(errors="replace")
             (self.folder / f"{number:06}.{side}").write_bytes(content)
 
 
-def encode_shards(
-    text: TextShards,
-    tokens: Path,
-    store: Path,
-    tokenizer_folder: Path,
-    kept: Sequence[int],
-    *,
-    with_text: bool,
-    processes: int,
-) -> None:
-    """Encodes cleaned text into a token store.
+def encode_shards(text: TextShards, folder: Path, kept: Sequence[int], *, with_text: bool, processes: int) -> None:
+    """Encodes cleaned text into the token store `train` of a prepared folder.
 
     Args:
         text: what is encoded.
-        tokens: folder of the encoded shards; those that are there are taken as they are.
-        store: folder of the new store.
-        tokenizer_folder: where the tokeniser is saved.
+        folder: holds the tokeniser; encoded shards that are there are taken as they are.
         kept: pairs of each corpus, in order.
         with_text: keep the text in the store.
         processes: how many encode.
     """
-    tokens.mkdir(exist_ok=True)
+    (folder / TOKENS).mkdir(exist_ok=True)
     shards = len(text)
     encode = partial(
-        _encode_shard,
-        text=text,
-        tokens=tokens,
-        tokenizer_folder=tokenizer_folder,
-        kept=kept,
-        with_text=with_text,
-        threads=processes if shards == 1 else 1,
+        _encode_shard, text=text, folder=folder, kept=kept, with_text=with_text, threads=processes if shards == 1 else 1
     )
     paths = ordered_map(encode, range(shards), processes=min(processes, shards), alone=0)
-    with create_store(store, with_text=with_text) as writer, progress_bar(sum(kept), "tokenising", "pair") as bar:
+    with (
+        create_store(folder / "train", with_text=with_text) as writer,
+        progress_bar(sum(kept), "tokenising", "pair") as bar,
+    ):
         for path in paths:
             with pyarrow.memory_map(str(path)) as file:
                 for batch in pyarrow.ipc.open_stream(file):
@@ -104,31 +89,19 @@ def encode_shards(
 
 
 def _encode_shard(
-    number: int,
-    text: TextShards,
-    tokens: Path,
-    tokenizer_folder: Path,
-    kept: Sequence[int],
-    with_text: bool,
-    threads: int,
+    number: int, text: TextShards, folder: Path, kept: Sequence[int], with_text: bool, threads: int
 ) -> Path:
     """Makes the encoded shard of that number, unless it is there; its path."""
-    path = tokens / f"{number:06}.arrow"
+    path = folder / TOKENS / f"{number:06}.arrow"
     if path.exists():
         return path
-    tokenizer = load_tokenizer(tokenizer_folder)
+    tokenizer = load_tokenizer(folder)
     sources, targets = text.read(number, "source"), text.read(number, "target")
-    rows = number * _SHARD + np.arange(len(sources))
-    corpora = np.searchsorted(np.cumsum(kept), rows, side="right")
+    corpora = np.searchsorted(np.cumsum(kept), number * _SHARD + np.arange(len(sources)), side="right")
     schema = store_schema(with_text)
     with atomic_file(path) as temporary, pyarrow.ipc.new_stream(str(temporary), schema) as writer:
         for start in range(0, len(sources), CHUNK):
-            piece = slice(start, start + CHUNK)
-            columns = [
-                tokenizer.encode_source(sources[piece], threads=threads),
-                tokenizer.encode_target(targets[piece], threads=threads),
-                corpora[piece],
-            ]
-            texts = [sources[piece], targets[piece]] if with_text else []
-            writer.write_table(store_table([*columns, *texts], schema))
+            lines = sources[start : start + CHUNK], targets[start : start + CHUNK]
+            ids = tokenizer.encode_source(lines[0], threads=threads), tokenizer.encode_target(lines[1], threads=threads)
+            writer.write_table(store_table([*ids, corpora[start : start + CHUNK], *lines], schema))
     return path

@@ -6,31 +6,31 @@ While an epoch is trained on, another process segments the next one, so that tra
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import subprocess
 import sys
 import tempfile
+from multiprocessing.context import SpawnProcess
+from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple, cast
 
 from mt.config import Config
 from mt.corpus.encoding import CHUNK
-from mt.corpus.store import StoreWriter, TokenStore, map_store
+from mt.corpus.prepare import Prepared
+from mt.corpus.store import StoreWriter, TokenStore, map_store, open_store
 from mt.corpus.tokenizer import Tokenizer, load_tokenizer
 from mt.errors import UserError
+from mt.processes import start_process
 from mt.progress import progress_bar
 
-if TYPE_CHECKING:
-    from mt.corpus.prepare import Prepared
 
-_PROGRAM = """
-import json, sys
-given = json.loads(sys.argv[1])
-sys.path[:] = given.pop("path")
-from mt.corpus.epochs import segment_for_another
-segment_for_another(**given)
-"""
+class _Segmentation(NamedTuple):
+    """What decides the segmentation of an epoch's text."""
+
+    epoch: int
+    sampling: float
+    side: str
+    seed: int
 
 
 def epoch_store(prepared: Prepared, config: Config, epoch: int) -> TokenStore:
@@ -43,94 +43,90 @@ def epoch_store(prepared: Prepared, config: Config, epoch: int) -> TokenStore:
     settings = config.tokenizer
     if settings.sampling == 0:
         return prepared.train
-    cache = prepared.folder.parent
-    ahead, options = prepared.ahead, (settings.sampling, settings.sampling_side, config.seed)
-    this, following = (epoch, *options), (epoch + 1, *options)
+    this = _Segmentation(epoch, settings.sampling, settings.sampling_side, config.seed)
+    following = this._replace(epoch=epoch + 1)
+    known = prepared.segmented
     try:
-        store = ahead.get(this)
+        store = known.get(this)
         if not isinstance(store, TokenStore):
-            store = _await(store) or _segment_here(prepared, options, epoch)
+            store = _await(store) or _segment_here(prepared, this)
             store.weights = prepared.train.weights
-            ahead.clear()
-            ahead[this] = store
-        if following not in ahead and (epoch + 1 < config.train.max_epochs or not config.train.max_epochs):
-            ahead[following] = _begin(prepared, options, epoch + 1)
+            known.clear()
+            known[this] = store
+        if following not in known and (epoch + 1 < config.train.max_epochs or not config.train.max_epochs):
+            known[following] = _begin(prepared, following)
     except OSError as error:
         raise UserError(
-            f"{cache}: the segmentation of epoch {epoch} cannot be written ({error.strerror}); "
+            f"{prepared.folder.parent}: the segmentation of epoch {epoch} cannot be written ({error.strerror}); "
             "make room, or give another folder with --data.cache FOLDER"
         ) from None
     return store
 
 
-def _temporary_file(prepared: Prepared) -> Any:
-    """A nameless file in the cache, or in the usual temporary folder if the cache can only be read."""
+def _nameless_file(prepared: Prepared) -> BinaryIO:
+    """In the cache, or in the usual temporary folder if the cache can only be read; gone with the last who has it."""
     cache = prepared.folder.parent
-    return tempfile.TemporaryFile(dir=cache if os.access(cache, os.W_OK) else None)
+    return cast(BinaryIO, tempfile.TemporaryFile(dir=cache if os.access(cache, os.W_OK) else None))
 
 
-def _segment_here(prepared: Prepared, options: tuple[float, str, int], epoch: int) -> TokenStore:
-    with _temporary_file(prepared) as file:
+def _segment_here(prepared: Prepared, wanted: _Segmentation) -> TokenStore:
+    with _nameless_file(prepared) as file:
         with progress_bar(len(prepared.train), "segmenting", "pair", leave=False) as bar:
-            _segment(prepared.train, prepared.tokenizer, file, options, epoch, bar)
+            _segment(prepared.train, prepared.tokenizer, file, wanted, bar)
         return map_store(file)
 
 
-def _begin(prepared: Prepared, options: tuple[float, str, int], epoch: int) -> tuple[subprocess.Popen[bytes], BinaryIO]:
+def _begin(prepared: Prepared, wanted: _Segmentation) -> tuple[SpawnProcess, BinaryIO]:
     """Starts a process that segments an epoch into a nameless file."""
-    file = _temporary_file(prepared)
-    given = {
-        "path": sys.path,
-        "folder": str(prepared.folder),
-        "descriptor": file.fileno(),
-        "options": options,
-        "epoch": epoch,
-    }
-    process = subprocess.Popen(
-        [sys.executable, "-c", _PROGRAM, json.dumps(given)],
-        pass_fds=[file.fileno()],
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    return process, file
+    file = _nameless_file(prepared)
+    return start_process(_segment_ahead, prepared.folder, _SharedFile(file), wanted, daemon=True), file
 
 
-def _await(begun: tuple[subprocess.Popen[bytes], BinaryIO] | None) -> TokenStore | None:
+def _await(begun: tuple[SpawnProcess, BinaryIO] | None) -> TokenStore | None:
     """The store of an epoch that was begun; None if there is none: not begun, or failed."""
     if begun is None:
         return None
     process, file = begun
     with file:
-        return map_store(file) if process.wait() == 0 else None
+        process.join()
+        return map_store(file) if process.exitcode == 0 else None
 
 
-def segment_for_another(folder: str, descriptor: int, options: list[Any], epoch: int) -> None:
-    """What the process does: segments into an open file. Whatever fails is done again, and told, by its parent."""
+class _SharedFile:
+    """An open file on its way to a process that is being started, which gets a file to write to in its place."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def __reduce__(self) -> Any:
+        return _received, (DupFd(self._file.fileno()),)
+
+
+def _received(duplicate: Any) -> BinaryIO:
+    return os.fdopen(duplicate.detach(), "wb")
+
+
+def _segment_ahead(folder: Path, file: BinaryIO, wanted: _Segmentation) -> None:
+    """What the other process does."""
     os.nice(5)  # behind the training
-    with (Path(folder) / "train" / "pairs.arrow").open("rb") as pairs, os.fdopen(descriptor, "wb") as file:
-        sampling, side, seed = options
-        _segment(map_store(pairs), load_tokenizer(Path(folder)), file, (sampling, side, seed), epoch)
+    try:
+        _segment(open_store(folder / "train", folder), load_tokenizer(folder), file, wanted)
+    except Exception:  # the parent does it again, and tells what is wrong
+        sys.exit(1)
 
 
-def _segment(
-    train: TokenStore, tokenizer: Tokenizer, file: Any, options: tuple[float, str, int], epoch: int, bar: Any = None
-) -> None:
-    sampling, side, run_seed = options
+def _segment(train: TokenStore, tokenizer: Tokenizer, file: BinaryIO, wanted: _Segmentation, bar: Any = None) -> None:
     with StoreWriter(file, with_text=False) as writer:
         for start in range(0, len(train), CHUNK):
             stop = min(start + CHUNK, len(train))
-            seed = _chunk_seed(run_seed, epoch, start)
-            sources = tokenizer.encode_sampled("source", train.texts("source", start, stop), sampling, seed)
+            digest = hashlib.blake2b(f"{wanted.seed} {wanted.epoch} {start}".encode(), digest_size=7).digest()
+            seed = int.from_bytes(digest, "big")
+            sources = tokenizer.encode_sampled("source", train.texts("source", start, stop), wanted.sampling, seed)
             targets: Any = [train.target(row) for row in range(start, stop)]
-            if side == "both":
-                targets = tokenizer.encode_sampled("target", train.texts("target", start, stop), sampling, seed + 1)
+            if wanted.side == "both":
+                texts = train.texts("target", start, stop)
+                targets = tokenizer.encode_sampled("target", texts, wanted.sampling, seed + 1)
             writer.write(sources, targets, train.corpus[start:stop])
             if bar is not None:
                 bar.update(stop - start)
     file.flush()
-
-
-def _chunk_seed(seed: int, epoch: int, start: int) -> int:
-    digest = hashlib.blake2b(f"{seed} {epoch} {start}".encode(), digest_size=7)
-    return int.from_bytes(digest.digest(), "big")

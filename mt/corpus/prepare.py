@@ -11,13 +11,12 @@ import hashlib
 import json
 import shutil
 import time
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from itertools import chain, islice
+from itertools import chain, islice, tee
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,7 @@ import numpy as np
 
 from mt.config import Config, CorpusConfig, DataConfig
 from mt.corpus.cleaning import Cleaner, examine, pair_hashes
-from mt.corpus.encoding import CHUNK, TextShards, encode_shards
-from mt.corpus.epochs import epoch_store as epoch_store  # where training finds it
+from mt.corpus.encoding import CHUNK, TOKENS, TextShards, encode_shards
 from mt.corpus.store import MANIFEST, TokenStore, check_manifest, checksum, create_store, open_store, write_manifest
 from mt.corpus.text import file_form, input_files, read_pairs
 from mt.corpus.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -36,7 +34,7 @@ from mt.processes import WorkerKilled, available_cores, ordered_map
 from mt.progress import log_line, progress_bar
 
 _FORMAT = 1  # raise it when the same input no longer gives the same folder
-_TEXT, _TOKENS = "text", "tokens"  # folders of work under way
+_TEXT = "text"  # folder of the cleaned text
 _ALONE = 10  # chunks cleaned before other processes are started: a small corpus is done by then
 
 
@@ -50,7 +48,7 @@ class Prepared:
         cleaning: the cleaning report, as `cleaning.json` holds it.
         fingerprints: hashes of the training, validation and test text and of the tokeniser.
         folder: the prepared folder in the cache.
-        ahead: segmentations of epochs that are there or under way (`mt.corpus.epochs`).
+        segmented: segmentations of epochs that are there or under way (`mt.corpus.epochs`).
     """
 
     tokenizer: Tokenizer
@@ -59,7 +57,7 @@ class Prepared:
     cleaning: dict[str, Any]
     fingerprints: dict[str, str]
     folder: Path
-    ahead: dict[Any, Any] = field(default_factory=dict)
+    segmented: dict[Any, Any] = field(default_factory=dict)
 
 
 def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
@@ -73,11 +71,8 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
         UserError: whatever is wrong with the input or the cache folder, in one line.
     """
     cache = Path(config.data.cache) if config.data.cache else Path(config.run_dir).parent / "cache"
-    texts = {
-        "train": _fingerprint(config.data.train, config.data),
-        "valid": _fingerprint(config.data.valid, config.data),
-        "test": _fingerprint(config.data.test, config.data),
-    }
+    splits = {"train": config.data.train, "valid": config.data.valid, "test": config.data.test}
+    texts = {name: _fingerprint(corpora, config.data) for name, corpora in splits.items()}
     folder = cache / _key(config, texts, tokenizer)
     if not folder.exists():
         try:
@@ -95,8 +90,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
 
 def _key(config: Config, texts: dict[str, str], tokenizer: Tokenizer | None) -> str:
     pieces = asdict(config.tokenizer)
-    sampled = pieces.pop("sampling") > 0
-    pieces.pop("sampling_side")
+    sampled, _ = pieces.pop("sampling") > 0, pieces.pop("sampling_side")
     parts = {
         "format": _FORMAT,
         "texts": texts,
@@ -115,22 +109,15 @@ def _fingerprint(corpora: list[CorpusConfig], data: DataConfig) -> str:
         settings = asdict(corpus)
         settings.pop("weight")
         if corpus.grammar is not None:
+            settings["grammar"]["languages"] = [data.source_language, data.target_language]
             settings["grammar_data"] = _grammar_fingerprint()
         else:
-            paths = input_files(corpus, data)
-            settings.update(
-                source=len(corpus.source),
-                target=len(corpus.target),
-                files=[file_form(name) for name in corpus.files],
-                content=_checksums(paths),
-            )
+            with ThreadPoolExecutor(available_cores()) as threads:
+                settings["content"] = list(threads.map(checksum, input_files(corpus, data)))
+            settings |= {"source": len(corpus.source), "target": len(corpus.target)}
+            settings["files"] = [file_form(name) for name in corpus.files]
         parts.append(settings)
     return _hash(parts)
-
-
-def _checksums(paths: list[Path]) -> list[str]:
-    with ThreadPoolExecutor(available_cores()) as threads:
-        return list(threads.map(checksum, paths))
 
 
 def _grammar_fingerprint() -> str:
@@ -177,7 +164,7 @@ def _build_in_place(folder: Path, config: Config, tokenizer: Tokenizer | None) -
     except KeyboardInterrupt:
         log_line(f"stopped; what is done is kept in {building}, and the same command goes on from there")
         raise
-    for used in (building / _TEXT, building / _TOKENS):
+    for used in (building / _TEXT, building / TOKENS):
         shutil.rmtree(used, ignore_errors=True)
     move_folder(building, folder)
 
@@ -204,17 +191,11 @@ def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
     with _timed(seconds, "tokenising"):
         _encode_valid(folder / "valid", data, load_tokenizer(folder))
         kept = [corpus["kept"] for corpus in report["corpora"]]
-        encode_shards(
-            text,
-            folder / _TOKENS,
-            folder / "train",
-            folder,
-            kept,
-            with_text=config.tokenizer.sampling > 0,
-            processes=processes,
-        )
+        encode_shards(text, folder, kept, with_text=config.tokenizer.sampling > 0, processes=processes)
     write_manifest(folder)
-    _say_how_fast(report["read"], seconds)
+    pairs = report["read"]
+    stages = [f"{stage} {spent:.1f} s ({pairs / max(spent, 1e-9):,.0f} pairs/s)" for stage, spent in seconds.items()]
+    log_line(f"{pairs:,} pairs: " + ", ".join(stages))
 
 
 @contextmanager
@@ -224,11 +205,6 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     seconds[stage] = time.monotonic() - start
 
 
-def _say_how_fast(pairs: int, seconds: dict[str, float]) -> None:
-    stages = [f"{stage} {spent:.1f} s ({pairs / max(spent, 1e-9):,.0f} pairs/s)" for stage, spent in seconds.items()]
-    log_line(f"{pairs:,} pairs: " + ", ".join(stages))
-
-
 def _clean_into(text: TextShards, data: DataConfig, processes: int) -> dict[str, Any]:
     """Writes the cleaned training text; the report."""
     held_out = [np.empty(0, dtype=np.uint64)]
@@ -236,36 +212,30 @@ def _clean_into(text: TextShards, data: DataConfig, processes: int) -> dict[str,
         for corpus in (*data.valid, *data.test):
             held_out += [pair_hashes(*chunk) for chunk in _chunks(read_pairs(corpus, data))]
     cleaner = Cleaner(data.cleaning, np.concatenate(held_out))
-    corpora: list[dict[str, Any]] = []
+    report, corpora = cleaner.report, list[dict[str, Any]]()
 
     def pieces() -> Iterator[tuple[list[str], list[str]]]:
         for corpus in data.train:
-            read, kept = cleaner.report.read, cleaner.report.kept
-            under_way: deque[tuple[list[str], list[str]]] = deque()
-            chunks = _noted(_chunks(read_pairs(corpus, data)), under_way)
-            for examined in ordered_map(
-                partial(examine, config=data.cleaning), chunks, processes=processes, alone=_ALONE
-            ):
-                chunk = under_way.popleft()
-                yield cleaner.keep(chunk, examined)
+            read, kept = report.read, report.kept
+            chunks, examined = tee(_chunks(read_pairs(corpus, data)))
+            rules = ordered_map(partial(examine, config=data.cleaning), examined, processes=processes, alone=_ALONE)
+            for found, chunk in zip(rules, chunks):
+                yield cleaner.keep(chunk, found)
                 bar.update(len(chunk[0]))
-            report = cleaner.report
             corpora.append({"name": _name(corpus), "read": report.read - read, "kept": report.kept - kept})
 
     with progress_bar(None, "cleaning", "pair") as bar:
         text.write(pieces())
-    return {**cleaner.report.to_json(), "corpora": corpora}
+    return {**report.to_json(), "corpora": corpora}
+
+
+def _name(corpus: CorpusConfig) -> str:
+    return "grammar" if corpus.grammar else corpus.hub or " ".join([*corpus.source, *corpus.target, *corpus.files])
 
 
 def _chunks(pairs: Iterator[tuple[str, str]]) -> Iterator[tuple[list[str], list[str]]]:
     while chunk := list(islice(pairs, CHUNK)):
         yield [source for source, _ in chunk], [target for _, target in chunk]
-
-
-def _noted(items: Iterator[Any], notes: deque[Any]) -> Iterator[Any]:
-    for item in items:
-        notes.append(item)
-        yield item
 
 
 def _learn_pieces(text: TextShards, pairs: int, config: Config) -> Tokenizer:
@@ -283,27 +253,18 @@ def _thinned(lines: Iterator[str], total: int, most: int) -> Iterator[str]:
 
 
 def _counted(lines: Iterator[str], bar: Any) -> Iterator[str]:
-    for number, line in enumerate(lines, start=1):
+    for line in lines:
         yield line
-        if number % 1000 == 0:
-            bar.update(1000)
-
-
-def _name(corpus: CorpusConfig) -> str:
-    if corpus.grammar is not None:
-        return "grammar"
-    return corpus.hub or " ".join([*corpus.source, *corpus.target, *corpus.files])
+        bar.update()
 
 
 def _encode_valid(folder: Path, data: DataConfig, tokenizer: Tokenizer) -> None:
     pairs = chain.from_iterable(read_pairs(corpus, data) for corpus in data.valid)
     with create_store(folder, with_text=True) as writer:
-        total = 0
         for sources, targets in _chunks(pairs):
-            corpora = np.zeros(len(sources), dtype=np.int64)
-            writer.write(tokenizer.encode_source(sources), tokenizer.encode_target(targets), corpora, sources, targets)
-            total += len(sources)
-        if not total:
+            ids = tokenizer.encode_source(sources), tokenizer.encode_target(targets)
+            writer.write(*ids, np.zeros(len(sources), dtype=np.int64), sources, targets)
+        if not writer.rows:
             raise UserError("data.valid: there are no pairs; validation needs some")
 
 
@@ -328,11 +289,9 @@ def _count_too_many_tokens(cleaning: dict[str, Any], train: TokenStore, tokenize
         raise UserError(
             f"train.max_length is {config.train.max_length}, and all {len(train)} training pairs have more tokens"
         )
+    sides = [(tokenizer.decode_source, train.source), (tokenizer.decode_target, train.target)]
     examples = [
-        [
-            tokenizer.decode_source(train.source(index).tolist())[:300],
-            tokenizer.decode_target(train.target(index).tolist())[:300],
-        ]
+        [decode(side(index).tolist())[:300] for decode, side in sides]
         for index in dropped[: config.data.cleaning.examples].tolist()
     ]
     cleaning["rules"]["too_many_tokens"] = {"dropped": len(dropped), "examples": examples}

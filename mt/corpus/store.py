@@ -10,7 +10,8 @@ import hashlib
 import json
 import mmap
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -38,60 +39,33 @@ class TokenStore:
         Args:
             buffer: an Arrow stream of record batches, as `StoreWriter` writes it.
         """
-        stream = pyarrow.ipc.open_stream(buffer)
-        batches = list(stream)
-        columns = {side: [_list_views(batch.column(side)) for batch in batches] for side in ("source", "target")}
-        self._sources, self._targets = columns["source"], columns["target"]
-        with_text = "source_text" in stream.schema.names
-        self._source_texts = [batch.column("source_text") for batch in batches] if with_text else None
-        self._target_texts = [batch.column("target_text") for batch in batches] if with_text else None
-        self._starts = np.cumsum([0, *(batch.num_rows for batch in batches)]).tolist()
+        self._batches = list(pyarrow.ipc.open_stream(buffer))
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)]).tolist()
+        self._sources = [_list_views(batch.column("source")) for batch in self._batches]
+        self._targets = [_list_views(batch.column("target")) for batch in self._batches]
         self.source_lengths = _concatenate([np.diff(offsets) for offsets, _ in self._sources])
         self.target_lengths = _concatenate([np.diff(offsets) for offsets, _ in self._targets])
-        self.corpus = _concatenate([batch.column("corpus").to_numpy() for batch in batches])
+        self.corpus = _concatenate([batch.column("corpus").to_numpy() for batch in self._batches])
         self.weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    @property
-    def has_text(self) -> bool:
-        """Whether the texts are kept beside the ids."""
-        return self._source_texts is not None
-
     def source(self, index: int) -> np.ndarray:
         """(length,) int32: a read-only view of the source ids of one pair."""
-        chunk, row = self._place(index)
-        offsets, values = self._sources[chunk]
-        return values[offsets[row] : offsets[row + 1]]
+        return self._ids(self._sources, index)
 
     def target(self, index: int) -> np.ndarray:
         """As `source`, for the target side."""
-        chunk, row = self._place(index)
-        offsets, values = self._targets[chunk]
-        return values[offsets[row] : offsets[row + 1]]
-
-    def source_text(self, index: int) -> str:
-        """Text of the source side; only where `has_text`."""
-        assert self._source_texts is not None, "this store was written without text"
-        chunk, row = self._place(index)
-        return str(self._source_texts[chunk][row])
-
-    def target_text(self, index: int) -> str:
-        """As `source_text`, for the target side."""
-        assert self._target_texts is not None, "this store was written without text"
-        chunk, row = self._place(index)
-        return str(self._target_texts[chunk][row])
+        return self._ids(self._targets, index)
 
     def texts(self, side: str, start: int, stop: int) -> list[str]:
-        """Texts of the pairs from start to stop on one side ("source" or "target"); only where `has_text`."""
-        columns = self._source_texts if side == "source" else self._target_texts
-        assert columns is not None, "this store was written without text"
+        """Texts of the pairs from start to stop on one side ("source" or "target"), where they are kept."""
         texts: list[str] = []
         while start < stop:
             chunk, row = self._place(start)
-            texts += columns[chunk].slice(row, stop - start).to_pylist()
-            start = min(stop, self._starts[chunk + 1])
+            texts += self._batches[chunk].column(f"{side}_text").slice(row, stop - start).to_pylist()
+            start = self._starts[chunk + 1]
         return texts
 
     def target_counts(self, size: int) -> np.ndarray:
@@ -100,6 +74,11 @@ class TokenStore:
         for offsets, values in self._targets:
             counts += np.bincount(values[offsets[0] : offsets[-1]], minlength=size)
         return counts
+
+    def _ids(self, side: list[tuple[np.ndarray, np.ndarray]], index: int) -> np.ndarray:
+        chunk, row = self._place(index)
+        offsets, values = side[chunk]
+        return values[offsets[row] : offsets[row + 1]]
 
     def _place(self, index: int) -> tuple[int, int]:
         if not 0 <= index < self._starts[-1]:
@@ -118,13 +97,13 @@ def store_schema(with_text: bool) -> pyarrow.Schema:
 
 
 def store_table(columns: Sequence[Any], schema: pyarrow.Schema) -> pyarrow.Table:
-    """Pairs as an Arrow table; `columns` are sequences, as many as the schema has."""
+    """Pairs as an Arrow table; `columns` are sequences, those that the schema does not have are left out."""
     arrays = [pyarrow.array(column, type=field.type) for column, field in zip(columns, schema)]
     return pyarrow.Table.from_arrays(arrays, schema=schema)
 
 
 class StoreWriter:
-    """Writes an Arrow stream that `TokenStore` reads; `close` it, or use it in a `with` block."""
+    """Writes an Arrow stream that `TokenStore` reads, in a `with` block."""
 
     def __init__(self, file: BinaryIO, *, with_text: bool) -> None:
         """
@@ -139,8 +118,8 @@ class StoreWriter:
         features = datasets.Features.from_arrow_schema(self._schema)
         # Python's own file, so that an error while writing is an OSError with its reason
         self._writer = ArrowWriter(features=features, stream=pyarrow.PythonFile(file, mode="w"))
-        self._rows = 0
-        self._closed = False
+        self.rows = 0
+        """pairs written so far"""
 
     def write(
         self,
@@ -151,34 +130,31 @@ class StoreWriter:
         target_text: Sequence[str] = (),
     ) -> None:
         """Adds pairs: one record batch. The texts are needed if the store is to have them."""
-        columns = [source, target, corpus, source_text, target_text][: len(self._schema)]
-        self.write_table(store_table(columns, self._schema))
+        self.write_table(store_table([source, target, corpus, source_text, target_text], self._schema))
 
     def write_table(self, table: pyarrow.Table) -> None:
         """As `write`, for a table as `store_table` makes it."""
         if len(table):
             self._writer.write_table(table, writer_batch_size=len(table))
-        self._rows += len(table)
-
-    def close(self) -> None:
-        """Ends the stream."""
-        if not self._closed:
-            self._closed = True
-            if not self._rows:  # a stream needs its schema, even without pairs
-                self._writer.write_table(self._schema.empty_table())
-            self._writer.finalize(close_stream=False)
+        self.rows += len(table)
 
     def __enter__(self) -> StoreWriter:
         return self
 
     def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
         if kind is None:
-            self.close()
+            if not self.rows:  # a stream needs its schema, even without pairs
+                self._writer.write_table(self._schema.empty_table())
+            self._writer.finalize(close_stream=False)
 
 
-def create_store(folder: Path, *, with_text: bool) -> _FolderWriter:
+@contextmanager
+def create_store(folder: Path, *, with_text: bool) -> Iterator[StoreWriter]:
     """A writer for a new store in a folder; the manifest is written when the `with` block ends well."""
-    return _FolderWriter(folder, with_text=with_text)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _FILE).open("wb") as file, StoreWriter(file, with_text=with_text) as writer:
+        yield writer
+    write_manifest(folder)
 
 
 def open_store(folder: Path, whole: Path | None = None) -> TokenStore:
@@ -242,20 +218,6 @@ def checksum(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-class _FolderWriter(StoreWriter):
-    def __init__(self, folder: Path, *, with_text: bool) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        self._file = (folder / _FILE).open("wb")
-        super().__init__(self._file, with_text=with_text)
-
-    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
-        with self._file:
-            super().__exit__(kind, value, trace)
-        if kind is None:
-            write_manifest(self._folder)
 
 
 def _list_views(column: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -17,7 +17,8 @@ import pytest
 import mt.corpus.epochs
 import mt.corpus.prepare
 from mt.config import CleaningConfig, Config, CorpusConfig, DataConfig, GrammarConfig, TokenizerConfig, TrainConfig
-from mt.corpus.prepare import epoch_store, prepare
+from mt.corpus.epochs import epoch_store
+from mt.corpus.prepare import prepare
 from mt.errors import UserError
 
 
@@ -82,18 +83,19 @@ def test_stores_hold_the_encoded_text(config):
     source = [*(root / "train.de").read_text().split("\n")[:-1], *(root / "more.de").read_text().split("\n")[:-1]]
     encoded = prepared.tokenizer.encode_source(source)
     assert [prepared.train.source(index).tolist() for index in range(400)] == encoded
-    assert [prepared.valid.target_text(index) + "\n" for index in range(20)] == list((root / "valid.en").open())
-    assert not prepared.train.has_text and prepared.train.weights is None
+    assert [line + "\n" for line in prepared.valid.texts("target", 0, 20)] == list((root / "valid.en").open())
+    with pytest.raises(KeyError, match="source_text"):
+        prepared.train.texts("source", 0, 1)
+    assert prepared.train.weights is None
     assert prepared.folder.parent == Path(config.run_dir).parent / "cache"
     assert prepared.cleaning["read"] == prepared.cleaning["kept"] == 400
     assert [corpus["kept"] for corpus in prepared.cleaning["corpora"]] == [300, 100]
 
 
-def test_the_same_input_is_prepared_once(config, built):
+def test_the_same_input_is_prepared_once(config, built, monkeypatch):
     first = prepare(config)
-    start = time.monotonic()
+    monkeypatch.setattr(mt.corpus.prepare, "read_pairs", _interrupt)  # its text is not even read again
     second = prepare(changed(config, train={"batch_tokens": 999}, data={"cache": str(first.folder.parent)}))
-    assert time.monotonic() - start < 1
     assert len(built) == 1
     assert second.folder == first.folder and second.fingerprints == first.fingerprints
 
@@ -208,7 +210,7 @@ def test_sampling_gives_a_new_segmentation_in_each_epoch_and_the_same_for_one(co
     assert (sum(a[1] != b[1] for a, b in zip(first, second)) > 200) == (side == "both")
     assert first != ids(0, seed=2)
     texts = [prepared.tokenizer.decode_source(source) for source, _ in second]
-    assert texts == [prepared.train.source_text(row) for row in range(len(prepared.train))]
+    assert texts == prepared.train.texts("source", 0, len(prepared.train))
     assert sorted(prepared.folder.parent.iterdir()) == before, "no file is left"
 
 
@@ -394,16 +396,42 @@ def test_the_next_epoch_is_segmented_ahead_by_another_process(config, monkeypatc
     assert epoch_store(ahead, config, 0) is first, "planning an epoch twice does not segment it twice"
     monkeypatch.setattr(mt.corpus.epochs, "_segment_here", _interrupt)
     assert [_ids(epoch_store(ahead, config, epoch)) for epoch in range(3)] == expected
-    assert len(ahead.ahead) == 1, "nothing is begun after the last epoch"
+    assert len(ahead.segmented) == 1, "nothing is begun after the last epoch"
 
 
 def test_an_epoch_whose_process_fails_is_segmented_here(config, monkeypatch):
     config = changed(config, tokenizer={"sampling": 0.1}, train={"max_epochs": 2})
     prepared = prepare(config)
     expected = _ids(epoch_store(prepare(config), config, 1))
-    monkeypatch.setattr(mt.corpus.epochs, "_PROGRAM", "raise SystemExit(1)")
+    monkeypatch.setattr(mt.corpus.epochs, "_segment_ahead", _fail)
     epoch_store(prepared, config, 0)
     assert _ids(epoch_store(prepared, config, 1)) == expected
+
+
+def _fail(*given: Any) -> None:
+    raise SystemExit(1)
+
+
+def test_a_segmentation_under_way_ends_with_the_training_and_leaves_nothing(config):
+    config = changed(config, tokenizer={"sampling": 0.1}, train={"max_epochs": 9})
+    cache = prepare(config).folder.parent
+    before = sorted(cache.iterdir())
+    training = multiprocessing.get_context("spawn").Process(target=_train_an_epoch, args=(config,))
+    training.start()
+    training.join(30)
+    ended = training.exitcode
+    training.kill()
+    assert ended == 0
+    assert sorted(cache.iterdir()) == before
+
+
+def _train_an_epoch(config: Config) -> None:
+    mt.corpus.epochs._segment_ahead = _sleep  # of a large corpus, say
+    epoch_store(prepare(config), config, 0)
+
+
+def _sleep(*given: Any) -> None:
+    time.sleep(600)
 
 
 def _ids(store: Any) -> list[tuple[list[int], list[int]]]:

@@ -35,13 +35,14 @@ def test_what_is_written_is_read(tmp_path_factory, chunks, with_text):
     assert store.source_lengths.tolist() == [len(row[0]) for row in expected]
     assert store.target_lengths.tolist() == [len(row[1]) for row in expected]
     assert store.corpus.tolist() == [row[2] for row in expected]
-    for index, (source, target, _, source_text, target_text) in enumerate(expected):
+    for index, (source, target, *_) in enumerate(expected):
         assert store.source(index).dtype == np.int32
         assert store.source(index).tolist() == source
         assert store.target(index).tolist() == target
-        if with_text:
-            assert (store.source_text(index), store.target_text(index)) == (source_text, target_text)
-    assert store.has_text == with_text
+    for start in range(len(expected) if with_text else 0):
+        for stop in range(start, len(expected) + 1):
+            assert store.texts("source", start, stop) == [row[3] for row in expected[start:stop]]
+            assert store.texts("target", start, stop) == [row[4] for row in expected[start:stop]]
 
 
 def test_ids_are_views_of_the_file(tmp_path):
