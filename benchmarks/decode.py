@@ -6,10 +6,9 @@ models.
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,8 +17,8 @@ from typing import Any
 import torch
 
 from benchmarks.measure import Case, Work, measure
-from mt.config import Config, CorpusConfig, DataConfig, ModelConfig, TokenizerConfig, TrainConfig
-from mt.corpus.tokenizer import train_tokenizer
+from benchmarks.random_text import random_lines, random_tokenizer
+from mt.config import Config, CorpusConfig, DataConfig, ModelConfig, TrainConfig
 from mt.decoding.shortlist import FILE as SHORTLIST
 from mt.decoding.translator import Translator
 from mt.errors import UserError
@@ -40,8 +39,6 @@ _BATCHES = (
     {"max_batch_size": 256, "batch_type": "tokens"},
     {"max_batch_size": 32},
 )
-# Multi30k's German test set: words of a line at the 5th, 15th, ..., 95th percentile.
-_LENGTHS = (6, 8, 9, 9, 10, 11, 12, 13, 15, 19)
 _RANDOM_OUTPUT = 15  # tokens that random weights, which never end a sentence, have to give each line
 
 
@@ -61,51 +58,35 @@ def cases(model: Path | None = None, corpora: Path | None = None) -> dict[str, C
     import_ctranslate2()
     if corpora is not None:
         check_readable([corpora / name for name in _FILES])
-    rows = [
-        ("torch", "float32", ""),
-        ("ctranslate2", "float32", ""),
-        ("ctranslate2", "int8", ""),
-        ("torch", "float32", "repeated"),
-        ("ctranslate2", "float32", "repeated"),
-    ]
+    rows = [("torch", "float32", ""), ("ctranslate2", "float32", ""), ("ctranslate2", "int8", "")]
+    rows += [("torch", "float32", "repeated"), ("ctranslate2", "float32", "repeated")]
     if model is not None and (load_model(model).folder / SHORTLIST).is_file():
         rows.insert(1, ("torch", "float32", "shortlist"))
     found = {}
     for engine, compute_type, special in rows:
         name = "_".join(filter(None, (engine, compute_type, special)))
-        arguments = {
-            "engine": engine,
-            "compute_type": compute_type,
-            "model": model,
-            "corpora": corpora,
-            "special": special,
+        settings = {
+            "baseline": f"{BASELINE}, {compute_type}",
+            "lines": LINES,
+            "beam": BEAM,
+            "unit": "sentences/s",
+            "different_lines": LINES // _COPIES if special == "repeated" else LINES,
+            "model": str(model or "random weights, 3 + 3 layers, width 256"),
         }
-        found[name] = Case(
-            name,
-            prepare,
-            arguments,
-            LINES,
-            settings={
-                "baseline": f"{BASELINE}, {compute_type}",
-                "lines": LINES,
-                "beam": BEAM,
-                "unit": "sentences/s",
-                "different_lines": LINES // _COPIES if special == "repeated" else LINES,
-                "model": str(model or "random weights, 3 + 3 layers, width 256"),
-            },
-            processes=torch.get_num_threads() if engine == "torch" else 0,
-        )
+        work = partial(prepare, engine=engine, compute_type=compute_type, special=special, model=model, corpora=corpora)
+        processes = torch.get_num_threads() if engine == "torch" else 0
+        found[name] = Case(name, work, LINES, settings, processes=processes)
     return found
 
 
 def prepare(
+    device: str,
     *,
     engine: str,
     compute_type: str,
-    model: Path | None,
-    corpora: Path | None,
-    device: str,
     special: str = "",
+    model: Path | None = None,
+    corpora: Path | None = None,
     lines: int = LINES,
 ) -> tuple[Work, Work]:
     """Ours and the baseline, each a call that translates all lines with as many cores as torch has threads.
@@ -128,19 +109,17 @@ def prepare(
     translator = Translator(loaded, chosen, recalibrate=False)
     processes = threads if chosen is None and device == "cpu" else 1
 
+    search: dict[str, Any] = {
+        "beam": BEAM,
+        "nbest": 1,
+        "length_penalty": "average",
+        "length_alpha": 1.0,
+        "token_scores": False,
+    }
+    search |= {"shortlist": special == "shortlist", **limits}
+
     def ours() -> None:
-        records = translator.translate(
-            text,
-            beam=BEAM,
-            nbest=1,
-            length_penalty="average",
-            length_alpha=1.0,
-            token_scores=False,
-            shortlist=special == "shortlist",
-            processes=processes,
-            **limits,
-        )
-        assert sum(1 for _ in records) == len(text)
+        assert sum(1 for _ in translator.translate(text, processes=processes, **search)) == len(text)
 
     return ours, _direct(loaded, text, compute_type, device, threads, bool(limits))
 
@@ -178,32 +157,16 @@ def _seconds(translate: Callable[[list[str]], None], text: list[str]) -> float:
     return time.perf_counter() - begun
 
 
-def random_lines(count: int, seed: int) -> list[str]:
-    """Lines of made-up words, as long as those of Multi30k."""
-    generator = random.Random(seed)
-    words = _words()
-    weights = [1 / rank for rank in range(1, len(words) + 1)]
-    return [" ".join(generator.choices(words, weights, k=generator.choice(_LENGTHS))) for _ in range(count)]
-
-
-def _words() -> list[str]:
-    generator = random.Random(1)
-    syllables = [first + second for first in "bdfghklmnprstvwz" for second in "aeiou"]
-    return sorted({"".join(generator.choices(syllables, k=generator.randint(1, 4))) for _ in range(12_000)}, key=len)
-
-
 def random_model(device: str) -> LoadedModel:
     """Random weights of the size that is called small: 3 + 3 layers, width 256, one matrix of 8,000 pieces."""
     unused = CorpusConfig(files=["unused.tsv"])
     config = Config(
         run_dir="unused",
         train=TrainConfig(max_steps=1),
-        tokenizer=TokenizerConfig(algorithm="bpe", vocabulary_size=8000),
         data=DataConfig(source_language="de", target_language="en", train=[unused], valid=[unused]),
         model=ModelConfig(width=256, encoder_layers=3, decoder_layers=3),
     )
-    text = random_lines(8_000, 3)
-    tokenizer = train_tokenizer(config.tokenizer, text, text)
+    tokenizer = random_tokenizer()
     torch.manual_seed(1)
     model = build_model(config, tokenizer).to(device).eval()
     return LoadedModel(model, tokenizer, config, {}, Path(_folder().name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,33 +20,25 @@ BASELINE = "F.cross_entropy(F.linear(h, W), y, label_smoothing=0.1).backward()"
 
 def cases(keep_memory: bool = False) -> dict[str, Case]:
     """The comparisons by name: each loss at two sizes of the vocabulary. keep_memory: see `Case`."""
+    common: dict[str, Any] = {"smoothing": SMOOTHING, "definition": "uniform"}
     found = {}
     for vocabulary in (10_000, 32_000):
-        for config in (
-            LossConfig(smoothing=SMOOTHING, definition="uniform"),
-            LossConfig(name="encouraging", smoothing=SMOOTHING, definition="uniform", exclude_special=False),
-        ):
-            name = f"{config.name}_{vocabulary}"
-            found[name] = Case(
-                name,
-                prepare,
-                {"config": config, "vocabulary": vocabulary},
-                TOKENS,
-                {
-                    "baseline": BASELINE,
-                    "tokens": TOKENS,
-                    "width": WIDTH,
-                    "vocabulary": vocabulary,
-                    "dtype": "float32",
-                    "unit": "tokens/s, forward and backward",
-                },
-                keep_memory,
-            )
+        for config in (LossConfig(**common), LossConfig(name="encouraging", exclude_special=False, **common)):
+            settings = {
+                "baseline": BASELINE,
+                "tokens": TOKENS,
+                "width": WIDTH,
+                "vocabulary": vocabulary,
+                "dtype": "float32",
+                "unit": "tokens/s, forward and backward",
+            }
+            name, work = f"{config.name}_{vocabulary}", partial(prepare, config=config, vocabulary=vocabulary)
+            found[name] = Case(name, work, TOKENS, settings, keep_memory)
     return found
 
 
 def prepare(
-    *, config: LossConfig, vocabulary: int, device: str, tokens: int = TOKENS, width: int = WIDTH
+    device: str, *, config: LossConfig, vocabulary: int, tokens: int = TOKENS, width: int = WIDTH
 ) -> tuple[Work, Work]:
     """Ours and the baseline on the same random hidden states (tokens, width), matrix (vocabulary, width), targets."""
     torch.manual_seed(1)

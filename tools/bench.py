@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.command import main
-from mt.cli.command import run
+from mt.cli.main import run
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # processes that are started import this file again
     sys.exit(run(main))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks import decode
+from benchmarks.random_text import random_lines
 from mt.errors import UserError
 
 pytest.importorskip("ctranslate2")
@@ -33,9 +34,7 @@ def test_both_sides_translate_every_line(engine: str, special: str, monkeypatch:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        ways = decode.prepare(
-            engine=engine, compute_type="float32", model=None, corpora=None, device="cpu", lines=10, special=special
-        )
+        ways = decode.prepare("cpu", engine=engine, compute_type="float32", lines=10, special=special)
         for way in ways:
             way()  # each asserts that all lines came out
     finally:
@@ -43,6 +42,6 @@ def test_both_sides_translate_every_line(engine: str, special: str, monkeypatch:
 
 
 def test_random_lines_are_as_long_as_multi30k_s() -> None:
-    lengths = [len(line.split()) for line in decode.random_lines(500, 1)]
+    lengths = [len(line.split()) for line in random_lines(500, 1)]
     assert 10 < sum(lengths) / len(lengths) < 12.5
-    assert decode.random_lines(5, 1) == decode.random_lines(5, 1)
+    assert random_lines(5, 1) == random_lines(5, 1)

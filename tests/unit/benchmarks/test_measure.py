@@ -27,7 +27,7 @@ def pretend(device: str) -> tuple[Work, Work]:
 
 def test_ratio_and_peaks_are_those_of_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "perf_counter", lambda: CLOCK[0])
-    case = Case("pretend", pretend, {}, 10, {"baseline": "more work"})
+    case = Case("pretend", pretend, 10, {"baseline": "more work"})
     result = measure(case, device="cpu", threads=1, rounds=3, seconds=0.0)
     assert (result["low"], result["ratio"], result["high"]) == (3.0, 3.0, 3.0)
     assert result["ours"] == pytest.approx(20.0) and result["baseline"] == pytest.approx(6.7)
@@ -47,8 +47,8 @@ def test_the_sides_of_a_case_do_the_same_work(name: str, monkeypatch: pytest.Mon
         backward(self)
 
     monkeypatch.setattr(torch.Tensor, "backward", note)
-    config = cases()[name].arguments["config"]
-    for way in prepare(config=config, vocabulary=60, device="cpu", tokens=20, width=8):
+    config = cases()[name].prepare.keywords["config"]
+    for way in prepare("cpu", config=config, vocabulary=60, tokens=20, width=8):
         way()
     if name.startswith("label_smoothed_kl"):  # the constant entropy lies between them
         low, high = 0.1 / 60, 0.9 + 0.1 / 60

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from benchmarks import train
-from mt.config import ModelConfig
+from benchmarks import plain, train
+from mt.config import Config, ModelConfig
 from mt.corpus.store import open_store
+from mt.corpus.tokenizer import load_tokenizer
 
 
 def test_each_size_has_a_case_and_a_second_one_where_tcmalloc_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,8 +26,8 @@ def test_each_size_has_a_case_and_a_second_one_where_tcmalloc_is(monkeypatch: py
 
 def test_random_pairs_have_the_lengths_of_multi30k(tmp_path: Path) -> None:
     config = train._config(train.cases()["small"], "cpu", 1)
-    assert train._write_pairs(tmp_path, config, False) == train.VOCABULARY
-    store = open_store(tmp_path / "pairs")
+    assert train._write_data(tmp_path, config, False) == train.VOCABULARY == load_tokenizer(tmp_path).target_size
+    store = open_store(tmp_path / "train")
     assert len(store) == 29_000
     assert store.target_lengths.mean() == pytest.approx(15.28, abs=0.01)
     assert store.source_lengths.mean() == pytest.approx(15.3, abs=0.1)
@@ -33,12 +35,12 @@ def test_random_pairs_have_the_lengths_of_multi30k(tmp_path: Path) -> None:
 
 
 def test_batches_of_the_baseline_hold_every_pair_once_grouped_by_length(tmp_path: Path) -> None:
-    train._write_pairs(tmp_path, train._config(train.cases()["small"], "cpu", 1), False)
-    store = open_store(tmp_path / "pairs")
-    rows = round(train.TOKENS / 15.2768)
-    batches = list(islice(train._grouped_batches(store), -(-len(store) // rows)))
+    train._write_data(tmp_path, train._config(train.cases()["small"], "cpu", 1), False)
+    store = open_store(tmp_path / "train")
+    rows = round(plain.TOKENS / 15.2768)
+    batches = list(islice(plain.grouped_batches(store), -(-len(store) // rows)))
     assert sum(len(target) for _, target in batches) == len(store)
-    padding = 1 - sum(int((side != train.PAD).sum()) for batch in batches for side in batch) / sum(
+    padding = 1 - sum(int((side != plain.PAD).sum()) for batch in batches for side in batch) / sum(
         side.numel() for batch in batches for side in batch
     )
     assert padding < 0.22  # over 0.4 in random order
@@ -46,16 +48,16 @@ def test_batches_of_the_baseline_hold_every_pair_once_grouped_by_length(tmp_path
 
 def test_operations_are_those_of_the_models_matrices() -> None:
     config = train._config(train.cases()["small"], "cpu", 1)
-    plain = train._Plain(config.model, 8000)
-    matrices = sum(p.numel() for p in plain.parameters() if p.ndim == 2)  # the tied one counts once: the projection
+    baseline = plain.PlainTransformer(config.model, 8000)
+    matrices = sum(p.numel() for p in baseline.parameters() if p.ndim == 2)  # the tied one counts once: the projection
     assert train._operations(config, 8000) == 6.0 * matrices
 
 
 def test_a_comparison_says_what_each_side_did(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train._config
 
-    def small(*arguments: object) -> object:
-        config = whole(*arguments)  # type: ignore[arg-type]
+    def small(*arguments: Any, **options: Any) -> Config:
+        config = whole(*arguments, **options)
         model = ModelConfig(
             width=16,
             encoder_layers=1,
@@ -77,5 +79,5 @@ def test_a_comparison_says_what_each_side_did(monkeypatch: pytest.MonkeyPatch) -
         torch.set_num_threads(threads)
     assert result["low"] <= result["ratio"] <= result["high"]
     assert result["ours"] > 0 and result["baseline"] > 0
-    assert result["settings"]["processes"] == 1  # 512 positions are one portion
+    assert result["settings"]["processes"] == 1  # 512 positions are one micro-batch
     assert 0 <= result["settings"]["padding"] < 0.1 and 0 < result["settings"]["utilisation"] < 1
