@@ -56,7 +56,7 @@ def keep_freed_memory() -> bool:
     return True
 
 
-def serve_parent() -> None:
+def _serve_parent() -> None:
     """In a process of `multiprocessing`: leaves Ctrl-C to its parent, and ends when the parent has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -126,7 +126,7 @@ class WorkerPool:
 def _begin(work: Callable[..., Any]) -> None:
     global _work
     _work = work
-    serve_parent()
+    _serve_parent()
     # To import torch takes longer than much of the work; work that needs it has brought it.
     if "torch" in sys.modules:
         import torch
@@ -194,5 +194,5 @@ def side_processes(target: Callable[..., None], arguments_of_each: Iterable[tupl
 
 
 def _serve(target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    serve_parent()
+    _serve_parent()
     target(*arguments)
