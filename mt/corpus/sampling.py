@@ -10,18 +10,18 @@ draws the segmentation:
   the given probability; the best of the others is done; without any, the word is finished. (SentencePiece
   leaves a merge out once and for all: there the same probability makes smaller pieces.)
 
-Pieces never cross a word boundary, so words are drawn one by one, all words of the same length at once.
+Pieces never cross a word boundary, so words are drawn one by one, all words of about the same length at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 _SPACE = "▁"  # SentencePiece's sign for a space, the first character of each word
-_CHUNK = 10_000  # lines drawn at once
 _REMEMBERED = 100_000  # words whose pieces are remembered, about 1 kB each
 
 
@@ -47,86 +47,62 @@ class SubwordSampler:
         self._longest = max(map(len, pieces), default=1)
         # every beginning of a piece; -1 where it is not itself one
         self._beginnings = {piece[:end]: -1 for piece in pieces for end in range(1, len(piece))} | pieces
-        self._inside: dict[str, np.ndarray] = {}
+        self._pieces_inside = lru_cache(_REMEMBERED)(self._find_pieces)
 
     def encode(self, lines: Sequence[str], sampling: float, seed: int) -> list[list[int]]:
-        """Ids of each line with the end id, freshly segmented.
+        """Ids of each line with the end id, freshly segmented; some ten thousand lines at a time.
 
         Args:
             lines: text that UTF-8 can hold.
             sampling: BPE dropout probability, or alpha of a unigram model.
             seed: decides the segmentation of these lines.
         """
-        encoded = []
-        for number, start in enumerate(range(0, len(lines), _CHUNK)):
-            draws = _Uniform([seed & 0xFFFFFFFFFFFFFFFF, number])
-            encoded.extend(self._encode_chunk(lines[start : start + _CHUNK], sampling, draws))
-        return encoded
-
-    def _encode_chunk(self, lines: Sequence[str], sampling: float, draws: _Uniform) -> list[list[int]]:
+        generator = np.random.PCG64(np.random.SeedSequence([seed, 0]))
         numbers: dict[str, int] = {}
-        words: list[int] = []  # every word of the chunk in order, as its number
+        words: list[int] = []  # every word in order, as its number
         line_ends = []
         for line in self._processor.normalize(list(lines)):
             words += [numbers.setdefault(word, len(numbers)) for word in line.split(_SPACE) if word]
             line_ends.append(len(words))
-        flat, word_ends = self._draw_words(list(numbers), np.array(words, dtype=np.int64), sampling, draws)
-        end_id = self._processor.eos_id()
-        ids = flat.tolist()
-        encoded, start = [], 0
-        for end in word_ends[line_ends].tolist():
-            encoded.append([*ids[start:end], end_id])
-            start = end
-        return encoded
+        ids, places = self._draw_words(list(numbers), np.array(words, dtype=np.int64), sampling, generator)
+        of_lines = np.split(ids, np.searchsorted(places, line_ends))[:-1]
+        return [[*line.tolist(), self._processor.eos_id()] for line in of_lines]
 
     def _draw_words(
-        self, vocabulary: list[str], words: np.ndarray, sampling: float, draws: _Uniform
+        self, vocabulary: list[str], words: np.ndarray, sampling: float, generator: np.random.PCG64
     ) -> tuple[np.ndarray, np.ndarray]:
         """A segmentation of each word of a text.
 
         Args:
             vocabulary: the different words, without the sign for a space.
             words: (words,) numbers into the vocabulary.
-            sampling: as in `encode`.
-            draws: source of random numbers.
+            sampling, generator: as in `encode`.
 
         Returns:
-            ids: (pieces,) of all words in order; ends: (words + 1,) where in ids the first n words end.
+            (pieces,) ids of all words in order, and (pieces,) the place of the word that each is of.
         """
-        groups: dict[int, list[int]] = {}
-        for number, word in enumerate(vocabulary):
-            groups.setdefault(self._group_length(word), []).append(number)
-        counts = np.zeros(len(words) + 1, dtype=np.int64)
-        parts: list[tuple[np.ndarray, np.ndarray]] = []
-        local = np.empty(len(vocabulary), dtype=np.int64)
-        group_of = np.empty(len(vocabulary), dtype=np.int64)
-        for length, members in groups.items():
-            local[members] = np.arange(len(members))
-            group_of[members] = length
-        for length in sorted(groups):
-            where = np.flatnonzero(group_of[words] == length)
-            texts = [_SPACE + vocabulary[number] for number in groups[length]]
-            pieces = self._segment(texts, length, local[words[where]], sampling, draws)
-            counts[where + 1] = (pieces >= 0).sum(axis=1)
-            parts.append((where, pieces))
-        ends = np.cumsum(counts)
-        flat = np.empty(int(ends[-1]), dtype=np.int64)
-        for where, pieces in parts:
+        lengths = np.array([self._padded_length(word) for word in vocabulary], dtype=np.int64)
+        found, places = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
+        for length in np.unique(lengths).tolist():
+            members, where = np.flatnonzero(lengths == length), np.flatnonzero(lengths[words] == length)
+            texts = [_SPACE + vocabulary[number] for number in members.tolist()]
+            pieces = self._segment(texts, length, np.searchsorted(members, words[where]), sampling, generator)
             rows, columns = np.nonzero(pieces >= 0)
-            first = np.concatenate([[0], np.cumsum(counts[where + 1])[:-1]])
-            flat[ends[where][rows] + np.arange(len(rows)) - first[rows]] = pieces[rows, columns]
-        return flat, ends
+            found.append(pieces[rows, columns])
+            places.append(where[rows])
+        all_places = np.concatenate(places)
+        order = np.argsort(all_places, kind="stable")
+        return np.concatenate(found)[order], all_places[order]
 
-    def _group_length(self, word: str) -> int:
-        """Words of one group are drawn together, padded to this many characters; 0: not drawn but encoded."""
+    def _padded_length(self, word: str) -> int:
+        """Words are drawn together with those of the same padded length; 0: not drawn but encoded."""
         if not self._characters.issuperset(_SPACE + word):
             return 0
-        characters = len(word) + 1
-        step = 4 if characters <= 32 else 32
-        return -(-characters // step) * step
+        step = 4 if len(word) < 32 else 32
+        return -(-(len(word) + 1) // step) * step
 
     def _segment(
-        self, texts: list[str], length: int, words: np.ndarray, sampling: float, draws: _Uniform
+        self, texts: list[str], length: int, words: np.ndarray, sampling: float, generator: np.random.PCG64
     ) -> np.ndarray:
         """(words, width) ids of each word of a group in order, with -1 between and after them."""
         if length == 0:
@@ -134,19 +110,18 @@ class SubwordSampler:
             table = np.full((len(texts), max(map(len, encoded))), -1, dtype=np.int64)
             for row, ids in zip(table, encoded):
                 row[: len(ids)] = ids
-            drawn: np.ndarray = table[words]
-            return drawn
+            return np.asarray(table[words])
         inside = [self._pieces_inside(text) for text in texts]
-        spans = _Spans(list(map(len, texts)), inside, length, min(length, self._longest), self._scores)
-        if self._unigram:
-            return _sample_unigram(spans, words, sampling, draws)
-        return _drop_merges(spans, words, sampling, draws)
+        rows = np.repeat(np.arange(len(texts)), [found.shape[1] for found in inside])
+        end, characters, ids = np.concatenate(inside, axis=1)
+        shape = len(texts), length, min(length, self._longest)
+        spans = _Spans(np.array(list(map(len, texts))), np.full(shape, -1, dtype=np.int64), np.full(shape, -np.inf))
+        spans.piece[rows, end, characters - 1] = ids
+        spans.score[rows, end, characters - 1] = self._scores[ids]
+        return (_sample_unigram if self._unigram else _drop_merges)(spans, words, sampling, generator)
 
-    def _pieces_inside(self, text: str) -> np.ndarray:
+    def _find_pieces(self, text: str) -> np.ndarray:
         """(3, pieces) int32: last character, number of characters and id of every piece inside a word."""
-        known = self._inside.get(text)
-        if known is not None:
-            return known
         found = []
         for start in range(len(text)):
             for end in range(start + 1, len(text) + 1):
@@ -155,47 +130,28 @@ class SubwordSampler:
                     break
                 if piece >= 0:
                     found.append((end - 1, end - start, piece))
-        if len(self._inside) >= _REMEMBERED:
-            self._inside.clear()
-        self._inside[text] = np.array(found, dtype=np.int32).T
-        return self._inside[text]
+        return np.array(found, dtype=np.int32).T
 
 
-class _Uniform:
-    """Uniform numbers in [0, 1) from the raw stream of PCG64, which no NumPy version changes."""
+class _Spans(NamedTuple):
+    """The pieces inside each word of a group, by where they end."""
 
-    def __init__(self, entropy: list[int]) -> None:
-        self._generator = np.random.PCG64(np.random.SeedSequence(entropy))
-
-    def __call__(self, *shape: int) -> np.ndarray:
-        raw = np.asarray(self._generator.random_raw(int(np.prod(shape))), dtype=np.uint64)
-        numbers: np.ndarray = (raw >> np.uint64(11)) * 2.0**-53
-        return numbers.reshape(shape)
-
-
-class _Spans:
-    """The pieces inside each word of a group, by where they end.
-
-    Attributes:
-        lengths: (words,) characters of each word.
-        piece: (words, length, widest) int64; [w, e, n] is the id of the piece of n + 1 characters that ends
-            with character e of word w, or -1: there is no such piece.
-        score: the same shape, float64: its score, or -inf.
-    """
-
-    def __init__(
-        self, lengths: list[int], inside: list[np.ndarray], length: int, widest: int, scores: np.ndarray
-    ) -> None:
-        self.lengths = np.array(lengths, dtype=np.int64)
-        words = np.repeat(np.arange(len(inside)), [found.shape[1] for found in inside])
-        end, characters, ids = np.concatenate(inside, axis=1)
-        self.piece = np.full((len(inside), length, widest), -1, dtype=np.int64)
-        self.piece[words, end, characters - 1] = ids
-        self.score = np.full(self.piece.shape, -np.inf)
-        self.score[words, end, characters - 1] = scores[ids]
+    lengths: np.ndarray
+    """(words,) characters of each word"""
+    piece: np.ndarray
+    """(words, length, widest) int64; [w, e, n] is the id of the piece of n + 1 characters that ends with character e of
+    word w, or -1: there is no such piece"""
+    score: np.ndarray
+    """the same shape, float64: its score, or -inf"""
 
 
-def _sample_unigram(spans: _Spans, words: np.ndarray, alpha: float, draws: _Uniform) -> np.ndarray:
+def _uniform(generator: np.random.PCG64, *shape: int) -> np.ndarray:
+    """Numbers in [0, 1) from the raw stream of PCG64, which no NumPy version changes."""
+    raw = np.asarray(generator.random_raw(int(np.prod(shape))), dtype=np.uint64)
+    return np.asarray((raw >> np.uint64(11)) * 2.0**-53).reshape(shape)
+
+
+def _sample_unigram(spans: _Spans, words: np.ndarray, alpha: float, generator: np.random.PCG64) -> np.ndarray:
     """Forward filtering over each different word, backward sampling for each occurrence.
 
     Returns:
@@ -222,14 +178,14 @@ def _sample_unigram(spans: _Spans, words: np.ndarray, alpha: float, draws: _Unif
         end = position[rows] - 1
         table = cumulative[words[rows], end]
         # strictly below the total, so that the last piece with any weight is the last choice
-        choice = (table <= (draws(len(rows)) * table[:, -1])[:, None]).sum(axis=1)
+        choice = (table <= (_uniform(generator, len(rows)) * table[:, -1])[:, None]).sum(axis=1)
         drawn[rows, end] = spans.piece[words[rows], end, choice]
         position[rows] -= choice + 1
         rows = rows[position[rows] > 0]
     return drawn
 
 
-def _drop_merges(spans: _Spans, words: np.ndarray, dropout: float, draws: _Uniform) -> np.ndarray:
+def _drop_merges(spans: _Spans, words: np.ndarray, dropout: float, generator: np.random.PCG64) -> np.ndarray:
     """BPE-dropout for each occurrence; result as in `_sample_unigram`."""
     _, length, widest = spans.score.shape
     drawn = np.full((len(words), length), -1, dtype=np.int64)
@@ -244,7 +200,7 @@ def _drop_merges(spans: _Spans, words: np.ndarray, dropout: float, draws: _Unifo
         end = borders[row, column + 2] - 1
         score[row, column] = spans.score[words[rows[row]], end, merged[row, column] - 1]
         if dropout > 0:
-            score[draws(*score.shape) < dropout] = -np.inf
+            score[_uniform(generator, *score.shape) < dropout] = -np.inf
         best = score.argmax(axis=1) if score.shape[1] else np.zeros(len(rows), dtype=np.int64)
         goes_on = np.isfinite(score.max(axis=1, initial=-np.inf))
         _write(drawn, spans, words, rows[~goes_on], borders[~goes_on])

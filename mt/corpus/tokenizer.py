@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +40,7 @@ class Tokenizer:
         pad_id, unknown_id, begin_id, end_id: special ids, the same on both sides.
         source_size, target_size: pieces of the source and of the target model; equal if joint.
         joint: whether both sides share one model.
+        models: the serialised SentencePiece models of the source and of the target side.
         fingerprint: hash of the model bytes, 32 hexadecimal digits.
     """
 
@@ -53,27 +55,23 @@ class Tokenizer:
             UserError: not a SentencePiece model, or one without padding, begin, end and unknown ids.
         """
         self.joint = target_model is None
-        self._models = (
-            {"source": source_model} if target_model is None else {"source": source_model, "target": target_model}
-        )
-        loaded = [_load_processor(model) for model in self._models.values()]
+        self.models = source_model, source_model if target_model is None else target_model
         self._vocabulary = vocabulary
+        self._source = _load_processor(source_model)
+        self._target = self._source if target_model is None else _load_processor(target_model)
         if vocabulary is not None:
-            loaded = mapped([loaded[0], loaded[-1]], vocabulary)
-        self._source, self._target = loaded[0], loaded[-1]
-        special = [
-            (processor.pad_id(), processor.unk_id(), processor.bos_id(), processor.eos_id()) for processor in loaded
-        ]
-        if min(special[0]) < 0 or len(set(special)) != 1:
+            self._source, self._target = mapped([self._source, self._target], vocabulary)
+        ids = [(side.pad_id(), side.unk_id(), side.bos_id(), side.eos_id()) for side in (self._source, self._target)]
+        if min(ids[0]) < 0 or ids[0] != ids[1]:
             raise UserError(
-                f"tokeniser: its padding, unknown, begin and end ids are {special}; all must exist and be the "
-                "same on both sides; train one with tools/prepare.py"
+                f"tokeniser: its padding, unknown, begin and end ids are {ids}; all must exist and be the same on both "
+                "sides; train one with tools/prepare.py"
             )
-        self.pad_id, self.unknown_id, self.begin_id, self.end_id = special[0]
+        self.pad_id, self.unknown_id, self.begin_id, self.end_id = ids[0]
         self.source_size: int = self._source.get_piece_size()
         self.target_size: int = self._target.get_piece_size()
         digest = hashlib.blake2b(digest_size=16)
-        for model in self._models.values():
+        for model in self.models[: 1 if self.joint else 2]:
             digest.update(hashlib.blake2b(model).digest())
         digest.update(vocabulary or b"")
         self.fingerprint = digest.hexdigest()
@@ -103,7 +101,7 @@ class Tokenizer:
             raise UserError("tokenizer.sampling: an imported vocabulary allows no sampling; set it to 0")
         name = "source" if self.joint else side
         if name not in self._samplers:
-            self._samplers[name] = SubwordSampler(self._source if side == "source" else self._target)
+            self._samplers[name] = SubwordSampler(self._source if name == "source" else self._target)
         return self._samplers[name].encode([_encodable(line) for line in lines], sampling, seed)
 
     def decode_target(self, ids: Sequence[int]) -> str:
@@ -133,22 +131,17 @@ class Tokenizer:
     def _target_surfaces(self) -> list[str]:
         return [self._target.id_to_piece(piece) for piece in range(self.target_size)]
 
-    @property
-    def models(self) -> tuple[bytes, bytes]:
-        """The serialised SentencePiece models of the source and of the target side."""
-        models = list(self._models.values())
-        return models[0], models[-1]
-
     def save(self, folder: Path) -> None:
         """Writes `tokenizer.model` (joint), or `source.model` and `target.model`, into the folder, and
         `vocabulary.json` where there is one.
         """
-        for side, model in self._models.items():
-            with atomic_file(folder / ("tokenizer.model" if self.joint else f"{side}.model")) as temporary:
-                temporary.write_bytes(model)
+        names = ["tokenizer.model"] if self.joint else ["source.model", "target.model"]
+        files = dict(zip(names, self.models))
         if self._vocabulary is not None:
-            with atomic_file(folder / FILE_NAME) as temporary:
-                temporary.write_bytes(self._vocabulary)
+            files[FILE_NAME] = self._vocabulary
+        for name, content in files.items():
+            with atomic_file(folder / name) as temporary:
+                temporary.write_bytes(content)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -157,11 +150,10 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     Raises:
         UserError: files missing, unreadable or not SentencePiece models.
     """
-    joint = folder / "tokenizer.model"
-    names = [joint] if joint.exists() else [folder / "source.model", folder / "target.model"]
+    names = ["tokenizer.model"] if (folder / "tokenizer.model").exists() else ["source.model", "target.model"]
     vocabulary = folder / FILE_NAME
     try:
-        models = [name.read_bytes() for name in names]
+        models = [(folder / name).read_bytes() for name in names]
         mapping = vocabulary.read_bytes() if vocabulary.exists() else None
     except OSError as error:
         raise UserError(
@@ -187,7 +179,8 @@ def train_tokenizer(config: TokenizerConfig, source_lines: Iterable[str], target
         UserError: no text, or a vocabulary smaller than the characters that it must hold.
     """
     if config.joint:
-        return Tokenizer(_train(config, _alternate(source_lines, target_lines), "both sides"))
+        lines = chain.from_iterable(zip(source_lines, target_lines))
+        return Tokenizer(_train(config, lines, "both sides"))
     source_model = _train(config, source_lines, "the source side")
     return Tokenizer(source_model, _train(config, target_lines, "the target side"))
 
@@ -247,11 +240,7 @@ def _load_processor(model: bytes) -> Any:
 
 def _encode(processor: Any, lines: Sequence[str], threads: int | None) -> list[list[int]]:
     threads = min(threads or available_cores(), 1 + len(lines) // _LINES_PER_THREAD)
-    try:
-        return list(processor.encode(list(lines), add_eos=True, num_threads=threads))
-    except UnicodeEncodeError:
-        encodable = [_encodable(line) for line in lines]
-        return list(processor.encode(encodable, add_eos=True, num_threads=threads))
+    return list(processor.encode([_encodable(line) for line in lines], add_eos=True, num_threads=threads))
 
 
 def _decode(processor: Any, ids: Sequence[int]) -> str:
@@ -261,13 +250,4 @@ def _decode(processor: Any, ids: Sequence[int]) -> str:
 
 def _encodable(line: str) -> str:
     """The line, lone surrogates (which Python strings may hold, UTF-8 may not) replaced by "?"."""
-    try:
-        line.encode()
-        return line
-    except UnicodeEncodeError:
-        return line.encode(errors="replace").decode()
-
-
-def _alternate(first: Iterable[str], second: Iterable[str]) -> Iterator[str]:
-    for pair in zip(first, second):
-        yield from pair
+    return line.encode(errors="replace").decode()
