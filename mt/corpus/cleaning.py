@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
 
@@ -23,37 +22,6 @@ RULES = ("empty", "too_long", "ratio", "identical", "overlap", "duplicate", "too
 _KEPT = len(RULES)
 _OVERLAP, _DUPLICATE = RULES.index("overlap"), RULES.index("duplicate")
 _EXAMPLE_CHARACTERS = 300
-
-Pair = tuple[str, str]
-
-
-@dataclass
-class CleaningReport:
-    """How many pairs were read and kept, how many each rule dropped, and some of those.
-
-    read = kept + the sum of dropped, always.
-    """
-
-    examples: int = 5
-    """how many dropped pairs to keep for each rule"""
-    read: int = 0
-    kept: int = 0
-    dropped: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RULES, 0))
-    shown: dict[str, list[Pair]] = field(default_factory=lambda: {rule: [] for rule in RULES})
-
-    def drop(self, rule: str, source: str, target: str) -> None:
-        """Counts one pair under a rule."""
-        self.dropped[rule] += 1
-        if len(self.shown[rule]) < self.examples:
-            self.shown[rule].append((source[:_EXAMPLE_CHARACTERS], target[:_EXAMPLE_CHARACTERS]))
-
-    def to_json(self) -> dict[str, Any]:
-        """{"read", "kept", "rules": {rule: {"dropped", "examples": [[source, target], ...]}}}."""
-        rules = {
-            rule: {"dropped": self.dropped[rule], "examples": [list(pair) for pair in self.shown[rule]]}
-            for rule in RULES
-        }
-        return {"read": self.read, "kept": self.kept, "rules": rules}
 
 
 def examine(texts: tuple[Sequence[str], Sequence[str]], config: CleaningConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +46,8 @@ class Cleaner:
     """Keeps the pairs that no rule drops; give it the pieces of all corpora in order.
 
     Attributes:
-        report: counts what is read, kept and dropped.
+        read, kept: pairs so far; read = kept + the sum of dropped, always.
+        rules: {rule: {"dropped", "examples": [[source, target], ...]}}.
     """
 
     def __init__(self, config: CleaningConfig, held_out: np.ndarray) -> None:
@@ -87,7 +56,8 @@ class Cleaner:
             config: the rules; a rule that is off drops nothing.
             held_out: (pairs,) uint64, hashes (`pair_hashes`) of the validation and test pairs.
         """
-        self.report = CleaningReport(config.examples)
+        self.read = self.kept = 0
+        self.rules: dict[str, dict[str, Any]] = {rule: {"dropped": 0, "examples": []} for rule in RULES}
         self._config = config
         self._held_out = np.unique(held_out)
         self._seen = SeenHashes()
@@ -103,11 +73,14 @@ class Cleaner:
             left = np.flatnonzero(rules == _KEPT)
             rules[left[~self._seen.add(hashes[left])]] = _DUPLICATE
         for index in np.flatnonzero(rules != _KEPT).tolist():
-            self.report.drop(RULES[rules[index]], texts[0][index], texts[1][index])
+            rule = self.rules[RULES[rules[index]]]
+            rule["dropped"] += 1
+            if len(rule["examples"]) < self._config.examples:
+                rule["examples"].append([side[index][:_EXAMPLE_CHARACTERS] for side in texts])
         kept = (rules == _KEPT).tolist()
         sources, targets = list(compress(texts[0], kept)), list(compress(texts[1], kept))
-        self.report.read += len(rules)
-        self.report.kept += len(sources)
+        self.read += len(rules)
+        self.kept += len(sources)
         return sources, targets
 
 

@@ -212,21 +212,21 @@ def _clean_into(text: TextShards, data: DataConfig, processes: int) -> dict[str,
         for corpus in (*data.valid, *data.test):
             held_out += [pair_hashes(*chunk) for chunk in _chunks(read_pairs(corpus, data))]
     cleaner = Cleaner(data.cleaning, np.concatenate(held_out))
-    report, corpora = cleaner.report, list[dict[str, Any]]()
+    corpora: list[dict[str, Any]] = []
 
     def pieces() -> Iterator[tuple[list[str], list[str]]]:
         for corpus in data.train:
-            read, kept = report.read, report.kept
+            read, kept = cleaner.read, cleaner.kept
             chunks, examined = tee(_chunks(read_pairs(corpus, data)))
             rules = ordered_map(partial(examine, config=data.cleaning), examined, processes=processes, alone=_ALONE)
             for found, chunk in zip(rules, chunks):
                 yield cleaner.keep(chunk, found)
                 bar.update(len(chunk[0]))
-            corpora.append({"name": _name(corpus), "read": report.read - read, "kept": report.kept - kept})
+            corpora.append({"name": _name(corpus), "read": cleaner.read - read, "kept": cleaner.kept - kept})
 
     with progress_bar(None, "cleaning", "pair") as bar:
         text.write(pieces())
-    return {**report.to_json(), "corpora": corpora}
+    return {"read": cleaner.read, "kept": cleaner.kept, "rules": cleaner.rules, "corpora": corpora}
 
 
 def _name(corpus: CorpusConfig) -> str:

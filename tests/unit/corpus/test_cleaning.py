@@ -23,7 +23,7 @@ def run(pairs, config, held_out=(), piece=3):
     for start in range(0, len(pairs), piece):
         texts = sides(pairs[start : start + piece])
         kept += zip(*cleaner.keep(texts, examine(texts, config)))
-    return kept, cleaner.report.to_json()
+    return kept, {"read": cleaner.read, "kept": cleaner.kept, "rules": cleaner.rules}
 
 
 def sides(pairs):
