@@ -18,8 +18,6 @@ from mt.settings import AboveZero, Allowed, BelowOne, Count, NotNegative, Positi
 class GrammarConfig(Section):
     """Pairs drawn from the grammar that the project ships."""
 
-    section = "grammar."
-
     pairs: Count
     """number of sentence pairs to draw"""
     seed: int = 1
@@ -71,8 +69,6 @@ class CorpusConfig(Section):
 class CleaningConfig(Section):
     """Which training pairs are dropped. Every dropped pair is counted under its rule in `cleaning.json`."""
 
-    section = "cleaning."
-
     empty: bool = True
     """drop pairs with an empty or white-space side"""
     max_words: Whole = 250
@@ -97,8 +93,6 @@ class CleaningConfig(Section):
 @dataclass(frozen=True, kw_only=True)
 class DataConfig(Section):
     """Where the text comes from and how it is cleaned."""
-
-    section = "data."
 
     source_language: str
     """language code of the source side"""
@@ -135,8 +129,6 @@ class DataConfig(Section):
 class TokenizerConfig(Section):
     """The SentencePiece model, trained on the cleaned training text of the run."""
 
-    section = "tokenizer."
-
     algorithm: Literal["bpe", "unigram"] = "unigram"
     """how pieces are learnt"""
     joint: bool = True
@@ -161,8 +153,6 @@ class TokenizerConfig(Section):
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Section):
     """The Transformer encoder-decoder (Vaswani et al. 2017), one width throughout."""
-
-    section = "model."
 
     width: Count = 256
     """size of embeddings and hidden states"""
@@ -206,8 +196,6 @@ class ModelConfig(Section):
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Section):
     """The training loop."""
-
-    section = "train."
 
     max_epochs: Whole = 0
     """stop after so many passes over the data; 0: no limit"""

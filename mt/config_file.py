@@ -255,8 +255,7 @@ def _build(annotation: Any, value: Any, path: str, origin: _Origin) -> Any:
         return value
     if annotation is float:
         return _number(value, path, origin)
-    right = isinstance(value, annotation) and not (annotation is int and isinstance(value, bool))
-    if not right:
+    if not isinstance(value, annotation) or (annotation is int and isinstance(value, bool)):
         allowed = {int: "a whole number", bool: "true or false", str: "text (put it in quotes)"}[annotation]
         raise _wrong(path, value, allowed, origin)
     return value
@@ -285,7 +284,7 @@ def _build_section(kind: Any, value: Any, path: str, origin: _Origin) -> Any:
     try:
         return kind(**built)
     except ValueError as error:
-        raise UserError(_located(str(error), path, kind, origin)) from None
+        raise UserError(_located(str(error), path, origin)) from None
 
 
 def _required(item: Field[Any]) -> bool:
@@ -308,20 +307,9 @@ def _wrong(path: str, value: Any, allowed: str, origin: _Origin) -> UserError:
     return UserError(f"{origin.named(path)} is {shown}; it must be {allowed}")
 
 
-def _located(message: str, path: str, kind: Any, origin: _Origin) -> str:
-    """A range error of the dataclass at `path`, with the full key and the place where it was set.
-
-    The dataclasses name a key from their own section on ("cleaning.max_ratio is ..."), or alone inside the
-    item of a list ("weight is ...").
-    """
+def _located(message: str, path: str, origin: _Origin) -> str:
+    """A range error of the dataclass at `path`, with the full key and the place where it was set."""
     name, _, rest = message.partition(" is ")
-    section = path.rpartition(".")[2]
-    if name in {item.name for item in fields(kind)}:
-        key = f"{path}.{name}" if path else name
-    elif section and name.startswith(f"{section}."):
-        key = path.removesuffix(section) + name
-    elif " " in name:  # about several keys of one item
+    if " " in name:  # about several keys of one section
         return f"{origin.named(path)}: {message}"
-    else:
-        key = name
-    return f"{origin.named(key)} is {rest}"
+    return f"{origin.named(f'{path}.{name}' if path else name)} is {rest}"

@@ -23,8 +23,6 @@ _LOSSES: dict[str, dict[str, Any]] = {
 class LossConfig(Section):
     """The training loss: `name` picks it; a field of another loss is an error. docs/losses.md explains them."""
 
-    section = "loss."
-
     name: Literal["label_smoothed_kl", "encouraging", "focal", "inverse_focal", "confidence_penalty", "r_drop"] = (
         "label_smoothed_kl"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from mt.settings import AboveZero, Count, NotNegative, Positive, Section, Whole
 
@@ -11,8 +11,6 @@ from mt.settings import AboveZero, Count, NotNegative, Positive, Section, Whole
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig(Section):
     """How sentences are translated, in validation and by `translate.py`, unless told otherwise."""
-
-    section = "decode."
 
     beam: Count = 5
     """hypotheses kept at each position"""
@@ -41,8 +39,6 @@ class DecodeConfig(Section):
 @dataclass(frozen=True, kw_only=True)
 class SearchConfig(DecodeConfig):
     """The decode section, and what a call can ask for beside it; every engine is told all of it."""
-
-    section = ""  # errors name the option
 
     nbest: Count = 1
     """up to so many different translations of each line, best first"""
@@ -83,6 +79,9 @@ class SearchConfig(DecodeConfig):
         return min(longest, self.max_output) if self.max_output else longest
 
     def _check(self) -> None:
+        for name, hint in get_type_hints(SearchConfig).items():
+            if get_origin(hint) is Literal:  # a caller of `translate` has passed no parser
+                self._require(getattr(self, name) in get_args(hint), name, f"one of {', '.join(get_args(hint))}")
         choosing = self.minimum_bayes_risk != "none"
         if self.nbest > self.beam and not self.sample and not choosing:
             raise ValueError(f"nbest is {self.nbest}; it must be at most beam, {self.beam}: raise beam or lower nbest")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeAlias, get_type_hints
+from typing import Annotated, Any, NamedTuple, TypeAlias, get_type_hints
 
 
 class Allowed(NamedTuple):
@@ -45,9 +45,6 @@ def allowed_values(kind: type) -> dict[str, Allowed]:
 class Section:
     """What all sections share: ranges are checked when an object is made."""
 
-    section: ClassVar[str] = ""
-    """what stands before a setting's name in an error"""
-
     def __post_init__(self) -> None:
         for name, allowed in allowed_values(type(self)).items():
             value = getattr(self, name)
@@ -61,4 +58,4 @@ class Section:
         """Raises ValueError unless the condition holds; `value`: what the message shows in place of the setting's."""
         if not condition:
             shown = getattr(self, name, None) if value is None else value
-            raise ValueError(f"{self.section}{name} is {shown!r}; it must be {allowed}")
+            raise ValueError(f"{name} is {shown!r}; it must be {allowed}")

@@ -23,10 +23,8 @@ def descriptions(kind: type) -> dict[str, str]:
         assert isinstance(definition, ast.ClassDef)
         for item, below in zip(definition.body, definition.body[1:]):
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-                text = (
-                    below.value.value if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) else ""
-                )
-                found[item.target.id] = " ".join(str(text).split())
+                told = isinstance(below, ast.Expr) and ast.literal_eval(below.value)
+                found[item.target.id] = " ".join(told.split()) if isinstance(told, str) else ""
     return found
 
 
@@ -50,9 +48,9 @@ def settings_help(kind: type, prefix: str = "", option: str = "--") -> Iterator[
         yield from settings_help(inner, name, "" if "[]" in name else option)
 
 
-def _section(hint: Any) -> type | None:
-    """The dataclass that a setting is made of, or a list of."""
-    return next((each for each in (hint, *get_args(hint)) if is_dataclass(each) and isinstance(each, type)), None)
+def _section(hint: Any) -> Any:
+    """The dataclass that a setting is made of, or a list of; None for any other."""
+    return next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)
 
 
 def _kind(hint: Any) -> str:
@@ -61,10 +59,7 @@ def _kind(hint: Any) -> str:
         return ", ".join(map(str, get_args(hint)))
     if get_origin(hint) is list:
         return "a list"
-    plain = next((each for each in (hint, *get_args(hint)) if each in _KINDS), None)
-    if plain is not None:
-        return _KINDS[plain]
-    return next((_kind(each) for each in get_args(hint) if get_origin(each) is Literal), "a section")
+    return _KINDS.get(hint) or next((_kind(each) for each in get_args(hint)), "a section")
 
 
 def _shown(value: Any) -> str:

@@ -36,7 +36,7 @@ CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"
         (CorpusConfig, {"files": ["a"], "weight": 0.0}, "weight is 0.0"),
         (CleaningConfig, {"max_ratio": 0.5}, "max_ratio is 0.5"),
         (CleaningConfig, {"max_words": -1}, "max_words is -1"),
-        (DataConfig, {"source_language": "de", "target_language": "en", "train": [], "valid": []}, "data.train"),
+        (DataConfig, {"source_language": "de", "target_language": "en", "train": [], "valid": []}, "train is"),
         (TokenizerConfig, {"vocabulary_size": 4}, "at least 32"),
         (TokenizerConfig, {"sampling": 1.5}, "0 to 1"),
         (ModelConfig, {"width": 100, "encoder_heads": 3}, "divisor of model.width"),
@@ -64,6 +64,19 @@ def test_a_value_out_of_range_is_named_with_what_is_allowed(kind: Any, values: d
         kind(**values)
     assert words in str(raised.value)
     assert "must be" in str(raised.value)
+
+
+def grammar_data(languages: list[str]) -> DataConfig:
+    corpus = CorpusConfig(grammar=GrammarConfig(pairs=3, languages=languages))
+    return DataConfig(source_language="fr", target_language="en", train=[corpus], valid=[corpus])
+
+
+def test_the_languages_of_a_grammar_are_those_of_the_data_section() -> None:
+    for languages in ([], ["fr", "en"]):
+        assert grammar_data(languages).train[0].grammar is not None
+    for languages in (["de", "en"], ["en", "fr"]):
+        with pytest.raises(ValueError, match=r"grammar's languages is .* it must be .*\['fr', 'en'\], or left out"):
+            grammar_data(languages)
 
 
 def test_a_config_cannot_be_changed() -> None:
