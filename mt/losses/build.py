@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor
 
 from mt.config import LossConfig
-from mt.losses.encouraging import Encouraging
+from mt.losses.encouraging import CLAMP, Encouraging, ReferenceEncouraging
 from mt.losses.function import LossFunction
-from mt.losses.reference import CLAMP, ReferenceEncouraging
 from mt.losses.relatives import ConfidencePenalty, Focal, InverseFocal, RDrop
 from mt.losses.smoothing import LabelSmoothedKL
 from mt.losses.targets import SmoothedTarget
@@ -16,35 +17,46 @@ from mt.losses.targets import SmoothedTarget
 def build_loss(
     config: LossConfig, *, pad_id: int, begin_id: int, vocabulary_size: int, unigram: Tensor | None = None
 ) -> LossFunction:
-    """The loss of a config. unigram: (vocabulary,) target-side frequencies, used by that definition
-    alone, which needs them. Raises ValueError."""
-    settings = config.settings()
-    if config.name == "focal":
-        return Focal(settings["gamma"], pad_id)
-    if config.name == "inverse_focal":
-        return InverseFocal(settings["gamma"], pad_id, settings["scale"])
-    if config.name == "confidence_penalty":
-        return ConfidencePenalty(settings["beta"], pad_id)
+    """The loss of a config.
 
-    def smoothed(weight: float) -> SmoothedTarget:
-        return SmoothedTarget(
+    Args:
+        config: the loss section.
+        pad_id, begin_id: classes that `exclude_special` leaves out; padded targets count nothing.
+        vocabulary_size: target classes.
+        unigram: (vocabulary,) target-side frequencies, used by that definition alone, which needs them.
+
+    Raises:
+        ValueError: a value out of range.
+    """
+    settings = config.settings()
+    loss: LossFunction
+    if config.name == "focal":
+        loss = Focal(settings["gamma"], pad_id)
+    elif config.name == "inverse_focal":
+        loss = InverseFocal(settings["gamma"], pad_id, settings["scale"])
+    elif config.name == "confidence_penalty":
+        loss = ConfidencePenalty(settings["beta"], pad_id)
+    else:
+        smoothed = partial(
+            SmoothedTarget,
             settings["definition"],
-            weight,
             pad_id=pad_id,
             vocabulary_size=vocabulary_size,
             unigram=unigram if settings["definition"] == "unigram" else None,
             excluded_ids=(pad_id, begin_id) if settings.get("exclude_special") else (),
         )
-
-    target = smoothed(settings["smoothing"])
-    if config.name == "label_smoothed_kl":
-        return LabelSmoothedKL(target, pad_id, signature(config))
-    if config.name == "r_drop":
-        return RDrop(target, settings["alpha"], pad_id, signature(config))
-    bonus_smoothing = settings["bonus_smoothing"]
-    bonus = target if bonus_smoothing is None else smoothed(bonus_smoothing)
-    kind = ReferenceEncouraging if settings["reference"] else Encouraging
-    return kind(target, bonus, settings["log_end"], pad_id, signature(config))
+        target = smoothed(settings["smoothing"])
+        if config.name == "label_smoothed_kl":
+            loss = LabelSmoothedKL(target, pad_id)
+        elif config.name == "r_drop":
+            loss = RDrop(target, settings["alpha"], pad_id)
+        else:
+            bonus_smoothing = settings["bonus_smoothing"]
+            bonus = target if bonus_smoothing is None else smoothed(bonus_smoothing)
+            kind = ReferenceEncouraging if settings["reference"] else Encouraging
+            loss = kind(target, bonus, settings["log_end"], pad_id)
+    loss.signature = signature(config)
+    return loss
 
 
 def signature(config: LossConfig) -> str:

@@ -17,26 +17,25 @@ precision, and p_i / (1 - p_s) is the softmax without s. s is the only class who
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from mt.losses.function import LossFunction, Rows, softmax_
-from mt.losses.reference import ReferenceEncouraging
+from mt.losses.function import LossFunction, RowLosses, softmax_
 from mt.losses.targets import SmoothedTarget, Weights
 
+CLAMP = 1e-5
+"""least 1 - p of the published code"""
 
-class _Apart(NamedTuple):
-    """The class s of each row that is taken out of the softmax; each (rows,)."""
+
+class _LeftOut(NamedTuple):
+    """The class s of each row that is left out of the softmax; each (rows,)."""
 
     ids: Tensor
     is_gold: Tensor
-    logit: Tensor
-    """relative to the highest other logit"""
-    log_odds: Tensor
-    """log((1 - p_s) / p_s)"""
     probability: Tensor
     rest: Tensor
     """1 - p_s"""
@@ -48,7 +47,7 @@ class _Apart(NamedTuple):
     """q'_s"""
 
 
-class _Others(NamedTuple):
+class _RestBonus(NamedTuple):
     """The bonus of every class but s."""
 
     quotient: Tensor
@@ -64,18 +63,13 @@ class _Others(NamedTuple):
 class Encouraging(LossFunction):
     """Cross-entropy with a bonus for probability on the target, each with its smoothed target."""
 
-    def __init__(
-        self, target: SmoothedTarget, bonus: SmoothedTarget, log_end: float, pad_id: int, signature: str = ""
-    ) -> None:
+    def __init__(self, target: SmoothedTarget, bonus: SmoothedTarget, log_end: float, pad_id: int) -> None:
+        super().__init__(pad_id)
         if not 0 <= log_end <= 1:
             raise ValueError(f"log_end is {log_end!r}; it must be 0 to 1")
-        self.target = target
-        self.bonus = bonus
-        self.log_end = log_end
-        self.pad_id = pad_id
-        self.signature = signature
+        self.target, self.bonus, self.log_end = target, bonus, log_end
 
-    def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Rows:
+    def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> RowLosses:
         """See LossFunction.rows_; without a smoothed bonus it needs no more passes than cross-entropy."""
         ids = targets if self.bonus.hard else logits.argmax(1)
         is_gold = ids == targets
@@ -98,33 +92,34 @@ class Encouraging(LossFunction):
         if spread is not None:
             loss = weights.total * normaliser - weights.gold * gold_logit - weights.base * spread
 
-        apart = self._apart(targets, ids, is_gold, logit, log_odds)
-        loss += apart.weight * apart.bonus
-        others = None
+        left_out = self._left_out(targets, ids, is_gold, log_odds)
+        loss += left_out.weight * left_out.bonus
+        of_rest = None
         if not self.bonus.hard:
-            others, bonus = self._others(logits, targets, apart)
+            of_rest, bonus = self._rest_bonus(logits, targets, left_out)
             loss += bonus
         if gradient:
-            self._gradient_(logits, targets, weights, apart, others)
-        return Rows(loss, nll, logit >= 0 if self.bonus.hard else is_gold)
+            self._gradient_(logits, targets, weights, left_out, of_rest)
+        return RowLosses(loss, nll, logit >= 0 if self.bonus.hard else is_gold)
 
-    def _apart(self, targets: Tensor, ids: Tensor, is_gold: Tensor, logit: Tensor, log_odds: Tensor) -> _Apart:
+    def _left_out(self, targets: Tensor, ids: Tensor, is_gold: Tensor, log_odds: Tensor) -> _LeftOut:
+        """log_odds: log((1 - p_s) / p_s), (rows,)."""
         probability, rest = torch.sigmoid(-log_odds), torch.sigmoid(log_odds)
         bonus, slope = logsigmoid(log_odds), torch.ones_like(rest)
         if self.log_end < 1:
             beyond, room = probability > self.log_end, 1 - self.log_end
             bonus = torch.where(beyond, math.log(room) - (probability - self.log_end) / room, bonus)
             slope = torch.where(beyond, rest / room, slope)
-        weights = self.bonus.weights(targets, logit.dtype)
+        weights = self.bonus.weights(targets, log_odds.dtype)
         weight = weights.gold * (is_gold & self.bonus.included(targets))
-        weight += weights.base * self.bonus.prior_at(ids, logit.dtype)
-        return _Apart(ids, is_gold, logit, log_odds, probability, rest, bonus, slope, weight)
+        weight += weights.base * self.bonus.prior_at(ids, log_odds.dtype)
+        return _LeftOut(ids, is_gold, probability, rest, bonus, slope, weight)
 
-    def _others(self, softmax: Tensor, targets: Tensor, apart: _Apart) -> tuple[_Others, Tensor]:
+    def _rest_bonus(self, softmax: Tensor, targets: Tensor, left_out: _LeftOut) -> tuple[_RestBonus, Tensor]:
         """softmax: without s, (rows, vocabulary). Also returns sum over k but s of q'_k B(p_k), (rows,)."""
         weights = self.bonus.weights(targets, softmax.dtype)
-        on_gold = weights.gold * (~apart.is_gold & self.bonus.included(targets))
-        p = softmax * apart.rest[:, None]
+        on_gold = weights.gold * (~left_out.is_gold & self.bonus.included(targets))
+        p = softmax * left_out.rest[:, None]
         p[:, self.bonus.excluded] = 0
         gold = p.gather(1, targets[:, None])
         # these classes have p <= 1/2, and s, missing here, has 0
@@ -141,28 +136,63 @@ class Encouraging(LossFunction):
             bonus -= tangent / (1 - self.log_end)
         quotient = torch.div(p, room, out=p)
         pull = weights.base * self.bonus.weighted_sum(quotient) + on_gold * (gold / gold_room).squeeze(1)
-        return _Others(quotient, weights.base, on_gold, pull), bonus
+        return _RestBonus(quotient, weights.base, on_gold, pull), bonus
 
     def _gradient_(
-        self, softmax: Tensor, targets: Tensor, weights: Weights, apart: _Apart, others: _Others | None
+        self, softmax: Tensor, targets: Tensor, weights: Weights, left_out: _LeftOut, of_rest: _RestBonus | None
     ) -> None:
         """Turns the softmax without s into the gradient."""
-        column, pull = targets[:, None], 0.0 if others is None else others.pull
-        encouraged = apart.weight * apart.probability * apart.slope
-        softmax.mul_((apart.rest * (weights.total + pull) + encouraged)[:, None])
-        on_gold = weights.gold * ~apart.is_gold
-        if others is not None:
-            on_gold += others.on_gold * others.quotient.gather(1, column).squeeze(1)
+        column, pull = targets[:, None], 0.0 if of_rest is None else of_rest.pull
+        encouraged = left_out.weight * left_out.probability * left_out.slope
+        softmax.mul_((left_out.rest * (weights.total + pull) + encouraged)[:, None])
+        on_gold = weights.gold * ~left_out.is_gold
+        if of_rest is not None:
+            on_gold += of_rest.on_gold * of_rest.quotient.gather(1, column).squeeze(1)
             if self.bonus.prior is not None:
-                others.quotient.mul_(self.bonus.prior.to(softmax))
-            softmax.addcmul_(others.quotient, others.base[:, None], value=-1)
+                of_rest.quotient.mul_(self.bonus.prior.to(softmax))
+            softmax.addcmul_(of_rest.quotient, of_rest.base[:, None], value=-1)
         if not self.target.hard:
             self.target.subtract_prior_(softmax, weights.base)
         softmax.scatter_add_(1, column, -on_gold[:, None])
-        q = weights.base * self.target.prior_at(apart.ids, softmax.dtype) + weights.gold * apart.is_gold
+        q = weights.base * self.target.prior_at(left_out.ids, softmax.dtype) + weights.gold * left_out.is_gold
         # total * p_s - q_s, where p_s = 1 - rest would round to 1
-        at_apart = (weights.total - q) - weights.total * apart.rest + apart.probability * pull - encouraged
-        softmax.scatter_(1, apart.ids[:, None], at_apart[:, None])
+        at_left_out = (weights.total - q) - weights.total * left_out.rest + left_out.probability * pull - encouraged
+        softmax.scatter_(1, left_out.ids[:, None], at_left_out[:, None])
+
+
+class ReferenceEncouraging(Encouraging):
+    """The same as its authors' translation code computes it, for comparison with the exact form.
+
+    The published criterion takes log(max(1 - p, 1e-5)) of a float32 softmax: where the clamp binds, the bonus stands
+    still and has no gradient. With log_end below 1 the clamp lies beyond the tangent's start and never shows; with
+    log_end 1 it takes the gradient of every token whose p is above 0.99999, the very tokens the bonus is for.
+    """
+
+    def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> RowLosses:
+        """See LossFunction.rows_; differentiated by autograd."""
+        at_target = logits.gather(1, targets[:, None]).squeeze(1)
+        nll, correct = logits.logsumexp(1) - at_target, logits.amax(1) == at_target
+        with torch.enable_grad():
+            leaf = logits.detach().requires_grad_(gradient)
+            log_p = torch.log_softmax(leaf, 1)
+            p = log_p.exp()
+            bonus = (1 - p).clamp(min=CLAMP).log()
+            if self.log_end < 1:
+                room = 1 - self.log_end
+                bonus = torch.where(p > self.log_end, math.log(room) - (p - self.log_end) / room, bonus)
+            loss = _expected(bonus, targets, self.bonus) - _expected(log_p, targets, self.target)
+            total = loss.sum()
+        if gradient:
+            logits.copy_(torch.autograd.grad(total, leaf)[0])
+        return RowLosses(loss.detach(), nll, correct)
+
+
+def _expected(values: Tensor, targets: Tensor, target: SmoothedTarget) -> Tensor:
+    """Sum over classes of q_k values_k: (rows, vocabulary) -> (rows,)."""
+    weights = target.weights(targets, values.dtype)
+    prior = target.prior_at(torch.arange(values.shape[1], device=values.device), values.dtype)
+    at_target = values.gather(1, targets[:, None]).squeeze(1)
+    return weights.gold * at_target + weights.base * (values @ prior)
 
 
 def encouraging(
@@ -178,31 +208,37 @@ def encouraging(
     unigram: Tensor | None = None,
     reference: bool = False,
 ) -> Tensor:
-    """sum_k q_k (-log p_k + B(p_k)) a token, the target's entropy not subtracted, as published.
+    """sum_k q_k (-log p_k + B(p_k)) of each token, the target's entropy not subtracted, as published.
 
-    logits (..., vocabulary) of any float type, targets (...) int64 -> (...) float32 nats (float64 in, float64
-    out), 0 at padding. Negative for confident, correct models: never a perplexity.
+    Negative for confident, correct models: never a perplexity.
 
-    log_end: in [0, 1]. smoothing, definition, unigram: as in label_smoothed_kl; 0 gives hard targets.
-    bonus_smoothing: the bonus' own smoothing weight (None: the same).
-    excluded_ids: classes that get no smoothing mass and no bonus, not even as a target; the definition is
-    applied to the remaining classes, the `_nopad` forms excluding padding besides.
-    reference: as the published code computes it, with 1 - p clamped; it excludes no class. See mt.losses.reference.
-    Raises ValueError.
+    Args:
+        logits: (..., vocabulary) of any float type.
+        targets: (...) int64.
+        log_end: in [0, 1].
+        smoothing, definition, unigram: as in label_smoothed_kl; smoothing 0 gives hard targets.
+        pad_id: targets that count nothing.
+        bonus_smoothing: the bonus' own smoothing weight (None: the same).
+        excluded_ids: classes that get no smoothing mass and no bonus, not even as a target; the definition is
+            applied to the remaining classes, the `_nopad` forms excluding padding besides.
+        reference: as the published code computes it, see ReferenceEncouraging; it excludes no class.
+
+    Returns:
+        (...) float32 nats (float64 in, float64 out), 0 at padding.
+
+    Raises:
+        ValueError: a value out of range.
     """
     if reference and excluded_ids:
         raise ValueError(f"excluded_ids is {excluded_ids!r}; the published code, reference=True, knows none")
-
-    def smoothed(weight: float) -> SmoothedTarget:
-        return SmoothedTarget(
-            definition,
-            weight,
-            pad_id=pad_id,
-            vocabulary_size=logits.shape[-1],
-            unigram=unigram,
-            excluded_ids=tuple(excluded_ids),
-        )
-
+    smoothed = partial(
+        SmoothedTarget,
+        definition,
+        pad_id=pad_id,
+        vocabulary_size=logits.shape[-1],
+        unigram=unigram,
+        excluded_ids=tuple(excluded_ids),
+    )
     bonus = smoothed(smoothing if bonus_smoothing is None else bonus_smoothing)
     kind = ReferenceEncouraging if reference else Encouraging
     return kind(smoothed(smoothing), bonus, log_end, pad_id)(logits, targets)

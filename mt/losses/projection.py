@@ -1,8 +1,8 @@
 """The output projection and the loss in one step, without the logits of the whole batch.
 
-Rows of hidden states are taken chunk by chunk: their logits are computed, turned in place into the gradient of
+Rows of hidden states are taken block by block: their logits are computed, turned in place into the gradient of
 the loss, and multiplied into the gradients of hidden states and weight at once; backward only scales these. A
-chunk has as many rows as matrix products like; the loss works on slices of it, which stay in the shared cache.
+block has as many rows as matrix products like; the loss works on slices of it, which stay in the shared cache.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from mt.losses.function import LossFunction
 
-_CHUNK_BYTES = 128 << 20
+_BLOCK_BYTES = 128 << 20
 # Few large steps: on a busy machine threads wait for each other after every one.
 _SLICE_BYTES = 16 << 20
 
@@ -42,14 +42,23 @@ def projected_loss(
     *,
     loss: LossFunction,
     pad_id: int,
-    chunk_tokens: int | None = None,
+    block_tokens: int | None = None,
 ) -> LossSums:
     """Loss sums of logits = hidden @ weight.T + bias.
 
-    hidden (rows, width), weight (vocabulary, width), bias (vocabulary,) or None, targets (rows,) int64; for a loss
-    of several passes hidden has that many rows a target, next to each other. Under autocast the products are taken
-    in its type, the loss in float32. chunk_tokens: targets whose logits exist at a time (None: what fits into 128
-    MiB). The gradient can be asked for once. Raises ValueError if shapes do not fit.
+    Under autocast the products are taken in its type, the loss in float32. The gradient can be asked for once.
+
+    Args:
+        hidden: (rows, width); for a loss of several passes that many rows for each target, next to each other.
+        weight: (vocabulary, width).
+        bias: (vocabulary,) or None.
+        targets: (rows,) int64.
+        loss: what is summed.
+        pad_id: targets that count nothing.
+        block_tokens: targets whose logits exist at a time (None: what fits into 128 MiB).
+
+    Raises:
+        ValueError: shapes do not fit.
     """
     passes = loss.passes
     fits = hidden.shape[:1] == (passes * targets.numel(),) and weight.shape[1:] == hidden.shape[1:]
@@ -67,7 +76,7 @@ def projected_loss(
     inputs = [hidden, weight] if bias is None else [hidden, weight, bias]
     gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     total, nll, correct = _Projected.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, targets, loss, gradient, chunk_tokens
+        hidden, weight, bias, targets, loss, gradient, block_tokens
     )
     return LossSums(total, nll, correct, tokens)
 
@@ -84,15 +93,16 @@ class _Projected(torch.autograd.Function):
         targets: Tensor,
         loss: LossFunction,
         gradient: bool,
-        chunk_tokens: int | None,
+        block_tokens: int | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         device = hidden.device.type
         product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         with torch.autocast(device, enabled=False):
-            chunks = _Chunks(hidden, weight, bias, product, gradient)
-            sums = chunks.run(targets, loss, chunk_tokens)
+            blocks = _LogitsBlocks(hidden.to(product), weight.to(product), bias, gradient)
+            sums = blocks.run(targets, loss, block_tokens)
         if gradient:
-            ctx.gradients = chunks.gradients
+            of_bias = None if bias is None or blocks.of_bias is None else blocks.of_bias.to(bias.dtype)
+            ctx.gradients = blocks.of_hidden.to(hidden.dtype), blocks.of_weight.to(weight.dtype), of_bias
         ctx.mark_non_differentiable(sums[1], sums[2])
         return sums
 
@@ -107,50 +117,42 @@ class _Projected(torch.autograd.Function):
         return *scaled, None, None, None, None
 
 
-class _Chunks:
-    """One pass over the rows, with the buffers that all chunks share."""
+class _LogitsBlocks:
+    """One pass over the rows, with the buffer that all blocks share and the gradients that they add to."""
 
-    def __init__(
-        self, hidden: Tensor, weight: Tensor, bias: Tensor | None, product: torch.dtype, gradient: bool
-    ) -> None:
-        self.hidden, self.weight = hidden.to(product), weight.to(product)
-        self.bias = bias
-        self.wide = torch.float64 if product == torch.float64 else torch.float32
-        self.gradient = gradient
-        self.kinds = (hidden.dtype, weight.dtype)
-        self.gradients: tuple[Tensor | None, ...] = (None, None, None)
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, gradient: bool) -> None:
+        self.hidden, self.weight, self.bias, self.gradient = hidden, weight, bias, gradient
+        self.wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
+        if gradient:
+            self.of_hidden = torch.empty_like(hidden)
+            self.of_weight = torch.zeros_like(weight, dtype=self.wide)
+            self.of_bias = None if bias is None else torch.zeros_like(bias, dtype=self.wide)
 
-    def run(self, targets: Tensor, loss: LossFunction, chunk_tokens: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    def run(self, targets: Tensor, loss: LossFunction, block_tokens: int | None) -> tuple[Tensor, Tensor, Tensor]:
         """Sums of loss, nll (float64 inside, so that long batches lose nothing) and correct."""
         passes, token_bytes = loss.passes, loss.passes * len(self.weight) * self.wide.itemsize
-        limit = max(1, chunk_tokens or _CHUNK_BYTES // token_bytes)
+        limit = max(1, block_tokens or _BLOCK_BYTES // token_bytes)
         count = max(1, math.ceil(len(targets) / limit))
-        step = max(1, math.ceil(len(targets) / count))  # chunks as equal as can be
+        step = max(1, math.ceil(len(targets) / count))  # blocks as equal as can be
         inner_step = max(1, _SLICE_BYTES // token_bytes)
         self.buffer = self.hidden.new_empty(step * passes, len(self.weight), dtype=self.wide)
         figures = [self.buffer.new_zeros((), dtype=torch.float64) for _ in range(2)]
         correct = torch.zeros((), dtype=torch.int64, device=self.buffer.device)
-        done = 0
-        if self.gradient:
-            self._start_gradients()
-        for chunk_targets in targets.split(step):
-            chunk = slice(done * passes, (done + len(chunk_targets)) * passes)
-            done += len(chunk_targets)
-            logits = self._logits(chunk)
-            parts = zip(logits.split(inner_step * passes), chunk_targets.split(inner_step), strict=True)
-            for part, part_targets in parts:
+        of_hidden = self.of_hidden if self.gradient else self.hidden
+        each = [tensor.split(step * passes) for tensor in (self.hidden, of_hidden)]
+        for hidden, of_hidden, block_targets in zip(*each, targets.split(step), strict=True):
+            logits = self._logits(hidden)
+            slices = zip(logits.split(inner_step * passes), block_targets.split(inner_step), strict=True)
+            for part, part_targets in slices:
                 rows = loss.rows_(part, part_targets, gradient=self.gradient)
                 figures[0] += rows.loss.sum(dtype=torch.float64)
                 figures[1] += rows.nll.sum(dtype=torch.float64)
                 correct += rows.correct.sum()
             if self.gradient:
-                self._add_gradients(chunk, logits)
-        if self.gradient:
-            self._finish_gradients()
+                self._add_gradients(hidden, logits, of_hidden)
         return figures[0].to(self.wide), figures[1].to(self.wide), correct
 
-    def _logits(self, chunk: slice) -> Tensor:
-        hidden = self.hidden[chunk]
+    def _logits(self, hidden: Tensor) -> Tensor:
         logits = self.buffer[: len(hidden)]
         if self.weight.dtype == self.wide:
             torch.mm(hidden, self.weight.t(), out=logits)
@@ -160,21 +162,12 @@ class _Chunks:
             logits += self.bias
         return logits
 
-    def _start_gradients(self) -> None:
-        self.of_hidden = torch.empty_like(self.hidden)
-        self.of_weight = torch.zeros_like(self.weight, dtype=self.wide)
-        self.of_bias = None if self.bias is None else torch.zeros_like(self.bias, dtype=self.wide)
-
-    def _add_gradients(self, chunk: slice, of_logits: Tensor) -> None:
+    def _add_gradients(self, hidden: Tensor, of_logits: Tensor, of_hidden: Tensor) -> None:
         if self.of_bias is not None:
             self.of_bias += of_logits.sum(0)
         narrow = of_logits.to(self.weight.dtype)
-        torch.mm(narrow, self.weight, out=self.of_hidden[chunk])
+        torch.mm(narrow, self.weight, out=of_hidden)
         if self.weight.dtype == self.wide:
-            self.of_weight.addmm_(narrow.t(), self.hidden[chunk])
+            self.of_weight.addmm_(narrow.t(), hidden)
         else:
-            self.of_weight += narrow.t() @ self.hidden[chunk]
-
-    def _finish_gradients(self) -> None:
-        of_bias = None if self.of_bias is None or self.bias is None else self.of_bias.to(self.bias.dtype)
-        self.gradients = self.of_hidden.to(self.kinds[0]), self.of_weight.to(self.kinds[1]), of_bias
+            self.of_weight += narrow.t() @ hidden

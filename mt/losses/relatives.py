@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from mt.losses.function import LossFunction, Rows, softmax_
+from mt.losses.function import LossFunction, RowLosses, softmax_
 from mt.losses.smoothing import LabelSmoothedKL
 from mt.losses.targets import SmoothedTarget
 
@@ -20,14 +20,11 @@ from mt.losses.targets import SmoothedTarget
 class TargetCurve(LossFunction):
     """A loss that depends on the target's probability alone."""
 
-    def __init__(self, pad_id: int) -> None:
-        self.pad_id = pad_id
-
     @abstractmethod
     def curve(self, log_p: Tensor, log_rest: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and G at log p and log(1 - p), each (rows,)."""
 
-    def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Rows:
+    def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> RowLosses:
         """See LossFunction.rows_."""
         column = targets[:, None]
         gold = logits.gather(1, column)
@@ -38,7 +35,7 @@ class TargetCurve(LossFunction):
         loss, pull = self.curve(log_p, logsigmoid(log_odds))
         if gradient:
             logits.mul_(pull[:, None]).scatter_(1, column, -pull[:, None])
-        return Rows(loss, -log_p, gold >= 0)
+        return RowLosses(loss, -log_p, gold >= 0)
 
 
 class Focal(TargetCurve):
@@ -47,7 +44,6 @@ class Focal(TargetCurve):
     def __init__(self, gamma: float, pad_id: int) -> None:
         super().__init__(pad_id)
         self.gamma = gamma
-        self.signature = f"focal|gamma:{gamma:g}"
 
     def curve(self, log_p: Tensor, log_rest: Tensor) -> tuple[Tensor, Tensor]:
         """See TargetCurve.curve."""
@@ -61,9 +57,7 @@ class InverseFocal(TargetCurve):
 
     def __init__(self, gamma: float, pad_id: int, scale: float = 1.0) -> None:
         super().__init__(pad_id)
-        self.gamma = gamma
-        self.scale = scale
-        self.signature = f"inverse_focal|gamma:{gamma:g}|scale:{scale:g}"
+        self.gamma, self.scale = gamma, scale
 
     def curve(self, log_p: Tensor, log_rest: Tensor) -> tuple[Tensor, Tensor]:
         """See TargetCurve.curve."""
@@ -77,11 +71,10 @@ class ConfidencePenalty(LossFunction):
     """-log p_y - beta H(p) (Pereyra et al. 2017): low entropy costs."""
 
     def __init__(self, beta: float, pad_id: int) -> None:
+        super().__init__(pad_id)
         self.beta = beta
-        self.pad_id = pad_id
-        self.signature = f"confidence_penalty|beta:{beta:g}"
 
-    def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Rows:
+    def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> RowLosses:
         """See LossFunction.rows_."""
         column = targets[:, None]
         logits.sub_(logits.amax(1, keepdim=True))
@@ -95,7 +88,7 @@ class ConfidencePenalty(LossFunction):
         if gradient:  # p_i (1 + beta (log p_i + H)) - [i = y]
             log_p.add_(entropy[:, None]).mul_(self.beta).add_(1).mul_(p)
             log_p.scatter_add_(1, column, -torch.ones_like(gold)[:, None])
-        return Rows(nll - self.beta * entropy, nll, gold == 0)
+        return RowLosses(nll - self.beta * entropy, nll, gold == 0)
 
 
 class RDrop(LossFunction):
@@ -104,13 +97,11 @@ class RDrop(LossFunction):
 
     passes = 2
 
-    def __init__(self, target: SmoothedTarget, alpha: float, pad_id: int, signature: str = "") -> None:
-        self.smoothed = LabelSmoothedKL(target, pad_id)
-        self.alpha = alpha
-        self.pad_id = pad_id
-        self.signature = signature
+    def __init__(self, target: SmoothedTarget, alpha: float, pad_id: int) -> None:
+        super().__init__(pad_id)
+        self.smoothed, self.alpha = LabelSmoothedKL(target, pad_id), alpha
 
-    def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Rows:
+    def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> RowLosses:
         """See LossFunction.rows_."""
         # a masked class, at -inf in both passes, has no part in their difference
         log_p = torch.log_softmax(logits, 1).clamp_(min=torch.finfo(logits.dtype).min)
@@ -124,34 +115,4 @@ class RDrop(LossFunction):
             logits[1::2].sub_(p[1::2] * (apart - means[1]) + difference, alpha=self.alpha / 2)
         divergence = (means[0] - means[1]).squeeze(1)
         loss = rows.loss.view(-1, 2).sum(1) + self.alpha / 2 * divergence
-        return Rows(loss, rows.nll.view(-1, 2).mean(1), rows.correct[0::2])
-
-
-def focal(logits: Tensor, targets: Tensor, *, gamma: float, pad_id: int) -> Tensor:
-    """-(1 - p)^gamma log p a token; shapes and types as in label_smoothed_kl."""
-    return Focal(gamma, pad_id)(logits, targets)
-
-
-def inverse_focal(logits: Tensor, targets: Tensor, *, gamma: float, pad_id: int, scale: float = 1.0) -> Tensor:
-    """-(1 + scale p)^gamma log p a token; shapes and types as in label_smoothed_kl."""
-    return InverseFocal(gamma, pad_id, scale)(logits, targets)
-
-
-def confidence_penalty(logits: Tensor, targets: Tensor, *, beta: float, pad_id: int) -> Tensor:
-    """-log p_y - beta H(p) a token; shapes and types as in label_smoothed_kl."""
-    return ConfidencePenalty(beta, pad_id)(logits, targets)
-
-
-def rdrop(
-    logits: Tensor,
-    again: Tensor,
-    targets: Tensor,
-    *,
-    alpha: float,
-    pad_id: int,
-    smoothing: float = 0.0,
-    definition: str = "uniform_nopad",
-) -> Tensor:
-    """R-Drop a token, of two passes with logits and again, each (..., vocabulary); see RDrop."""
-    target = SmoothedTarget(definition, smoothing, pad_id=pad_id, vocabulary_size=logits.shape[-1])
-    return RDrop(target, alpha, pad_id)(torch.stack([logits, again], -2), targets)
+        return RowLosses(loss, rows.nll.view(-1, 2).mean(1), rows.correct[0::2])

@@ -8,19 +8,18 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from mt.losses.function import LossFunction, Rows, softmax_
+from mt.losses.function import LossFunction, RowLosses, softmax_
 from mt.losses.targets import SmoothedTarget
 
 
 class LabelSmoothedKL(LossFunction):
     """KL from a smoothed target to the model's distribution."""
 
-    def __init__(self, target: SmoothedTarget, pad_id: int, signature: str = "") -> None:
+    def __init__(self, target: SmoothedTarget, pad_id: int) -> None:
+        super().__init__(pad_id)
         self.target = target
-        self.pad_id = pad_id
-        self.signature = signature
 
-    def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> Rows:
+    def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> RowLosses:
         """See LossFunction.rows_."""
         target, column = self.target, targets[:, None]
         weights = target.weights(targets, logits.dtype)
@@ -37,37 +36,27 @@ class LabelSmoothedKL(LossFunction):
             if not target.hard:
                 target.subtract_prior_(logits, weights.base)
             logits.scatter_add_(1, column, -weights.gold[:, None])
-        return Rows(loss, normaliser - gold, gold == 0)
-
-
-def graduated_smoothing(confidence: Tensor) -> Tensor:
-    """Weights for graduated smoothing (Wang et al. 2020): 0.3 where a first model gave its target more than 0.7,
-    0 below 0.3, else 0.1; any shape."""
-    return 0.1 + 0.2 * (confidence > 0.7).to(confidence) - 0.1 * (confidence < 0.3).to(confidence)
+        return RowLosses(loss, normaliser - gold, gold == 0)
 
 
 def label_smoothed_kl(
-    logits: Tensor,
-    targets: Tensor,
-    *,
-    smoothing: float | Tensor,
-    definition: str,
-    pad_id: int,
-    unigram: Tensor | None = None,
+    logits: Tensor, targets: Tensor, *, smoothing: float, definition: str, pad_id: int, unigram: Tensor | None = None
 ) -> Tensor:
-    """KL(q || p) a token, with its constant.
+    """KL(q || p) of each token, with its constant.
 
-    logits (..., vocabulary) of any float type, targets (...) int64 -> (...) float32 nats (float64 in, float64
-    out), 0 at padding.
+    Args:
+        logits: (..., vocabulary) of any float type.
+        targets: (...) int64.
+        smoothing: weight in [0, 1).
+        definition: uniform, others, uniform_nopad, others_nopad, scatter, unigram; see mt.losses.targets.
+        pad_id: targets that count nothing, and the class that gets no weight in the `_nopad` forms.
+        unigram: (vocabulary,) class frequencies, for the definition of that name.
 
-    smoothing: weight in [0, 1), or a tensor shaped like targets (graduated smoothing, Wang et al. 2020).
-    definition: uniform, others, uniform_nopad, others_nopad, scatter, unigram; see mt.losses.targets.
-    unigram: (vocabulary,) class frequencies, for the definition of that name. Raises ValueError.
+    Returns:
+        (...) float32 nats (float64 in, float64 out), 0 at padding.
+
+    Raises:
+        ValueError: a value out of range.
     """
-    if isinstance(smoothing, Tensor):
-        if smoothing.shape != targets.shape:
-            shapes = tuple(smoothing.shape), tuple(targets.shape)
-            raise ValueError(f"smoothing has shape {shapes[0]}, targets {shapes[1]}; they must be the same")
-        smoothing = smoothing.reshape(-1)
     target = SmoothedTarget(definition, smoothing, pad_id=pad_id, vocabulary_size=logits.shape[-1], unigram=unigram)
     return LabelSmoothedKL(target, pad_id)(logits, targets)

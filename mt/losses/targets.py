@@ -38,26 +38,27 @@ class Weights(NamedTuple):
 
 
 class SmoothedTarget:
-    """One target distribution over a vocabulary.
-
-    definition: one of DEFINITIONS. smoothing: weight in [0, 1), or a tensor (rows,) of them. pad_id: padding
-    class. unigram: (vocabulary,) non-negative frequencies, only for `unigram`, normalised here over the
-    classes that may get mass. excluded_ids: classes without mass. Raises ValueError for a value out of range.
-    """
+    """One target distribution over a vocabulary."""
 
     def __init__(
         self,
         definition: str,
-        smoothing: float | Tensor,
+        smoothing: float,
         *,
         pad_id: int,
         vocabulary_size: int,
         unigram: Tensor | None = None,
         excluded_ids: tuple[int, ...] = (),
     ) -> None:
+        """See label_smoothed_kl. Raises ValueError for a value out of range.
+
+        Args:
+            unigram: (vocabulary,) non-negative frequencies; normalised here over the classes that may get mass.
+            excluded_ids: classes without mass.
+        """
         if definition not in DEFINITIONS:
             raise ValueError(f"definition is {definition!r}; it must be one of {', '.join(DEFINITIONS)}")
-        if not isinstance(smoothing, Tensor) and not 0 <= smoothing < 1:
+        if not 0 <= smoothing < 1:
             raise ValueError(f"smoothing is {smoothing!r}; it must be at least 0 and below 1")
         if (definition == "unigram") != (unigram is not None):
             raise ValueError("unigram frequencies belong to the definition unigram, and it needs them")
@@ -80,7 +81,7 @@ class SmoothedTarget:
     @property
     def hard(self) -> bool:
         """Whether all weight lies on the target class."""
-        return not isinstance(self.smoothing, Tensor) and self.smoothing == 0
+        return self.smoothing == 0
 
     def included(self, ids: Tensor) -> Tensor:
         """(rows,) bool: whether the class may get smoothing mass."""
@@ -91,7 +92,7 @@ class SmoothedTarget:
 
     def weights(self, targets: Tensor, dtype: torch.dtype) -> Weights:
         """Row weights of targets (rows,) int64."""
-        smoothing = torch.as_tensor(self.smoothing, dtype=dtype, device=targets.device).expand(targets.shape)
+        smoothing = torch.full(targets.shape, self.smoothing, dtype=dtype, device=targets.device)
         total = torch.ones_like(smoothing)
         if self.definition == "unigram":
             return Weights(smoothing, 1 - smoothing, total)

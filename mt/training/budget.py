@@ -8,24 +8,17 @@ from mt.config import TrainConfig
 
 TIMED_UPDATES = 30
 """the count is made after so many updates, or a multiple of it"""
-_UNTIMED = 10
-"""the first few are slower"""
-_SHARE = 0.02
-"""share of the budget that is timed at least"""
-_RESERVE = 0.01
-"""share of the budget that is kept for what is not timed: checkpoints, the end of the program"""
+
+_UNTIMED = 10  # the first few are slower
+_SHARE = 0.02  # share of the budget that is timed at least
+_RESERVE = 0.01  # share of the budget that is kept for what is not timed: checkpoints, the end of the program
 
 
 class Budget:
     """The clock of a run with a budget; turns what is left of it into updates, once."""
 
     def __init__(self, config: TrainConfig, started: float, before: float) -> None:
-        """
-        Args:
-            config: the run's.
-            started: `time.monotonic()` when this command began.
-            before: seconds that earlier commands have spent on this run.
-        """
+        """started: `time.monotonic()` when this command began; before: seconds that earlier commands have spent."""
         self.config = config
         self.started = started - before
         self.seen, self.seconds, self.last = 0, 0.0, 0.0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,13 +15,19 @@ from mt.config import Config
 from mt.corpus.tokenizer import Tokenizer
 from mt.errors import UserError
 from mt.files.atomic import atomic_folder, write_text
+from mt.losses.function import LossFunction
 from mt.model.directory import load_weights, read_json, read_tensors, save_model, weights, write_tensors
 from mt.model.transformer import Transformer
 from mt.training.optimiser import MovingAverage, Optimiser
 
+AVERAGE = "average"
+"""name of the folder with averaged weights"""
+
+_FALLING = ("nll", "perplexity", "ece")  # validation figures that are better when lower
+
 
 @dataclass
-class Progress:
+class TrainState:
     """Where a run stands: small numbers that go to `training.json`."""
 
     step: int = 0
@@ -43,17 +50,37 @@ class Progress:
     """validations since the best one"""
     scores: dict[str, float] = field(default_factory=dict)
     """validation figure (`train.best_by`) of each validated checkpoint"""
-    sums: dict[str, float] = field(default_factory=dict)
-    """loss, nll, tokens, seconds and the like since the last line of the log"""
+    sums: dict[str, Any] = field(default_factory=dict)
+    """loss, nll, tokens, seconds and the like since the last line of the log; scalar tensors until they are saved"""
     fingerprints: dict[str, str] = field(default_factory=dict)
     """what the data was made from"""
 
+    def add(self, **figures: float | Tensor) -> None:
+        """Adds to the sums of the next line of the log, on the device where they are."""
+        for name, value in figures.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
 
-class Saved(NamedTuple):
+    @property
+    def name(self) -> str:
+        """Folder name of the checkpoint after this update."""
+        return f"step_{self.step:08d}"
+
+
+class TrainingParts(NamedTuple):
+    """What a run trains with; a checkpoint brings it all back."""
+
+    model: Transformer
+    loss: LossFunction
+    optimiser: Optimiser
+    average: MovingAverage | None
+    state: TrainState
+
+
+class Checkpoint(NamedTuple):
     """A checkpoint in memory, on its way to model and optimiser."""
 
     folder: Path
-    progress: Progress
+    state: TrainState
     model: dict[str, Tensor]
     """the weights of the model file: the averaged ones where there is a moving average"""
     training: dict[str, Tensor]
@@ -71,11 +98,6 @@ class Saved(NamedTuple):
         optimiser.load(model, self.training)
 
 
-def step_name(step: int) -> str:
-    """Folder name of the checkpoint after update `step`."""
-    return f"step_{step:08d}"
-
-
 class Checkpoints:
     """The `checkpoints` folder of a run, with its pointers `best` and `last`."""
 
@@ -84,46 +106,25 @@ class Checkpoints:
         self.run = Path(config.run_dir)
         self.folder = self.run / "checkpoints"
 
-    def save(
-        self,
-        model: Transformer,
-        optimiser: Optimiser,
-        average: MovingAverage | None,
-        progress: Progress,
-        tokenizer: Tokenizer,
-        meta: dict[str, Any],
-    ) -> None:
+    def save(self, parts: TrainingParts, tokenizer: Tokenizer, meta: dict[str, Any]) -> None:
         """Writes the checkpoint of this update, moves `last` (and `best`), and deletes what is no longer kept.
 
         The model file holds the averaged weights where there is a moving average.
         """
-        name = step_name(progress.step)
-        tensors = optimiser.tensors(model)
+        model, state, average = parts.model, parts.state, parts.average
+        tensors = parts.optimiser.tensors(model)
         if average is not None:
             tensors.update({f"model.{key}": value for key, value in weights(model).items()})
-        with atomic_folder(self.folder / name) as folder:
-            self._save_model(folder, model, average, tokenizer, {**meta, "step": progress.step})
+        with atomic_folder(self.folder / state.name) as folder:
+            with average.applied() if average is not None else nullcontext():
+                save_model(folder, model, tokenizer, self.config, {**meta, "step": state.step})
             write_tensors(tensors, folder / "training.safetensors")
-            write_text(folder / "training.json", json.dumps(asdict(progress), indent=2) + "\n")
+            write_text(folder / "training.json", json.dumps(asdict(state), indent=2) + "\n")
         # `last` comes last: a run killed before it begins again at the checkpoint before, and writes `best` anew.
-        if progress.best:
-            write_text(self.run / "best", progress.best + "\n")
-        write_text(self.run / "last", name + "\n")
-        self._prune(progress)
-
-    def _save_model(
-        self,
-        folder: Path,
-        model: Transformer,
-        average: MovingAverage | None,
-        tokenizer: Tokenizer,
-        meta: dict[str, Any],
-    ) -> None:
-        if average is None:
-            save_model(folder, model, tokenizer, self.config, meta)
-        else:
-            with average.applied():
-                save_model(folder, model, tokenizer, self.config, meta)
+        if state.best:
+            write_text(self.run / "best", state.best + "\n")
+        write_text(self.run / "last", state.name + "\n")
+        self._prune(state)
 
     def clean(self) -> None:
         """Removes what a kill in the middle of writing left behind; for the one process that holds the run."""
@@ -145,62 +146,68 @@ class Checkpoints:
             raise UserError(f"{pointer}: names {folder}, which is not there; restore it or take another run_dir")
         return folder
 
-    def read(self, folder: Path) -> Saved:
-        """What `folder` holds.
+    def read(self, folder: Path) -> Checkpoint:
+        """What `folder` holds. Raises UserError when a file is missing or cut short.
 
         There is no random state among it: each batch's random numbers are a function of seed, update and batch.
-
-        Raises:
-            UserError: a file is missing or cut short.
         """
         try:
-            progress = Progress(**read_json(folder / "training.json"))
+            state = TrainState(**read_json(folder / "training.json"))
         except TypeError:
             raise UserError(f"{folder / 'training.json'}: not a training state; restore the file") from None
         tensors = read_tensors(folder / "training.safetensors")
-        return Saved(folder, progress, read_tensors(folder / "model.safetensors"), tensors)
+        return Checkpoint(folder, state, read_tensors(folder / "model.safetensors"), tensors)
 
-    def averaged(self, progress: Progress) -> dict[str, Tensor]:
+    def judge(self, name: str, figures: dict[str, float], state: TrainState) -> bool:
+        """Whether a checkpoint is the best so far by `train.best_by`; the state remembers that, and its score."""
+        score = figures[self.config.train.best_by]
+        best = not state.best or self._order(score) < self._order(state.scores[state.best])
+        if best:
+            state.best = name
+        if name != AVERAGE:
+            state.bad_validations = 0 if best else state.bad_validations + 1
+            state.scores[name] = score
+        return best
+
+    def averaged(self, state: TrainState) -> dict[str, Tensor]:
         """Mean weights of the last or the best checkpoints, as `train.average` says (Vaswani et al. 2017, 6.1).
 
         Returns:
             Weights by name, float32. Only validated checkpoints that are still there count.
         """
-        folders = [self.folder / name for name in self._averaging_candidates(progress)]
+        folders = [self.folder / name for name in self._to_average(state)]
         sums: dict[str, Tensor] = {}
         for folder in folders:
             for name, tensor in read_tensors(folder / "model.safetensors").items():
                 sums[name] = sums[name] + tensor.double() if name in sums else tensor.double()
         return {name: (tensor / len(folders)).float() for name, tensor in sums.items()}
 
-    def save_averaged(self, model: Transformer, progress: Progress, tokenizer: Tokenizer, meta: dict[str, Any]) -> None:
-        """Writes `checkpoints/average` (a model directory) and moves `best` onto what `progress.best` names."""
-        names = self._averaging_candidates(progress)
-        with atomic_folder(self.folder / "average") as folder:
-            save_model(folder, model, tokenizer, self.config, {**meta, "step": progress.step, "average_of": names})
-        write_text(self.run / "best", progress.best + "\n")
+    def save_averaged(self, parts: TrainingParts, tokenizer: Tokenizer, meta: dict[str, Any]) -> None:
+        """Writes `checkpoints/average` (a model directory) and moves `best` onto what the state names."""
+        state = parts.state
+        about = {**meta, "step": state.step, "average_of": self._to_average(state)}
+        with atomic_folder(self.folder / AVERAGE) as folder:
+            save_model(folder, parts.model, tokenizer, self.config, about)
+        write_text(self.run / "best", state.best + "\n")
 
-    def better(self, score: float, than: float) -> bool:
-        """Whether a validation figure is better than another: nll, perplexity and ece fall, the others rise."""
-        return score < than if self.config.train.best_by in ("nll", "perplexity", "ece") else score > than
+    def _order(self, score: float) -> float:
+        """Lower is better."""
+        return score if self.config.train.best_by in _FALLING else -score
 
-    def _ranked(self, progress: Progress) -> list[str]:
-        falling = self.config.train.best_by in ("nll", "perplexity", "ece")
-        names = [name for name in progress.scores if name != "average"]
-        return sorted(names, key=lambda name: progress.scores[name] if falling else -progress.scores[name])
-
-    def _averaging_candidates(self, progress: Progress) -> list[str]:
+    def _to_average(self, state: TrainState) -> list[str]:
         train = self.config.train
-        order = self._ranked(progress) if train.average == "best" else sorted(progress.scores, reverse=True)
-        present = [name for name in order if name != "average" and (self.folder / name).is_dir()]
-        return present[: train.average_count]
+        if train.average == "best":
+            order = sorted(state.scores, key=lambda name: self._order(state.scores[name]))
+        else:
+            order = sorted(state.scores, reverse=True)
+        return [name for name in order if (self.folder / name).is_dir()][: train.average_count]
 
-    def _prune(self, progress: Progress) -> None:
+    def _prune(self, state: TrainState) -> None:
         train = self.config.train
         names = sorted(path.name for path in self.folder.glob("step_*") if path.is_dir())
-        kept = {*names[-train.keep_checkpoints :], progress.best}
+        kept = {*names[-train.keep_checkpoints :], state.best}
         if train.average != "none":
-            kept.update(self._averaging_candidates(progress))
+            kept.update(self._to_average(state))
         for name in names:
             if name not in kept:
                 shutil.rmtree(self.folder / name)

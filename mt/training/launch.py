@@ -1,4 +1,4 @@
-"""Where the processes of a run come from: started by `torchrun`, on one machine or several, or by the run itself.
+"""Where the processes of a run come from, and how they stop: started by `torchrun`, or by the run itself.
 
 On a processor two processes of one thread each are faster than one process of two threads: most matrices of a small
 model are too small to share. A run that is alone there starts its own.
@@ -13,67 +13,67 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 from typing import Any
 from uuid import uuid4
 
 import torch
 from torch import distributed
-from torch._C._distributed_c10d import FileStore, PrefixStore, Store
+from torch.distributed import FileStore, PrefixStore, Store  # type: ignore[attr-defined]  # public, not marked so
 from torch.distributed.rendezvous import rendezvous
 
 from mt.errors import UserError
-from mt.processes import serve_parent
-from mt.training.alarm import Alarm
-from mt.training.parallel import Group
+from mt.processes import side_processes
+from mt.training.distributed import Failures, Group
 
+# A machine that vanishes without closing its connections is given up after so long. Processes of one machine, whose
+# end is always noticed, wait as long as it takes.
 _PATIENCE = timedelta(minutes=30)
-"""a machine that vanishes without closing its connections is given up after so long; processes of one machine, whose
-end is always noticed, wait as long as it takes"""
 
 
 @contextmanager
-def launched_group() -> Iterator[Group]:
+def torchrun_group() -> Iterator[Group]:
     """This process's place among those that `torchrun` started; alone where no launcher has set its variables."""
-    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+    environment = os.environ
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= environment.keys():
         yield Group()
         return
     # Two agents on one machine, as in a test, count as two machines.
-    machine = f"{socket.gethostname()} {os.environ.get('GROUP_RANK', '0')}"
-    if os.environ["WORLD_SIZE"] == "1":
+    machine = f"{socket.gethostname()} {environment.get('GROUP_RANK', '0')}"
+    if environment["WORLD_SIZE"] == "1":
         yield Group(machine=machine)
         return
-    found, rank, world = next(rendezvous("env://", timeout=_PATIENCE))
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    found = _of_this_attempt(found, rank, world)
+    store, rank, world_size = next(rendezvous("env://", timeout=_PATIENCE))
+    store = _of_this_attempt(store, rank, world_size)
+    local_rank = int(environment.get("LOCAL_RANK", "0"))
     group = Group(
         rank,
-        world,
+        world_size,
         local_rank=local_rank,
-        local_world=int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
+        local_world_size=int(environment.get("LOCAL_WORLD_SIZE", "1")),
         machine=machine,
-        alarm=Alarm(found, world, machine, speaks=local_rank == 0),
+        failures=Failures(store, world_size, machine, tells=local_rank == 0),
     )
-    with _together(group, found, "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", _PATIENCE):
+    with _connected(group, store, "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", _PATIENCE):
         yield group
 
 
-def _of_this_attempt(store: Store, rank: int, world: int) -> Store:
+def _of_this_attempt(store: Store, rank: int, world_size: int) -> Store:
     """A part of the store that no earlier attempt has written into.
 
-    `torchrun` begins again with the same store after a failure, and old addresses in it lead nowhere. The leader gives
-    the attempt a new name, the others answer to it with new names of their own, and it confirms what it has heard:
-    only processes that are alive now can take part in that.
+    `torchrun` begins again with the same store after a failure, and old addresses in it lead nowhere; its count of
+    restarts need not rise when another machine comes back. Rank 0 gives the attempt a new name, the others answer to
+    it with new names of their own, and it confirms what it has heard: only living processes can take part in that.
     """
     own, deadline = uuid4().hex, time.monotonic() + _PATIENCE.total_seconds()
     if rank == 0:
         store.set("attempt", own)
     while time.monotonic() < deadline:
         if rank == 0:
-            answers = [store.get(f"answer {r}").decode() for r in range(1, world) if store.check([f"answer {r}"])]
-            if sum(answer.startswith(own) for answer in answers) == world - 1:
+            answers = [store.get(f"answer {r}").decode() for r in range(1, world_size) if store.check([f"answer {r}"])]
+            if sum(answer.startswith(own) for answer in answers) == world_size - 1:
                 store.set("confirmed", " ".join([own, *answers]))
                 return PrefixStore(own, store)
         elif store.check(["attempt"]):
@@ -82,90 +82,85 @@ def _of_this_attempt(store: Store, rank: int, world: int) -> Store:
             if own in confirmed:
                 return PrefixStore(confirmed.split()[0], store)
         time.sleep(0.05)
-    raise UserError(f"process {rank} of {world} has waited {_PATIENCE} for the others; start all of them")
+    raise UserError(f"process {rank} of {world_size} has waited {_PATIENCE} for the others; start all of them")
 
 
 @contextmanager
-def own_processes(world: int, work: Callable[..., None], *arguments: Any) -> Iterator[Group]:
-    """Starts `world - 1` further processes that run `work(group, *arguments)`; yields this process's place, rank 0.
+def own_processes(world_size: int, work: Callable[..., None], *arguments: Any) -> Iterator[Group]:
+    """Starts `world_size - 1` further processes that run `work(group, *arguments)`; yields the place of this one.
 
     They end with this process, however it ends.
     """
-    if world == 1:
+    if world_size == 1:
         yield Group()
         return
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", _loopback())
-    context = get_context("spawn")
+    # The processes of one machine need no other interface than its loopback.
+    names = [name for _, name in socket.if_nameindex()]
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", next((name for name in ("lo", "lo0") if name in names), names[0]))
     with TemporaryDirectory() as folder:
         meeting_point = str(Path(folder) / "meeting_point")
-        others = [
-            context.Process(target=_start, args=(rank, world, meeting_point, work, arguments), daemon=True)
-            for rank in range(1, world)
-        ]
-        for process in others:
-            process.start()
-        try:
-            with _own_group(0, world, meeting_point) as group:
+        each = [(rank, world_size, meeting_point, work, arguments) for rank in range(1, world_size)]
+        with side_processes(_work_in_group, each) as others:
+            with _own_group(0, world_size, meeting_point) as group:
                 yield group
             for process in others:
                 process.join(timeout=60)
-        finally:
-            for process in others:
-                process.kill()
 
 
 @contextmanager
-def _own_group(rank: int, world: int, meeting_point: str) -> Iterator[Group]:
-    store = FileStore(meeting_point, world)
-    # What happens to any of them is the leader's to tell, so that its exit code and its line belong together.
-    alarm = Alarm(store, world, "" if rank == 0 else f"process {rank}", speaks=rank == 0)
-    group = Group(rank, world, local_rank=rank, local_world=world, alarm=alarm)
-    with _together(group, store, "gloo", timedelta(days=7)):
+def _own_group(rank: int, world_size: int, meeting_point: str) -> Iterator[Group]:
+    store = FileStore(meeting_point, world_size)
+    # Rank 0 tells what happens to any of them, so that its exit code and its line belong together.
+    failures = Failures(store, world_size, "" if rank == 0 else f"process {rank}", tells=rank == 0)
+    group = Group(rank, world_size, local_rank=rank, local_world_size=world_size, failures=failures)
+    with _connected(group, store, "gloo", timedelta(days=7)):
         yield group
 
 
-def _start(rank: int, world: int, meeting_point: str, work: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    """Runs in a further process. Ctrl-C is the leader's business: it tells the others with the next update."""
-    serve_parent()
+def _work_in_group(
+    rank: int, world_size: int, meeting_point: str, work: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
+    """Runs in a further process. Ctrl-C and SIGTERM concern rank 0, which tells the others with the next update."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        with _own_group(rank, world, meeting_point) as group:
+        with _own_group(rank, world_size, meeting_point) as group:
             work(group, *arguments)
     except UserError:
-        os._exit(2)  # the leader says so
+        os._exit(2)  # rank 0 says so
 
 
 @contextmanager
-def _together(group: Group, store: Store, backend: str, patience: timedelta) -> Iterator[None]:
+def _connected(group: Group, store: Store, backend: str, patience: timedelta) -> Iterator[None]:
     """Inside the block the processes can reach each other, and a failure of one ends all."""
-    alarm = group.alarm
-    assert alarm is not None
+    failures = group.failures
+    assert failures is not None
     failed = True
     try:
-        _connect(group, store, backend, patience)
-        alarm.watch()
+        _init_process_group(group, store, backend, patience)
+        failures.watch()
         yield
-        group.share(None)  # the store goes with the first of them
+        group.broadcast(None)  # a barrier: the store goes with the first of them
         failed = False
     except UserError as error:
-        if alarm.sound(str(error)):
+        if failures.notify(str(error)):
             raise
-        raise alarm.heard() or error from None
+        raise failures.received() or error from None
     except Exception as error:
-        alarm.sound(f"a training process has failed: {type(error).__name__}: {error}")
+        failures.notify(f"a training process has failed: {type(error).__name__}: {error}")
         raise
     finally:
-        # NCCL would wait here for the failed process; the alarm stays to end this one in any case.
+        # NCCL would wait here for the failed process; the watch stays to end this one in any case.
         if not failed or backend == "gloo":
-            alarm.stop()
+            failures.stop()
             if distributed.is_initialized():
                 distributed.destroy_process_group()
 
 
-def _connect(group: Group, store: Store, backend: str, patience: timedelta) -> None:
+def _init_process_group(group: Group, store: Store, backend: str, patience: timedelta) -> None:
+    store = PrefixStore("group", store)
     try:
         distributed.init_process_group(
-            backend, store=PrefixStore("group", store), rank=group.rank, world_size=group.world, timeout=patience
+            backend, store=store, rank=group.rank, world_size=group.world_size, timeout=patience
         )
     except RuntimeError as error:
         raise UserError(
@@ -174,7 +169,22 @@ def _connect(group: Group, store: Store, backend: str, patience: timedelta) -> N
         ) from None
 
 
-def _loopback() -> str:
-    """Name of the loopback interface: the processes of one machine need no other."""
-    names = [name for _, name in socket.if_nameindex()]
-    return next((name for name in ("lo", "lo0") if name in names), names[0])
+@contextmanager
+def interruptible(insistent: bool) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM are noted in the list instead of raised, so that the loop can save at the end of an update.
+
+    insistent: a second one raises. A launcher passes on what the terminal sends to all anyway: there it does not.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received and insistent:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

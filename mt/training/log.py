@@ -5,11 +5,13 @@ from __future__ import annotations
 import html
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mt.errors import UserError
 from mt.files.atomic import write_text
+from mt.training.validation import Validation
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -53,19 +55,28 @@ class RunLog:
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 self.board.add_scalar(f"{name}/{key}", value, step)
 
-    def reliability_diagram(self, name: str, calibration: dict[str, Any], step: int) -> None:
-        """Draws the bins of a calibration result."""
+    def validation(self, name: str, found: Validation, step: int, epoch: int, is_best: bool) -> None:
+        """Tells and draws what a validation of the checkpoint `name` found."""
         from mt.report.reliability import reliability_image
 
-        self.board.add_image(f"{name}/reliability", reliability_image(calibration), step, dataformats="HWC")
-
-    def samples(self, rows: list[tuple[str, str, str]], step: int) -> None:
-        """Shows (source, reference, translation) rows; corpus text is escaped, as TensorBoard renders markup."""
-        cells = "".join("<tr>" + "".join(f"<td>{html.escape(text)}</td>" for text in row) + "</tr>" for row in rows)
-        head = "<tr><th>source</th><th>reference</th><th>translation</th></tr>"
-        self.board.add_text("valid/samples", f"<table>{head}{cells}</table>", step)
+        say_figures(name, found.figures, is_best)
+        self.event("valid", step, epoch=epoch, **found.figures)
+        self.board.add_image("valid/reliability", reliability_image(found.calibration), step, dataformats="HWC")
+        # Corpus text is escaped, as TensorBoard renders markup.
+        rows = [("source", "reference", "translation"), *found.samples]
+        cells = ["".join(f"<td>{html.escape(text)}</td>" for text in row) for row in rows]
+        self.board.add_text("valid/samples", "<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>", step)
 
     def close(self) -> None:
         """Flushes and closes both."""
         self.file.close()
         self.board.close()
+
+
+def say_figures(name: str, figures: Mapping[str, float], is_best: bool) -> None:
+    """One line on standard output about a validated checkpoint."""
+    print(
+        f"{name}: nll {figures['nll']:.4f}  perplexity {figures['perplexity']:.2f}  ece {figures['ece']:.4f}  "
+        f"BLEU {figures['bleu']:.2f}  chrF {figures['chrf']:.2f}{'  best' * is_best}",
+        flush=True,
+    )

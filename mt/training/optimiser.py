@@ -1,7 +1,8 @@
-"""AdamW, Muon, and the moving average of the weights."""
+"""AdamW, Muon, the learning rate, and the moving average of the weights."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -24,11 +25,6 @@ class Optimiser:
             for group in part.param_groups:
                 group["lr"] = learning_rate
             part.step()
-
-    @property
-    def started(self) -> bool:
-        """Whether there has been an update, so that all state is there."""
-        return any(part.state for part in self.parts)
 
     def tensors(self, model: nn.Module) -> dict[str, Tensor]:
         """The state by parameter name, for a checkpoint. Empty before the first update."""
@@ -81,6 +77,30 @@ def build_optimiser(model: nn.Module, config: TrainConfig) -> Optimiser:
 
 def _inside_a_layer(name: str, parameter: Tensor) -> bool:
     return parameter.ndim == 2 and "embedding" not in name and name != "output_weight"
+
+
+def learning_rate(step: int, config: TrainConfig, total_steps: int) -> float:
+    """The learning rate of update `step`, counted from 1.
+
+    Linear warm-up from 0 to the peak over `warmup_steps`; then proportional to 1 / sqrt(step) (Vaswani et al.
+    2017, section 5.3), half a cosine down to `final_learning_rate` at `total_steps` (Loshchilov & Hutter 2017),
+    flat until a straight line leads there over the last `decay_share` of all updates (Hägele et al. 2024,
+    section 3), or flat. While `total_steps` is not known (0) no decay begins.
+    """
+    peak, warmup = config.learning_rate, config.warmup_steps
+    if step < warmup:
+        return peak * step / warmup
+    if config.schedule == "inverse_sqrt":
+        return peak * math.sqrt(max(warmup, 1) / max(step, 1))
+    if not total_steps:
+        return peak
+    final = config.final_learning_rate
+    if config.schedule == "cosine":
+        share = min(1.0, (step - warmup) / max(1, total_steps - warmup))
+        return final + (peak - final) * 0.5 * (1.0 + math.cos(math.pi * share))
+    if config.schedule == "warmup_stable_decay":
+        return final + (peak - final) * min(1.0, max(0, total_steps - step) / (config.decay_share * total_steps))
+    return peak
 
 
 class MovingAverage:

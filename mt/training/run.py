@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import fcntl
-import json
+import hashlib
+import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import asdict
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from mt.config import Config
-from mt.config_file import dump_config, read_config
-from mt.corpus.prepare import Prepared, prepare
-from mt.corpus.store import TokenStore
-from mt.corpus.tokenizer import load_tokenizer
+from mt.corpus.prepare import Prepared
 from mt.errors import UserError
-from mt.files.atomic import write_text
-from mt.losses.build import build_loss
-from mt.model.directory import build_model, choose_device, load_model, load_weights, model_directory, weights
+from mt.losses.function import LossFunction
+from mt.losses.projection import LossSums, projected_loss
+from mt.model.directory import load_weights
 from mt.model.transformer import Transformer
-from mt.processes import available_cores, keep_freed_memory
-from mt.progress import log_line
-from mt.training.checkpoint import Checkpoints, Progress
-from mt.training.feed import batch_shape
-from mt.training.launch import launched_group, own_processes
-from mt.training.log import RunLog, read_log
-from mt.training.loop import Training
-from mt.training.optimiser import MovingAverage, build_optimiser
-from mt.training.parallel import Group
-
-PLACES = ("run_dir", "device", "threads", "data.root", "data.cache", "train.activation_checkpointing")
-"""settings that say where and how, not what: a run may go on with others"""
+from mt.progress import log_line, progress_bar
+from mt.training import memory, run_directory
+from mt.training.budget import TIMED_UPDATES, Budget
+from mt.training.checkpoint import AVERAGE, Checkpoints, TrainingParts
+from mt.training.data import Batch, Update, UpdateLoader
+from mt.training.distributed import Gradients, Group
+from mt.training.launch import interruptible, own_processes, torchrun_group
+from mt.training.log import RunLog, say_figures
+from mt.training.optimiser import learning_rate
+from mt.training.setup import prepare_data, setup, training_device, worker_processes
+from mt.training.validation import Validator
 
 
 def train(config: Config, started: float | None = None) -> Path | None:
@@ -46,7 +39,7 @@ def train(config: Config, started: float | None = None) -> Path | None:
         started: `time.monotonic()` when the command began, which `train.budget_minutes` counts from; None: now.
 
     Returns:
-        The folder of the best checkpoint; None in a process that does not lead.
+        The folder of the best checkpoint; None in every process but the main one.
 
     Raises:
         UserError: data, config or checkpoint are not in order, or another process has failed.
@@ -54,243 +47,332 @@ def train(config: Config, started: float | None = None) -> Path | None:
     """
     started = time.monotonic() if started is None else started
     run = Path(config.run_dir)
-    with launched_group() as group, _claimed(run) if group.leads else nullcontext():
-        if group.leads:
-            _check_config(config, run)
-        if group.share(group.leads and _is_finished(run)):
-            if group.leads:
-                log_line(f"{run}: this run is finished; give another run_dir to train again")
-            return _best(run) if group.leads else None
-        device = _device(config, group)
-        _check_share(config, device, group)
-        keep_freed_memory()
-        torch.set_num_threads(_threads(config, group))
-        prepared = _prepare(config, group)
-        if group.leads:
-            write_text(run / "config.yaml", dump_config(config))
-            write_text(run / "cleaning.json", json.dumps(prepared.cleaning, indent=2, ensure_ascii=False) + "\n")
-            Checkpoints(config).clean()
-        if group.launched:
-            finished = _take_part(config, prepared, device, group, started)
-        else:
-            with own_processes(worker_processes(config, device), _follow, config) as group:
-                finished = _take_part(config, prepared, device, group, started)
+    with torchrun_group() as group, run_directory.claimed(config) if group.is_main else nullcontext():
+        finished = group.broadcast(group.is_main and run_directory.is_finished(run))
+        if finished and group.is_main:
+            log_line(f"{run}: this run is finished; give another run_dir to train again")
+        if not finished:
+            device = training_device(config, group)
+            prepared = prepare_data(config, group)
+            if group.is_main:
+                run_directory.begin(config, prepared)
+            if group.under_torchrun:
+                finished = _take_part(group, config, prepared, device, started)
+            else:
+                with own_processes(worker_processes(config, device), _follow, config) as own_group:
+                    finished = _take_part(own_group, config, prepared, device, started)
     if not finished:
         raise KeyboardInterrupt
-    return _best(run) if group.leads else None
-
-
-def _take_part(
-    config: Config, prepared: Prepared, device: torch.device, group: Group, started: float | None = None
-) -> bool:
-    """The run as each of its processes sees it. False when it was interrupted."""
-    training = _set_up(config, prepared, device, group, started)
-    finished = training.run()
-    if finished:
-        training.finish()
-    if training.log is not None:
-        if finished:
-            training.log.event("finished", training.progress.step, best=training.progress.best)
-        else:
-            log_line(f"stopped at update {training.progress.step} and saved; the same command goes on from there")
-        training.log.close()
-    return group.share(finished)  # a launcher may end the others as soon as one has ended
+    return run_directory.best_checkpoint(run) if group.is_main else None
 
 
 def _follow(group: Group, config: Config) -> None:
-    """The run as a process sees it that the leader has started."""
-    keep_freed_memory()
-    _take_part(config, _prepare(config, Group()), torch.device("cpu"), group)
+    """The run in a process that the main one has started."""
+    _take_part(group, config, prepare_data(config, Group()), torch.device("cpu"), time.monotonic())
 
 
-def _device(config: Config, group: Group) -> torch.device:
-    """Where this process trains: each process of a machine has a GPU of its own, or its share of the processor."""
-    device = choose_device(config.device)
-    if device.type != "cuda" or not group.launched:
-        return device
-    if group.local_rank >= torch.cuda.device_count():
-        raise UserError(
-            f"{group.local_world} processes on a machine with {torch.cuda.device_count()} GPUs; start one for each "
-            f"(torchrun --nproc-per-node {torch.cuda.device_count()}), or train with --device cpu"
+def _take_part(group: Group, config: Config, prepared: Prepared, device: torch.device, started: float) -> bool:
+    """The run as each of its processes sees it. False when it was interrupted."""
+    parts = setup(config, prepared, device, group)
+    log = _start_log(config, prepared, device, group, parts) if group.is_main else None
+    training = Training(config, prepared, parts, group, log, started)
+    finished = training.run()
+    if finished:
+        training.average_checkpoints()
+    if log is not None:
+        if finished:
+            log.event("finished", parts.state.step, best=parts.state.best)
+        else:
+            log_line(f"stopped at update {parts.state.step} and saved; the same command goes on from there")
+        log.close()
+    return group.broadcast(finished)  # a launcher may end the others as soon as one has ended
+
+
+def _start_log(config: Config, prepared: Prepared, device: torch.device, group: Group, parts: TrainingParts) -> RunLog:
+    log, step = RunLog(Path(config.run_dir), parts.state.step), parts.state.step
+    if step:
+        log_line(f"{config.run_dir}: going on after update {step}")
+    else:
+        log.event(
+            "start",
+            0,
+            loss=parts.loss.signature,
+            parameters=sum(p.numel() for p in parts.model.parameters()),
+            pairs=len(prepared.train),
+            data=prepared.fingerprints,
+            device=str(device),
+            processes=group.world_size,
+            threads=torch.get_num_threads(),
         )
-    torch.cuda.set_device(group.local_rank)
-    return torch.device("cuda", group.local_rank)
+    return log
 
 
-def _check_share(config: Config, device: torch.device, group: Group) -> None:
-    batches = batch_shape(config, device)[1]
-    if group.world > batches:
-        raise UserError(
-            f"{group.world} processes share the {batches} batches of an update; set train.accumulate "
-            f"({config.train.accumulate}) to {group.world} or a multiple (and train.batch_tokens lower by as much for "
-            "the same updates), or start fewer processes"
-        )
+def batch_loss(model: Transformer, batch: Batch, loss: LossFunction) -> LossSums:
+    """Loss sums over the real target tokens of a batch."""
+    # A loss of several passes sees every sentence as often, each time with dropout of its own.
+    source, target_input = (each.repeat(loss.passes, 1) for each in (batch.source, batch.target_input))
+    hidden = model(source, target_input).unflatten(0, (loss.passes, -1)).flatten(1, 2).transpose(0, 1)
+    if batch.positions is not None:
+        hidden = hidden.index_select(0, batch.positions)
+    hidden = hidden.flatten(0, 1)  # the passes of a position next to each other
+    return projected_loss(hidden, model.output_weight, model.output_bias, batch.targets, loss=loss, pad_id=model.pad_id)
 
 
-def _threads(config: Config, group: Group) -> int:
-    """Processor threads of this process."""
-    return max(1, (config.threads or available_cores()) // group.local_world)
-
-
-def worker_processes(config: Config, device: torch.device) -> int:
-    """On a processor one process a thread, as long as each has a batch of the update; one on a GPU."""
-    return 1 if device.type != "cpu" else min(_threads(config, Group()), batch_shape(config, device)[1])
-
-
-def _prepare(config: Config, group: Group) -> Prepared:
-    """The data of the run, encoded with the tokeniser of `train.init_from` where there is one.
-
-    One process of each machine prepares; the others find it in the machine's cache.
-    """
-    ready = f"prepared on {group.machine}"
-    if group.local_rank > 0:
-        group.wait_for(ready)
-    tokenizer = None
-    if config.train.init_from:
-        tokenizer = load_tokenizer(Checkpoints(config).last() or model_directory(Path(config.train.init_from)))
-    prepared = prepare(config, tokenizer=tokenizer)
-    group.note(ready)
-    found = group.gather((prepared.fingerprints, group.machine))
-    different = [machine for fingerprints, machine in found if fingerprints != prepared.fingerprints]
-    if different:
-        raise UserError(
-            f"{different[0]}: the text or its tokeniser is not the one of {group.machine}; give all machines the "
-            "same files, and one --data.cache that all of them see or a copy of it"
-        )
-    return prepared
-
-
-def _set_up(
-    config: Config, prepared: Prepared, device: torch.device, group: Group, started: float | None = None
-) -> Training:
-    """Model, optimiser, loss and log, as new or as the last checkpoint left them.
-
-    The leader alone reads checkpoints and models: other machines need not see the run directory.
-    """
-    torch.set_num_threads(_threads(config, group))
-    torch.manual_seed(config.seed)
-    tokenizer = prepared.tokenizer
-    model = build_model(config, tokenizer)
-    saved = None
-    if group.leads:
-        checkpoints = Checkpoints(config)
-        last = checkpoints.last()
-        saved = checkpoints.read(last) if last is not None else None
-        if last is None and config.train.init_from:
-            _start_from(model, config)
-    saved = group.share(saved)
-    if saved is None:
-        load_weights(model, group.share(weights(model) if group.leads else {}), Path(config.run_dir))
-    model = model.to(device)
-    optimiser = build_optimiser(model, config.train)
-    average = MovingAverage(model, config.train.ema_decay) if config.train.ema_decay else None
-    unigram = None
-    if config.loss.definition == "unigram":
-        unigram = _unigram(prepared.train, tokenizer.target_size, tokenizer.begin_id).to(device)
-    loss = build_loss(
-        config.loss,
-        pad_id=tokenizer.pad_id,
-        begin_id=tokenizer.begin_id,
-        vocabulary_size=tokenizer.target_size,
-        unigram=unigram,
+def add_gradients(
+    model: Transformer, batch: Batch, loss: LossFunction, gradients: Gradients, bfloat16: bool = False
+) -> None:
+    """Adds the gradient of the batch's loss sum, and its figures; the one division comes with `Gradients.reduce`."""
+    with torch.autocast(batch.source.device.type, dtype=torch.bfloat16, enabled=bfloat16):
+        sums = batch_loss(model, batch, loss)
+    sums.loss.backward()
+    gradients.count(
+        tokens=batch.tokens,
+        loss=sums.loss.detach(),
+        nll=sums.nll,
+        correct=sums.correct,
+        slots=batch.slots,
+        filled=batch.filled,
     )
-    progress = Progress(fingerprints=prepared.fingerprints)
-    if saved is not None:
-        saved.restore(model, optimiser, average)
-        progress = saved.progress
-        if progress.fingerprints != prepared.fingerprints:
-            raise UserError(
-                f"{config.run_dir}: the data has changed since this run began; restore it or give another run_dir"
-            )
-    log = None
-    if group.leads:
-        log = RunLog(Path(config.run_dir), progress.step)
-        if saved is not None:
-            log_line(f"{config.run_dir}: going on after update {progress.step}")
-        else:
-            log.event(
-                "start",
-                0,
-                loss=loss.signature,
-                parameters=sum(p.numel() for p in model.parameters()),
-                pairs=len(prepared.train),
-                data=prepared.fingerprints,
-                device=str(device),
-                processes=group.world,
-                threads=torch.get_num_threads(),
-            )
-    return Training(config, prepared, model, loss, progress, optimiser, average, group, log, started)
 
 
-def _unigram(store: TokenStore, size: int, begin_id: int) -> torch.Tensor:
-    """(size,) float32: share of each target class in the training text; padding and beginning have none."""
-    counts = store.target_counts(size).astype(np.float64)
-    counts[begin_id] = 0
-    return torch.from_numpy(counts / counts.sum()).float()
+def _seed(seed: int, step: int, number: int) -> int:
+    """Seed of the random numbers of one batch."""
+    digest = hashlib.blake2b(f"{seed} {step} {number}".encode(), digest_size=7).digest()
+    return int.from_bytes(digest, "big")
 
 
-def _start_from(model: Transformer, config: Config) -> None:
-    """Copies the weights of `train.init_from`, a model of the same shape."""
-    start = load_model(config.train.init_from, "cpu")
-    for name, value in asdict(start.config.model).items():
-        if "dropout" not in name and getattr(config.model, name) != value:
-            raise UserError(
-                f"train.init_from {config.train.init_from}: was made with model.{name} {value}, this config says "
-                f"{getattr(config.model, name)}; set model.{name} to {value}"
-            )
-    load_weights(model, weights(start.model), start.folder)
+class Training:
+    """The training loop, from one update to the end of the run.
 
-
-def _check_config(config: Config, run: Path) -> None:
-    """A run that has a checkpoint goes on with its own config only; before the first one it may still change."""
-    path = run / "config.yaml"
-    if (run / "last").exists():
-        difference = _first_difference(asdict(read_config(path)), asdict(config))
-        if difference:
-            raise UserError(f"{path}: {difference}; give the run's own config, or another run_dir")
-    elif not path.exists() and any(not file.name.startswith(".") for file in run.iterdir()):
-        raise UserError(f"{run}: holds other files but no run (config.yaml); give a new or empty run_dir")
-
-
-def _first_difference(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> str:
-    """Names the first setting that differs, places left out; empty where there is none."""
-    for key in new:
-        name = f"{prefix}{key}"
-        if name in PLACES or old.get(key) == new[key]:
-            continue
-        if isinstance(new[key], dict) and isinstance(old.get(key), dict):
-            found = _first_difference(old[key], new[key], f"{name}.")
-            if found:
-                return found
-        else:
-            return f"this run was begun with {name} {old.get(key)!r}, not {new[key]!r}"
-    return ""
-
-
-@contextmanager
-def _claimed(run: Path) -> Iterator[None]:
-    """Holds the run directory, so that two trainings cannot write into it; a killed one lets go of it.
-
-    A directory in which nothing came about is removed again.
+    Every process of a run goes through the same updates and validations; the main process alone saves and writes the
+    log.
     """
-    run.mkdir(parents=True, exist_ok=True)
-    lock = run / ".lock"
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{run}: another training is running in this run_dir; stop it or give another") from None
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-            with suppress(OSError):
-                run.rmdir()
 
+    def __init__(
+        self, config: Config, prepared: Prepared, parts: TrainingParts, group: Group, log: RunLog | None, started: float
+    ) -> None:
+        """log: of the main process alone; started: `time.monotonic()` when the command began, for a budget."""
+        self.config, self.train = config, config.train
+        self.parts, self.group, self.log = parts, group, log
+        self.model, self.loss, self.optimiser, self.average, self.state = parts
+        self.tokenizer = prepared.tokenizer
+        self.device = next(self.model.parameters()).device
+        self.gradients = Gradients(self.model, group)
+        self.loader = UpdateLoader(config, prepared, group, self.device)
+        self.validator = Validator(config, prepared.tokenizer, prepared.valid, group)
+        self.checkpoints = Checkpoints(config)
+        self.budget = Budget(self.train, started, self.state.spent)
+        self.total_steps = self._total_steps()
+        self.bfloat16 = self.train.precision == "bfloat16" or (
+            self.train.precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        )
+        self.meta = {"loss": self.loss.signature, "data": prepared.fingerprints}
+        self.interruptions: float | torch.Tensor = 0.0
 
-def _is_finished(run: Path) -> bool:
-    return any(event["event"] == "finished" for event in read_log(run / "log.jsonl")[-1:])
+    def run(self) -> bool:
+        """Trains to the end. False when it was interrupted and has been saved."""
+        if self._finished():
+            return True
+        self.bar = progress_bar(self.total_steps or None, "training", "step", initial=self.state.step)
+        with interruptible(insistent=not self.group.under_torchrun) as interruption, self.bar:
+            self._warm_up()
+            self.clock = time.monotonic()
+            updates = self.timed(self.loader.updates(self.state.epoch, self.state.batch))
+            for count, update in enumerate(updates, start=1):
+                interrupted = self.update(update, bool(interruption))
+                self.bar.update(1)
+                if count == 1:
+                    self._report_memory()
+                self._fit_budget(count)
+                if self.state.step % self.train.log_every == 0 or self._finished():
+                    self._log_figures()
+                if self._validation_due(update) or self._finished():
+                    self._validate()
+                elif interrupted or self._due(self.train.checkpoint_every):
+                    self._save(None)
+                if interrupted:
+                    return False
+                if self._finished():
+                    break
+        return True
 
+    def _warm_up(self) -> None:
+        """The largest batch goes first, so that a run that runs out of memory fails now.
 
-def _best(run: Path) -> Path:
-    return run / "checkpoints" / (run / "best").read_text(encoding="utf-8").strip()
+        Its gradient is dropped, and nothing else remembers it: the run is the same without it.
+        """
+        memory.reset_peak(self.device)
+        torch.manual_seed(self.config.seed)
+        self._add_gradients(self.loader.largest(self.state.epoch))
+
+    def _report_memory(self) -> None:
+        """What warm-up and first update took; in the log once, however often the run is interrupted."""
+        peaks = self.group.gather(memory.peak_bytes(self.device))
+        if self.log is None:
+            return
+        # Processes of one processor share its memory; each GPU has its own.
+        gpu = self.device.type == "cuda"
+        measured = max(peaks) if gpu else sum(peaks)
+        where = "on a GPU" if gpu else f"in {len(peaks)} process{'es' * (len(peaks) > 1)}"
+        log_line(f"memory: measured peak {memory.in_words(measured)} {where}")
+        if self.state.step == 1:
+            self.log.event("memory", 1, measured=measured)
+
+    def timed(self, updates: Iterator[Update]) -> Iterator[Update]:
+        """The same updates; the time spent waiting for each counts as such."""
+        while True:
+            before = time.monotonic()
+            update = next(updates, None)
+            if update is None:
+                return
+            self.state.add(data_seconds=time.monotonic() - before)
+            yield update
+
+    def update(self, update: Update, interruption: bool) -> bool:
+        """One update of the weights, from the gradients of all its batches. True when the run is to be stopped."""
+        state, step = self.state, self.state.step + 1
+        self.gradients.clear()
+        for number, batch in update.batches:
+            # Dropout is a function of seed, update and batch: resuming needs no random state, and the number of
+            # processes changes nothing.
+            torch.manual_seed(_seed(self.config.seed, step, number))
+            self._add_gradients(batch)
+        self.gradients.count(interruptions=float(interruption))
+        figures = self.gradients.reduce()
+        self.gradient_norm = self.gradients.clip(self.train.clip_norm)
+        self.learning_rate = learning_rate(step, self.train, self.total_steps)
+        self.optimiser.step(self.learning_rate)
+        if self.average is not None:
+            self.average.update(step)
+        state.step = step
+        state.epoch += update.ends_epoch
+        state.batch = 0 if update.ends_epoch else update.done
+        now = time.monotonic()
+        state.add(**figures, seconds=now - self.clock)
+        self.clock = now
+        if self.group.world_size == 1:
+            return interruption
+        # All stop at the same update. Asking would wait for a GPU: there it is done now and then.
+        self.interruptions = self.interruptions + figures["interruptions"]
+        return (self.device.type == "cpu" or step % 10 == 0) and float(self.interruptions) > 0
+
+    def _add_gradients(self, batch: Batch) -> None:
+        with memory.explained(self.train):
+            add_gradients(self.model, batch, self.loss, self.gradients, self.bfloat16)
+
+    def _fit_budget(self, count: int) -> None:
+        """Turns the budget into a number of updates, once. count: updates that this command has made."""
+        if not self.train.budget_minutes or self.state.budget_steps:
+            return
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)  # time what is done, not what is asked for
+        self.budget.measure(time.monotonic())
+        if count % TIMED_UPDATES or not self.group.broadcast(self.budget.measured_enough):
+            return
+        validation = self.validator.estimated_seconds(self.model)
+        steps = self.budget.updates(self.state.step, validation, self.loader.updates_per_epoch())
+        steps = self.state.budget_steps = self.group.broadcast(steps)
+        self.total_steps = self.bar.total = self._total_steps()
+        if self.log is not None:
+            minutes = self.train.budget_minutes
+            log_line(f"train.budget_minutes {minutes:g}: {steps} updates in all, as fast as the first ones")
+            self.log.event("budget", self.state.step, steps=steps, validation_seconds=round(validation, 1))
+        self.clock = time.monotonic()
+
+    def _log_figures(self) -> None:
+        """One line of the log: averages since the last one. The unsmoothed NLL stands apart from the loss."""
+        self._check_finite()
+        sums = {name: float(value) for name, value in self.state.sums.items()}
+        tokens, seconds = sums["tokens"], sums["seconds"]
+        self.state.tokens += int(tokens)
+        self.state.seconds += seconds
+        self.state.sums = {}
+        if self.log is None:
+            return
+        self.log.event(
+            "train",
+            self.state.step,
+            epoch=self.state.epoch,
+            loss=sums["loss"] / tokens,
+            nll=sums["nll"] / tokens,
+            accuracy=sums["correct"] / tokens,
+            tokens=self.state.tokens,
+            learning_rate=self.learning_rate,
+            gradient_norm=float(self.gradient_norm),
+            padding=1 - sums["filled"] / sums["slots"],
+            tokens_per_second=round(tokens / seconds, 1),
+            data_wait=round(sums["data_seconds"] / seconds, 4),
+            seconds=round(self.state.seconds, 3),
+        )
+        self.bar.set_postfix_str(f"{tokens / seconds:,.0f} tokens/s, nll {sums['nll'] / tokens:.3f}")
+
+    def _check_finite(self) -> None:
+        """Raises UserError when training has diverged: before a log line, a validation or a checkpoint says so."""
+        loss = float(self.state.sums.get("loss", 0.0))
+        if not math.isfinite(loss) or not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            raise UserError(
+                f"training has diverged at update {self.state.step}: loss or weights are not finite; lower "
+                "train.learning_rate or raise train.warmup_steps, and train into another run_dir"
+            )
+
+    def _validate(self) -> None:
+        """All measure; the main process notes whether this is the best so far, and saves; the others hear of it."""
+        self._check_finite()
+        memory.give_back_memory()
+        state = self.state
+        with self.average.applied() if self.average is not None else nullcontext():
+            result = self.validator.measure(self.model, self.meta)
+        if result is not None and self.log is not None:
+            best = self.checkpoints.judge(state.name, result.figures, state)
+            self.log.validation(state.name, result, state.step, state.epoch, best)
+            self._save(result.figures)
+        state.bad_validations = self.group.broadcast(state.bad_validations)
+        self.clock = time.monotonic()
+        self.budget.leave_out(self.clock)
+
+    def _save(self, figures: dict[str, float] | None) -> None:
+        """figures: of the validation at this update."""
+        self._check_finite()
+        if self.log is not None:
+            self.state.sums = {name: float(value) for name, value in self.state.sums.items()}
+            self.state.spent = self.budget.spent
+            self.checkpoints.save(self.parts, self.tokenizer, {**self.meta, "valid": figures})
+        self.clock = time.monotonic()
+
+    def average_checkpoints(self) -> None:
+        """Averages checkpoints where the config asks for it; the average becomes the best if it validates better."""
+        state = self.state
+        if self.train.average == "none" or self.group.broadcast(len(state.scores)) < 2:
+            return
+        mean = self.group.broadcast(self.checkpoints.averaged(state) if self.group.is_main else {})
+        load_weights(self.model, mean, self.checkpoints.folder)
+        result = self.validator.measure(self.model, self.meta)
+        if result is None or self.log is None:
+            return
+        self.checkpoints.judge(AVERAGE, result.figures, state)
+        say_figures(AVERAGE, result.figures, state.best == AVERAGE)
+        self.log.event("average", state.step, **result.figures)
+        self.checkpoints.save_averaged(self.parts, self.tokenizer, {**self.meta, "valid": result.figures})
+
+    def _validation_due(self, update: Update) -> bool:
+        return self._due(self.train.validate_every) if self.train.validate_every else update.ends_epoch
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.state.step % every == 0
+
+    def _finished(self) -> bool:
+        train, state = self.train, self.state
+        return (
+            0 < train.max_steps <= state.step
+            or 0 < state.budget_steps <= state.step
+            or 0 < train.max_epochs <= state.epoch
+            or 0 < train.patience <= state.bad_validations
+        )
+
+    def _total_steps(self) -> int:
+        """Updates of the whole run, for the schedule and the progress bar; 0 while a budget is not yet counted."""
+        if self.train.budget_minutes and not self.state.budget_steps:
+            return 0
+        per_epoch = self.loader.updates_per_epoch() if self.train.max_epochs else 0
+        limits = (self.train.max_steps, self.state.budget_steps, self.train.max_epochs * per_epoch)
+        return min(limit for limit in limits if limit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,13 @@ from mt.corpus.store import TokenStore
 from mt.corpus.tokenizer import Tokenizer
 from mt.decoding.translator import Translator
 from mt.errors import UserError
-from mt.evaluation.tokens import SplitBins, teacher_forced_bins
+from mt.evaluation.tokens import SplitBins, teacher_forced
 from mt.metrics.quality import corpus_quality
 from mt.model.directory import LoadedModel
 from mt.model.transformer import Transformer
-from mt.training.parallel import Group
+from mt.training.distributed import Group
 
-_SAMPLE = 8
-"""every so many lines are translated to estimate how long a validation takes"""
+_SAMPLE = 8  # of so many lines one is translated to estimate how long a validation takes
 
 
 @dataclass(frozen=True)
@@ -29,31 +29,29 @@ class Validation:
 
     figures: dict[str, float]
     """nll and perplexity (unsmoothed, per token), accuracy, ece (teacher-forced), bleu, chrf"""
-    calibration: dict[str, Any]
+    calibration: Mapping[str, Any]
     """teacher-forced calibration with its bins"""
     samples: list[tuple[str, str, str]]
     """a few (source, reference, translation) rows"""
 
 
 class Validator:
-    """Holds the validation text and measures a model on it; each process takes its share of the lines."""
+    """Holds the validation text and measures a model on it; the processes deal out the lines."""
 
     def __init__(self, config: Config, tokenizer: Tokenizer, valid: TokenStore, group: Group) -> None:
-        self.config = config
-        self.tokenizer = tokenizer
-        self.group = group
-        self.sources = [valid.source_text(index) for index in range(len(valid))]
-        self.references = [valid.target_text(index) for index in range(len(valid))]
+        self.config, self.tokenizer, self.group = config, tokenizer, group
+        self.sources = valid.texts("source", 0, len(valid))
+        self.references = valid.texts("target", 0, len(valid))
         # Lines of all lengths for everyone, so that all are done at about the same time.
         by_length = sorted(range(len(valid)), key=lambda index: len(self.sources[index]))
-        self.mine = by_length[group.rank :: group.world]
+        self.mine = by_length[group.rank :: group.world_size]
 
     def measure(self, model: Transformer, meta: dict[str, Any]) -> Validation | None:
         """Teacher-forced figures, then BLEU and chrF of the beam's output; the model is left in training mode.
 
-        All processes call it, the leader gets the result.
+        All processes call it, the main one gets the result.
         """
-        parts = self.group.gather((self.mine, *self._share(model, self.config, meta, self.mine)))
+        parts = self.group.gather((self.mine, *self._measure_lines(model, self.config, meta, self.mine)))
         if not parts:
             return None
         bins = parts[0][1]
@@ -64,7 +62,7 @@ class Validator:
         return self._figures(bins.result(), translations)
 
     def estimated_seconds(self, model: Transformer) -> float:
-        """About how long `measure` will take. All processes call it; the leader's answer counts.
+        """About how long `measure` will take. All processes call it; the main one's answer counts.
 
         A model that has hardly been trained does not know where to end: the outputs of the sample are kept as long
         as their sources.
@@ -72,10 +70,10 @@ class Validator:
         decode = replace(self.config.decode, max_length_ratio=1.0, max_length_extra=5)
         sample = self.mine[::_SAMPLE]
         started = time.monotonic()
-        self._share(model, replace(self.config, decode=decode), {}, sample)
+        self._measure_lines(model, replace(self.config, decode=decode), {}, sample)
         return (time.monotonic() - started) * len(self.mine) / max(1, len(sample))
 
-    def _share(
+    def _measure_lines(
         self, model: Transformer, config: Config, meta: dict[str, Any], lines: list[int]
     ) -> tuple[SplitBins, list[str]]:
         """Teacher-forced calibration of some lines, and their translations."""
@@ -83,7 +81,7 @@ class Validator:
         loaded = LoadedModel(model, self.tokenizer, config, meta, folder=Path(config.run_dir))
         sources = [self.sources[index] for index in lines]
         try:
-            bins = teacher_forced_bins(loaded, sources, [self.references[index] for index in lines])
+            bins = teacher_forced(loaded, sources, [self.references[index] for index in lines])
         except ValueError as error:  # huge weights are finite, what comes out of them is not
             raise UserError(
                 f"validation failed ({error}): training has diverged; lower train.learning_rate or raise "
@@ -93,8 +91,8 @@ class Validator:
         model.train()
         return bins, translations
 
-    def _figures(self, calibration: dict[str, Any], translations: list[str]) -> Validation:
-        quality = corpus_quality(translations, [self.references], bootstrap=0, seed=self.config.seed, ter=False)
+    def _figures(self, calibration: Mapping[str, Any], translations: list[str]) -> Validation:
+        quality = corpus_quality(translations, [self.references], seed=self.config.seed, ter=False)
         nll = float(calibration["nll"])
         figures = {
             "nll": nll,

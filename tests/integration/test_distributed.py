@@ -37,15 +37,15 @@ threads: 3
 FAILING = """
 import os, sys
 sys.path.insert(0, {root!r})
-import mt.training.loop
+import mt.training.run
 
 def without_memory(*arguments, **options):
     raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
 
 if os.environ.get("RANK", "0") == {rank!r}:
-    mt.training.loop.add_gradients = without_memory
-from mt.cli.doors import train
-sys.exit(train())
+    mt.training.run.add_gradients = without_memory
+from mt.cli.main import main
+sys.exit(main("train"))
 """
 
 
@@ -175,7 +175,7 @@ def test_two_machines_without_a_shared_disk_train_one_model(corpus: Path, three:
     results = [done(process) for process in processes]
     assert [code for code, _, _ in results] == [0, 0], results
     written = [run for run in runs if (run / "log.jsonl").exists()]
-    assert len(written) == 1, "only the leader writes"
+    assert len(written) == 1, "only the main process writes"
     assert all((run.parent / "cache").exists() for run in runs)
     assert figures(written[0]) == figures(three)
     assert last_weights(written[0]) == last_weights(three)
@@ -255,7 +255,7 @@ def test_torchrun_begins_again_at_the_last_checkpoint(corpus: Path, three: Path,
     script.write_text(
         f"import os, sys\nsys.path.insert(0, {str(ROOT)!r})\n"
         f"open({str(pids)!r} + os.environ['RANK'], 'w').write(str(os.getpid()))\n"
-        "from mt.cli.doors import train\nsys.exit(train())\n"
+        "from mt.cli.main import main\nsys.exit(main('train'))\n"
     )
     command = torchrun(3, script, config(corpus, run))
     command[3:3] = ["--max-restarts", "1"]

@@ -29,8 +29,8 @@ import pytest
 from mt.training.budget import Budget
 Budget.updates = lambda *arguments: {steps}
 Budget.measured_enough = True
-from mt.cli.doors import train
-sys.exit(train())
+from mt.cli.main import main
+sys.exit(main("train"))
 """
 """train.py on a machine that counts so many updates"""
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from mt.config import LossConfig
-from mt.losses import build_loss, encouraging, inverse_focal, label_smoothed_kl, rdrop, signature
+from mt.losses import build_loss, encouraging, label_smoothed_kl, signature
+from mt.losses.relatives import InverseFocal, RDrop
 from mt.losses.targets import DEFINITIONS, SmoothedTarget
 
 LOGITS = torch.tensor([[0.3, 1.0, -0.2, 2.0, 0.0], [1.5, 0.1, 0.2, -0.3, 0.4]], dtype=torch.float64)
@@ -42,7 +43,7 @@ def test_signature_says_what_is_computed(config: LossConfig, expected: str) -> N
     assert build_loss(config, pad_id=0, begin_id=2, vocabulary_size=5).signature == expected
 
 
-def test_built_losses_are_the_functions_of_the_same_name() -> None:
+def test_built_losses_are_the_losses_of_the_same_name() -> None:
     built = build_loss(LossConfig(definition="others"), pad_id=0, begin_id=2, vocabulary_size=5)
     direct = label_smoothed_kl(LOGITS, TARGETS, smoothing=0.1, definition="others", pad_id=0)
     torch.testing.assert_close(built(LOGITS, TARGETS), direct)
@@ -60,13 +61,11 @@ def test_built_losses_are_the_functions_of_the_same_name() -> None:
     )
     torch.testing.assert_close(built(LOGITS, TARGETS), direct)
     built = build_loss(LossConfig(name="inverse_focal", gamma=1.5), pad_id=0, begin_id=2, vocabulary_size=5)
-    torch.testing.assert_close(built(LOGITS, TARGETS), inverse_focal(LOGITS, TARGETS, gamma=1.5, pad_id=0, scale=1.0))
+    torch.testing.assert_close(built(LOGITS, TARGETS), InverseFocal(1.5, 0)(LOGITS, TARGETS))
     built = build_loss(LossConfig(name="r_drop", smoothing=0.2), pad_id=0, begin_id=2, vocabulary_size=5)
-    again = LOGITS.flip(0)
-    torch.testing.assert_close(
-        built(torch.stack([LOGITS, again], 1), TARGETS),
-        rdrop(LOGITS, again, TARGETS, alpha=5.0, smoothing=0.2, pad_id=0),
-    )
+    both = torch.stack([LOGITS, LOGITS.flip(0)], 1)
+    target = SmoothedTarget("uniform_nopad", 0.2, pad_id=0, vocabulary_size=5)
+    torch.testing.assert_close(built(both, TARGETS), RDrop(target, 5.0, 0)(both, TARGETS))
 
 
 def test_unigram_frequencies_reach_the_loss() -> None:
@@ -136,5 +135,3 @@ def test_log_end_out_of_range_and_shapes_that_do_not_fit_are_refused() -> None:
         encouraging(LOGITS, TARGETS, log_end=1.5, smoothing=0.1, definition="uniform", pad_id=0)
     with pytest.raises(ValueError, match="do not fit"):
         label_smoothed_kl(LOGITS, TARGETS[:1], smoothing=0.1, definition="uniform", pad_id=0)
-    with pytest.raises(ValueError, match="must be the same"):
-        label_smoothed_kl(LOGITS, TARGETS, smoothing=torch.ones(3), definition="uniform", pad_id=0)

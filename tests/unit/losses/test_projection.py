@@ -63,7 +63,7 @@ def test_chunks_give_the_sums_and_gradients_of_the_whole(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mt.losses.projection, "_SLICE_BYTES", slice_bytes)
         sums = projected_loss(
-            hidden, weight, bias if with_bias else None, targets, loss=loss, pad_id=PAD, chunk_tokens=chunk
+            hidden, weight, bias if with_bias else None, targets, loss=loss, pad_id=PAD, block_tokens=chunk
         )
     gradients = torch.autograd.grad(sums.loss / 7, inputs)
 
@@ -99,7 +99,7 @@ def test_two_passes_stay_together_in_every_chunk(chunk: int, slice_bytes: int) -
     config = LossConfig(name="r_drop", smoothing=0.2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mt.losses.projection, "_SLICE_BYTES", slice_bytes)
-        sums = projected_loss(hidden, weight, bias, targets, loss=function(config), pad_id=PAD, chunk_tokens=chunk)
+        sums = projected_loss(hidden, weight, bias, targets, loss=function(config), pad_id=PAD, block_tokens=chunk)
     gradients = torch.autograd.grad(sums.loss, [hidden, weight, bias])
 
     logits = hidden @ weight.t() + bias
@@ -189,6 +189,7 @@ def test_shapes_that_do_not_fit_are_named() -> None:
         projected_loss(hidden, weight, None, targets[:2], loss=function(CONFIGS[0]), pad_id=PAD)
 
 
+@pytest.mark.slow
 def test_a_compiled_function_gives_the_same_gradient() -> None:
     hidden, weight, _, targets = case(6, 9)
     loss = function(CONFIGS[3])

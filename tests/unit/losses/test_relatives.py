@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from mt.losses import confidence_penalty, focal, inverse_focal, rdrop
+from mt.losses import LossFunction
 from mt.losses.projection import projected_loss
-from mt.losses.relatives import ConfidencePenalty, Focal
+from mt.losses.relatives import ConfidencePenalty, Focal, InverseFocal, RDrop
+from mt.losses.targets import SmoothedTarget
 
 TARGETS = torch.tensor([3, 1, 0, 4, 6])
 
@@ -37,29 +38,21 @@ def penalty(logits: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("ours", "dense"),
     [
-        (lambda z: focal(z, TARGETS, gamma=2.0, pad_id=0), of_target(lambda log_p: -((1 - log_p.exp()) ** 2) * log_p)),
-        (
-            lambda z: focal(z, TARGETS, gamma=0.5, pad_id=0),
-            of_target(lambda log_p: -((1 - log_p.exp()) ** 0.5) * log_p),
-        ),
-        (
-            lambda z: inverse_focal(z, TARGETS, gamma=1.5, pad_id=0, scale=0.7),
-            of_target(lambda log_p: -((1 + 0.7 * log_p.exp()) ** 1.5) * log_p),
-        ),
-        (lambda z: confidence_penalty(z, TARGETS, beta=0.3, pad_id=0), penalty),
+        (Focal(2.0, 0), of_target(lambda log_p: -((1 - log_p.exp()) ** 2) * log_p)),
+        (Focal(0.5, 0), of_target(lambda log_p: -((1 - log_p.exp()) ** 0.5) * log_p)),
+        (InverseFocal(1.5, 0, 0.7), of_target(lambda log_p: -((1 + 0.7 * log_p.exp()) ** 1.5) * log_p)),
+        (ConfidencePenalty(0.3, 0), penalty),
     ],
     ids=["focal 2", "focal 0.5", "anti-focal", "confidence penalty"],
 )
-def test_value_and_gradient_are_those_of_the_definition(
-    ours: Callable[[Tensor], Tensor], dense: Callable[[Tensor], Tensor]
-) -> None:
+def test_value_and_gradient_are_those_of_the_definition(ours: LossFunction, dense: Callable[[Tensor], Tensor]) -> None:
     for seed in range(5):
         exact = logits_of(seed)
         expected = dense(exact)
         expected_gradient = torch.autograd.grad(expected.sum(), exact)[0]
         for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 2e-5)):
             logits = logits_of(seed, dtype)
-            loss = ours(logits)
+            loss = ours(logits, TARGETS)
             torch.testing.assert_close(loss.double(), expected, rtol=tolerance, atol=tolerance)
             found = torch.autograd.grad(loss.sum(), logits)[0].double()
             torch.testing.assert_close(found, expected_gradient, rtol=tolerance, atol=tolerance)
@@ -72,9 +65,9 @@ def test_extreme_margins_stay_finite(margin: float) -> None:
     logits.requires_grad_()
     target = torch.tensor([2])
     for loss in (
-        focal(logits, target, gamma=0.5, pad_id=0),
-        inverse_focal(logits, target, gamma=2.0, pad_id=0),
-        confidence_penalty(logits, target, beta=0.1, pad_id=0),
+        Focal(0.5, 0)(logits, target),
+        InverseFocal(2.0, 0)(logits, target),
+        ConfidencePenalty(0.1, 0)(logits, target),
     ):
         gradient = torch.autograd.grad(loss.sum(), logits)[0]
         assert torch.isfinite(loss).all() and torch.isfinite(gradient).all()
@@ -82,11 +75,13 @@ def test_extreme_margins_stay_finite(margin: float) -> None:
 
 def test_rdrop_pulls_two_passes_together_and_masks_padding() -> None:
     first, second = logits_of(1), logits_of(2)
-    loss = rdrop(first, second, TARGETS, alpha=5.0, pad_id=0, smoothing=0.1)
+    target = SmoothedTarget("uniform_nopad", 0.1, pad_id=0, vocabulary_size=7)
+    both = torch.stack([first, second], 1)
+    loss = RDrop(target, 5.0, 0)(both, TARGETS)
     assert loss.shape == TARGETS.shape and loss[2] == 0
     p, q = torch.log_softmax(first, 1), torch.log_softmax(second, 1)
     divergence = ((p.exp() - q.exp()) * (p - q)).sum(1)  # both directions at once
-    apart = loss - rdrop(first, second, TARGETS, alpha=0.0, pad_id=0, smoothing=0.1)
+    apart = loss - RDrop(target, 0.0, 0)(both, TARGETS)
     torch.testing.assert_close(apart, 2.5 * divergence * (TARGETS != 0))
     gradients = torch.autograd.grad(loss.sum(), [first, second])
     assert all(gradient.any() and not gradient[2].any() for gradient in gradients)
@@ -95,7 +90,7 @@ def test_rdrop_pulls_two_passes_together_and_masks_padding() -> None:
 def test_relatives_fit_the_fused_projection() -> None:
     hidden, weight = logits_of(3), torch.randn(9, 7, dtype=torch.float64, requires_grad=True)
     for function in (Focal(2.0, 0), ConfidencePenalty(0.2, 0)):
-        sums = projected_loss(hidden, weight, None, TARGETS, loss=function, pad_id=0, chunk_tokens=2)
+        sums = projected_loss(hidden, weight, None, TARGETS, loss=function, pad_id=0, block_tokens=2)
         dense = function(hidden @ weight.t(), TARGETS).sum()
         torch.testing.assert_close(sums.loss, dense)
         torch.testing.assert_close(torch.autograd.grad(sums.loss, weight)[0], torch.autograd.grad(dense, weight)[0])

@@ -10,7 +10,7 @@ import torch
 from mt.config_file import read_config
 from mt.corpus.tokenizer import load_tokenizer
 from mt.model.directory import build_model, fingerprint, weights
-from mt.training.checkpoint import Checkpoints, Progress
+from mt.training.checkpoint import Checkpoints, TrainingParts, TrainState
 from mt.training.optimiser import MovingAverage, Optimiser, build_optimiser
 
 
@@ -28,8 +28,8 @@ def test_the_best_pointer_is_moved_before_the_last_one(run, monkeypatch: pytest.
     monkeypatch.setattr(
         "mt.training.checkpoint.write_text", lambda path, text: (written.append(path.name), path.write_text(text))
     )
-    progress = Progress(step=2, best="step_00000002", scores={"step_00000002": 1.0})
-    checkpoints.save(model, optimiser, None, progress, load_tokenizer(folder), {})
+    state = TrainState(step=2, best="step_00000002", scores={"step_00000002": 1.0})
+    checkpoints.save(TrainingParts(model, None, optimiser, None, state), load_tokenizer(folder), {})  # type: ignore[arg-type]
     assert written[-2:] == ["best", "last"]
 
 
@@ -39,10 +39,10 @@ def test_a_checkpoint_brings_back_weights_average_and_progress(run) -> None:  # 
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
     average.update(1)
-    progress = Progress(
+    state = TrainState(
         step=3, epoch=1, batch=2, best="step_00000003", scores={"step_00000003": 0.1}, sums={"loss": 1 / 3}
     )
-    checkpoints.save(model, optimiser, average, progress, load_tokenizer(folder), {})
+    checkpoints.save(TrainingParts(model, None, optimiser, average, state), load_tokenizer(folder), {})  # type: ignore[arg-type]
     expected = fingerprint(weights(model))
     with average.applied():
         expected_average = fingerprint(weights(model))
@@ -53,7 +53,7 @@ def test_a_checkpoint_brings_back_weights_average_and_progress(run) -> None:  # 
     assert last is not None
     saved = checkpoints.read(last)
     saved.restore(model, optimiser, other)
-    assert saved.progress == progress
+    assert saved.state == state
     assert fingerprint(weights(model)) == expected
     with other.applied():
         assert fingerprint(weights(model)) == expected_average != expected
@@ -72,8 +72,8 @@ def test_what_a_kill_left_behind_is_removed_or_put_back(run) -> None:  # type: i
 def test_only_the_newest_checkpoints_and_the_best_are_kept(run) -> None:  # type: ignore[no-untyped-def]
     checkpoints, model, optimiser, folder = run
     for step in range(1, 9):
-        progress = Progress(step=step, best="step_00000001", scores={"step_00000001": 1.0})
-        checkpoints.save(model, optimiser, None, progress, load_tokenizer(folder), {})
+        state = TrainState(step=step, best="step_00000001", scores={"step_00000001": 1.0})
+        checkpoints.save(TrainingParts(model, None, optimiser, None, state), load_tokenizer(folder), {})  # type: ignore[arg-type]
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == [
         f"step_{step:08d}" for step in (1, 4, 5, 6, 7, 8)
     ]

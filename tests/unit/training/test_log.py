@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from mt.errors import UserError
+from mt.metrics import CalibrationBins
 from mt.training.log import RunLog, read_log
+from mt.training.validation import Validation
 
 
 def test_events_after_the_checkpoint_and_a_cut_last_line_are_taken_back(tmp_path: Path) -> None:
@@ -27,10 +29,19 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
         read_log(tmp_path / "log.jsonl")
 
 
-def test_corpus_text_is_escaped_in_tensorboard(tmp_path: Path) -> None:
+def test_corpus_text_is_escaped_in_tensorboard(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = RunLog(tmp_path, 0)
-    log.samples([("<script>alert(1)</script>", "a & b", "c")], 1)
+    figures = {"nll": 1.0, "perplexity": 2.7, "ece": 0.1, "bleu": 20.0, "chrf": 40.0}
+    bins = CalibrationBins()
+    bins.update([0.8], [True])
+    samples = [("<script>alert(1)</script>", "a & b", "c")]
+    log.validation("step_00000001", Validation(figures, bins.result(), samples), 1, 0, True)
     log.close()
+    assert (
+        capsys.readouterr().out
+        == "step_00000001: nll 1.0000  perplexity 2.70  ece 0.1000  BLEU 20.00  chrF 40.00  best\n"
+    )
+    assert [event["event"] for event in read_log(tmp_path / "log.jsonl")] == ["valid"]
     written = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
     assert b"&lt;script&gt;" in written
     assert b"<script>" not in written

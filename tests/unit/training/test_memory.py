@@ -5,22 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from mt.config import Config, LossConfig, ModelConfig
 from mt.config_file import read_config
-from mt.corpus.prepare import prepare
 from mt.errors import UserError
 from mt.losses.build import build_loss
 from mt.model.directory import read_json
 from mt.model.transformer import Transformer
-from mt.training import loop, memory
-from mt.training.feed import Feed
+from mt.training import memory
+from mt.training.distributed import Gradients, Group
 from mt.training.log import read_log
-from mt.training.parallel import Gradients, Group
-from mt.training.run import train
+from mt.training.run import Training, train
 
 
 def configured(path: Path, run: str, **changes: object) -> Config:
@@ -34,14 +31,11 @@ def test_the_warm_up_changes_no_weight_and_is_measured(
 ) -> None:
     best = train(configured(tiny_config, "with"))
     said = [line for line in capsys.readouterr().err.split("\n") if line.startswith("memory: ")]
-    assert [line.split()[1] for line in said] == ["estimated", "measured"]
+    assert len(said) == 1 and said[0].startswith("memory: measured peak ") and said[0].endswith(" in 1 process")
     event = next(event for event in read_log(tiny_config.parent / "with" / "log.jsonl") if event["event"] == "memory")
     assert event["measured"] > 50e6, "a Python process with torch alone has more"
 
-    def without(self: loop.Training) -> None:
-        self.estimated = 0
-
-    monkeypatch.setattr(loop.Training, "_warm_up", without)
+    monkeypatch.setattr(Training, "_warm_up", lambda self: None)
     other = train(configured(tiny_config, "without"))
     assert best is not None and other is not None
     fingerprints = [read_json(folder / "meta.json")["weights_blake2b"] for folder in (best, other)]
@@ -61,37 +55,15 @@ def test_the_warm_up_changes_no_weight_and_is_measured(
     ids=lambda error: type(error).__name__,
 )
 def test_running_out_of_memory_names_the_two_settings_that_help(tiny_config: Path, error: Exception) -> None:
-    with pytest.raises(UserError) as told, memory.explained(configured(tiny_config, "run")):
+    with pytest.raises(UserError) as told, memory.explained(configured(tiny_config, "run").train):
         raise error
     for words in ("train.batch_tokens 128", "train.accumulate", "train.activation_checkpointing"):
         assert words in str(told.value)
 
 
 def test_other_errors_stay_what_they_are(tiny_config: Path) -> None:
-    with pytest.raises(RuntimeError, match="shapes"), memory.explained(configured(tiny_config, "run")):
+    with pytest.raises(RuntimeError, match="shapes"), memory.explained(configured(tiny_config, "run").train):
         raise RuntimeError("shapes do not fit")
-
-
-def test_the_batch_with_the_most_activations_goes_first(tiny_config: Path) -> None:
-    config = configured(tiny_config, "run")
-    feed = Feed(config, prepare(config), Group(), torch.device("cpu"))
-    batch, size = feed.largest(0, passes=1)
-    store, plan = feed.plan(0)
-    one = np.ones(1)
-    sizes = [
-        float(
-            memory.activation_bytes(
-                one * len(indices),
-                one * store.source_lengths[indices].max(),
-                one * store.target_lengths[indices].max(),
-                config,
-            )[0]
-        )
-        for indices in plan
-    ]
-    assert size == max(sizes) > np.mean(sizes)
-    assert list(batch.source.shape) == [len(plan[int(np.argmax(sizes))]), batch.source.size(1)]
-    assert feed.largest(0, passes=2)[1] == 2 * size
 
 
 def kept(config: ModelConfig, checkpointing: bool) -> tuple[torch.Tensor, int]:
@@ -134,20 +106,3 @@ def test_activations_computed_again_give_the_same_gradient_with_dropout(changes:
     (kept_gradient, kept_bytes), (gradient, few_bytes) = kept(config, False), kept(config, True)
     assert torch.equal(kept_gradient, gradient)
     assert few_bytes < kept_bytes / 3
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"attention_dropout": 0.0},
-        {"attention_dropout": 0.0, "activation": "swiglu", "activation_dropout": 0.0},
-        {"attention_dropout": 0.0, "width": 64, "encoder_layers": 2, "activation": "gelu"},
-    ],
-    ids=str,
-)
-def test_the_estimate_is_near_what_autograd_keeps(tiny_config: Path, changes: dict[str, object]) -> None:
-    model = replace(SHAPE, **changes)  # type: ignore[arg-type]
-    config = replace(configured(tiny_config, "run"), model=model)
-    one = np.ones(1)
-    estimate = float(memory.activation_bytes(8 * one, 12 * one, 12 * one, config)[0])
-    assert estimate == pytest.approx(kept(model, False)[1], rel=0.25)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mt.config import TrainConfig
-from mt.training.schedule import learning_rate
+from mt.training.optimiser import learning_rate
 
 
 def config(schedule: str, **changes: float) -> TrainConfig:

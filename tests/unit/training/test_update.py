@@ -12,8 +12,9 @@ import torch
 from mt.config import LossConfig, ModelConfig
 from mt.losses.build import build_loss
 from mt.model.transformer import Transformer
-from mt.training.batch import Batch, add_gradients, batch_loss
-from mt.training.parallel import Gradients, Group
+from mt.training.data import Batch
+from mt.training.distributed import Gradients, Group
+from mt.training.run import add_gradients, batch_loss
 
 VOCABULARY = 50
 TOKENIZER = SimpleNamespace(pad_id=0, begin_id=2)
