@@ -1,4 +1,4 @@
-"""Against the truth: on text of the shipped grammar the true distribution of the next token is known.
+"""A model against the oracle distribution: on text of the shipped grammar the true next-token distribution is known.
 
 So calibration needs no estimate there: the probability that the model's likeliest token is right is a number, not a
 draw. That shows how close the usual estimates come, and what recalibration is worth in nats.
@@ -6,37 +6,27 @@ draw. That shows how close the usual estimates come, and what recalibration is w
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from mt.decoding.scoring import Chunk, Transform, score_pairs
+from mt.decoding.scoring import Distributions, Transform, score_pairs
 from mt.evaluation.test_set import TestSet
 from mt.evaluation.tokens import encoded_pairs
-from mt.grammar.grammar import Grammar, TokenTruth, sample_pairs
-from mt.metrics import CalibrationBins
+from mt.grammar.grammar import sample_pairs
+from mt.grammar.oracle import Row, oracle_of
+from mt.metrics.bins import bin_of
 from mt.metrics.maps import InverseLink, Temperature, TemperatureFit
 from mt.metrics.quality import corpus_quality
 from mt.model.directory import LoadedModel
-from mt.processes import available_cores
-from mt.progress import progress_bar
 
-FIT_PAIRS, FIT_SEED = 1000, 271828
-"""sample of the grammar's `valid` split that temperatures are fitted on"""
-ESTIMATES = ("ece", "ece_mass", "ece_debiased", "ece_sweep", "noise_floor")
-"""what a calibration block says of the error from right-or-wrong labels"""
-
-Row = tuple[np.ndarray, np.ndarray]
-"""ids that can come next, int64, and their true probabilities, float64"""
+_FIT_PAIRS, _FIT_SEED = 1000, 271828  # of the grammar's `valid` split, for temperatures
 
 
-def against_truth(loaded: LoadedModel, test_set: TestSet, forced: dict[str, Any]) -> dict[str, Any]:
+def against_oracle(loaded: LoadedModel, test_set: TestSet, forced: Mapping[str, Any]) -> dict[str, Any]:
     """Holds a model against the exact distribution of translations.
 
     Args:
@@ -45,60 +35,48 @@ def against_truth(loaded: LoadedModel, test_set: TestSet, forced: dict[str, Any]
         forced: the model's teacher-forced calibration block on it.
 
     Returns:
-        `bleu_bound`: BLEU of each source's most probable translation against the first references; `entropy`: of the
-        true distribution, nats per expected token; `truth_nll`: NLL of the references under the truth itself,
-        nats per token, which differs from the entropy by the luck of the draw; `nll`: the model's; and what
-        `TruthSums.result` gives: of the model, and under `maps` after the inverse link of its loss and after
-        temperatures; `estimates`: what the test set's labels say of the error, to hold against `exact_ece`.
+        `bleu_bound`: BLEU of each source's most probable translation against the first references; `entropy` and
+        `truth_nll`: of the Oracle; `nll`: the model's; what `OracleComparison.result` gives, of the model, and under
+        `maps` after the inverse link of its loss and after temperatures; `estimates`: what right-or-wrong labels say
+        of the error, to hold against `exact_ece`.
 
     Raises:
         UserError: a source that the grammar cannot have produced, or languages it does not have.
     """
     languages = loaded.config.data.source_language, loaded.config.data.target_language
-    tokenizer = loaded.tokenizer
-    best: list[str] = []
-    rows: list[list[Row]] = []
-    entropy = expected_tokens = surprise = tokens = 0.0
-    for translations, reference in zip(_translations(languages, test_set.sources), test_set.references[0]):
-        best.append(next(iter(translations)))
-        ids = dict(zip(translations, tokenizer.encode_target(list(translations))))
-        truth = TokenTruth(translations, {text: each[:-1] for text, each in ids.items()}.__getitem__, tokenizer.end_id)
-        entropy += truth.entropy()
-        expected_tokens += truth.expected_tokens()
-        reference_ids = tokenizer.encode_target([reference])[0]
-        surprise -= math.log(truth.sequences.get(tuple(reference_ids), 0.0) or 1e-300)
-        tokens += len(reference_ids)
-        rows.append(_rows(truth, reference_ids))
-    bound = corpus_quality(best, [test_set.references[0]], bootstrap=0, ter=False)
-    maps = {name: each for name, each in _maps(loaded, languages).items() if each is not None}
-    compared = {
-        name: {**_compare(loaded, test_set, rows, each.apply), **_temperatures(each)} for name, each in maps.items()
-    }
+    references = test_set.references[0]
+    oracle = oracle_of(languages, test_set.sources, references, loaded.tokenizer.encode_target)
+    source_ids, target_ids, lines = encoded_pairs(loaded, test_set.sources, references)
+
+    def compared(transform: Transform | None) -> dict[str, float]:
+        comparison = OracleComparison([oracle.rows[line] for line in lines])
+        deque(score_pairs(loaded, source_ids, target_ids, transform=transform, observe=comparison.update), maxlen=0)
+        return comparison.result()
+
     return {
-        "bleu_bound": bound["bleu"]["score"],
-        "entropy": entropy / expected_tokens,
-        "truth_nll": surprise / tokens,
+        "bleu_bound": corpus_quality(oracle.best, [references], ter=False)["bleu"]["score"],
+        "entropy": oracle.entropy,
+        "truth_nll": oracle.nll,
         "nll": forced["nll"],
-        **_compare(loaded, test_set, rows, None),
-        "estimates": {name: forced[name] for name in ESTIMATES},
-        "maps": compared,
+        **compared(None),
+        "estimates": {name: forced[name] for name in ("ece", "ece_mass", "noise_floor")},
+        "maps": {
+            name: compared(each.apply) | ({"temperature": each.temperature} if isinstance(each, Temperature) else {})
+            for name, each in _maps(loaded, languages).items()
+        },
     }
 
 
-class TruthSums:
+class OracleComparison:
     """Sums over tokens of what the model believes and what is true; a stream of distributions, in any order."""
 
-    def __init__(self, row_of: Callable[[int, int], Row]) -> None:
-        """`row_of`: the true distribution at (pair, position)."""
-        self.row_of = row_of
-        self.kl = self.gap = 0.0
-        self.tokens = 0
-        self.rule = CalibrationBins(bins=15)
-        self.signed = np.zeros(15)
+    def __init__(self, rows: Sequence[Sequence[Row]]) -> None:
+        """`rows`: for each pair the true distribution at each position."""
+        self.rows, self.tokens, self.kl, self.gap, self.signed = rows, 0, 0.0, 0.0, np.zeros(15)
 
-    def update(self, chunk: Chunk) -> None:
-        """Counts the tokens of a chunk that the truth allows."""
-        found = [self.row_of(int(pair), int(place)) for pair, place in zip(chunk.pairs, chunk.positions)]
+    def update(self, chunk: Distributions) -> None:
+        """Counts the tokens of a chunk; those that no translation begins with add to none of the sums."""
+        found = [self.rows[pair][position] for pair, position in zip(chunk.pairs, chunk.positions)]
         lengths = [len(ids) for ids, _ in found]
         owner = np.repeat(np.arange(len(found)), lengths)
         ids, true = (np.concatenate([row[side] for row in found]) for side in (0, 1))
@@ -111,75 +89,27 @@ class TruthSums:
         gap = (right - confidence)[known]
         self.tokens += int(known.sum())
         self.gap += float(np.abs(gap).sum())
-        self.signed += np.bincount(self.rule.bin_of(confidence[known]), weights=gap, minlength=15)
+        self.signed += np.bincount(bin_of(confidence[known], 15, "(l,r]"), weights=gap, minlength=15)
 
     def result(self) -> dict[str, float]:
         """`kl`: Kullback-Leibler divergence of the model from the truth, nats per token; `exact_ece`: expected
         calibration error with true probabilities in place of labels, in the same 15 bins; `exact_error`: mean
         |confidence - true probability of the likeliest token|, which no averaging in bins makes smaller."""
-        return {
-            "kl": self.kl / self.tokens,
-            "exact_ece": float(np.abs(self.signed).sum()) / self.tokens,
-            "exact_error": self.gap / self.tokens,
-        }
+        exact_ece = float(np.abs(self.signed).sum()) / self.tokens
+        return {"kl": self.kl / self.tokens, "exact_ece": exact_ece, "exact_error": self.gap / self.tokens}
 
 
-def _compare(
-    loaded: LoadedModel, test_set: TestSet, rows: Sequence[Sequence[Row]], transform: Transform | None
-) -> dict[str, float]:
-    source_ids, target_ids, lines = encoded_pairs(loaded, test_set.sources, test_set.references[0])
-    sums = TruthSums(lambda pair, place: rows[lines[pair]][place])
-    for _ in score_pairs(loaded, source_ids, target_ids, transform=transform, observe=sums.update):
-        pass
-    return sums.result()
+def _maps(loaded: LoadedModel, languages: tuple[str, str]) -> dict[str, InverseLink | Temperature]:
+    """The inverse link of the loss, where it has one, and temperatures fitted on a sample of their own."""
+    tokenizer = loaded.tokenizer
+    link = InverseLink.of_loss(loaded.config.loss, tokenizer.target_size, tokenizer.pad_id, tokenizer.begin_id)
+    fits = {"temperature": TemperatureFit()} | ({"link_temperature": TemperatureFit(link=link)} if link else {})
 
-
-def _rows(truth: TokenTruth, ids: Sequence[int]) -> list[Row]:
-    """The true distribution before each of the ids; empty where no translation begins like that."""
-    found = [truth.next(ids[:place]) or {} for place in range(len(ids))]
-    return [(np.array(list(row), dtype=np.int64), np.array(list(row.values()), dtype=np.float64)) for row in found]
-
-
-def _maps(loaded: LoadedModel, languages: tuple[str, str]) -> dict[str, InverseLink | Temperature | None]:
-    """The inverse link of the loss (None: it has none), and temperatures fitted on a sample of their own."""
-    link = InverseLink.of_loss(loaded.config.loss, loaded.tokenizer)
-    fits = {"temperature": TemperatureFit()}
-    if link is not None:
-        fits["link_temperature"] = TemperatureFit(link=link)
-
-    def observe(chunk: Chunk) -> None:
+    def observe(chunk: Distributions) -> None:
         for fit in fits.values():
             fit.update(chunk.log_probs, chunk.target_ids)
 
-    sample = list(sample_pairs(languages, FIT_PAIRS, FIT_SEED, split="valid"))
+    sample = list(sample_pairs(languages, _FIT_PAIRS, _FIT_SEED, split="valid"))
     source_ids, target_ids, _ = encoded_pairs(loaded, *map(list, zip(*sample)))
-    for _ in score_pairs(loaded, source_ids, target_ids, observe=observe):
-        pass
-    return {"link": link, **{name: fit.map() for name, fit in fits.items()}}
-
-
-def _temperatures(chosen: InverseLink | Temperature) -> dict[str, float]:
-    return {"temperature": chosen.temperature} if isinstance(chosen, Temperature) else {}
-
-
-def _translations(languages: tuple[str, str], sources: list[str]) -> Iterator[dict[str, float]]:
-    """The true translations of each source, in order, worked out on all cores."""
-    Grammar.load(*languages)  # an unknown language is refused here, once
-    workers = min(available_cores(), max(1, len(sources) // 50))
-    with (
-        progress_bar(len(sources), "truth", "line") as bar,
-        ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
-    ):
-        for translations in pool.map(partial(_translate, languages), sources, chunksize=10):
-            bar.update()
-            yield translations
-
-
-_loaded: dict[tuple[str, str], Grammar] = {}
-"""one grammar for each worker process: loading takes a second"""
-
-
-def _translate(languages: tuple[str, str], source: str) -> dict[str, float]:
-    if languages not in _loaded:
-        _loaded[languages] = Grammar.load(*languages)
-    return _loaded[languages].translations(source)
+    deque(score_pairs(loaded, source_ids, target_ids, observe=observe), maxlen=0)
+    return ({"link": link} if link else {}) | {name: fit.map() for name, fit in fits.items()}

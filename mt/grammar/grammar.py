@@ -1,39 +1,45 @@
-"""A grammar whose truth is known: German, French and English sentences with the exact probability of every translation.
-
-`python -m mt.grammar.grammar --samples 200 --seed 7` prints samples in the three languages.
-"""
+"""The shipped grammar: German, French and English sentences with the exact probability of every translation."""
 
 from __future__ import annotations
 
-import argparse
 import hashlib
+import itertools
 import random
 from collections.abc import Iterator
 from functools import lru_cache
 
 from mt.errors import UserError
-from mt.grammar.engine import Abstract, Concrete, Meaning
-from mt.grammar.lexicon import LANGUAGES, data_directory, read_grammar
-from mt.grammar.oracle import TokenTruth, next_token_distribution
+from mt.grammar.engine import Abstract, Concrete
+from mt.grammar.lexicon import LANGUAGES, LexiconReader, data_directory, load_yaml
 from mt.grammar.parse import Parser
-
-__all__ = [
-    "LANGUAGES",
-    "Grammar",
-    "TokenTruth",
-    "data_directory",
-    "next_token_distribution",
-    "sample_pairs",
-    "sample_triple",
-]
+from mt.grammar.rules import read_rules, read_tables
+from mt.grammar.spelling import Spelling
+from mt.grammar.structures import Lexeme, Meaning
 
 SHORTEST, LONGEST = 3, 25  # words of a sentence
 SPLITS = ("train", "valid", "test")
 
 
-@lru_cache(maxsize=1)
-def _grammar() -> tuple[Abstract, dict[str, Concrete]]:
-    return read_grammar()
+@lru_cache(maxsize=1)  # reading takes a second
+def read_grammar() -> tuple[Abstract, dict[str, Concrete]]:
+    """The whole grammar: meanings, and the wording of every language."""
+    directory = data_directory() / "grammar"
+    lexicon = LexiconReader(directory).read()
+    concretes: dict[str, Concrete] = {}
+    for language in LANGUAGES:
+        settings = load_yaml(directory / f"{language}.yaml")
+        tables = {**read_tables(settings), "prep": _prepositions(lexicon, language)}
+        concretes[language] = Concrete(language, tables, Spelling(settings["spelling"]))
+    return Abstract(read_rules(load_yaml(directory / "rules.yaml"), concretes), lexicon), concretes
+
+
+def _prepositions(lexicon: dict[str, list[Lexeme]], language: str) -> dict[tuple[str, ...], str]:
+    """The prepositions that entries name, as a table: `o` is none."""
+    words = {"o", "à", "de"} if language == "fr" else {"o"}
+    for lexeme in itertools.chain(lexicon["Verb"], lexicon["PlaceNoun"]):
+        for variant in lexeme.variants[language]:
+            words.update(variant.features[key] for key in ("prep", "in", "to") if key in variant.features)
+    return {(word,): "" if word == "o" else word.replace("_", " ") for word in words}
 
 
 def _words(text: str) -> int:
@@ -46,7 +52,7 @@ class Grammar:
 
     def __init__(self, source_language: str, target_language: str) -> None:
         self.source_language, self.target_language = source_language, target_language
-        self._abstract, concretes = _grammar()
+        self._abstract, concretes = read_grammar()
         self._source, self._target = concretes[source_language], concretes[target_language]
         self._parser: Parser | None = None
 
@@ -112,39 +118,6 @@ def sample_pairs(
     """
     if split not in SPLITS:
         raise UserError(f"the grammar has no split {split!r}; choose from {', '.join(SPLITS)}")
-    grammar = Grammar.load(*languages)
-    return _stream(grammar, pairs, random.Random(f"{languages[0]}-{languages[1]} {split} {seed}"), split)
-
-
-def _stream(grammar: Grammar, pairs: int, rng: random.Random, split: str) -> Iterator[tuple[str, str]]:
-    count = 0
-    while count < pairs:
-        source, target = grammar.sample(rng)
-        if split_of(source) == split:
-            count += 1
-            yield source, target
-
-
-def sample_triple(rng: random.Random) -> dict[str, str]:
-    """One meaning said in every language."""
-    abstract, concretes = _grammar()
-    while True:
-        meaning: Meaning = abstract.draw("Sentence", "", rng.random)  # type: ignore[assignment]
-        triple = {language: concretes[language].sentence(meaning, rng) for language in LANGUAGES}
-        if all(SHORTEST <= _words(text) <= LONGEST for text in triple.values()):
-            return triple
-
-
-def main() -> None:
-    """Print samples: one meaning a paragraph, in every language."""
-    parser = argparse.ArgumentParser(prog="python -m mt.grammar.grammar", description=main.__doc__)
-    parser.add_argument("--samples", type=int, default=20, help="number of meanings")
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    rng = random.Random(options.seed)
-    for number in range(1, options.samples + 1):
-        print("\n".join(f"{number} {language}: {text}" for language, text in sample_triple(rng).items()))
-
-
-if __name__ == "__main__":
-    main()
+    grammar, rng = Grammar.load(*languages), random.Random(f"{languages[0]}-{languages[1]} {split} {seed}")
+    endless = iter(lambda: grammar.sample(rng), None)
+    return itertools.islice((pair for pair in endless if split_of(pair[0]) == split), pairs)

@@ -1,35 +1,44 @@
-"""The exact distribution of the next token, given the translations of a source and a tokeniser."""
+"""The oracle distribution: on text of the grammar, the true probability of every next token of a translation."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import numpy as np
+
+from mt.grammar.grammar import Grammar
+from mt.processes import available_cores, ordered_map
+from mt.progress import progress_bar
+
+Row = tuple[np.ndarray, np.ndarray]
+"""ids that can come next, int64, and their true probabilities, float64"""
 
 
-class TokenTruth:
-    """Tokenised translations of one source, summed by prefix.
+class OracleDistribution:
+    """The true distribution over token sequences, given one source.
 
     Two translations that the tokeniser cannot tell apart count as one.
     """
 
-    def __init__(self, translations: Mapping[str, float], encode: Callable[[str], Sequence[int]], end_id: int) -> None:
+    def __init__(self, sequences: Iterable[Sequence[int]], probabilities: Iterable[float]) -> None:
+        """`sequences`: ids of each translation, end of sentence last; `probabilities`: theirs."""
         self.sequences: dict[tuple[int, ...], float] = {}
-        for text, probability in translations.items():
-            tokens = (*encode(text), end_id)
-            self.sequences[tokens] = self.sequences.get(tokens, 0.0) + probability
-        self._following: dict[tuple[int, ...], dict[int, float]] = {}
-        for tokens, probability in self.sequences.items():
-            for length, token in enumerate(tokens):
-                row = self._following.setdefault(tokens[:length], {})
+        for ids, probability in zip(sequences, probabilities):
+            self.sequences[tuple(ids)] = self.sequences.get(tuple(ids), 0.0) + probability
+        self._next: dict[tuple[int, ...], dict[int, float]] = {}
+        for ids, probability in self.sequences.items():
+            for length, token in enumerate(ids):
+                row = self._next.setdefault(ids[:length], {})
                 row[token] = row.get(token, 0.0) + probability
 
-    def next(self, prefix: Sequence[int]) -> dict[int, float] | None:
-        """Probability of each possible next token id after `prefix`; None where no translation begins so."""
-        row = self._following.get(tuple(prefix))
-        if row is None:
-            return None
+    def next(self, prefix: Sequence[int]) -> Row:
+        """The distribution of the token after `prefix`; empty where no translation begins so."""
+        row = self._next.get(tuple(prefix), {})
         total = math.fsum(row.values())
-        return {token: probability / total for token, probability in row.items()}
+        return np.array(list(row), dtype=np.int64), np.array([each / total for each in row.values()], dtype=np.float64)
 
     def entropy(self) -> float:
         """Entropy of the whole token sequence, nats; divided by `expected_tokens` it is the entropy per token."""
@@ -37,11 +46,62 @@ class TokenTruth:
 
     def expected_tokens(self) -> float:
         """Expected number of tokens of a translation, end of sentence included."""
-        return math.fsum(p * len(tokens) for tokens, p in self.sequences.items())
+        return math.fsum(p * len(ids) for ids, p in self.sequences.items())
+
+    def nll(self, ids: Sequence[int]) -> float:
+        """-log of the probability of a translation, nats; of 1e-300 where it is none."""
+        return -math.log(self.sequences.get(tuple(ids), 0.0) or 1e-300)
 
 
-def next_token_distribution(
-    translations: Mapping[str, float], encode: Callable[[str], Sequence[int]], end_id: int, prefix: Sequence[int]
-) -> dict[int, float] | None:
-    """`TokenTruth(...).next(prefix)` for a single question: ids to probabilities; None outside the truth's support."""
-    return TokenTruth(translations, encode, end_id).next(prefix)
+class Oracle(NamedTuple):
+    """What is true of a test set of the grammar."""
+
+    best: list[str]
+    """the most probable translation of each source"""
+    rows: list[list[Row]]
+    """for each source the distribution before each token of its reference"""
+    entropy: float
+    """nats per expected token"""
+    nll: float
+    """of the references, nats per token; it differs from the entropy by the luck of the draw"""
+
+
+Encode = Callable[[list[str]], list[list[int]]]
+"""ids of translations, end of sentence last"""
+
+
+def oracle_of(languages: tuple[str, str], sources: list[str], references: list[str], encode: Encode) -> Oracle:
+    """The oracle of sentences of the grammar, each with one reference, worked out on all cores.
+
+    Raises:
+        UserError: a source that the grammar cannot have produced, or languages it does not have.
+    """
+    best: list[str] = []
+    rows: list[list[Row]] = []
+    entropy = expected_tokens = nll = tokens = 0.0
+    for translations, reference in zip(_all_translations(languages, sources), references):
+        *sequences, reference_ids = encode([*translations, reference])
+        distribution = OracleDistribution(sequences, translations.values())
+        best.append(next(iter(translations)))
+        rows.append([distribution.next(reference_ids[:place]) for place in range(len(reference_ids))])
+        entropy += distribution.entropy()
+        expected_tokens += distribution.expected_tokens()
+        nll += distribution.nll(reference_ids)
+        tokens += len(reference_ids)
+    return Oracle(best, rows, entropy / expected_tokens, nll / tokens)
+
+
+def _all_translations(languages: tuple[str, str], sources: list[str]) -> Iterator[dict[str, float]]:
+    Grammar.load(*languages)  # an unknown language is refused here, once
+    processes = min(available_cores(), max(1, len(sources) // 50))
+    with progress_bar(len(sources), "truth", "line") as bar:
+        for translations in ordered_map(partial(_translations, languages), sources, processes=processes, alone=0):
+            bar.update()
+            yield translations
+
+
+def _translations(languages: tuple[str, str], source: str) -> dict[str, float]:
+    return _loaded(*languages).translations(source)
+
+
+_loaded = lru_cache(maxsize=1)(Grammar.load)  # once in each process: it takes a second
