@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 
 from mt.config import TokenizerConfig
 from mt.corpus.tokenizer import Tokenizer, train_tokenizer
@@ -21,6 +22,7 @@ def random_lines(count: int, seed: int) -> list[str]:
     return [" ".join(generator.choices(words, weights, k=generator.choice(_WORDS_OF_LINES))) for _ in range(count)]
 
 
+@cache
 def random_tokenizer() -> Tokenizer:
     """8,000 pieces learnt from such lines."""
     text = random_lines(8_000, 3)

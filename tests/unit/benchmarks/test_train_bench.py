@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -24,19 +25,25 @@ def test_each_size_has_a_case_and_a_second_one_where_tcmalloc_is(monkeypatch: py
     assert [found[name].preload for name in found] == ["", "", __file__, __file__]
 
 
-def test_random_pairs_have_the_lengths_of_multi30k(tmp_path: Path) -> None:
-    config = train._config(train.cases()["small"], "cpu", 1)
-    assert train._write_data(tmp_path, config, False) == train.VOCABULARY == load_tokenizer(tmp_path).target_size
-    store = open_store(tmp_path / "train")
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What both sides read, where there is no corpus."""
+    folder = tmp_path_factory.mktemp("data")
+    size = train._write_data(folder, train._config(train.cases()["small"], "cpu", 1), False)
+    assert size == train.VOCABULARY == load_tokenizer(folder).target_size
+    return folder
+
+
+def test_random_pairs_have_the_lengths_of_multi30k(data: Path) -> None:
+    store = open_store(data / "train")
     assert len(store) == 29_000
     assert store.target_lengths.mean() == pytest.approx(15.28, abs=0.01)
     assert store.source_lengths.mean() == pytest.approx(15.3, abs=0.1)
     assert store.target(0).min() >= train.FIRST
 
 
-def test_batches_of_the_baseline_hold_every_pair_once_grouped_by_length(tmp_path: Path) -> None:
-    train._write_data(tmp_path, train._config(train.cases()["small"], "cpu", 1), False)
-    store = open_store(tmp_path / "train")
+def test_batches_of_the_baseline_hold_every_pair_once_grouped_by_length(data: Path) -> None:
+    store = open_store(data / "train")
     rows = round(plain.TOKENS / 15.2768)
     batches = list(islice(plain.grouped_batches(store), -(-len(store) // rows)))
     assert sum(len(target) for _, target in batches) == len(store)
@@ -53,7 +60,12 @@ def test_operations_are_those_of_the_models_matrices() -> None:
     assert train._operations(config, 8000) == 6.0 * matrices
 
 
-def test_a_comparison_says_what_each_side_did(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_comparison_says_what_each_side_did(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def copied(folder: Path, *_: Any) -> int:
+        shutil.copytree(data, folder, dirs_exist_ok=True)
+        return train.VOCABULARY
+
+    monkeypatch.setattr(train, "_write_data", copied)
     whole = train._config
 
     def small(*arguments: Any, **options: Any) -> Config:
