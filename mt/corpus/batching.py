@@ -28,19 +28,16 @@ def plan_batches(
 ) -> list[np.ndarray]:
     """The batches of one epoch, in the order they are trained on.
 
-    Pairs of equal lengths on both sides fill whole batches without padding; what is left over is lined up
-    by length and cut where the padding is least (`_group`). Which pair stands where among its equals, and
-    where leftovers are parted, is random in each epoch. The batches are shuffled.
+    Pairs of equal lengths on both sides fill whole batches without padding; what is left over is lined up by length
+    and cut where the padding is least (`_group`). Which pair stands where among its equals, where leftovers are parted
+    and the order of the batches are random in each epoch.
 
     Args:
-        source_lengths: (pairs,) integers, tokens of each source, end of sentence included.
-        target_lengths: (pairs,) integers, the same for the targets.
+        source_lengths, target_lengths: (pairs,) integers, tokens of each side, end of sentence included.
         batch_tokens: most positions of a batch on either side, padding included.
         max_length: pairs with a longer side are left out; at most batch_tokens.
-        seed: seed of the run.
-        epoch: number of the epoch, from 0.
-        weights: (pairs,) float, how often each pair is seen in an epoch on average, or None: once.
-            See `epoch_copies`.
+        seed, epoch: decide all random choices; epochs count from 0.
+        weights: (pairs,) float, how often each pair is seen in an epoch on average (`epoch_copies`), or None: once.
 
     Returns:
         One int64 array of pair indices for each batch. No pairs: an empty list.
@@ -73,8 +70,6 @@ def epoch_copies(weights: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
 
     Args:
         weights: (pairs,) float64, above 0.
-        seed: seed of the run.
-        epoch: number of the epoch, from 0.
 
     Returns:
         (pairs,) int64.
@@ -91,15 +86,7 @@ def epoch_copies(weights: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
 
 
 def pad_batch(sequences: Sequence[np.ndarray], pad_id: int) -> np.ndarray:
-    """One rectangle of ids, padded at the right.
-
-    Args:
-        sequences: 1-dimensional integer arrays, one a row; may be of length 0.
-        pad_id: fills the places after the end of a row.
-
-    Returns:
-        (rows, longest) int64; (0, 0) for no sequences.
-    """
+    """One rectangle of ids, (rows, longest) int64, filled up with `pad_id` at the right; (0, 0) for no sequences."""
     lengths = np.fromiter((len(sequence) for sequence in sequences), dtype=np.int64, count=len(sequences))
     width = int(lengths.max()) if len(lengths) else 0
     padded = np.full((len(lengths), width), pad_id, dtype=np.int64)
@@ -127,9 +114,7 @@ def _group(
 
     Args:
         indices: (pairs,) int64, in random order.
-        source: source lengths of all pairs that the indices are of; target: the same for the targets.
-        batch_tokens: budget of a batch.
-        seed, epoch: decide the random choices.
+        source, target: lengths of all pairs that the indices are of.
     """
     line = _place_in_line(source[indices], target[indices], int(_draws(1, seed, epoch, _STRIPS)[0] % 2))
     order = np.argsort(line, kind="stable")
@@ -186,8 +171,8 @@ def _cut(
 
     Args:
         rows: (pieces,) int64, pairs in each piece, all of the same lengths.
-        source: (pieces,) int64, source length of each piece; target: the same for the targets.
-        batch_tokens: budget of a batch; each piece alone keeps it.
+        source, target: (pieces,) int64, their lengths; each piece alone keeps the budget.
+        batch_tokens: the budget of a batch.
         cut_cost: (pieces,) int64, positions that a batch costs which ends after this piece.
 
     Returns:
@@ -212,8 +197,7 @@ def _cut(
         cost[first + 1 : first + 1 + fits][better] = total[better]
         came_from[first + 1 : first + 1 + fits][better] = first
     batches = []
-    last = pieces
-    while last > 0:
-        batches.append((int(came_from[last]), last))
-        last = int(came_from[last])
+    while pieces:
+        batches.append((int(came_from[pieces]), pieces))
+        pieces = int(came_from[pieces])
     return batches
