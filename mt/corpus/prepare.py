@@ -91,15 +91,16 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
 def _key(config: Config, texts: dict[str, str], tokenizer: Tokenizer | None) -> str:
     pieces = asdict(config.tokenizer)
     sampled, _ = pieces.pop("sampling") > 0, pieces.pop("sampling_side")
-    parts = {
-        "format": _FORMAT,
-        "texts": texts,
-        "languages": [config.data.source_language, config.data.target_language],
-        "cleaning": asdict(config.data.cleaning),
-        "tokenizer": tokenizer.fingerprint if tokenizer else pieces,
-        "text_kept": sampled,
-    }
-    return _hash(parts)
+    return _hash(
+        {
+            "format": _FORMAT,
+            "texts": texts,
+            "languages": [config.data.source_language, config.data.target_language],
+            "cleaning": asdict(config.data.cleaning),
+            "tokenizer": tokenizer.fingerprint if tokenizer else pieces,
+            "text_kept": sampled,
+        }
+    )
 
 
 def _fingerprint(corpora: list[CorpusConfig], data: DataConfig) -> str:
@@ -122,10 +123,10 @@ def _fingerprint(corpora: list[CorpusConfig], data: DataConfig) -> str:
 
 def _grammar_fingerprint() -> str:
     """Hash of the grammar's code and data, wherever a change could change its text."""
-    package = Path(__file__).parent
-    files = sorted((package.parent / "grammar").glob("*.py"))
-    for data in (package.parent / "data" / "grammar", package.parent.parent / "data" / "grammar"):
-        files += sorted(path for path in data.rglob("*") if path.is_file())
+    from mt.grammar.lexicon import data_directory
+
+    code, data = Path(__file__).parents[1] / "grammar", data_directory() / "grammar"
+    files = [*sorted(code.glob("*.py")), *sorted(path for path in data.rglob("*") if path.is_file())]
     return _hash([[path.name, checksum(path)] for path in files])
 
 
@@ -239,23 +240,17 @@ def _chunks(pairs: Iterator[tuple[str, str]]) -> Iterator[tuple[list[str], list[
 
 
 def _learn_pieces(text: TextShards, pairs: int, config: Config) -> Tokenizer:
+    """Learns from at most so many lines, evenly spread; SentencePiece would draw others in each process."""
     most = config.tokenizer.training_sentences // (2 if config.tokenizer.joint else 1)
+
+    def lines(side: str) -> Iterator[str]:
+        for number, line in enumerate(text.lines(side)):
+            bar.update()
+            if number * most // pairs != (number + 1) * most // pairs:
+                yield line
+
     with progress_bar(2 * pairs, "learning pieces", "line") as bar:
-        sides = [_thinned(_counted(text.lines(side), bar), pairs, most) for side in ("source", "target")]
-        return train_tokenizer(config.tokenizer, *sides)
-
-
-def _thinned(lines: Iterator[str], total: int, most: int) -> Iterator[str]:
-    """At most so many of the lines, evenly spread; SentencePiece would draw others in each process."""
-    if total <= most:
-        return lines
-    return (line for number, line in enumerate(lines) if number * most // total != (number + 1) * most // total)
-
-
-def _counted(lines: Iterator[str], bar: Any) -> Iterator[str]:
-    for line in lines:
-        yield line
-        bar.update()
+        return train_tokenizer(config.tokenizer, lines("source"), lines("target"))
 
 
 def _encode_valid(folder: Path, data: DataConfig, tokenizer: Tokenizer) -> None:

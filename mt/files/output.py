@@ -98,8 +98,7 @@ def open_output(
     packed = path.suffix == ".gz"
     if path.exists() and not path.is_file():
         with FileIO(path, "w") as stream:
-            output = Output(stream, window, packed)
-            yield output
+            yield (output := Output(stream, window, packed))
             output.flush()
         return
     partial, facts = (path.with_name(path.name + ending) for ending in (".partial", ".partial.json"))
@@ -109,8 +108,7 @@ def open_output(
         raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
     try:
         with stream:
-            output = Output(stream, window, packed, kept)
-            yield output
+            yield (output := Output(stream, window, packed, kept))
             output.flush()
             os.fsync(stream.fileno())
     except BaseException as error:
@@ -131,7 +129,7 @@ def _begin(
     if partial.exists() and facts.exists():
         _check_fingerprint(partial, facts, fingerprint)
         stream = FileIO(partial, "r+")
-        kept, end = (_whole_members if packed else _whole_windows)(partial, window, numbered)
+        kept, end = _whole_windows(partial, window, packed, numbered)
         stream.truncate(end)
         stream.seek(end)
         return stream, kept
@@ -156,43 +154,38 @@ def _check_fingerprint(partial: Path, facts: Path, fingerprint: dict[str, Any] |
         what = group
         if isinstance(before, dict) and isinstance(after, dict):
             names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-            what = ", ".join(f"{name} {before.get(name)}, now {after.get(name)}" for name in names)
-            what = f"{group} ({what})"
+            changes = ", ".join(f"{name} {before.get(name)}, now {after.get(name)}" for name in names)
+            what = f"{group} ({changes})"
         raise UserError(
             f"{partial}: was begun with another {what}; run it as before to go on, or remove {partial} to begin anew"
         )
 
 
-def _whole_windows(partial: Path, window: int, numbered: bool) -> tuple[int, int]:
-    """How many records stand in the whole windows of a plain file, and where these end."""
-    kept = end = position = count = 0
+def _whole_windows(partial: Path, window: int, packed: bool, numbered: bool) -> tuple[int, int]:
+    """How many records stand in the whole windows of a partial file, and where these end."""
+    kept = end = records = position = 0
     with partial.open("rb") as stream:
-        for line in stream:
-            if not line.endswith(b"\n"):
-                break
-            if numbered:
-                count = int(line.partition(b" ")[0])
-            if count % window == 0 and count > kept:
-                kept, end = count, position
-            position += len(line)
+        for text, after in _members(stream) if packed else _whole_lines(stream):
+            border = after
             if not numbered:
-                count += 1
-    # The last record of a numbered file may lack lines.
-    return (count, position) if count % window == 0 and not numbered else (kept, end)
-
-
-def _whole_members(partial: Path, window: int, numbered: bool) -> tuple[int, int]:
-    """As `_whole_windows`, for a gzip file: its members that hold a whole window each."""
-    kept = end = 0
-    with partial.open("rb") as stream:
-        for text, position in _members(stream):
-            records = text.count(b"\n")
-            if numbered:
-                records = int(text.rpartition(b"\n")[0].rpartition(b"\n")[2].partition(b" ")[0]) + 1 - kept
-            if records != window:
-                break
-            kept, end = kept + records, position
+                records += text.count(b"\n")
+            elif packed:
+                records = int(text.rstrip(b"\n").rpartition(b"\n")[2].partition(b" ")[0]) + 1
+            else:  # the record may lack lines: it is whole where the next one begins
+                records, border = int(text.partition(b" ")[0]), position
+            if records % window == 0 and records > kept:
+                kept, end = records, border
+            position = after
     return kept, end
+
+
+def _whole_lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Each line that has its line feed, and where it ends."""
+    position = 0
+    for line in stream:
+        position += len(line)
+        if line.endswith(b"\n"):
+            yield line, position
 
 
 def _members(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
