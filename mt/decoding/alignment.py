@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from mt.decoding.grouping import length_groups, padded
+from mt.decoding.sources import length_groups, padded
 from mt.model.directory import LoadedModel
 from mt.model.layers import DecoderLayer
 from mt.model.transformer import Transformer

@@ -5,19 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from mt.decoding.beam_search import Hypothesis
-from mt.decoding.options import SearchOptions
 from mt.decoding.scoring import score_pairs
+from mt.decoding.types import Hypothesis
 from mt.errors import UserError
 from mt.metrics.maps import Isotonic, Map, map_from_json
 from mt.model.directory import LoadedModel, read_json
-
-if TYPE_CHECKING:
-    from mt.decoding.translator import Engine
 
 FILE = "calibration.json"
 VERSION = 1
@@ -57,53 +53,25 @@ def load_recalibration(loaded: LoadedModel) -> Recalibration | None:
 
 
 def recalibrated(
-    loaded: LoadedModel,
-    chosen: Map,
-    source_ids: Sequence[Sequence[int]],
-    tokens: Sequence[Sequence[int]],
-    log_probs: Sequence[np.ndarray],
-) -> list[np.ndarray]:
-    """Confidence in each token of outputs.
+    loaded: LoadedModel, chosen: Map, source_ids: Sequence[Sequence[int]], found: Sequence[Sequence[Hypothesis]]
+) -> list[list[Hypothesis]]:
+    """Hypotheses with the recalibrated confidence of their tokens.
 
     Args:
         loaded: the model.
         chosen: the map; one that acts on distributions costs a pass of the model over the outputs.
-        source_ids, tokens: ids of each source and its output, end of sentence last.
-        log_probs: the model's own of those tokens.
-
-    Returns:
-        (tokens,) float64 in 0..1 for each output.
+        source_ids: of each sentence.
+        found: hypotheses of each sentence.
     """
+    flat = [(ids, hypothesis) for ids, hypotheses in zip(source_ids, found) for hypothesis in hypotheses]
     if isinstance(chosen, Isotonic):
-        return [np.asarray(chosen.apply(np.exp(each, dtype=np.float64))) for each in log_probs]
-    scored = score_pairs(loaded, source_ids, tokens, transform=chosen.apply)
-    return [np.exp(each.log_probs, dtype=np.float64).clip(0, 1) for each in scored]
-
-
-class RecalibratedEngine:
-    """An engine whose hypotheses bring the recalibrated confidence of their tokens, where that is asked for."""
-
-    def __init__(self, engine: Engine, loaded: LoadedModel, chosen: Map) -> None:
-        self.engine, self.loaded, self.chosen = engine, loaded, chosen
-
-    def search(
-        self, source_ids: list[list[int]], options: SearchOptions, prefixes: list[list[int]] | None = None
-    ) -> list[list[Hypothesis]]:
-        """As the engine's."""
-        found = self.engine.search(source_ids, options, prefixes)
-        if not options.token_scores:
-            return found
-        flat = [(ids, hypothesis) for ids, hypotheses in zip(source_ids, found) for hypothesis in hypotheses]
-        confidence = iter(
-            recalibrated(
-                self.loaded,
-                self.chosen,
-                [ids for ids, _ in flat],
-                [hypothesis.tokens for _, hypothesis in flat],
-                [hypothesis.log_probs for _, hypothesis in flat],
-            )
-        )
-        return [[each._replace(confidence=next(confidence)) for each in hypotheses] for hypotheses in found]
+        probabilities = (np.exp(each.log_probs, dtype=np.float64) for _, each in flat)
+        confidence = iter([np.asarray(chosen.apply(each)) for each in probabilities])
+    else:
+        sources, tokens = [ids for ids, _ in flat], [each.tokens for _, each in flat]
+        scored = score_pairs(loaded, sources, tokens, transform=chosen.apply)
+        confidence = iter([np.exp(each.log_probs, dtype=np.float64).clip(0, 1) for each in scored])
+    return [[each._replace(confidence=next(confidence)) for each in hypotheses] for hypotheses in found]
 
 
 def dump_recalibration(saved: dict[str, Any]) -> str:

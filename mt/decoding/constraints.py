@@ -29,8 +29,7 @@ class Constraints:
                 output must end. It goes before `min_length`; a longer prefix makes room for itself and the end.
             end_id: the token that ends an output.
             forbidden_ids: tokens that are never chosen.
-            min_length: the shortest output, end of sentence included.
-            no_repeat_ngram: so many tokens in a row never stand twice in an output; 0: they may.
+            min_length, no_repeat_ngram: see SearchConfig.
             prefixes: for each sentence the tokens that its outputs begin with, without end of sentence.
             device: of the scores.
         """
@@ -38,16 +37,13 @@ class Constraints:
         lengths = [max(length, len(prefix) + 1) for length, prefix in zip(max_lengths, prefixes)]
         self.end_id, self.forbidden_ids = end_id, forbidden_ids
         self.min_length, self.no_repeat_ngram = min_length, no_repeat_ngram
-        self.longest = max(lengths, default=0)
+        self.shortest, self.longest = min(lengths, default=0), max(lengths, default=0)
         self.max_lengths = torch.tensor(lengths, device=device)
-        self.shortest = min(lengths, default=0)
-        longest_prefix = max(map(len, prefixes), default=0)
-        # -1 where nothing is forced
-        self.prefixes = torch.tensor(
-            [[*prefix, *[-1] * (longest_prefix - len(prefix))] for prefix in prefixes], dtype=torch.int64, device=device
-        )
+        width = max(map(len, prefixes), default=0)
+        filled = [[*prefix, *[-1] * (width - len(prefix))] for prefix in prefixes]  # -1: nothing is forced
+        self.prefixes = torch.tensor(filled, dtype=torch.int64, device=device)
 
-    def keep(self, sentences: Tensor) -> None:
+    def select(self, sentences: Tensor) -> None:
         """Sentence i is from now on what sentence `sentences[i]` was."""
         self.max_lengths, self.prefixes = self.max_lengths[sentences], self.prefixes[sentences]
 

@@ -9,30 +9,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mt.decoding.beam_search import SearchState, Step, normalised
+from mt.decoding.beam_search import normalised
+from mt.decoding.types import SearchState, Step
 
 
 class EnsembleState:
-    """The states of all models, kept in step."""
+    """The states of all models, moved together."""
 
     def __init__(self, states: Sequence[Any]) -> None:
         """states: of the same rows, one for each model."""
         self.states: Sequence[SearchState] = states
 
-    def spread(self, beams: int) -> None:
+    def expand(self, beams: int) -> None:
         """See SearchState."""
         for state in self.states:
-            state.spread(beams)
+            state.expand(beams)
 
     def reorder(self, beam_indices: Tensor) -> None:
         """See SearchState."""
         for state in self.states:
             state.reorder(beam_indices)
 
-    def keep(self, rows: Tensor) -> None:
+    def select(self, rows: Tensor) -> None:
         """See SearchState."""
         for state in self.states:
-            state.keep(rows)
+            state.select(rows)
 
 
 def ensemble_step(steps: Sequence[Step[Any]]) -> Step[EnsembleState]:

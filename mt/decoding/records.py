@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from mt.corpus.tokenizer import Tokenizer
-from mt.decoding.beam_search import Hypothesis
+from mt.decoding.types import Hypothesis
 
 # Whatever some program takes for the end of a line; byte pieces can spell any of them.
 _LINE_BREAKS = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_NOTHING = Hypothesis([], np.zeros(0), 0.0, 0.0)  # the output of a blank line
 
 
 def translation_output(hypotheses: Sequence[Hypothesis], tokenizer: Tokenizer, nbest: int = 1) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def translation_output(hypotheses: Sequence[Hypothesis], tokenizer: Tokenizer, n
         translation, score, confidence, tokens, log_probs, token_confidence, and nbest if asked for. A blank line
         has the translation "", empty lists, score 0 and confidence 1. Numbers keep seven significant digits.
     """
-    outputs = [_output(hypothesis, tokenizer) for hypothesis in hypotheses] or [_output(None, tokenizer)]
+    outputs = [_output(hypothesis, tokenizer) for hypothesis in hypotheses or [_NOTHING]]
     if nbest == 1:
         return outputs[0]
     by_text: dict[str, dict[str, Any]] = {}
@@ -38,15 +39,12 @@ def translation_output(hypotheses: Sequence[Hypothesis], tokenizer: Tokenizer, n
     return {**outputs[0], "nbest": list(by_text.values())}
 
 
-def _output(hypothesis: Hypothesis | None, tokenizer: Tokenizer) -> dict[str, Any]:
-    if hypothesis is None:
-        return {"translation": "", "score": 0.0, **_token_fields([], np.zeros(0))}
+def _output(hypothesis: Hypothesis, tokenizer: Tokenizer) -> dict[str, Any]:
     # The parts of a line that was too long, each with its end, are texts of their own.
     runs = groupby(hypothesis.tokens, lambda token: token == tokenizer.end_id)
     text = " ".join(tokenizer.decode_target(list(tokens)) for end, tokens in runs if not end)
-    text = _LINE_BREAKS.sub(" ", text)
     return {
-        "translation": text,
+        "translation": _LINE_BREAKS.sub(" ", text),
         "score": _shortened(hypothesis.score),
         **_token_fields(tokenizer.target_pieces(hypothesis.tokens), hypothesis.log_probs, hypothesis.confidence),
     }

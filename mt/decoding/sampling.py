@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mt.decoding.beam_search import AnyState, Hypothesis, Rectify, Step, normalised
+from mt.config import SearchConfig
+from mt.decoding.beam_search import normalised, tempered
 from mt.decoding.constraints import Constraints
 from mt.decoding.penalties import normalised_score
+from mt.decoding.types import AnyState, Hypothesis, Step
 
 
 @torch.inference_mode()
@@ -23,38 +25,25 @@ def sample(
     state: AnyState,
     constraints: Constraints,
     seeds: Sequence[Sequence[int]],
-    *,
-    count: int,
-    top_k: int = 0,
-    top_p: float = 1.0,
-    penalty: str = "average",
-    alpha: float = 1.0,
-    rectify: Rectify | None = None,
+    options: SearchConfig,
     begin_id: int,
 ) -> list[list[Hypothesis]]:
-    """Draws `count` outputs of each sentence.
+    """Draws outputs of each sentence.
 
     Args:
         step, state, constraints, begin_id: as in `beam_search`.
         seeds: for each sentence whole numbers, at least 0.
-        count: samples of each sentence, drawn independently.
-        top_k: only so many of the likeliest tokens are drawn from; 0: from all (Fan et al. 2018, section 5.1).
-        top_p: only the likeliest tokens that together reach this probability (Holtzman et al. 2020, section 3.1).
-        penalty, alpha: of the score; no part in what is drawn.
-        rectify: changes the distribution that is drawn from: a temperature, say.
+        options: `wanted` samples of each sentence are drawn, independently, at the temperature, from the `top_k`
+            likeliest tokens (Fan et al. 2018, section 5.1) or those that together reach `top_p` (Holtzman et al.
+            2020, section 3.1). The length penalty has its part in the score, none in what is drawn.
 
     Returns:
         For each sentence its samples, the best score first; one that was drawn twice stands there twice.
         `total` is of the model's own log-probabilities.
     """
-    sentences, longest = len(seeds), constraints.longest
-    device = constraints.max_lengths.device
-    uniform = np.zeros((longest, sentences * count))
-    for sentence, length in enumerate(constraints.max_lengths.tolist()):
-        for number in range(count):
-            generator = np.random.default_rng([number, *seeds[sentence]])
-            uniform[:length, sentence * count + number] = generator.random(length)
-    numbers = torch.from_numpy(uniform).to(device)
+    sentences, longest, count = len(seeds), constraints.longest, options.wanted
+    numbers = _uniform_numbers(constraints, seeds, count)
+    device = numbers.device
     live = torch.arange(sentences * count, device=device).view(sentences, count)  # which samples the rows are
     ended = torch.zeros_like(live, dtype=torch.bool)
     tokens = torch.full((longest, sentences * count), constraints.end_id, device=device)
@@ -63,26 +52,36 @@ def sample(
     for position in range(longest):
         own = normalised(step(chosen, state))
         if position == 0:
-            state.spread(count)
+            state.expand(count)
             own = own.repeat_interleave(count, dim=0)
         rows = live.flatten()
-        searched = own.clone() if rectify is None else rectify(own)
+        searched = tempered(own.clone(), options.temperature)
         written = tokens[:position, rows].T if constraints.no_repeat_ngram else None
         constraints.apply(searched, position + 1, written)
-        chosen = _drawn(searched, numbers[position, rows], top_k, top_p)
+        chosen = _drawn(searched, numbers[position, rows], options.top_k, options.top_p)
         chosen = chosen.masked_fill(ended.flatten(), constraints.end_id)
         tokens[position, rows] = chosen
         log_probs[position, rows] = own.gather(1, chosen[:, None])[:, 0]
         ended = ended | (chosen == constraints.end_id).view(ended.shape)
-        staying = (~ended.all(1)).nonzero()[:, 0]
-        if len(staying) < len(live):
-            if not len(staying):
-                break
-            places = torch.arange(live.numel(), device=device).view(live.shape)[staying].flatten()
-            live, ended, chosen = live[staying], ended[staying], chosen[places]
-            constraints.keep(staying)
-            state.keep(places)
-    return _hypotheses(tokens, log_probs, constraints.end_id, count, penalty, alpha)
+        unfinished = (~ended.all(1)).nonzero()[:, 0]
+        if not len(unfinished):
+            break
+        if len(unfinished) < len(live):
+            places = torch.arange(live.numel(), device=device).view(live.shape)[unfinished].flatten()
+            live, ended, chosen = live[unfinished], ended[unfinished], chosen[places]
+            constraints.select(unfinished)
+            state.select(places)
+    return _hypotheses(tokens, log_probs, constraints.end_id, options)
+
+
+def _uniform_numbers(constraints: Constraints, seeds: Sequence[Sequence[int]], count: int) -> Tensor:
+    """(longest, sentences * count) float64 in [0, 1), one for each token of each sample."""
+    uniform = np.zeros((constraints.longest, len(seeds) * count))
+    for sentence, length in enumerate(constraints.max_lengths.tolist()):
+        for number in range(count):
+            generator = np.random.default_rng([number, *seeds[sentence]])
+            uniform[:length, sentence * count + number] = generator.random(length)
+    return torch.from_numpy(uniform).to(constraints.max_lengths.device)
 
 
 def _drawn(log_probs: Tensor, numbers: Tensor, top_k: int, top_p: float) -> Tensor:
@@ -107,17 +106,14 @@ def _drawn(log_probs: Tensor, numbers: Tensor, top_k: int, top_p: float) -> Tens
     return places[:, 0] if ids is None else ids.gather(1, places)[:, 0]
 
 
-def _hypotheses(
-    tokens: Tensor, log_probs: Tensor, end_id: int, count: int, penalty: str, alpha: float
-) -> list[list[Hypothesis]]:
-    all_tokens, all_log_probs = tokens.T.cpu().numpy(), log_probs.T.cpu().numpy()
+def _hypotheses(tokens: Tensor, log_probs: Tensor, end_id: int, options: SearchConfig) -> list[list[Hypothesis]]:
     found = []
-    for row, scores in zip(all_tokens, all_log_probs):
+    for row, scores in zip(tokens.T.cpu().numpy(), log_probs.T.cpu().numpy()):
         length = int(np.argmax(row == end_id)) + 1
         total = float(scores[:length].sum(dtype=np.float64))
-        score = normalised_score(total, penalty, length, alpha)
+        score = normalised_score(total, options.length_penalty, length, options.length_alpha)
         found.append(Hypothesis(row[:length].tolist(), scores[:length], total, score))
     return [
-        sorted(found[first : first + count], key=lambda each: (-each.score, each.tokens))
-        for first in range(0, len(found), count)
+        sorted(found[first : first + options.wanted], key=lambda each: (-each.score, each.tokens))
+        for first in range(0, len(found), options.wanted)
     ]

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import count, islice
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mt.decoding.beam_search import Hypothesis
-from mt.decoding.grouping import cut_source, length_groups, padded
-from mt.decoding.options import SearchOptions
+from mt.config import SearchConfig
 from mt.decoding.penalties import normalised_score
 from mt.decoding.records import score_record
+from mt.decoding.sources import length_groups, padded, truncate
+from mt.decoding.types import Hypothesis
 from mt.model.directory import LoadedModel
 from mt.model.transformer import Transformer
 
 _WINDOW = 4000  # pairs that are sorted by length at a time
-_CHUNK = 512  # tokens whose scores over the whole vocabulary exist at a time
-
+_BLOCK = 512  # tokens whose scores over the whole vocabulary exist at a time
 
 Transform = Callable[[Tensor], Tensor]
 """(tokens, vocabulary) float32 log-probabilities -> as many recalibrated ones"""
 
 
-class Chunk(NamedTuple):
-    """Whole distributions, as long as they exist."""
+class Distributions(NamedTuple):
+    """Whole distributions of the next token, for a block of tokens."""
 
     log_probs: Tensor
     """(tokens, vocabulary) float32, after the transform if there is one"""
@@ -66,7 +65,7 @@ def score_pairs(
     *,
     batch_tokens: int | None = None,
     transform: Transform | None = None,
-    observe: Callable[[Chunk], None] | None = None,
+    observe: Callable[[Distributions], None] | None = None,
 ) -> Iterator[ForcedScores]:
     """Scores each target given its source, in order.
 
@@ -84,32 +83,29 @@ def score_pairs(
     """
     budget = batch_tokens or loaded.config.decode.batch_tokens
     for start in range(0, len(sources), _WINDOW):
-        window_sources, window_targets = sources[start : start + _WINDOW], targets[start : start + _WINDOW]
-        lengths = [max(len(source), len(target)) for source, target in zip(window_sources, window_targets)]
+        window = range(start, min(start + _WINDOW, len(sources)))
         results: dict[int, ForcedScores] = {}
-        for group in length_groups(lengths, budget):
-            pairs = np.repeat(np.array(group) + start, [len(window_targets[index]) for index in group])
-            hidden, target_ids = _states(
-                loaded, [window_sources[index] for index in group], [window_targets[index] for index in group]
+        for group in length_groups([max(len(sources[pair]), len(targets[pair])) for pair in window], budget):
+            chosen = [window[place] for place in group]
+            lengths = [len(targets[pair]) for pair in chosen]
+            hidden, target_ids = _states(loaded, [sources[pair] for pair in chosen], [targets[pair] for pair in chosen])
+            positions = np.concatenate([np.arange(length) for length in lengths])
+            fields = _score_tokens(
+                loaded.model, hidden, target_ids, np.repeat(chosen, lengths), positions, transform, observe
             )
-            positions = np.concatenate([np.arange(len(window_targets[index])) for index in group])
-            fields = _score_tokens(loaded.model, hidden, target_ids, pairs, positions, transform, observe)
-            ends = np.flatnonzero(positions == 0)[1:]
-            batch = [ForcedScores(*parts) for parts in zip(*(np.split(field, ends) for field in fields))]
-            results.update(zip(group, batch))
-        for index in range(len(lengths)):
-            yield results.pop(index)
+            ends = np.cumsum(lengths)[:-1]
+            results.update(zip(chosen, map(ForcedScores, *(np.split(field, ends) for field in fields))))
+        for pair in window:
+            yield results.pop(pair)
 
 
 def forced_hypotheses(
-    loaded: LoadedModel,
-    sources: Sequence[Sequence[int]],
-    outputs: Sequence[Sequence[list[int]]],
-    options: SearchOptions,
+    loaded: LoadedModel, sources: Sequence[Sequence[int]], outputs: Sequence[Sequence[list[int]]], options: SearchConfig
 ) -> list[list[Hypothesis]]:
-    """Outputs that were found without the model's own whole distribution, with its scores, and in their order."""
-    pairs = [(source, ids) for source, each in zip(sources, outputs) for ids in each]
-    scores = score_pairs(loaded, [source for source, _ in pairs], [ids for _, ids in pairs])
+    """Outputs (ids, of each source several) that were found without the model's whole distribution as hypotheses
+    with the model's own scores, best first."""
+    repeated = [source for source, each in zip(sources, outputs) for _ in each]
+    scores = score_pairs(loaded, repeated, [ids for each in outputs for ids in each])
     found = []
     for each in outputs:
         hypotheses = []
@@ -128,19 +124,16 @@ def score_lines(
     Yields:
         For each pair line (from 0), source, target, score (sum of log_probs, nats), confidence (mean of
         token_confidence), tokens, log_probs and token_confidence of the target as the tokeniser splits it. A
-        source of more than the config's decode.max_length tokens is cut there, as in translation.
+        source of more than the config's decode.max_length tokens is cut there, as translation does it with "cut".
     """
     tokenizer, longest = loaded.tokenizer, loaded.config.decode.max_length
-    pairs = iter(pairs)
-    line = 0
+    pairs, numbers = iter(pairs), count()
     while window := list(islice(pairs, _WINDOW)):
-        source_ids = tokenizer.encode_source([source for source, _ in window])
+        source_ids = [truncate(ids, longest) for ids in tokenizer.encode_source([source for source, _ in window])]
         target_ids = tokenizer.encode_target([target for _, target in window])
-        source_ids = [cut_source(ids, longest) for ids in source_ids]
         scored = score_pairs(loaded, source_ids, target_ids, batch_tokens=batch_tokens)
-        for (source, target), ids, scores in zip(window, target_ids, scored):
+        for (source, target), ids, scores, line in zip(window, target_ids, scored, numbers):
             yield score_record(line, source, target, tokenizer.target_pieces(ids), scores.log_probs)
-            line += 1
 
 
 @torch.inference_mode()
@@ -167,18 +160,18 @@ def _score_tokens(
     pairs: np.ndarray,
     positions: np.ndarray,
     transform: Transform | None,
-    observe: Callable[[Chunk], None] | None,
+    observe: Callable[[Distributions], None] | None,
 ) -> list[np.ndarray]:
     """(tokens, width) and (tokens,) -> the fields of ForcedScores over all tokens."""
     parts = []
-    for first in range(0, len(target_ids), _CHUNK):
-        rows = slice(first, first + _CHUNK)
+    for first in range(0, len(target_ids), _BLOCK):
+        rows = slice(first, first + _BLOCK)
         ids = target_ids[rows]
         log_probs = model.logits(hidden[rows]).float().log_softmax(-1)
         if transform is not None:
             log_probs = transform(log_probs).float()
         if observe is not None:
-            observe(Chunk(log_probs, ids, pairs[rows], positions[rows]))
+            observe(Distributions(log_probs, ids, pairs[rows], positions[rows]))
         best, best_ids = log_probs.max(-1)
         chosen = log_probs.gather(1, ids[:, None])[:, 0]
         parts.append((chosen, best.exp(), best_ids == ids, best_ids, log_probs.mul_(2).exp_().sum(-1)))

@@ -8,9 +8,9 @@ to the pieces of a batch. Scores that are shown come from a forced pass over the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,92 +24,80 @@ from mt.corpus.store import TokenStore
 from mt.corpus.tokenizer import Tokenizer
 from mt.errors import UserError
 from mt.files.atomic import atomic_file
-from mt.model.cache import DecoderState, moved
+from mt.model.cache import DecoderState, select_in_place
 from mt.model.directory import LoadedModel
 from mt.model.transformer import Transformer
 
 FILE = "shortlist.safetensors"
-BORDER = 0
-"""number of the border of a sentence: read, its beginning; written, its end"""
+LOCAL_BOUNDARY = 0
+"""local id of the boundary of a sentence: read, its beginning; written, its end"""
 _MOST_PAIRS = 200_000  # to learn from
 
 
+@dataclass(frozen=True)
 class Shortlist:
     """What `tools/shortlist.py` stores in a model directory."""
 
-    def __init__(self, frequent: Tensor, likely: Tensor, tokenizer: Tokenizer) -> None:
-        """
-        Args:
-            frequent: (pieces,) int64 target ids that every sentence may use.
-            likely: (source pieces, translations) int64 target ids that each source piece brings.
-            tokenizer: whose ids they are.
-        """
-        self.frequent, self.likely, self.tokenizer = frequent, likely, tokenizer
+    frequent: Tensor
+    """(pieces,) int64 target ids that every sentence may use"""
+    likely: Tensor
+    """(source pieces, translations) int64 target ids that each source piece brings"""
+    tokenizer: Tokenizer
+    """whose ids they are"""
 
-    def pieces(self, source_ids: Sequence[Sequence[int]], device: torch.device) -> Pieces:
-        """What the outputs of these sentences may be written with."""
+    def candidate_vocabulary(self, source_ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """What the outputs of these sentences may be written with.
+
+        Returns:
+            ids: (candidates,) int64 target id of each local id, rising from the second on.
+            allowed: (sentences, candidates) bool, which of them each sentence may use.
+        """
         tokenizer = self.tokenizer
         allowed = torch.zeros((len(source_ids), tokenizer.target_size), dtype=torch.bool)
         allowed[:, self.frequent] = True
-        lengths = torch.tensor([len(ids) for ids in source_ids])
-        of_sentence = torch.arange(len(source_ids)).repeat_interleave(lengths)
-        sources = torch.tensor([token for ids in source_ids for token in ids])
-        allowed[of_sentence[:, None], self.likely[sources]] = True
+        for row, ids in zip(allowed, source_ids):
+            row[self.likely[torch.tensor(ids)].flatten()] = True
         allowed[:, [tokenizer.pad_id, tokenizer.begin_id, tokenizer.end_id]] = False
         rising = allowed.any(0).nonzero()[:, 0]
-        border = torch.ones((len(source_ids), 1), dtype=torch.bool)
-        return Pieces(
-            torch.cat([torch.tensor([tokenizer.begin_id]), rising]).to(device),
-            torch.cat([border, allowed[:, rising]], dim=1).to(device),
+        boundary = torch.ones((len(source_ids), 1), dtype=torch.bool)
+        return (
+            torch.cat([torch.tensor([tokenizer.begin_id]), rising]),
+            torch.cat([boundary, allowed[:, rising]], dim=1),
         )
 
 
-class Pieces(NamedTuple):
-    """What a batch may be written with. Each piece has a number; the border of a sentence has BORDER."""
-
-    ids: Tensor
-    """(pieces,) int64 target ids that the numbers stand for, rising from the second on"""
-    allowed: Tensor
-    """(sentences, pieces) bool: which of them each sentence may use"""
-
-
 class ShortlistedState:
-    """A decoder state with the pieces of its sentences; tokens are numbers of them."""
+    """A decoder state, of one row a sentence at first, with the candidates of its sentences; tokens are local ids."""
 
-    def __init__(self, state: DecoderState, model: Transformer, pieces: Pieces, end_id: int) -> None:
-        """state: of one row a sentence."""
-        self.state = state
-        self.ids = pieces.ids
-        written = pieces.ids.clone()
-        written[BORDER] = end_id
+    def __init__(self, state: DecoderState, model: Transformer, ids: Tensor, allowed: Tensor, end_id: int) -> None:
+        """ids, allowed: see `Shortlist.candidate_vocabulary`."""
+        self.state, self.model, self.ids = state, model, ids.to(model.output_weight.device)
+        written = self.ids.clone()
+        written[LOCAL_BOUNDARY] = end_id
         self.weight = model.output_weight[written]
         bias = self.weight.new_zeros(len(written)) if model.output_bias is None else model.output_bias[written]
-        self.bias = torch.where(pieces.allowed, bias, -torch.inf)[:, None]
+        self.bias = torch.where(allowed.to(bias.device), bias, -torch.inf)[:, None]
 
-    def spread(self, beams: int) -> None:
+    def expand(self, beams: int) -> None:
         """See SearchState."""
-        self.state.spread(beams)
+        self.state.expand(beams)
 
     def reorder(self, beam_indices: Tensor) -> None:
         """See SearchState."""
         self.state.reorder(beam_indices)
 
-    def keep(self, rows: Tensor) -> None:
+    def select(self, rows: Tensor) -> None:
         """See SearchState."""
         sentences = torch.div(rows[:: self.state.beams], self.state.beams, rounding_mode="floor")
-        self.state.keep(rows)
-        self.bias = moved(self.bias, 0, sentences)
+        self.state.select(rows)
+        self.bias = select_in_place(self.bias, 0, sentences)
 
 
-def shortlisted_step(model: Transformer) -> Callable[[Tensor, ShortlistedState], Tensor]:
-    """A step among the pieces of the batch, each sentence among its own: (rows, pieces) logits."""
-
-    def step(tokens: Tensor, state: ShortlistedState) -> Tensor:
-        logits = functional.linear(model.read(state.ids[tokens], state.state), state.weight)
-        logits.view(len(state.bias), -1, logits.size(1)).add_(state.bias)
-        return logits
-
-    return step
+def shortlisted_step(tokens: Tensor, state: ShortlistedState) -> Tensor:
+    """(rows, candidates) logits, for each sentence among its own."""
+    logits = functional.linear(state.model.read(state.ids[tokens], state.state), state.weight)
+    logits.view(len(state.bias), -1, logits.size(1)).add_(state.bias)
+    return logits
 
 
 def learn_shortlist(store: TokenStore, tokenizer: Tokenizer, frequent: int, likely: int) -> Shortlist:
@@ -145,16 +133,15 @@ def save_shortlist(shortlist: Shortlist, folder: Path) -> None:
 
 def load_shortlist(loaded: LoadedModel) -> Shortlist:
     """The shortlist of the model directory. Raises UserError where there is none, or a broken or foreign one."""
-    path = loaded.folder / FILE
+    path, remedy = loaded.folder / FILE, f"with tools/shortlist.py {loaded.folder}"
     if not path.is_file():
-        raise UserError(f"{path}: no such file; make it with tools/shortlist.py {loaded.folder}")
-    tokenizer = loaded.tokenizer
+        raise UserError(f"{path}: no such file; make it {remedy}")
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            fingerprint = (file.metadata() or {}).get("tokenizer")
             frequent, likely = (file.get_tensor(name).long() for name in ("frequent", "likely"))
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: broken ({error}); make it again with tools/shortlist.py {loaded.folder}") from None
-    if metadata.get("tokenizer") != tokenizer.fingerprint:
-        raise UserError(f"{path}: is of another tokenizer; make it again with tools/shortlist.py {loaded.folder}")
-    return Shortlist(frequent, likely, tokenizer)
+        raise UserError(f"{path}: broken ({error}); make it again {remedy}") from None
+    if fingerprint != loaded.tokenizer.fingerprint:
+        raise UserError(f"{path}: is of another tokenizer; make it again {remedy}")
+    return Shortlist(frequent, likely, loaded.tokenizer)

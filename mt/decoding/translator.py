@@ -8,19 +8,19 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import repeat, zip_longest
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from mt.config import SearchConfig
+from mt.config_file import search_config
 from mt.decoding.alignment import alignments as attention_alignments
-from mt.decoding.beam_search import Hypothesis
-from mt.decoding.confidence import RecalibratedEngine, load_recalibration
-from mt.decoding.grouping import length_groups
-from mt.decoding.options import SearchOptions, search_options
-from mt.decoding.overlong import Overlong, fitting_sources
+from mt.decoding.confidence import load_recalibration, recalibrated
 from mt.decoding.penalties import normalised_score
 from mt.decoding.records import translation_output
+from mt.decoding.sources import Overlong, fitting_sources, length_groups
 from mt.decoding.torch_engine import TorchEngine
+from mt.decoding.types import Engine, Hypothesis
 from mt.errors import UserError
 from mt.model.directory import LoadedModel
 from mt.processes import WorkerPool
@@ -30,27 +30,16 @@ WINDOW = 2000
 _WORTH_WORKERS = 100  # lines of a window; a smaller one is translated by the process itself
 
 Output = dict[str, Any]
+MoreWaiting = Callable[[], bool]
 
 
-class Source(NamedTuple):
+class _Source(NamedTuple):
     """What is translated for a line."""
 
     parts: list[list[int]]
     """nothing (it is blank), its ids, or those of the parts of a line that is too long"""
     prefix: list[int]
     """what the output begins with"""
-
-
-class Engine(Protocol):
-    """What turns ids of sources into outputs."""
-
-    def search(
-        self, source_ids: list[list[int]], options: SearchOptions, prefixes: list[list[int]] | None, /
-    ) -> list[list[Hypothesis]]:
-        """Up to `options.nbest` hypotheses of each sentence, best first; none for a sentence without ids.
-
-        Those of a sentence begin with its prefix, target ids without end of sentence.
-        """
 
 
 @dataclass
@@ -62,7 +51,7 @@ class _Window:
     lines: list[str]
     places: list[int]
     """for each line its place in `sources`"""
-    sources: list[Source]
+    sources: list[_Source]
     """what there is to translate, each different one once"""
     parts: list[tuple[list[int], Future[list[Output]]]] = field(default_factory=list)
     """places that worker processes translate"""
@@ -76,9 +65,7 @@ class Translator:
         `recalibrate`: whether confidence goes through the recalibration stored with the model, if there is one."""
         self.loaded = loaded
         self.engine: Engine = TorchEngine(loaded) if engine is None else engine
-        recalibration = load_recalibration(loaded) if recalibrate else None
-        if recalibration is not None:
-            self.engine = RecalibratedEngine(self.engine, loaded, recalibration.inference)
+        self.recalibration = load_recalibration(loaded) if recalibrate else None
 
     def translate(
         self,
@@ -90,8 +77,8 @@ class Translator:
         overlong: Overlong = "split",
         alignments: bool = False,
         processes: int = 1,
-        more_waiting: Callable[[], bool] | None = None,
-        on_cut: Callable[[int], None] | None = None,
+        more_waiting: MoreWaiting | None = None,
+        on_overlong: Callable[[int], None] | None = None,
         **search: Any,
     ) -> Iterator[dict[str, Any]]:
         """Translates lines lazily: reads a window of them, translates it, hands out its records, reads on.
@@ -105,13 +92,12 @@ class Translator:
             overlong: what becomes of a line of more tokens than the config's decode.max_length: "split" into
                 sentences that are translated one by one and joined, or "cut".
             alignments: whether records bring "source_tokens" and "alignment", see `mt.decoding.alignment`.
-            processes: above 1, windows of many lines are dealt to so many worker processes of one thread each. Not
+            processes: above 1, windows of many lines are shared by so many worker processes of one thread each. Not
                 with a model on a GPU, nor with an engine that has threads of its own.
             more_waiting: asked before each further line of a window; on False the window is translated as it is.
-            on_cut: called with the number of each line that is too long.
-            search: `beam`, `nbest` and the other fields of `SearchOptions`; None: as the model's config says. With
-                `nbest` above 1 each record lists up to so many different outputs under "nbest"; a line that was
-                split has only one.
+            on_overlong: called with the number of each line that is too long.
+            search: fields of `SearchConfig`; None: as the model's config says. With `nbest` above 1 each record
+                lists up to so many different outputs under "nbest"; a line that was split has only one.
 
         Returns:
             An iterator of records: "line", "source" and what `translation_output` gives.
@@ -119,53 +105,52 @@ class Translator:
         Raises:
             UserError: an option out of range, at once; more or fewer prefixes than lines, when they end.
         """
-        options = search_options(self.loaded.config.decode, **search)
+        options = search_config(self.loaded.config.decode, **search)
         if window < 1:
             raise UserError(f"window is {window}; it must be at least 1")
-        begun = (
-            self._window(pairs, first, overlong, on_cut)
+        windows = (
+            self._window(pairs, first, overlong, on_overlong)
             for first, pairs in _numbered_windows(_pairs(lines, prefixes), window, first_line, more_waiting)
         )
         if processes == 1:
-            return (record for window in begun for record in self._records(window, options, alignments))
-        return self._deal(begun, options, alignments, processes, more_waiting)
+            return (record for each in windows for record in self._records(each, options, alignments))
+        return self._records_of_processes(windows, options, alignments, processes, more_waiting)
 
     def _window(
-        self, pairs: list[tuple[str, str]], first: int, overlong: Overlong, on_cut: Callable[[int], None] | None
+        self, pairs: list[tuple[str, str]], first: int, overlong: Overlong, on_overlong: Callable[[int], None] | None
     ) -> _Window:
         """Finds what there is to translate in these lines, each beside its prefix."""
         tokenizer, longest = self.loaded.tokenizer, self.loaded.config.decode.max_length
         lines, prefixes = [line for line, _ in pairs], [prefix for _, prefix in pairs]
-        sources: list[Source] = []
-        places: list[int] = []
+        window = _Window(first, lines, [], [])
         known: dict[tuple[tuple[int, ...], ...], int] = {}
         encoded = zip(lines, tokenizer.encode_source(lines), tokenizer.encode_target(prefixes))
-        for offset, (line, ids, (*prefix, _)) in enumerate(encoded):
+        for number, (line, ids, (*prefix, _)) in enumerate(encoded, first):
             # A line can also be blank to the tokeniser alone: zero-width characters, say.
             blank = not line.strip() or len(ids) <= 1
             fits = blank or len(ids) <= longest
-            if not fits and on_cut is not None:
-                on_cut(first + offset)
+            if not fits and on_overlong is not None:
+                on_overlong(number)
             key = () if blank else (tuple(ids), tuple(prefix))
             if key not in known:
-                known[key] = len(sources)
+                known[key] = len(window.sources)
                 whole = [] if blank else [ids]
                 parts = whole if fits else fitting_sources(line, ids, tokenizer, longest, overlong)
-                sources.append(Source(parts, prefix))
-            places.append(known[key])
-        return _Window(first, lines, places, sources)
+                window.sources.append(_Source(parts, prefix))
+            window.places.append(known[key])
+        return window
 
-    def _deal(
+    def _records_of_processes(
         self,
         windows: Iterator[_Window],
-        options: SearchOptions,
+        options: SearchConfig,
         alignments: bool,
         processes: int,
-        more_waiting: Callable[[], bool] | None,
+        more_waiting: MoreWaiting | None,
     ) -> Iterator[dict[str, Any]]:
         """Has worker processes translate the windows, the next ones begun while an earlier one is not yet done."""
         pending: deque[_Window] = deque()
-        workers = WorkerPool(self._outputs, processes, "fork", "lower --threads or --batch_tokens and run it again")
+        pool = WorkerPool(self._outputs, processes, "fork", "lower --threads or --batch_tokens and run it again")
         try:
             for window in windows:
                 pending.append(window)
@@ -173,41 +158,40 @@ class Translator:
                     lengths = [sum(map(len, source.parts)) for source in window.sources]
                     for group in length_groups(lengths, options.batch_tokens // options.rows):
                         sources = [window.sources[place] for place in group]
-                        window.parts.append((group, workers.submit(sources, options, alignments)))
-                while pending and not (workers.has_capacity() and (more_waiting is None or more_waiting())):
-                    yield from self._records(pending.popleft(), options, alignments, workers)
+                        window.parts.append((group, pool.submit(sources, options, alignments)))
+                while pending and not (pool.has_capacity() and (more_waiting is None or more_waiting())):
+                    yield from self._records(pending.popleft(), options, alignments, pool)
             while pending:
-                yield from self._records(pending.popleft(), options, alignments, workers)
+                yield from self._records(pending.popleft(), options, alignments, pool)
         finally:
-            workers.close()
+            pool.close()
 
     def _records(
-        self, window: _Window, options: SearchOptions, alignments: bool, workers: WorkerPool | None = None
+        self, window: _Window, options: SearchConfig, alignments: bool, pool: WorkerPool | None = None
     ) -> Iterator[dict[str, Any]]:
         """The records of a window, in the order of its lines."""
-        if workers and window.parts:
-            outputs: list[Output] = [{}] * len(window.sources)
-            for group, future in window.parts:
-                translated = workers.result(future)
-                for place, output in zip(group, translated):
-                    outputs[place] = output
+        if pool and window.parts:
+            found = [pair for group, future in window.parts for pair in zip(group, pool.result(future))]
+            outputs = [output for _, output in sorted(found, key=lambda pair: pair[0])]
         else:
             outputs = self._outputs(window.sources, options, alignments)
         used: set[int] = set()
-        for offset, (line, place) in enumerate(zip(window.lines, window.places)):
+        for number, (line, place) in enumerate(zip(window.lines, window.places), window.first):
             output = copy.deepcopy(outputs[place]) if place in used else outputs[place]
             used.add(place)
-            yield {"line": window.first + offset, "source": line, **output}
+            yield {"line": number, "source": line, **output}
 
-    def _outputs(self, sources: list[Source], options: SearchOptions, alignments: bool) -> list[Output]:
+    def _outputs(self, sources: list[_Source], options: SearchConfig, alignments: bool) -> list[Output]:
         """Translates: for each line the fields of its record that its text does not tell."""
         flat = [ids for parts, _ in sources for ids in parts]
-        begun = [[] if number else prefix for parts, prefix in sources for number in range(len(parts))]
-        found = self.engine.search(flat, options, begun if any(begun) else None)
-        places = iter(range(len(flat)))
+        prefixes = [[] if number else prefix for parts, prefix in sources for number in range(len(parts))]
+        found = self.engine.search(flat, options, prefixes if any(prefixes) else None)
+        if self.recalibration is not None and options.token_scores:
+            found = recalibrated(self.loaded, self.recalibration.inference, flat, found)
+        of_parts = iter(found)
         outputs = []
         for parts, _ in sources:
-            hypotheses = [found[next(places)] for _ in parts]
+            hypotheses = [next(of_parts) for _ in parts]
             best = hypotheses[0] if len(parts) == 1 else _joined(hypotheses, options)
             outputs.append(translation_output(best, self.loaded.tokenizer, options.nbest))
         if alignments:
@@ -215,12 +199,12 @@ class Translator:
         return outputs
 
     def _align(
-        self, sources: list[Source], found: list[list[Hypothesis]], outputs: list[Output], options: SearchOptions
+        self, sources: list[_Source], found: list[list[Hypothesis]], outputs: list[Output], options: SearchConfig
     ) -> None:
         """Adds the alignment of the best output of each line, of which `found` holds those of its parts."""
         flat = [ids for parts, _ in sources for ids in parts]
         # A part without an output, which only a broken model has, counts as one that ends at once.
-        targets = [each[0].tokens if each else flat[place][-1:] for place, each in enumerate(found)]
+        targets = [each[0].tokens if each else ids[-1:] for ids, each in zip(flat, found)]
         aligned = iter(zip(targets, attention_alignments(self.loaded, flat, targets, options.batch_tokens)))
         for (parts, _), output in zip(sources, outputs):
             pairs: list[list[int]] = []
@@ -233,7 +217,7 @@ class Translator:
             output |= {"source_tokens": pieces, "alignment": pairs}
 
 
-def _joined(parts: list[list[Hypothesis]], options: SearchOptions) -> list[Hypothesis]:
+def _joined(parts: list[list[Hypothesis]], options: SearchConfig) -> list[Hypothesis]:
     """The best outputs of the parts of a line as one, scored as one output of so many tokens; nothing of nothing."""
     best = [hypotheses[0] for hypotheses in parts if hypotheses]
     if not best:
@@ -248,26 +232,22 @@ def _joined(parts: list[list[Hypothesis]], options: SearchOptions) -> list[Hypot
 
 def _pairs(lines: Iterable[str], prefixes: Iterable[str] | None) -> Iterator[tuple[str, str]]:
     """Each line beside its prefix."""
-    if prefixes is None:
-        yield from zip(lines, repeat(""))
-        return
-    for line, prefix in zip_longest(lines, prefixes):
+    for line, prefix in zip(lines, repeat("")) if prefixes is None else zip_longest(lines, prefixes):
         if line is None or prefix is None:
             raise UserError("there are not as many prefixes as lines; give one for each, empty where there is none")
-        yield line, prefix
+        yield _clean(line), _clean(prefix)
 
 
 def _numbered_windows(
-    pairs: Iterable[tuple[str, str]], size: int, first: int, more_waiting: Callable[[], bool] | None
+    pairs: Iterable[tuple[str, str]], size: int, first: int, more_waiting: MoreWaiting | None
 ) -> Iterator[tuple[int, list[tuple[str, str]]]]:
     """Windows of lines beside their prefixes, each with the number of its first one."""
     window: list[tuple[str, str]] = []
-    for line, prefix in pairs:
-        window.append((_clean(line), _clean(prefix)))
+    for pair in pairs:
+        window.append(pair)
         if len(window) == size or (more_waiting is not None and not more_waiting()):
             yield first, window
-            first += len(window)
-            window = []
+            first, window = first + len(window), []
     if window:
         yield first, window
 

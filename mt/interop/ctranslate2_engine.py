@@ -11,25 +11,20 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 
-from mt.decoding.beam_search import Hypothesis
-from mt.decoding.grouping import length_groups
-from mt.decoding.options import SearchOptions
+from mt.config import SearchConfig
 from mt.decoding.penalties import length_penalty
 from mt.decoding.scoring import forced_hypotheses
+from mt.decoding.sources import length_groups
+from mt.decoding.types import Hypothesis
 from mt.errors import UserError
 from mt.files.atomic import atomic_folder, write_text
-from mt.interop.ctranslate2_export import (
-    check_exportable,
-    export_ctranslate2,
-    import_ctranslate2,
-    longest_output,
-    unique_pieces,
-)
+from mt.interop.ctranslate2_export import check_expressible, export_ctranslate2, import_ctranslate2, unique_pieces
+from mt.interop.forms import longest_output
 from mt.model.directory import LoadedModel, fingerprint, weights
 from mt.processes import available_cores
 
@@ -44,6 +39,9 @@ _HONOURED = {
     "token_scores",
     "min_length",
     "max_output",
+    "max_length",
+    "max_length_ratio",
+    "max_length_extra",
     "no_repeat_ngram",
 }
 _CPU_BATCH = {"float32": 2048, "int8": 256}  # source tokens at most: the fastest (measured, AVX-512)
@@ -70,7 +68,7 @@ class CTranslate2Engine:
         if compute_type not in COMPUTE_TYPES:
             raise UserError(f"compute_type is {compute_type!r}; it must be one of {', '.join(COMPUTE_TYPES)}")
         library = import_ctranslate2()
-        check_exportable(loaded.config.model)
+        check_expressible(loaded.config.model)
         self.loaded = loaded
         self.compute_type = compute_type
         self.folder = cached_export(loaded)
@@ -84,28 +82,21 @@ class CTranslate2Engine:
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{self.folder}: CTranslate2 cannot load it ({error}); use --engine torch") from None
         tokenizer = loaded.tokenizer
-        self._source_pieces = unique_pieces(tokenizer.source_pieces(range(tokenizer.source_size)))
-        target_pieces = unique_pieces(tokenizer.target_pieces(range(tokenizer.target_size)))
+        self._source_pieces, target_pieces = unique_pieces(tokenizer)
         self._target_ids = {piece: number for number, piece in enumerate(target_pieces)}
         self._forbidden = [[target_pieces[number]] for number in {tokenizer.pad_id, tokenizer.begin_id}]
         self._checked = self.folder / f"checked-{compute_type}.json"
 
     def search(
-        self, source_ids: list[list[int]], options: SearchOptions, prefixes: list[list[int]] | None = None
+        self, source_ids: list[list[int]], options: SearchConfig, prefixes: list[list[int]] | None = None
     ) -> list[list[Hypothesis]]:
-        """Beam search over sentences given as ids; the first one also checks the export on some of them.
+        """See Engine. The first search also checks the export on some of its sentences.
 
-        Args:
-            source_ids: of each sentence, end of sentence last; an empty list finds nothing.
-            options: beam and the rest.
-            prefixes: none.
-
-        Returns:
-            Up to `options.nbest` different hypotheses of each sentence, best first. A single one without
-            `options.token_scores` has no log_probs, and the score that CTranslate2 gave it.
+        A single hypothesis without `options.token_scores` has no log_probs, and the score that CTranslate2 gave it.
 
         Raises:
-            UserError: an option that CTranslate2 cannot honour, or an export that does not agree with our model.
+            UserError: prefixes or another option that CTranslate2 cannot honour, or an export that does not agree
+                with our model.
         """
         refuse_unknown_options(options)
         if prefixes is not None:
@@ -120,9 +111,9 @@ class CTranslate2Engine:
             found[index] = hypotheses
         return found
 
-    def _outputs(self, sources: Sequence[Sequence[int]], options: SearchOptions) -> list[list[tuple[list[int], float]]]:
+    def _outputs(self, sources: Sequence[Sequence[int]], options: SearchConfig) -> list[list[tuple[list[int], float]]]:
         """Ids, end of sentence last, and CTranslate2's score of each hypothesis of each sentence."""
-        limits = [self._longest(ids, options) for ids in sources]
+        limits = [options.longest_output(len(ids)) for ids in sources]
         alpha = 0.0 if options.length_penalty == "none" else options.length_alpha
         budget = options.batch_tokens // options.beam
         if self._on_cpu:
@@ -163,13 +154,8 @@ class CTranslate2Engine:
         end_id = self.loaded.tokenizer.end_id
         return ids if ids[-1:] == (end_id,) and len(ids) <= limit else (*ids[: limit - 1], end_id)
 
-    def _longest(self, source: Sequence[int], options: SearchOptions) -> int:
-        config = self.loaded.config.decode
-        longest = int(config.max_length_ratio * len(source)) + config.max_length_extra
-        return min(longest, options.max_output) if options.max_output else longest
-
     def _scored(
-        self, sources: Sequence[Sequence[int]], outputs: list[list[tuple[list[int], float]]], options: SearchOptions
+        self, sources: Sequence[Sequence[int]], outputs: list[list[tuple[list[int], float]]], options: SearchConfig
     ) -> list[list[Hypothesis]]:
         """Hypotheses; where scores are wanted each gets them by a forced pass of our model, and they order it."""
 
@@ -185,8 +171,12 @@ class CTranslate2Engine:
         """Translates some sentences greedily here and with our own model; remembers that the outputs agreed."""
         from mt.decoding.torch_engine import TorchEngine
 
-        options = SearchOptions(
-            beam=1, nbest=1, length_penalty="average", length_alpha=1.0, batch_tokens=4096, token_scores=True
+        decode = self.loaded.config.decode
+        options = SearchConfig(
+            beam=1,
+            batch_tokens=4096,
+            max_length_ratio=decode.max_length_ratio,
+            max_length_extra=decode.max_length_extra,
         )
         ours = [hypotheses[0] for hypotheses in TorchEngine(self.loaded).search(sources, options)]
         theirs = [each[0] for each in self._scored(sources, self._outputs(sources, options), options)]
@@ -202,7 +192,7 @@ class CTranslate2Engine:
             write_text(self._checked, json.dumps(facts) + "\n")
 
 
-def refuse_unknown_options(options: SearchOptions) -> None:
+def refuse_unknown_options(options: SearchConfig) -> None:
     """Raises UserError for an option that CTranslate2 cannot honour the way our search does."""
     if options.length_penalty not in ("none", "average"):
         raise UserError(
@@ -211,7 +201,7 @@ def refuse_unknown_options(options: SearchOptions) -> None:
         )
     for item in fields(options):
         value = getattr(options, item.name)
-        if item.name not in _HONOURED and item.default is not MISSING and value != item.default:
+        if item.name not in _HONOURED and value != item.default:
             raise UserError(f"{item.name} is {value}; --engine ctranslate2 cannot honour it: use --engine torch")
 
 

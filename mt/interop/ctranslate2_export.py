@@ -6,43 +6,31 @@ Its encoder and decoder specifications are filled by hand, because its ready con
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from mt.config import ModelConfig
+from mt.corpus.tokenizer import Tokenizer
 from mt.errors import UserError
-from mt.model.attention import CrossAttention, SelfAttention
+from mt.interop.forms import ANY_VALUE, Expressible, check_exportable, most_positions, pieces_of
+from mt.model.attention import SelfAttention
 from mt.model.directory import LoadedModel
 from mt.model.layers import DecoderLayer, EncoderLayer, FeedForward
 from mt.model.positions import sinusoids, sinusoids_in_halves
 from mt.model.transformer import Transformer
 
 INSTALL = "pip install ctranslate2"
-_POSITION_TABLES = {"sinusoidal": sinusoids, "sinusoidal_half": sinusoids_in_halves}
-_EXPORTED = {
-    "width",
-    "encoder_layers",
-    "decoder_layers",
-    "encoder_heads",
-    "decoder_heads",
-    "encoder_feed_forward",
-    "decoder_feed_forward",
-    "norm",
-    "activation",
-    "positions",
-    "tie",
-    "output_bias",
-    "dropout",
-    "embedding_dropout",
-    "attention_dropout",
-    "activation_dropout",
+EXPRESSIBLE: Expressible = {
+    **ANY_VALUE,
+    "norm": ("pre", "post"),
+    "activation": ("relu", "gelu", "silu", "swiglu"),
+    "positions": ("sinusoidal", "sinusoidal_half", "rotary"),
+    "tie": ("none", "target", "all"),
 }
-"""fields of the model's config that this module knows how to export, or that matter in training only"""
+_POSITION_TABLES = {"sinusoidal": sinusoids, "sinusoidal_half": sinusoids_in_halves}
 
 
 def import_ctranslate2() -> Any:
@@ -54,17 +42,9 @@ def import_ctranslate2() -> Any:
     return ctranslate2
 
 
-def check_exportable(config: ModelConfig) -> None:
-    """Raises UserError, naming the field, for a form that this module cannot express in CTranslate2's terms."""
-    refuse_unknown_forms(config, _EXPORTED, "CTranslate2", "use --engine torch")
-
-
-def refuse_unknown_forms(config: ModelConfig, known: set[str], format_name: str, remedy: str) -> None:
-    """Raises UserError for the first field that is not among the known ones and differs from its default."""
-    for item in fields(config):
-        value = getattr(config, item.name)
-        if item.name not in known and value != item.default:
-            raise UserError(f"model.{item.name} is {value}: {format_name} cannot express it; {remedy}")
+def check_expressible(config: ModelConfig) -> None:
+    """Raises UserError, naming the field, for a form that CTranslate2 cannot express."""
+    check_exportable(config, EXPRESSIBLE, "CTranslate2", "use --engine torch")
 
 
 def export_ctranslate2(loaded: LoadedModel, folder: Path) -> None:
@@ -79,14 +59,22 @@ def export_ctranslate2(loaded: LoadedModel, folder: Path) -> None:
     from ctranslate2.specs import transformer_spec
 
     model, config, tokenizer = loaded.model, loaded.config.model, loaded.tokenizer
-    check_exportable(config)
-    positions = _position_table(loaded)
-    with torch.inference_mode():
-        encoder = _encoder_spec(model, config, positions)
-        decoder = _decoder_spec(model, config, positions)
+    check_expressible(config)
+    encoder = transformer_spec.TransformerEncoderSpec(config.encoder_layers, **_shape(config, config.encoder_heads))
+    decoder = transformer_spec.TransformerDecoderSpec(config.decoder_layers, **_shape(config, config.decoder_heads))
+    encoder.embeddings[0].weight = _array(model.source_embedding.weight)
+    decoder.embeddings.weight = _array(model.target_embedding.weight)
+    decoder.projection.weight = _array(model.output_weight)
+    if model.output_bias is not None:
+        decoder.projection.bias = _array(model.output_bias)
+    if config.positions != "rotary":
+        positions = _POSITION_TABLES[config.positions](most_positions(loaded), config.width).numpy()
+        encoder.position_encodings.encodings = decoder.position_encodings.encodings = positions
+    _set_layers(encoder, model, "encoder")
+    _set_layers(decoder, model, "decoder")
     spec = transformer_spec.TransformerSpec(encoder, decoder)
-    spec.register_source_vocabulary(unique_pieces(tokenizer.source_pieces(range(tokenizer.source_size))))
-    target = unique_pieces(tokenizer.target_pieces(range(tokenizer.target_size)))
+    source, target = unique_pieces(tokenizer)
+    spec.register_source_vocabulary(source)
     spec.register_target_vocabulary(target)
     spec.config.unk_token = target[tokenizer.unknown_id]
     spec.config.bos_token = spec.config.decoder_start_token = target[tokenizer.begin_id]
@@ -97,7 +85,13 @@ def export_ctranslate2(loaded: LoadedModel, folder: Path) -> None:
     spec.save(str(folder))
 
 
-def unique_pieces(pieces: Sequence[str]) -> list[str]:
+def unique_pieces(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
+    """The source pieces and the target pieces; see `without_repetition`."""
+    source, target = pieces_of(tokenizer)
+    return without_repetition(source), without_repetition(target)
+
+
+def without_repetition(pieces: Sequence[str]) -> list[str]:
     """The pieces; one that stands there twice (padding in a vocabulary with gaps) gets its number."""
     seen: set[str] = set()
     found = []
@@ -107,21 +101,7 @@ def unique_pieces(pieces: Sequence[str]) -> list[str]:
     return found
 
 
-def longest_output(loaded: LoadedModel) -> int:
-    """Tokens of the longest output that the model's config allows."""
-    decode = loaded.config.decode
-    return int(decode.max_length_ratio * decode.max_length) + decode.max_length_extra
-
-
-def _position_table(loaded: LoadedModel) -> np.ndarray | None:
-    config = loaded.config
-    if config.model.positions == "rotary":
-        return None
-    length = max(512, config.decode.max_length, longest_output(loaded))
-    return _POSITION_TABLES[config.model.positions](length, config.model.width).numpy()
-
-
-def _shape_options(config: ModelConfig, heads: int) -> dict[str, Any]:
+def _shape(config: ModelConfig, heads: int) -> dict[str, Any]:
     """What the encoder's and the decoder's specification are both told."""
     from ctranslate2.specs import common_spec
 
@@ -139,45 +119,20 @@ def _shape_options(config: ModelConfig, heads: int) -> dict[str, Any]:
     return options
 
 
-def _encoder_spec(model: Transformer, config: ModelConfig, positions: np.ndarray | None) -> Any:
-    from ctranslate2.specs import transformer_spec
-
-    options = _shape_options(config, config.encoder_heads)
-    spec = transformer_spec.TransformerEncoderSpec(config.encoder_layers, **options)
-    spec.embeddings[0].weight = _array(model.source_embedding.weight)
-    if positions is not None:
-        spec.position_encodings.encodings = positions
-    if config.norm == "pre":
-        _set_norm(spec.layer_norm, model.encoder_norm)
-    for layer_spec, layer in zip(spec.layer, cast(list[EncoderLayer], model.encoder)):
-        _set_self_attention(layer_spec.self_attention, layer.attention, config)
+def _set_layers(spec: Any, model: Transformer, side: str) -> None:
+    """Fills the layers of the encoder or the decoder, and the norm behind them where there is one."""
+    if model.config.norm == "pre":
+        _set_norm(spec.layer_norm, getattr(model, f"{side}_norm"))
+    for layer_spec, layer in zip(spec.layer, cast(list[EncoderLayer | DecoderLayer], getattr(model, side))):
+        _set_self_attention(layer_spec.self_attention, layer.attention, model.config)
         _set_norm(layer_spec.self_attention.layer_norm, layer.attention_residual.norm)
+        if isinstance(layer, DecoderLayer):
+            cross = layer.cross
+            for part, linear in zip(layer_spec.attention.linear, (cross.query, cross.memory, cross.output)):
+                _set_linear(part, linear)
+            _set_norm(layer_spec.attention.layer_norm, layer.cross_residual.norm)
         _set_feed_forward(layer_spec.ffn, layer.feed_forward)
         _set_norm(layer_spec.ffn.layer_norm, layer.feed_forward_residual.norm)
-    return spec
-
-
-def _decoder_spec(model: Transformer, config: ModelConfig, positions: np.ndarray | None) -> Any:
-    from ctranslate2.specs import transformer_spec
-
-    options = _shape_options(config, config.decoder_heads)
-    spec = transformer_spec.TransformerDecoderSpec(config.decoder_layers, **options)
-    spec.embeddings.weight = _array(model.target_embedding.weight)
-    spec.projection.weight = _array(model.output_weight)
-    if model.output_bias is not None:
-        spec.projection.bias = _array(model.output_bias)
-    if positions is not None:
-        spec.position_encodings.encodings = positions
-    if config.norm == "pre":
-        _set_norm(spec.layer_norm, model.decoder_norm)
-    for layer_spec, layer in zip(spec.layer, cast(list[DecoderLayer], model.decoder)):
-        _set_self_attention(layer_spec.self_attention, layer.attention, config)
-        _set_norm(layer_spec.self_attention.layer_norm, layer.attention_residual.norm)
-        _set_cross_attention(layer_spec.attention, layer.cross)
-        _set_norm(layer_spec.attention.layer_norm, layer.cross_residual.norm)
-        _set_feed_forward(layer_spec.ffn, layer.feed_forward)
-        _set_norm(layer_spec.ffn.layer_norm, layer.feed_forward_residual.norm)
-    return spec
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -208,11 +163,6 @@ def _for_halves(width: int, heads: int) -> np.ndarray:
     """
     rows = np.arange(width).reshape(heads, width // heads // 2, 2).swapaxes(1, 2).reshape(width)
     return np.concatenate([rows, width + rows, 2 * width + np.arange(width)])
-
-
-def _set_cross_attention(spec: Any, attention: CrossAttention) -> None:
-    for part, linear in zip(spec.linear, (attention.query, attention.memory, attention.output)):
-        _set_linear(part, linear)
 
 
 def _set_feed_forward(spec: Any, layer: FeedForward) -> None:

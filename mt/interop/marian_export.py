@@ -9,33 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mt.config import ModelConfig
-from mt.errors import UserError
+from mt.corpus.tokenizer import Tokenizer
 from mt.files.atomic import write_text
-from mt.interop.ctranslate2_export import longest_output, refuse_unknown_forms
+from mt.interop.forms import ANY_VALUE, Expressible, check_exportable, longest_output, most_positions, pieces_of
 from mt.interop.marian_import import all_parts
 from mt.model.directory import LoadedModel, write_tensors
 
-_EXPORTED = {
-    "width",
-    "encoder_layers",
-    "decoder_layers",
-    "encoder_heads",
-    "decoder_heads",
-    "encoder_feed_forward",
-    "decoder_feed_forward",
-    "norm",
-    "activation",
-    "positions",
-    "tie",
-    "output_bias",
-    "dropout",
-    "embedding_dropout",
-    "attention_dropout",
-    "activation_dropout",
+EXPRESSIBLE: Expressible = {
+    **ANY_VALUE,
+    "norm": ("post",),
+    "activation": ("relu", "gelu", "silu"),
+    "positions": ("sinusoidal", "sinusoidal_half"),
+    "tie": ("none", "target", "all"),
 }
-_NEEDED = {"norm": ("post",), "activation": ("relu", "gelu", "silu"), "positions": ("sinusoidal", "sinusoidal_half")}
-"""fields that Marian cannot express every value of"""
 # Parameters by the ends of their names: which of their dimensions are the width that all layers share.
 _READS_WIDTH = (
     "embedding.weight",
@@ -57,26 +43,13 @@ _WRITES_WIDTH = (
 )
 
 
-def check_exportable(config: ModelConfig) -> None:
-    """Raises UserError, naming the field, for a form that Marian cannot express."""
-    for name, values in _NEEDED.items():
-        value = getattr(config, name)
-        if value not in values:
-            raise UserError(
-                f"model.{name} is {value}: Marian cannot express it; train with {' or '.join(values)}, or use "
-                "--format ctranslate2"
-            )
-    refuse_unknown_forms(config, _EXPORTED, "Marian", "use --format ctranslate2")
-
-
 def export_marian(loaded: LoadedModel, folder: Path) -> None:
     """Writes config, weights, SentencePiece models and vocabularies into an existing folder.
 
     Raises:
         UserError: the form of the model cannot be expressed.
     """
-    config = loaded.config.model
-    check_exportable(config)
+    check_exportable(loaded.config.model, EXPRESSIBLE, "Marian", "use --format ctranslate2")
     write_tensors(_their_tensors(loaded), folder / "model.safetensors")
     _write_tokenizer(loaded, folder)
     _write_json(folder / "config.json", _config(loaded))
@@ -134,15 +107,12 @@ def _config(loaded: LoadedModel) -> dict[str, Any]:
         "dropout": config.dropout,
         "attention_dropout": config.attention_dropout,
         "activation_dropout": config.activation_dropout,
-        "max_position_embeddings": max(512, loaded.config.decode.max_length, longest_output(loaded)),
+        "max_position_embeddings": most_positions(loaded),
         "scale_embedding": True,
         "share_encoder_decoder_embeddings": config.tie == "all",
         "tie_word_embeddings": config.tie != "none",
         "is_encoder_decoder": True,
-        "pad_token_id": tokenizer.pad_id,
-        "eos_token_id": tokenizer.end_id,
-        "forced_eos_token_id": tokenizer.end_id,
-        "decoder_start_token_id": tokenizer.begin_id,
+        **_special_ids(tokenizer),
         "torch_dtype": "float32",
     }
 
@@ -154,6 +124,12 @@ def _generation(loaded: LoadedModel) -> dict[str, Any]:
         "length_penalty": decode.length_alpha if decode.length_penalty == "average" else 0.0,
         "max_length": longest_output(loaded),
         "bad_words_ids": [[number] for number in sorted({tokenizer.pad_id, tokenizer.begin_id})],
+        **_special_ids(tokenizer),
+    }
+
+
+def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    return {
         "pad_token_id": tokenizer.pad_id,
         "eos_token_id": tokenizer.end_id,
         "forced_eos_token_id": tokenizer.end_id,
@@ -167,8 +143,7 @@ def _write_tokenizer(loaded: LoadedModel, folder: Path) -> None:
     (folder / "source.spm").write_bytes(source)
     (folder / "target.spm").write_bytes(target)
     separate = loaded.config.model.tie != "all"
-    source_pieces = tokenizer.source_pieces(range(tokenizer.source_size))
-    target_pieces = tokenizer.target_pieces(range(tokenizer.target_size))
+    source_pieces, target_pieces = pieces_of(tokenizer)
     _write_json(folder / "vocab.json", {piece: number for number, piece in enumerate(source_pieces)})
     if separate:
         _write_json(folder / "target_vocab.json", {piece: number for number, piece in enumerate(target_pieces)})

@@ -44,7 +44,7 @@ class DecoderState:
         """Slots of a group that each position takes."""
         return 1 if self.visible is None else self.beams
 
-    def spread(self, beams: int) -> None:
+    def expand(self, beams: int) -> None:
         """Each row, one a sentence, becomes `beams` equal rows."""
         assert self.beams == 1
         self.beams = beams
@@ -54,16 +54,14 @@ class DecoderState:
             self.cache = self.cache.repeat_interleave(beams, dim=2)
             return
         layers, two, sentences, heads, capacity, head_width = self.cache.shape
-        spread = self.cache.new_empty((layers, two, sentences, heads, capacity * beams, head_width))
-        places = slice(0, self.length * beams, beams)
-        spread[:, :, :, :, places] = self.cache[:, :, :, :, : self.length]
+        expanded = self.cache.new_empty((layers, two, sentences, heads, capacity * beams, head_width))
+        used = expanded[:, :, :, :, : self.length * beams].unflatten(4, (self.length, beams))
+        used[:, :, :, :, :, 0] = self.cache[:, :, :, :, : self.length]
         # Slots that nobody sees must hold numbers all the same: 0 * nan would be nan.
-        spread[:, :, :, :, : self.length * beams].view(layers, two, sentences, heads, self.length, beams, head_width)[
-            :, :, :, :, :, 1:
-        ] = 0
-        self.cache = spread
+        used[:, :, :, :, :, 1:] = 0
+        self.cache = expanded
         self.visible = self.cache.new_full((sentences, 1, beams, capacity * beams), -torch.inf)
-        self.visible[:, :, :, places] = 0
+        self.visible[:, :, :, : self.length * beams : beams] = 0
 
     def make_room(self) -> None:
         """Readies the slots of the next position; doubles the cache when they would not fit."""
@@ -87,22 +85,22 @@ class DecoderState:
             used = self.visible[:, :, :, : self.length * self.beams]
             used.copy_(used.flatten(0, 2).index_select(0, beam_indices).view_as(used))
 
-    def keep(self, rows: Tensor) -> None:
-        """Drops all rows but these, (kept,) int64: always whole sentences, no more of them than there were."""
+    def select(self, rows: Tensor) -> None:
+        """Drops all rows but these, (rows left,) int64: whole sentences, no more of them than there were."""
         sentences = torch.div(rows[:: self.beams], self.beams, rounding_mode="floor")
         if self.visible is None and self.beams > 1:
             self.cache = self.cache.index_select(2, rows)
         else:
-            moved(self.cache[:, :, :, :, : self.length * self.slots], 2, sentences)
+            select_in_place(self.cache[:, :, :, :, : self.length * self.slots], 2, sentences)
             self.cache = self.cache[:, :, : len(sentences)]
         if self.visible is not None:
             self.visible = self.visible.flatten(0, 2).index_select(0, rows).view(-1, *self.visible.shape[1:])
-        self.memory = [moved(layer, 1, sentences) for layer in self.memory]
+        self.memory = [select_in_place(layer, 1, sentences) for layer in self.memory]
         if self.mask is not None:
             self.mask = self.mask.index_select(0, sentences)
 
 
-def moved(field: Tensor, dim: int, places: Tensor) -> Tensor:
+def select_in_place(field: Tensor, dim: int, places: Tensor) -> Tensor:
     """`field.index_select(dim, places)` in place: only what changes its place is copied."""
     here = (places != torch.arange(len(places), device=places.device)).nonzero()[:, 0]
     if len(here):

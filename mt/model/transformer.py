@@ -119,12 +119,10 @@ class Transformer(nn.Module):
         """(…, width) -> (…, target_size), unnormalised."""
         return functional.linear(hidden, self.output_weight, self.output_bias)
 
-    def start(self, memory: Memory, beams: int = 1) -> DecoderState:
-        """An empty decoder state for `beams` rows of each sentence."""
+    def start(self, memory: Memory) -> DecoderState:
+        """An empty decoder state, one row a sentence."""
         projected = [layer.project_memory(memory.hidden).contiguous() for layer in self._decoder_layers()]
-        state = DecoderState(projected, memory.mask, self.config.decoder_heads)
-        state.spread(beams)
-        return state
+        return DecoderState(projected, memory.mask, self.config.decoder_heads)
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """`read`, then the (rows, target_size) logits of the next token."""

@@ -11,7 +11,7 @@ import torch
 
 import mt
 from mt.cli.translate import main as translate
-from mt.decoding.options import search_options
+from mt.config_file import search_config
 from mt.decoding.scoring import forced_hypotheses
 from mt.errors import UserError
 
@@ -26,7 +26,6 @@ LINES = ["ein Hund", "", "die Katze schläft heute nicht", "Hund Hund"]
         {"beam": 12},
         {"beam": 4, "sample": True, "top_p": 0.9},
         {"beam": 3, "alignments": True},
-        {"beam": 3, "rectify": True},
         {"beam": 3, "minimum_bayes_risk": "chrf"},
     ],
     ids=str,
@@ -36,7 +35,7 @@ def test_outputs_have_the_scores_of_float32(tiny_model: Path, options: dict[str,
     assert rounded.loaded.model.output_weight.dtype == torch.bfloat16
     tokenizer = exact.loaded.tokenizer
     ids = {piece: number for number, piece in enumerate(tokenizer.target_pieces(range(tokenizer.target_size)))}
-    decode = search_options(exact.loaded.config.decode)
+    decode = search_config(exact.loaded.config.decode)
     found = []
     for line, record in zip(LINES, rounded.translate(LINES, **options), strict=True):
         if line:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mt.decoding.alignment import alignments, attention
-from mt.decoding.grouping import padded
+from mt.decoding.sources import padded
 from mt.model.directory import LoadedModel
 
 SOURCES = ["der hund sieht einen ball", "frau", "die frau liest ein rotes buch am fluss"]

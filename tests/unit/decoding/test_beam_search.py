@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mt.decoding.beam_search import Hypothesis, beam_search
+from mt.config import SearchConfig
+from mt.decoding import beam_search as beam_search_module
+from mt.decoding.beam_search import beam_search, best_continuations
 from mt.decoding.constraints import Constraints
 from mt.decoding.penalties import normalised_score
+from mt.decoding.types import Hypothesis
 
 PAD, BEGIN, END = 0, 1, 2
 PENALTIES = [("none", 1.0), ("average", 1.0), ("average", 0.6), ("gnmt", 0.6), ("gnmt", 1.0), ("reward", 0.7)]
@@ -27,14 +31,14 @@ class PrefixState:
         self.rows: list[tuple[int, tuple[int, ...]]] = [(sentence, ()) for sentence in range(sentences)]
         self.rows_scored = 0
 
-    def spread(self, beams: int) -> None:
+    def expand(self, beams: int) -> None:
         self.rows = [row for row in self.rows for _ in range(beams)]
 
     def reorder(self, beam_indices: Tensor) -> None:
         assert len(beam_indices) == len(self.rows)
-        self.keep(beam_indices)
+        self.select(beam_indices)
 
-    def keep(self, rows: Tensor) -> None:
+    def select(self, rows: Tensor) -> None:
         self.rows = [self.rows[row] for row in rows.tolist()]
 
 
@@ -65,12 +69,14 @@ def table_step(table: Table, sentences: list[int]) -> Callable[[Tensor, PrefixSt
 RULES = ("forbidden_ids", "min_length", "no_repeat_ngram", "prefixes")
 
 
-def search(table: Table, limits: list[int], beam: int, sentences: list[int] | None = None, **options: object):
+def search(
+    table: Table, limits: list[int], beam: int, sentences: list[int] | None = None, **options: Any
+) -> tuple[list[list[Hypothesis]], PrefixState]:
     state = PrefixState(len(limits))
     rules = {name: options.pop(name) for name in RULES if name in options}
     constraints = Constraints(limits, end_id=END, **{"forbidden_ids": (PAD, BEGIN), **rules})
     step = table_step(table, list(range(len(limits))) if sentences is None else sentences)
-    return beam_search(step, state, constraints, beam=beam, begin_id=BEGIN, **options), state
+    return beam_search(step, state, constraints, SearchConfig(beam=beam, **options), BEGIN), state
 
 
 def every_output(
@@ -97,7 +103,9 @@ def test_wide_beam_equals_exhaustive_search(
     limits = [4, 1, 3]
     table = random_table(seed, vocabulary)
     # 1 + 3 + 9 + 27 outputs: nothing is ever pruned.
-    found, _ = search(table, limits, 40, nbest=nbest, penalty=penalty, alpha=alpha, stop=stop, min_length=min_length)
+    found, _ = search(
+        table, limits, 40, nbest=nbest, length_penalty=penalty, length_alpha=alpha, stop=stop, min_length=min_length
+    )
     for sentence, (hypotheses, limit) in enumerate(zip(found, limits, strict=True)):
         expected = every_output(table, sentence, limit, vocabulary, penalty, alpha, min_length)[:nbest]
         assert [hypothesis.tokens for hypothesis in hypotheses] == [tokens for _, tokens in expected]
@@ -111,8 +119,8 @@ def test_stopping_early_loses_no_winner(penalty: str, alpha: float) -> None:
     """The best one alone and the best of a list that is kept up to the end are the same."""
     limits = [5] * 10
     table = random_table(7, 6)
-    alone, _ = search(table, limits, 121, nbest=1, penalty=penalty, alpha=alpha)
-    in_list, _ = search(table, limits, 121, nbest=121, penalty=penalty, alpha=alpha)
+    alone, _ = search(table, limits, 121, nbest=1, length_penalty=penalty, length_alpha=alpha)
+    in_list, _ = search(table, limits, 121, nbest=121, length_penalty=penalty, length_alpha=alpha)
     assert [hypotheses[0].tokens for hypotheses in alone] == [hypotheses[0].tokens for hypotheses in in_list]
 
 
@@ -121,10 +129,10 @@ def test_stops_as_soon_as_nothing_can_win() -> None:
     def table(sentence: int, prefix: tuple[int, ...]) -> list[float]:
         return [-math.inf, -math.inf, math.log(0.9), math.log(0.06), math.log(0.04)]
 
-    found, state = search(table, [50], 3, penalty="none")
+    found, state = search(table, [50], 3, length_penalty="none")
     assert found[0][0].tokens == [END] and state.rows_scored == 1
     # The mean of log-probabilities could still rise; three finished hypotheses end that search.
-    found, state = search(table, [50], 3, penalty="average")
+    found, state = search(table, [50], 3, length_penalty="average")
     assert found[0][0].tokens == [END] and 1 < state.rows_scored <= 7
 
 
@@ -152,7 +160,7 @@ def test_stopping_rules_end_where_they_say(share: float, stop: str, winner: int)
             ends, words = 0.999, (0.0005, 0.0005)
         return [-math.inf, -math.inf, math.log(ends), *map(math.log, words)]
 
-    found, state = search(table, [20], 2, penalty="average", stop=stop)
+    found, state = search(table, [20], 2, length_penalty="average", stop=stop)
     assert found[0][0].tokens == ([END] if winner == 1 else [4, *[3] * 9, END])
     if winner == 1:
         assert state.rows_scored == 1 + 2
@@ -160,19 +168,16 @@ def test_stopping_rules_end_where_they_say(share: float, stop: str, winner: int)
 
 @pytest.mark.parametrize("beam", [1, 3, 40])
 @pytest.mark.parametrize("temperature", [0.5, 3.0])
-def test_a_rectified_distribution_is_what_is_searched(beam: int, temperature: float) -> None:
-    """As a search of a table of the rectified probabilities; log_probs stay the model's own."""
+def test_at_a_temperature_its_distribution_is_what_is_searched(beam: int, temperature: float) -> None:
+    """As a search of a table of those probabilities; log_probs stay the model's own."""
     table, limits = random_table(11, 6), [5, 3]
 
-    def rectified(sentence: int, prefix: tuple[int, ...]) -> list[float]:
+    def tempered(sentence: int, prefix: tuple[int, ...]) -> list[float]:
         raised = np.exp(np.array(table(sentence, prefix)) / temperature)
         return np.log(raised / raised.sum()).tolist()
 
-    def rectify(log_probs: Tensor) -> Tensor:
-        return (log_probs / temperature).log_softmax(-1)
-
-    expected, _ = search(rectified, limits, beam, nbest=beam)
-    found, _ = search(table, limits, beam, nbest=beam, rectify=rectify)
+    expected, _ = search(tempered, limits, beam, nbest=beam)
+    found, _ = search(table, limits, beam, nbest=beam, temperature=temperature)
     for sentence, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
         assert [each.tokens for each in ours] == [each.tokens for each in theirs]
         for one, other in zip(ours, theirs):
@@ -207,7 +212,7 @@ def test_beam_of_one_is_greedy(seed: int, limit: int, grid: float, penalty: tupl
         last = len(expected) == limit - 1
         allowed = [END] if last else [token for token in range(7) if token not in (PAD, BEGIN)]
         expected.append(max(allowed, key=lambda token: (np.float32(scores[token]), -token)))
-    found, _ = search(table, [limit], 1, penalty=penalty[0], alpha=penalty[1])
+    found, _ = search(table, [limit], 1, length_penalty=penalty[0], length_alpha=penalty[1])
     assert found[0][0].tokens == expected
 
 
@@ -221,7 +226,7 @@ def test_beam_of_one_is_greedy(seed: int, limit: int, grid: float, penalty: tupl
 )
 def test_neighbours_change_nothing(seed: int, beam: int, grid: float, penalty: tuple, limits: list[int]) -> None:
     table = random_table(seed, 8, grid)
-    options = {"nbest": beam, "penalty": penalty[0], "alpha": penalty[1]}
+    options = {"nbest": beam, "length_penalty": penalty[0], "length_alpha": penalty[1]}
     together, _ = search(table, limits, beam, **options)
     for sentence, limit in enumerate(limits):
         alone, _ = search(table, [limit], beam, [sentence], **options)
@@ -237,7 +242,7 @@ def readable(hypotheses: list[Hypothesis]) -> list[tuple]:
 def test_lists_are_sorted_unique_and_consistent(seed: int, beam: int, penalty: tuple) -> None:
     limits = [5, 9, 1, 7]
     table = random_table(seed, 8)
-    found, _ = search(table, limits, beam, nbest=beam, penalty=penalty[0], alpha=penalty[1])
+    found, _ = search(table, limits, beam, nbest=beam, length_penalty=penalty[0], length_alpha=penalty[1])
     for sentence, (hypotheses, limit) in enumerate(zip(found, limits, strict=True)):
         assert 1 <= len(hypotheses) <= beam
         scores = [hypothesis.score for hypothesis in hypotheses]
@@ -267,7 +272,7 @@ def test_ties_go_to_the_lower_token() -> None:
     def table(sentence: int, prefix: tuple[int, ...]) -> list[float]:
         return [math.log(1 / 6)] * 6
 
-    found, _ = search(table, [2], 4, nbest=4, penalty="none")
+    found, _ = search(table, [2], 4, nbest=4, length_penalty="none")
     assert [hypothesis.tokens for hypothesis in found[0]] == [[END], [3, END], [4, END], [5, END]]
 
 
@@ -295,3 +300,52 @@ def test_the_longest_output_ends_at_its_real_probability() -> None:
 
 def test_no_sentence_gives_no_result() -> None:
     assert search(random_table(0, 5), [], 3)[0] == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sentences=st.integers(1, 3),
+    hypotheses=st.integers(1, 4),
+    vocabulary=st.integers(1, 900),
+    count=st.integers(1, 9),
+    grid=st.sampled_from([0, 2, 40]),
+    seed=st.integers(0, 10_000),
+)
+def test_same_as_sorting_all_continuations(
+    sentences: int, hypotheses: int, vocabulary: int, count: int, grid: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    log_probs = torch.randn(sentences, hypotheses, vocabulary, generator=generator)
+    totals = torch.randn(sentences, hypotheses, generator=generator)
+    if grid:  # many equal sums
+        log_probs, totals = (log_probs * grid).round() / grid, totals.round()
+    totals[:, 1:][torch.rand(sentences, hypotheses - 1, generator=generator) < 0.3] = -torch.inf
+    sums, places = best_continuations(log_probs, totals, count)
+    for sentence in range(sentences):
+        every = (log_probs[sentence] + totals[sentence, :, None]).flatten().tolist()
+        expected = sorted(range(len(every)), key=lambda place: (-every[place], place))[:count]
+        assert sums[sentence].tolist() == [every[place] for place in expected]
+        reachable = [place for place in expected if every[place] > -torch.inf]
+        assert places[sentence, : len(reachable)].tolist() == reachable
+
+
+@pytest.mark.parametrize("tied", [(4, 500), (4, 5), (399, 400)])
+def test_of_a_tie_for_the_last_place_the_lower_token_is_taken(tied: tuple[int, int]) -> None:
+    log_probs = torch.full((1, 2, 800), -5.0)
+    log_probs[0, 1, list(tied)] = -1.0
+    log_probs[0, 0, 700] = -0.5
+    _, places = best_continuations(log_probs, torch.zeros(1, 2), 2)
+    assert places.tolist() == [[700, 800 + tied[0]]]
+
+
+def test_columns_after_the_last_whole_block_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[torch.Tensor] = []  # before ties, which a column seen twice would look like, are put in order
+    monkeypatch.setattr(
+        beam_search_module, "_ordered", lambda values, places, *_: (seen.append(places), (values, places))[1]
+    )
+    log_probs = torch.full((1, 4, 228), -50.0)  # three blocks of 64 and 36 columns
+    log_probs[0, :, 164:192] = -1.0 - torch.rand(4, 28, generator=torch.Generator().manual_seed(1))
+    log_probs[0, 1, 227] = -0.5
+    _, places = best_continuations(log_probs, torch.zeros(1, 4), 6)
+    assert places[0, 0] == 228 + 227
+    assert len(set(seen[0][0].tolist())) == 7  # one more than asked for

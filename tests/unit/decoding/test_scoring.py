@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from mt.decoding.options import SearchOptions
+from mt.config import SearchConfig
 from mt.decoding.scoring import score_lines, score_pairs
 from mt.decoding.translator import Translator
 from mt.model.directory import LoadedModel
@@ -16,9 +16,9 @@ TARGETS = ["ein ball", "die frau am fluss und der hund", "", "hund ball und hund
 @pytest.mark.parametrize("beam", [1, 5])
 @pytest.mark.parametrize(("penalty", "alpha"), [("none", 1.0), ("average", 1.0), ("gnmt", 0.6)])
 def test_forced_score_equals_search_score(loaded: LoadedModel, beam: int, penalty: str, alpha: float) -> None:
-    options = SearchOptions(beam=beam, nbest=beam, length_penalty=penalty, length_alpha=alpha, batch_tokens=500)
+    options = SearchConfig(beam=beam, nbest=beam, length_penalty=penalty, length_alpha=alpha, batch_tokens=500)
     source_ids = loaded.tokenizer.encode_source(SOURCES)
-    found = Translator(loaded).engine.search(source_ids, options)
+    found = Translator(loaded).engine.search(source_ids, options, None)
     pairs = [(ids, hypothesis) for ids, hypotheses in zip(source_ids, found) for hypothesis in hypotheses]
     assert len(pairs) > 3
     forced = score_pairs(loaded, [ids for ids, _ in pairs], [hypothesis.tokens for _, hypothesis in pairs])
@@ -28,7 +28,7 @@ def test_forced_score_equals_search_score(loaded: LoadedModel, beam: int, penalt
 
 
 def test_scores_equal_the_plain_softmax(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mt.decoding.scoring._CHUNK", 5)
+    monkeypatch.setattr("mt.decoding.scoring._BLOCK", 5)
     monkeypatch.setattr("mt.decoding.scoring._WINDOW", 3)
     tokenizer, model = loaded.tokenizer, loaded.model
     sources, targets = tokenizer.encode_source(SOURCES), tokenizer.encode_target(TARGETS)

@@ -11,16 +11,17 @@ import pytest
 import sacrebleu
 import torch
 
-from mt.config import LossConfig, TokenizerConfig
+from mt.config import SearchConfig, TokenizerConfig
+from mt.config_file import search_config
 from mt.corpus.tokenizer import train_tokenizer
-from mt.decoding.beam_search import Hypothesis, beam_search
+from mt.decoding.beam_search import beam_search
 from mt.decoding.constraints import Constraints
-from mt.decoding.minimum_bayes_risk import by_expected_utility, utilities
-from mt.decoding.options import search_options
+from mt.decoding.minimum_bayes_risk import by_expected_chrf, pairwise_chrf
 from mt.decoding.sampling import sample
 from mt.decoding.scoring import score_pairs
 from mt.decoding.torch_engine import TorchEngine
 from mt.decoding.translator import Translator
+from mt.decoding.types import Hypothesis
 from mt.errors import UserError
 
 END = 2
@@ -33,13 +34,13 @@ class Rows:
     def __init__(self, sentences: int) -> None:
         self.rows: list[tuple[int, ...]] = [()] * sentences
 
-    def spread(self, beams: int) -> None:
+    def expand(self, beams: int) -> None:
         self.rows = [row for row in self.rows for _ in range(beams)]
 
-    def keep(self, rows: torch.Tensor) -> None:
+    def select(self, rows: torch.Tensor) -> None:
         self.rows = [self.rows[row] for row in rows.tolist()]
 
-    reorder = keep
+    reorder = select
 
 
 def scores(prefix: tuple[int, ...]) -> np.ndarray:
@@ -64,8 +65,8 @@ def outputs(limit: int) -> dict[tuple[int, ...], float]:
 
 def search(rules: dict[str, Any], limit: int = 5, beam: int = 130, **options: Any) -> list[Hypothesis]:
     constraints = Constraints([limit], end_id=END, forbidden_ids=(0, 1), **rules)
-    options = {"penalty": "none", "stop": "exact", "nbest": min(beam, 5), **options}
-    return beam_search(step, Rows(1), constraints, beam=beam, begin_id=1, **options)[0]
+    options = {"length_penalty": "none", "stop": "exact", "nbest": min(beam, 5), **options}
+    return beam_search(step, Rows(1), constraints, SearchConfig(beam=beam, **options), 1)[0]
 
 
 def best(allowed: dict[tuple[int, ...], float]) -> list[list[int]]:
@@ -97,14 +98,14 @@ def test_prefix_is_forced_and_scored() -> None:
 @pytest.mark.parametrize("alpha", [0.3, 1.5])
 def test_reward_with_the_exact_rule_misses_no_better_output(alpha: float) -> None:
     expected = {tokens: total + alpha * len(tokens) for tokens, total in outputs(5).items()}
-    found = search({}, penalty="reward", alpha=alpha, nbest=1)
+    found = search({}, length_penalty="reward", length_alpha=alpha, nbest=1)
     assert found[0].tokens == best(expected)[0]
 
 
 def test_samples_follow_the_distribution_and_their_seed_alone() -> None:
     def draw(seeds: list[list[int]], count: int) -> list[list[Hypothesis]]:
         constraints = Constraints([4] * len(seeds), end_id=END)
-        return sample(step, Rows(len(seeds)), constraints, seeds, count=count, begin_id=1)
+        return sample(step, Rows(len(seeds)), constraints, seeds, SearchConfig(sample=True, nbest=count), 1)
 
     together, alone = draw([[1], [2]], 4000), draw([[2]], 4000)
     assert [each.tokens for each in together[1]] == [each.tokens for each in alone[0]]
@@ -116,22 +117,20 @@ def test_samples_follow_the_distribution_and_their_seed_alone() -> None:
 
 def test_top_k_of_one_is_greedy() -> None:
     constraints = Constraints([5], end_id=END)
-    drawn = sample(step, Rows(1), constraints, [[7]], count=3, top_k=1, begin_id=1)[0]
-    greedy = beam_search(step, Rows(1), Constraints([5], end_id=END), beam=1, begin_id=1)[0][0]
+    drawn = sample(step, Rows(1), constraints, [[7]], SearchConfig(sample=True, nbest=3, top_k=1), 1)[0]
+    greedy = beam_search(step, Rows(1), Constraints([5], end_id=END), SearchConfig(beam=1), 1)[0][0]
     assert [each.tokens for each in drawn] == [greedy.tokens] * 3
 
 
-@pytest.mark.parametrize("utility", ["chrf", "bleu"])
-def test_utilities_are_sacrebleus_sentence_scores(utility: str) -> None:
-    score = sacrebleu.sentence_chrf if utility == "chrf" else sacrebleu.sentence_bleu
-    expected = [[score(one, [other]).score for other in TEXTS] for one in TEXTS]
-    np.testing.assert_allclose(utilities(TEXTS, utility), expected, atol=1e-9)
+def test_pairwise_chrf_is_sacrebleus_sentence_score() -> None:
+    expected = [[sacrebleu.sentence_chrf(one, [other]).score for other in TEXTS] for one in TEXTS]
+    np.testing.assert_allclose(pairwise_chrf(TEXTS), expected, atol=1e-9)
 
 
 def test_minimum_bayes_risk_counts_repeated_samples() -> None:
     texts = ["xyz", "a man", "xyz"]
     hypotheses = [Hypothesis([place, END], np.zeros(2), 0.0, -float(place)) for place in range(3)]
-    found = by_expected_utility(hypotheses, texts, "chrf")
+    found = by_expected_chrf(hypotheses, texts)
     assert [each.tokens[0] for each in found] == [0, 1]
     assert found[0].score == pytest.approx(200 / 3)
 
@@ -139,7 +138,7 @@ def test_minimum_bayes_risk_counts_repeated_samples() -> None:
 def test_ensemble_of_a_model_with_itself_is_that_model(translator: Translator) -> None:
     loaded = translator.loaded
     ids = loaded.tokenizer.encode_source(["hund ball", "die frau liest"])
-    options = search_options(loaded.config.decode)
+    options = search_config(loaded.config.decode)
     alone, twice = TorchEngine(loaded).search(ids, options), TorchEngine(loaded, loaded).search(ids, options)
     for one, other in zip(alone, twice, strict=True):
         assert one[0].tokens == other[0].tokens and one[0].score == pytest.approx(other[0].score, abs=1e-5)
@@ -151,54 +150,31 @@ def test_ensemble_is_the_mean_of_probabilities_and_another_vocabulary_is_refused
     with torch.no_grad():
         other.model.output_weight.mul_(-0.5)
     ids = loaded.tokenizer.encode_source(["hund ball", "die frau liest"])
-    options = search_options(loaded.config.decode, beam=3, nbest=3)
+    options = search_config(loaded.config.decode, beam=3, nbest=3)
     for source, found in zip(ids, TorchEngine(loaded, other).search(ids, options), strict=True):
         targets = [each.tokens for each in found]
         both = [list(score_pairs(each, [source] * len(targets), targets)) for each in (loaded, other)]
         for hypothesis, one, two in zip(found, *both, strict=True):
             mean = np.log((np.exp(one.log_probs) + np.exp(two.log_probs)) / 2)
             np.testing.assert_allclose(hypothesis.log_probs, mean, atol=1e-4)
-    with pytest.raises(UserError, match="each model of an ensemble has a link of its own"):
-        TorchEngine(loaded, other).search(ids, search_options(loaded.config.decode, rectify=True))
     lines = ["ein anderer text", "mit anderen worten"] * 20
     tokenizer = train_tokenizer(TokenizerConfig(vocabulary_size=280, byte_fallback=True), lines, lines)
     with pytest.raises(UserError, match="its vocabulary differs"):
         TorchEngine(loaded, dataclasses.replace(loaded, tokenizer=tokenizer))
 
 
-@pytest.mark.parametrize(
-    "changes", [{"rectify": True}, {"temperature": 0.5}, {"rectify": True, "temperature": 2.0}], ids=str
-)
-def test_greedy_output_is_the_likeliest_of_the_rectified_distribution(
-    translator: Translator, changes: dict[str, Any]
-) -> None:
-    loaded, decode = translator.loaded, translator.loaded.config.decode
-    tokenizer = loaded.tokenizer
+def test_greedy_output_at_a_temperature_is_scored_at_it(translator: Translator) -> None:
+    loaded, tokenizer = translator.loaded, translator.loaded.tokenizer
     [source] = tokenizer.encode_source(["die frau liest ein buch"])
-    [[found]] = TorchEngine(loaded).search([source], search_options(decode, beam=1, **changes))
+    [[found]] = TorchEngine(loaded).search([source], search_config(loaded.config.decode, beam=1, temperature=0.5))
     read = torch.tensor([[tokenizer.begin_id, *found.tokens[:-1]]])
     with torch.inference_mode():
         logits = loaded.model.logits(loaded.model.decode(read, loaded.model.encode(torch.tensor([source]))))[0]
-    probabilities = logits.double().softmax(-1)
-    if "rectify" in changes:
-        # Smoothing 0.1 over all classes but padding gave each 0.1 / (vocabulary - 1) and the right one 0.9 more.
-        given = torch.full((tokenizer.target_size,), 0.1 / (tokenizer.target_size - 1), dtype=torch.float64)
-        given[tokenizer.pad_id] = 0
-        true = (probabilities - given).clamp(min=0)
-        probabilities = torch.maximum(true / true.sum(-1, keepdim=True), 0.01 * probabilities)
-    expected = (probabilities ** (1 / changes.get("temperature", 1.0))).log()
-    expected = (expected - expected.logsumexp(-1, keepdim=True)).gather(1, torch.tensor(found.tokens)[:, None])
+    expected = (2 * logits.double()).log_softmax(-1).gather(1, torch.tensor(found.tokens)[:, None])
     assert found.total == pytest.approx(expected.sum().item(), abs=1e-3)
     own = next(score_pairs(loaded, [source], [found.tokens]))
     assert found.log_probs == pytest.approx(own.log_probs, abs=1e-4)
     assert abs(found.total - own.total) > 0.1
-
-
-def test_a_loss_without_an_inverse_link_cannot_be_rectified(translator: Translator) -> None:
-    loaded = translator.loaded
-    focal = dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, loss=LossConfig(name="focal")))
-    with pytest.raises(UserError, match="the loss focal of .* has no inverse link"):
-        TorchEngine(focal).search([[5, 3]], search_options(loaded.config.decode, rectify=True))
 
 
 @pytest.mark.parametrize("beam", [5, 12])
@@ -206,7 +182,7 @@ def test_cached_beams_score_as_forced(translator: Translator, beam: int) -> None
     """Few beams share their cache, many move it."""
     loaded = translator.loaded
     ids = loaded.tokenizer.encode_source(["hund ball", "die frau liest ein buch"])
-    found = TorchEngine(loaded).search(ids, search_options(loaded.config.decode, beam=beam, nbest=beam))
+    found = TorchEngine(loaded).search(ids, search_config(loaded.config.decode, beam=beam, nbest=beam))
     for source, hypotheses in zip(ids, found, strict=True):
         forced = score_pairs(loaded, [source] * len(hypotheses), [each.tokens for each in hypotheses])
         for hypothesis, scored in zip(hypotheses, forced, strict=True):
@@ -218,4 +194,4 @@ def test_cached_beams_score_as_forced(translator: Translator, beam: int) -> None
 )
 def test_an_option_without_sense_is_refused(translator: Translator, given: dict[str, Any]) -> None:
     with pytest.raises(UserError):
-        search_options(translator.loaded.config.decode, **given)
+        search_config(translator.loaded.config.decode, **given)

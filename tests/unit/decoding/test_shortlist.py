@@ -116,7 +116,7 @@ def test_a_missing_broken_or_foreign_file_is_told_in_one_line(loaded: LoadedMode
         assert "\n" not in str(error.value) and FILE in str(error.value) and "tools/shortlist.py" in str(error.value)
 
 
-@pytest.mark.parametrize("options", [{"rectify": True}, {"temperature": 0.5}, {"sample": True}], ids=str)
+@pytest.mark.parametrize("options", [{"temperature": 0.5}, {"sample": True}], ids=str)
 def test_what_needs_the_whole_vocabulary_is_refused(translator: Translator, options: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(options))):
         translator.translate(LINES, shortlist=True, **options)

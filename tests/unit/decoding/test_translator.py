@@ -14,10 +14,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt.decoding.beam_search import Hypothesis
-from mt.decoding.options import search_options
+from mt.config_file import search_config
 from mt.decoding.records import json_line, translation_output
 from mt.decoding.translator import Translator
+from mt.decoding.types import Hypothesis
 from mt.errors import UserError
 
 LINES = [
@@ -36,9 +36,9 @@ LINES = [
     "\ud800 ball",
     "\u200b",
     "ﬁ ÄÖÜ ß",
-    "wort " * 60,
+    "wort " * 14,
     "am alten fluss",
-    "." * 300,
+    "." * 60,
 ]
 
 
@@ -127,7 +127,7 @@ def test_nbest_is_sorted_and_unique(translator: Translator) -> None:
 
 @pytest.mark.parametrize("settings", [{}, {"top_k": 3}, {"minimum_bayes_risk": "chrf", "candidates": 8}], ids=str)
 def test_sampled_lists_are_sorted_and_unique(translator: Translator, settings: dict[str, Any]) -> None:
-    options = search_options(translator.loaded.config.decode, sample=True, nbest=8, temperature=0.2, **settings)
+    options = search_config(translator.loaded.config.decode, sample=True, nbest=8, temperature=0.2, **settings)
     ids = translator.loaded.tokenizer.encode_source(LINES[:5])
     drawn = translator.engine.search(ids, options, None)
     assert min(map(len, drawn)) < 8  # something was drawn twice
@@ -173,7 +173,7 @@ def test_too_long_lines_are_cut_and_reported(translator: Translator) -> None:
     cut: list[int] = []
     long, longest = "hund " * 100, translator.loaded.config.decode.max_length
     lines = ["ball", long, long + "frau", "hund"]
-    records = list(translator.translate(lines, window=3, overlong="cut", on_cut=cut.append))
+    records = list(translator.translate(lines, window=3, overlong="cut", on_overlong=cut.append))
     assert cut == [1, 2]
     similar(records[1:2], [{**records[2]}])
     ids = translator.loaded.tokenizer.encode_source([long])[0]

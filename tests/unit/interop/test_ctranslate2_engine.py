@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mt.decoding.options import SearchOptions
+from mt.config import SearchConfig
 from mt.decoding.scoring import score_pairs
 from mt.decoding.torch_engine import TorchEngine
 from mt.errors import UserError
@@ -21,7 +21,7 @@ from mt.model.directory import LoadedModel
 
 pytest.importorskip("ctranslate2")
 
-OPTIONS = SearchOptions(beam=1, nbest=1, length_penalty="average", length_alpha=1.0, batch_tokens=600)
+OPTIONS = SearchConfig(beam=1, batch_tokens=600, max_length_ratio=1.0, max_length_extra=8)  # as `loaded` has them
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +138,7 @@ def test_options_that_it_cannot_honour_are_refused(loaded: LoadedModel) -> None:
 
 def test_an_option_that_it_does_not_know_is_refused(loaded: LoadedModel) -> None:
     @dataclasses.dataclass(frozen=True, kw_only=True)
-    class More(SearchOptions):
+    class More(SearchConfig):
         novelty: int = 0
 
     engine = CTranslate2Engine(loaded, 1)

@@ -14,7 +14,7 @@ from mt.config import Config, CorpusConfig, DataConfig, ModelConfig, TokenizerCo
 from mt.corpus.tokenizer import Tokenizer, train_tokenizer
 from mt.decoding.scoring import score_pairs
 from mt.errors import UserError
-from mt.interop.ctranslate2_export import export_ctranslate2, refuse_unknown_forms, unique_pieces
+from mt.interop.ctranslate2_export import EXPRESSIBLE, check_expressible, export_ctranslate2, without_repetition
 from mt.model.directory import LoadedModel, build_model
 
 ctranslate2 = pytest.importorskip("ctranslate2")
@@ -81,10 +81,28 @@ def test_an_exported_model_gives_our_scores(
         np.testing.assert_allclose(other.log_probs, one.log_probs, atol=1e-4, rtol=0)
 
 
-def test_a_form_that_the_export_does_not_know_is_refused_by_its_field() -> None:
-    with pytest.raises(UserError, match=r"model\.norm is post: X cannot express it; do something"):
-        refuse_unknown_forms(ModelConfig(norm="post"), {"width"}, "X", "do something")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MoreForms(ModelConfig):
+    experts: int = 0
+
+
+def test_every_form_of_the_config_is_known_today() -> None:
+    for form in FORMS:
+        check_expressible(form)
+    assert EXPRESSIBLE.keys() == {field.name for field in dataclasses.fields(ModelConfig)}
+
+
+def test_a_new_field_or_a_new_value_is_refused_by_its_name() -> None:
+    with pytest.raises(UserError, match=r"model\.experts is 4: CTranslate2 cannot express it; use --engine torch"):
+        check_expressible(MoreForms(experts=4))
+    with pytest.raises(UserError, match=r"model\.experts is 0"):
+        check_expressible(MoreForms())
+    relative = dataclasses.replace(SMALL)
+    object.__setattr__(relative, "positions", "relative")  # a value that the config does not have yet
+    words = r"model\.positions is relative: .*; train with sinusoidal or sinusoidal_half or rotary, or use"
+    with pytest.raises(UserError, match=words):
+        check_expressible(relative)
 
 
 def test_pieces_become_unique() -> None:
-    assert unique_pieces(["a", "b", "a", "a"]) == ["a", "b", "a#2", "a#3"]
+    assert without_repetition(["a", "b", "a", "a"]) == ["a", "b", "a#2", "a#3"]

@@ -16,8 +16,8 @@ import sentencepiece
 import torch
 
 from mt.config import Config, CorpusConfig, DataConfig, DecodeConfig, ModelConfig, TokenizerConfig, TrainConfig
+from mt.config_file import search_config
 from mt.corpus.tokenizer import load_tokenizer, train_tokenizer
-from mt.decoding.options import SearchOptions
 from mt.decoding.scoring import score_pairs
 from mt.decoding.torch_engine import TorchEngine
 from mt.errors import UserError
@@ -142,7 +142,7 @@ def assert_translations_agree(loaded: LoadedModel, model: Any, beam: int) -> Non
     """Greedy outputs are equal. Of a beam, theirs have our scores and ours are as good: the two stop by other rules."""
     tokenizer, decode = loaded.tokenizer, loaded.config.decode
     sources = tokenizer.encode_source(some_lines(4, 9))
-    options = SearchOptions(beam=beam, nbest=1, length_penalty="none", length_alpha=1.0, batch_tokens=600)
+    options = search_config(decode, beam=beam, length_penalty="none", length_alpha=1.0, batch_tokens=600)
     found = TorchEngine(loaded).search(sources, options)
     forbidden = [[number] for number in {tokenizer.pad_id, tokenizer.begin_id}]
     for ids, hypotheses in zip(sources, found):
@@ -334,6 +334,18 @@ def test_forms_that_marian_lacks_are_refused_by_their_field(
 ) -> None:
     with pytest.raises(UserError, match=message):
         export_marian(our_model(tmp_path / "ours", **changes), tmp_path)
+
+
+def test_a_new_field_of_the_config_is_refused_by_its_name(tmp_path: Path) -> None:
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class MoreForms(ModelConfig):
+        experts: int = 0
+
+    loaded = our_model(tmp_path / "ours")
+    more = MoreForms(**dataclasses.asdict(loaded.config.model), experts=4)
+    changed = dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, model=more))
+    with pytest.raises(UserError, match=r"model\.experts is 4: Marian cannot express it; use --format ctranslate2"):
+        export_marian(changed, tmp_path)
 
 
 def test_an_imported_vocabulary_that_is_damaged_is_one_line(marian_folder: Callable[..., Path], tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ def build(config: ModelConfig) -> Transformer:
 def test_steps_give_the_logits_of_teacher_forcing(config: ModelConfig) -> None:
     model = build(config)
     expected = model.logits(model(SOURCE, TARGET))
-    state = model.start(model.encode(SOURCE), beams=3)
+    state = model.start(model.encode(SOURCE))
+    state.expand(3)
     steps = [model.step(TARGET[:, position].repeat_interleave(3), state) for position in range(4)]
     torch.testing.assert_close(torch.stack(steps, dim=1)[::3], expected, atol=1e-5, rtol=1e-5)
 
@@ -74,11 +75,12 @@ def test_every_source_token_reaches_the_output() -> None:
 def test_reordering_and_dropping_rows_follows_the_beams() -> None:
     """Beams of two sentences take different tokens, swap places, then the first sentence leaves."""
     model = build(SMALL)
-    state = model.start(model.encode(SOURCE), beams=2)
+    state = model.start(model.encode(SOURCE))
+    state.expand(2)
     model.step(torch.tensor([2, 2, 2, 2]), state)
     model.step(torch.tensor([9, 10, 12, 14]), state)
     state.reorder(torch.tensor([1, 0, 3, 3]))
-    state.keep(torch.tensor([2, 3]))
+    state.select(torch.tensor([2, 3]))
     logits = model.step(torch.tensor([15, 16]), state)
     targets = torch.tensor([[2, 14, 15], [2, 14, 16]])
     expected = model.logits(model(SOURCE[[1, 1]], targets))[:, 2]

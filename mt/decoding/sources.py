@@ -1,4 +1,4 @@
-"""Sources of more tokens than a model takes: cut, or split into sentences that are translated one by one."""
+"""From the ids of lines to batches: truncated or split where they are too long, grouped by length, padded."""
 
 from __future__ import annotations
 
@@ -7,10 +7,15 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from mt.corpus.batching import pad_batch
 from mt.corpus.tokenizer import Tokenizer
-from mt.decoding.grouping import cut_source
 
 Overlong = Literal["split", "cut"]
+"""what becomes of a line of too many tokens"""
 
 # After a mark that closes a sentence, with the quotes and brackets that belong to it, before space; Chinese and
 # Japanese marks need no space.
@@ -34,16 +39,19 @@ def fitting_sources(
         Sources of at most `longest` tokens, each with its own end of sentence.
     """
     if overlong == "cut":
-        return [cut_source(ids, longest)]
+        return [truncate(ids, longest)]
     ends = [0, *(found.end() for found in _SENTENCE_END.finditer(line)), len(line)]
     sentences = [line[start:end].strip() for start, end in pairwise(ends)]
-    sources: list[list[int]] = []
-    for sentence in tokenizer.encode_source([sentence for sentence in sentences if sentence]):
-        sources += _runs(sentence, tokenizer, longest)
-    return sources
+    encoded = tokenizer.encode_source([sentence for sentence in sentences if sentence])
+    return [run for sentence in encoded for run in _split_before_words(sentence, tokenizer, longest)]
 
 
-def _runs(ids: list[int], tokenizer: Tokenizer, longest: int) -> list[list[int]]:
+def truncate(ids: Sequence[int], longest: int) -> list[int]:
+    """The first tokens and the end of sentence, `longest` together, of what has more."""
+    return list(ids) if len(ids) <= longest else [*ids[: longest - 1], ids[-1]]
+
+
+def _split_before_words(ids: list[int], tokenizer: Tokenizer, longest: int) -> list[list[int]]:
     """The ids in runs of at most `longest` with their end of sentence, broken before a word where one begins."""
     *rest, end = ids
     runs: list[list[int]] = []
@@ -57,3 +65,28 @@ def _runs(ids: list[int], tokenizer: Tokenizer, longest: int) -> list[list[int]]
         runs.append([*rest[:size], end])
         rest = rest[size:]
     return runs
+
+
+def length_groups(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Splits indices into groups of similar length, the longest first, so that little of a batch is padding.
+
+    Args:
+        lengths: size of each item.
+        most: a group's count times its longest item stays within this; a larger item is a group of its own.
+
+    Returns:
+        Lists of indices; each index stands in exactly one of them.
+    """
+    groups: list[list[int]] = []
+    for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= most:
+            groups[-1].append(index)
+        else:
+            groups.append([index])
+    return groups
+
+
+def padded(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device | str) -> Tensor:
+    """Rows filled up with padding on the right: (sequences, longest) int64."""
+    rows = [np.asarray(sequence, dtype=np.int64) for sequence in sequences]
+    return torch.from_numpy(pad_batch(rows, pad_id)).to(device)

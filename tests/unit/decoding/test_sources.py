@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mt.corpus.tokenizer import Tokenizer
-from mt.decoding.overlong import fitting_sources
 from mt.decoding.penalties import normalised_score
+from mt.decoding.sources import fitting_sources, length_groups, padded
 from mt.decoding.translator import Translator
 
 
@@ -64,7 +66,7 @@ def test_the_parts_of_a_line_are_translated_alone_and_joined(translator: Transla
     assert len(translator.loaded.tokenizer.encode_source([line])[0]) > longest
     counted: list[int] = []
     options: dict[str, Any] = {"length_penalty": "gnmt", "length_alpha": 0.7, "alignments": True}
-    record = next(translator.translate([line], on_cut=counted.append, **options))
+    record = next(translator.translate([line], on_overlong=counted.append, **options))
     alone = list(translator.translate(sentences, **options)) * 3
     assert counted == [0] and record["source"] == line
     assert record["translation"] == " ".join(part["translation"] for part in alone if part["translation"])
@@ -78,3 +80,19 @@ def test_the_parts_of_a_line_are_translated_alone_and_joined(translator: Transla
     moved = [[source + second[0], target + second[1]] for source, target in alone[1]["alignment"]]
     first = len(alone[0]["alignment"])
     assert record["alignment"][: first + len(moved)] == [*alone[0]["alignment"], *moved]
+
+
+@given(lengths=st.lists(st.integers(1, 50)), most=st.integers(1, 200))
+def test_groups_hold_every_index_once_within_the_budget(lengths: list[int], most: int) -> None:
+    groups = length_groups(lengths, most)
+    assert sorted(index for group in groups for index in group) == list(range(len(lengths)))
+    for group in groups:
+        assert len(group) == 1 or len(group) * max(lengths[index] for index in group) <= most
+
+
+def test_groups_go_from_long_to_short_and_keep_order_among_equals() -> None:
+    assert length_groups([3, 9, 3, 9, 1], 18) == [[1, 3], [0, 2, 4]]
+
+
+def test_rows_are_padded_on_the_right() -> None:
+    assert padded([[5, 6, 7], [8]], 0, "cpu").tolist() == [[5, 6, 7], [8, 0, 0]]

@@ -1,3 +1,5 @@
+"""What tests of decoding and interop share: a small model with random weights."""
+
 from __future__ import annotations
 
 import random
@@ -11,23 +13,8 @@ from mt.corpus.tokenizer import Tokenizer, train_tokenizer
 from mt.decoding.translator import Translator
 from mt.model.directory import LoadedModel, build_model
 
-WORDS = [
-    "der",
-    "hund",
-    "sieht",
-    "einen",
-    "kleinen",
-    "ball",
-    "und",
-    "die",
-    "frau",
-    "liest",
-    "ein",
-    "rotes",
-    "buch",
-    "am",
-    "fluss",
-]
+TEXT = "der hund sieht einen kleinen ball und die frau liest ein rotes buch am fluss"
+WORDS = TEXT.split()
 
 
 def some_lines(count: int, seed: int) -> list[str]:
