@@ -11,7 +11,8 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -36,27 +37,19 @@ _PATIENCE = timedelta(minutes=30)
 @contextmanager
 def torchrun_group() -> Iterator[Group]:
     """This process's place among those that `torchrun` started; alone where no launcher has set its variables."""
-    environment = os.environ
-    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= environment.keys():
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
         yield Group()
         return
     # Two agents on one machine, as in a test, count as two machines.
-    machine = f"{socket.gethostname()} {environment.get('GROUP_RANK', '0')}"
-    if environment["WORLD_SIZE"] == "1":
+    machine = f"{socket.gethostname()} {os.environ.get('GROUP_RANK', '0')}"
+    if os.environ["WORLD_SIZE"] == "1":
         yield Group(machine=machine)
         return
     store, rank, world_size = next(rendezvous("env://", timeout=_PATIENCE))
-    store = _of_this_attempt(store, rank, world_size)
-    local_rank = int(environment.get("LOCAL_RANK", "0"))
-    group = Group(
-        rank,
-        world_size,
-        local_rank=local_rank,
-        local_world_size=int(environment.get("LOCAL_WORLD_SIZE", "1")),
-        machine=machine,
-        failures=Failures(store, world_size, machine, tells=local_rank == 0),
-    )
-    with _connected(group, store, "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", _PATIENCE):
+    local_rank, local_world_size = (int(os.environ.get(f"LOCAL_{name}", "0")) for name in ("RANK", "WORLD_SIZE"))
+    group = Group(rank, world_size, local_rank, max(1, local_world_size), machine)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    with _connected(group, _of_this_attempt(store, rank, world_size), backend, _PATIENCE) as group:
         yield group
 
 
@@ -107,14 +100,9 @@ def own_processes(world_size: int, work: Callable[..., None], *arguments: Any) -
                 process.join(timeout=60)
 
 
-@contextmanager
-def _own_group(rank: int, world_size: int, meeting_point: str) -> Iterator[Group]:
+def _own_group(rank: int, world_size: int, meeting_point: str) -> AbstractContextManager[Group]:
     store = FileStore(meeting_point, world_size)
-    # Rank 0 tells what happens to any of them, so that its exit code and its line belong together.
-    failures = Failures(store, world_size, "" if rank == 0 else f"process {rank}", tells=rank == 0)
-    group = Group(rank, world_size, local_rank=rank, local_world_size=world_size, failures=failures)
-    with _connected(group, store, "gloo", timedelta(days=7)):
-        yield group
+    return _connected(Group(rank, world_size, rank, world_size), store, "gloo", timedelta(days=7))
 
 
 def _work_in_group(
@@ -130,15 +118,28 @@ def _work_in_group(
 
 
 @contextmanager
-def _connected(group: Group, store: Store, backend: str, patience: timedelta) -> Iterator[None]:
-    """Inside the block the processes can reach each other, and a failure of one ends all."""
-    failures = group.failures
-    assert failures is not None
-    failed = True
+def _connected(group: Group, store: Store, backend: str, patience: timedelta) -> Iterator[Group]:
+    """Inside the block the processes can reach each other, and a failure of one ends all.
+
+    The first process of each machine tells what has failed elsewhere. Without a launcher that is rank 0, whatever
+    happens to the others, so that its exit code and its line belong together.
+    """
+    name = group.machine or f"process {group.rank}"
+    failures = Failures(store, group.world_size, name, tells=group.local_rank == 0)
+    group, failed = replace(group, failures=failures), True
+    store = PrefixStore("group", store)
     try:
-        _init_process_group(group, store, backend, patience)
+        try:
+            distributed.init_process_group(
+                backend, store=store, timeout=patience, rank=group.rank, world_size=group.world_size
+            )
+        except RuntimeError as error:
+            raise UserError(
+                f"process {group.rank} cannot reach the others ({str(error).splitlines()[0][:200]}); name the network "
+                "interface between the machines in GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME, and open its ports"
+            ) from None
         failures.watch()
-        yield
+        yield group
         group.broadcast(None)  # a barrier: the store goes with the first of them
         failed = False
     except UserError as error:
@@ -154,19 +155,6 @@ def _connected(group: Group, store: Store, backend: str, patience: timedelta) ->
             failures.stop()
             if distributed.is_initialized():
                 distributed.destroy_process_group()
-
-
-def _init_process_group(group: Group, store: Store, backend: str, patience: timedelta) -> None:
-    store = PrefixStore("group", store)
-    try:
-        distributed.init_process_group(
-            backend, store=store, rank=group.rank, world_size=group.world_size, timeout=patience
-        )
-    except RuntimeError as error:
-        raise UserError(
-            f"process {group.rank} cannot reach the others ({str(error).splitlines()[0][:200]}); name the network "
-            "interface between the machines in GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME, and open its ports"
-        ) from None
 
 
 @contextmanager

@@ -19,9 +19,9 @@ from mt.losses.projection import LossSums, projected_loss
 from mt.model.directory import load_weights
 from mt.model.transformer import Transformer
 from mt.progress import log_line, progress_bar
-from mt.training import memory, run_directory
+from mt.training import memory
 from mt.training.budget import TIMED_UPDATES, Budget
-from mt.training.checkpoint import AVERAGE, Checkpoints, TrainingParts
+from mt.training.checkpoint import AVERAGE, Checkpoints, TrainingParts, begin, best_checkpoint, claimed, is_finished
 from mt.training.data import Batch, Update, UpdateLoader
 from mt.training.distributed import Gradients, Group
 from mt.training.launch import interruptible, own_processes, torchrun_group
@@ -47,15 +47,15 @@ def train(config: Config, started: float | None = None) -> Path | None:
     """
     started = time.monotonic() if started is None else started
     run = Path(config.run_dir)
-    with torchrun_group() as group, run_directory.claimed(config) if group.is_main else nullcontext():
-        finished = group.broadcast(group.is_main and run_directory.is_finished(run))
+    with torchrun_group() as group, claimed(config) if group.is_main else nullcontext():
+        finished = group.broadcast(group.is_main and is_finished(run))
         if finished and group.is_main:
             log_line(f"{run}: this run is finished; give another run_dir to train again")
         if not finished:
             device = training_device(config, group)
             prepared = prepare_data(config, group)
             if group.is_main:
-                run_directory.begin(config, prepared)
+                begin(config, prepared)
             if group.under_torchrun:
                 finished = _take_part(group, config, prepared, device, started)
             else:
@@ -63,7 +63,7 @@ def train(config: Config, started: float | None = None) -> Path | None:
                     finished = _take_part(own_group, config, prepared, device, started)
     if not finished:
         raise KeyboardInterrupt
-    return run_directory.best_checkpoint(run) if group.is_main else None
+    return best_checkpoint(run) if group.is_main else None
 
 
 def _follow(group: Group, config: Config) -> None:
@@ -93,17 +93,10 @@ def _start_log(config: Config, prepared: Prepared, device: torch.device, group: 
     if step:
         log_line(f"{config.run_dir}: going on after update {step}")
     else:
-        log.event(
-            "start",
-            0,
-            loss=parts.loss.signature,
-            parameters=sum(p.numel() for p in parts.model.parameters()),
-            pairs=len(prepared.train),
-            data=prepared.fingerprints,
-            device=str(device),
-            processes=group.world_size,
-            threads=torch.get_num_threads(),
-        )
+        model = {"loss": parts.loss.signature, "parameters": sum(p.numel() for p in parts.model.parameters())}
+        data = {"pairs": len(prepared.train), "data": prepared.fingerprints}
+        where = {"device": str(device), "processes": group.world_size, "threads": torch.get_num_threads()}
+        log.event("start", 0, **model, **data, **where)
     return log
 
 
@@ -125,14 +118,8 @@ def add_gradients(
     with torch.autocast(batch.source.device.type, dtype=torch.bfloat16, enabled=bfloat16):
         sums = batch_loss(model, batch, loss)
     sums.loss.backward()
-    gradients.count(
-        tokens=batch.tokens,
-        loss=sums.loss.detach(),
-        nll=sums.nll,
-        correct=sums.correct,
-        slots=batch.slots,
-        filled=batch.filled,
-    )
+    gradients.count(loss=sums.loss.detach(), nll=sums.nll, correct=sums.correct)
+    gradients.count(tokens=batch.tokens, slots=batch.slots, filled=batch.filled)
 
 
 def _seed(seed: int, step: int, number: int) -> int:
@@ -152,10 +139,9 @@ class Training:
         self, config: Config, prepared: Prepared, parts: TrainingParts, group: Group, log: RunLog | None, started: float
     ) -> None:
         """log: of the main process alone; started: `time.monotonic()` when the command began, for a budget."""
-        self.config, self.train = config, config.train
+        self.config, self.train, self.tokenizer = config, config.train, prepared.tokenizer
         self.parts, self.group, self.log = parts, group, log
         self.model, self.loss, self.optimiser, self.average, self.state = parts
-        self.tokenizer = prepared.tokenizer
         self.device = next(self.model.parameters()).device
         self.gradients = Gradients(self.model, group)
         self.loader = UpdateLoader(config, prepared, group, self.device)
@@ -186,9 +172,9 @@ class Training:
                 self._fit_budget(count)
                 if self.state.step % self.train.log_every == 0 or self._finished():
                     self._log_figures()
-                if self._validation_due(update) or self._finished():
+                if self._due(self.train.validate_every, update.ends_epoch) or self._finished():
                     self._validate()
-                elif interrupted or self._due(self.train.checkpoint_every):
+                elif interrupted or self._due(self.train.checkpoint_every, otherwise=False):
                     self._save(None)
                 if interrupted:
                     return False
@@ -214,7 +200,7 @@ class Training:
         gpu = self.device.type == "cuda"
         measured = max(peaks) if gpu else sum(peaks)
         where = "on a GPU" if gpu else f"in {len(peaks)} process{'es' * (len(peaks) > 1)}"
-        log_line(f"memory: measured peak {memory.in_words(measured)} {where}")
+        log_line(f"memory: measured peak {measured / 1e6:,.0f} MB {where}")
         if self.state.step == 1:
             self.log.event("memory", 1, measured=measured)
 
@@ -262,7 +248,8 @@ class Training:
 
     def _fit_budget(self, count: int) -> None:
         """Turns the budget into a number of updates, once. count: updates that this command has made."""
-        if not self.train.budget_minutes or self.state.budget_steps:
+        minutes = self.train.budget_minutes
+        if not minutes or self.state.budget_steps:
             return
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # time what is done, not what is asked for
@@ -274,7 +261,6 @@ class Training:
         steps = self.state.budget_steps = self.group.broadcast(steps)
         self.total_steps = self.bar.total = self._total_steps()
         if self.log is not None:
-            minutes = self.train.budget_minutes
             log_line(f"train.budget_minutes {minutes:g}: {steps} updates in all, as fast as the first ones")
             self.log.event("budget", self.state.step, steps=steps, validation_seconds=round(validation, 1))
         self.clock = time.monotonic()
@@ -282,29 +268,22 @@ class Training:
     def _log_figures(self) -> None:
         """One line of the log: averages since the last one. The unsmoothed NLL stands apart from the loss."""
         self._check_finite()
-        sums = {name: float(value) for name, value in self.state.sums.items()}
+        state = self.state
+        sums = {name: float(value) for name, value in state.sums.items()}
         tokens, seconds = sums["tokens"], sums["seconds"]
-        self.state.tokens += int(tokens)
-        self.state.seconds += seconds
-        self.state.sums = {}
+        state.tokens, state.seconds, state.sums = state.tokens + int(tokens), state.seconds + seconds, {}
         if self.log is None:
             return
-        self.log.event(
-            "train",
-            self.state.step,
-            epoch=self.state.epoch,
-            loss=sums["loss"] / tokens,
-            nll=sums["nll"] / tokens,
-            accuracy=sums["correct"] / tokens,
-            tokens=self.state.tokens,
-            learning_rate=self.learning_rate,
-            gradient_norm=float(self.gradient_norm),
-            padding=1 - sums["filled"] / sums["slots"],
-            tokens_per_second=round(tokens / seconds, 1),
-            data_wait=round(sums["data_seconds"] / seconds, 4),
-            seconds=round(self.state.seconds, 3),
-        )
-        self.bar.set_postfix_str(f"{tokens / seconds:,.0f} tokens/s, nll {sums['nll'] / tokens:.3f}")
+        means = {"loss": sums["loss"] / tokens, "nll": sums["nll"] / tokens, "accuracy": sums["correct"] / tokens}
+        update = {"learning_rate": self.learning_rate, "gradient_norm": float(self.gradient_norm)}
+        speed = {
+            "padding": 1 - sums["filled"] / sums["slots"],
+            "tokens_per_second": round(tokens / seconds, 1),
+            "data_wait": round(sums["data_seconds"] / seconds, 4),
+            "seconds": round(state.seconds, 3),
+        }
+        self.log.event("train", state.step, epoch=state.epoch, **means, tokens=state.tokens, **update, **speed)
+        self.bar.set_postfix_str(f"{tokens / seconds:,.0f} tokens/s, nll {means['nll']:.3f}")
 
     def _check_finite(self) -> None:
         """Raises UserError when training has diverged: before a log line, a validation or a checkpoint says so."""
@@ -321,7 +300,7 @@ class Training:
         memory.give_back_memory()
         state = self.state
         with self.average.applied() if self.average is not None else nullcontext():
-            result = self.validator.measure(self.model, self.meta)
+            result = self.validator.measure(self.model)
         if result is not None and self.log is not None:
             best = self.checkpoints.judge(state.name, result.figures, state)
             self.log.validation(state.name, result, state.step, state.epoch, best)
@@ -346,7 +325,7 @@ class Training:
             return
         mean = self.group.broadcast(self.checkpoints.averaged(state) if self.group.is_main else {})
         load_weights(self.model, mean, self.checkpoints.folder)
-        result = self.validator.measure(self.model, self.meta)
+        result = self.validator.measure(self.model)
         if result is None or self.log is None:
             return
         self.checkpoints.judge(AVERAGE, result.figures, state)
@@ -354,11 +333,8 @@ class Training:
         self.log.event("average", state.step, **result.figures)
         self.checkpoints.save_averaged(self.parts, self.tokenizer, {**self.meta, "valid": result.figures})
 
-    def _validation_due(self, update: Update) -> bool:
-        return self._due(self.train.validate_every) if self.train.validate_every else update.ends_epoch
-
-    def _due(self, every: int) -> bool:
-        return every > 0 and self.state.step % every == 0
+    def _due(self, every: int, otherwise: bool) -> bool:
+        return self.state.step % every == 0 if every else otherwise
 
     def _finished(self) -> bool:
         train, state = self.train, self.state

@@ -46,12 +46,12 @@ class Validator:
         by_length = sorted(range(len(valid)), key=lambda index: len(self.sources[index]))
         self.mine = by_length[group.rank :: group.world_size]
 
-    def measure(self, model: Transformer, meta: dict[str, Any]) -> Validation | None:
+    def measure(self, model: Transformer) -> Validation | None:
         """Teacher-forced figures, then BLEU and chrF of the beam's output; the model is left in training mode.
 
         All processes call it, the main one gets the result.
         """
-        parts = self.group.gather((self.mine, *self._measure_lines(model, self.config, meta, self.mine)))
+        parts = self.group.gather((self.mine, *self._measure_lines(model, self.config, self.mine)))
         if not parts:
             return None
         bins = parts[0][1]
@@ -70,15 +70,13 @@ class Validator:
         decode = replace(self.config.decode, max_length_ratio=1.0, max_length_extra=5)
         sample = self.mine[::_SAMPLE]
         started = time.monotonic()
-        self._measure_lines(model, replace(self.config, decode=decode), {}, sample)
+        self._measure_lines(model, replace(self.config, decode=decode), sample)
         return (time.monotonic() - started) * len(self.mine) / max(1, len(sample))
 
-    def _measure_lines(
-        self, model: Transformer, config: Config, meta: dict[str, Any], lines: list[int]
-    ) -> tuple[SplitBins, list[str]]:
+    def _measure_lines(self, model: Transformer, config: Config, lines: list[int]) -> tuple[SplitBins, list[str]]:
         """Teacher-forced calibration of some lines, and their translations."""
         model.eval()
-        loaded = LoadedModel(model, self.tokenizer, config, meta, folder=Path(config.run_dir))
+        loaded = LoadedModel(model, self.tokenizer, config, {}, Path(config.run_dir))
         sources = [self.sources[index] for index in lines]
         try:
             bins = teacher_forced(loaded, sources, [self.references[index] for index in lines])
@@ -92,15 +90,9 @@ class Validator:
         return bins, translations
 
     def _figures(self, calibration: Mapping[str, Any], translations: list[str]) -> Validation:
-        quality = corpus_quality(translations, [self.references], seed=self.config.seed, ter=False)
-        nll = float(calibration["nll"])
-        figures = {
-            "nll": nll,
-            "perplexity": math.exp(min(nll, 700.0)),
-            "accuracy": float(calibration["accuracy"]),
-            "ece": float(calibration["ece"]),
-            "bleu": float(quality["bleu"]["score"]),
-            "chrf": float(quality["chrf"]["score"]),
-        }
+        quality = corpus_quality(translations, [self.references], ter=False)
+        nll, accuracy, ece = (float(calibration[name]) for name in ("nll", "accuracy", "ece"))
+        figures = {"nll": nll, "perplexity": math.exp(min(nll, 700.0)), "accuracy": accuracy, "ece": ece}
+        figures |= {name: float(quality[name]["score"]) for name in ("bleu", "chrf")}
         samples = list(zip(self.sources, self.references, translations))[:5]
         return Validation(figures, calibration, samples)
