@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mt.decoding.scoring import Chunk, score_pairs
+from mt.decoding.scoring import Distributions, score_pairs
 from mt.evaluation.records import Record
 from mt.model.directory import LoadedModel
 
@@ -25,7 +25,7 @@ def add_alternatives(loaded: LoadedModel, records: Sequence[Record], most: int =
     source_ids = tokenizer.encode_source([record["source"] for record in known])
     chosen = [(record, source) for record, source in zip(known, source_ids) if len(source) <= longest]
 
-    def observe(chunk: Chunk) -> None:
+    def observe(chunk: Distributions) -> None:
         values, indices = chunk.log_probs.topk(min(most, len(pieces)))
         for pair, place, log_probs, best in zip(chunk.pairs, chunk.positions, values.tolist(), indices.tolist()):
             found = [[pieces[number], round(log_prob, 4)] for number, log_prob in zip(best, log_probs)]

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mt.config_file import search_config
-from mt.decoding.scoring import Chunk, score_pairs
+from mt.decoding.scoring import Distributions, score_pairs
 from mt.decoding.torch_engine import TorchEngine
 from mt.errors import UserError
 from mt.evaluation.leakage import text_fitted_on
@@ -30,7 +30,7 @@ from mt.evaluation.test_set import TestSet
 from mt.evaluation.threshold import find_threshold
 from mt.evaluation.tokens import SMALLEST, encoded_pairs
 from mt.metrics.arrays import Floats
-from mt.metrics.bins import CalibrationBins
+from mt.metrics.bins import PROTOCOLS, CalibrationBins
 from mt.metrics.labels import token_labels
 from mt.metrics.maps import InverseLink, Isotonic, Map, Temperature, TemperatureFit
 from mt.metrics.quality import sentence_chrf
@@ -164,7 +164,7 @@ class MapComparison:
             [TemperatureFit(link=each, end_id=tokenizer.end_id) for _, each in candidates] for _ in range(self.folds)
         ]
 
-        def observe(chunk: Chunk) -> None:
+        def observe(chunk: Distributions) -> None:
             for fold, tokens, log_probs, ids in self._by_fold(chunk):
                 correct = None if self.labels is None else self.labels[tokens]
                 best = log_probs.argmax(-1)
@@ -187,7 +187,7 @@ class MapComparison:
         """The figures of each token, under each map that was fitted without it."""
         self.figures = {name: {each: np.zeros(len(self.fold)) for each in _FIELDS} for name in self.maps}
 
-        def observe(chunk: Chunk) -> None:
+        def observe(chunk: Distributions) -> None:
             for fold, tokens, log_probs, ids in self._by_fold(chunk):
                 for name, (held_out, _) in self.maps.items():
                     values = held_out[fold].apply(log_probs)
@@ -212,12 +212,12 @@ class MapComparison:
         self.maps["isotonic"] = held_out, Isotonic.fit(confidence, labels)
         self.figures["isotonic"] = _label_figures(values, labels)
 
-    def _pass_over_text(self, observe: Callable[[Chunk], None], name: str) -> None:
+    def _pass_over_text(self, observe: Callable[[Distributions], None], name: str) -> None:
         with progress_bar(len(self.source_ids), name, "line") as bar:
             for _ in score_pairs(self.loaded, self.source_ids, self.target_ids, observe=observe):
                 bar.update(1)
 
-    def _by_fold(self, chunk: Chunk) -> Iterator[tuple[int, NDArray[np.intp], Tensor, Tensor]]:
+    def _by_fold(self, chunk: Distributions) -> Iterator[tuple[int, NDArray[np.intp], Tensor, Tensor]]:
         """The tokens of a chunk by fold: fold, numbers of the tokens in the text, log-probabilities, ids."""
         tokens = self.starts[chunk.pairs] + chunk.positions
         folds = self.fold[tokens]
@@ -232,8 +232,8 @@ class MapComparison:
 
     def _block(self, name: str) -> dict[str, Any]:
         """Calibration figures of all tokens under one map."""
-        bins, edges, split = (15, "(l,r]", "teacher_forced") if self.labels is None else (20, "[l,r)", "inference")
-        counted = CalibrationBins(bins=bins, edges=edges, split=f"{split},cross-validated")
+        protocol = "teacher_forced" if self.labels is None else "inference"
+        counted = CalibrationBins(**PROTOCOLS[protocol], split=f"{protocol},cross-validated")
         counted.update(**self.figures[name])
         block: dict[str, Any] = {**counted.block()}
         return {**{each: block[each] for each in _SHOWN}, "label_brier": self._label_brier(name)}

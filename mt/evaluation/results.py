@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from mt.metrics.bins import CalibrationBlock
 from mt.metrics.quality import QualityBlock
@@ -24,24 +24,6 @@ class BeamBlock(QualityBlock):
     """of the main beam, see mt.evaluation.sentences"""
 
 
-class SweepRow(TypedDict):
-    """The main figures of one beam size with one length penalty."""
-
-    beam: int
-    length_penalty: str
-    length_alpha: float
-    bleu: float
-    bleu_low: float | None
-    bleu_high: float | None
-    length_ratio: float
-    empties: int
-    repetitions: int
-    mean_score: float | None
-    ece_inference: float | None
-    ece_teacher_forced: float
-    ece_eos: float | None
-
-
 class Results(BeamBlock):
     """results.json: at its top level the figures of the default beam."""
 
@@ -54,7 +36,8 @@ class Results(BeamBlock):
     model: dict[str, Any]
     data: dict[str, Any]
     """TestSet.description"""
-    sweep: NotRequired[list[SweepRow]]
+    sweep: NotRequired[list[dict[str, Any]]]
+    """the main figures of each beam size with each length penalty"""
     recalibrated: NotRequired[dict[str, Any]]
     """both calibrations after recalibration, and which maps these are"""
     truth: NotRequired[dict[str, Any]]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mt.evaluation.records import Record
-from mt.metrics.quality import Statistics, sentence_scores
+from mt.metrics.quality import Statistics, sentence_chrf, sentence_scores
 
 COVERAGES = tuple(percent / 100 for percent in range(10, 101, 10))
 HALVES = 10_000
@@ -18,25 +18,44 @@ _DRAWN = 1 << 20  # random numbers that exist at a time
 
 
 def sentence_level(
-    records: Sequence[Record], statistics: dict[str, Statistics], *, halves: int = HALVES, seed: int = 12345
+    records: Sequence[Record],
+    references: Sequence[Sequence[str]],
+    statistics: dict[str, Statistics],
+    *,
+    halves: int = HALVES,
+    seed: int = 12345,
 ) -> dict[str, Any] | None:
-    """The `sequence` block of results.json.
+    """Adds chrF, sentence BLEU and TER to the records, and chrF to their further outputs.
 
     Args:
         records: with `confidence` (mean of its tokens' ones) and `source`.
-        statistics: `quality_statistics` of their translations, chrF among them.
+        references: streams, each as long as the records.
+        statistics: `quality_statistics` of their translations.
         halves: random halves that the most confident one is held against.
         seed: of the random halves.
 
     Returns:
-        `correlation`: Spearman's, of confidence with the quality of each sentence (TER: the lower the better);
-        `selective`: corpus quality of the k % most confident lines; `half`: see `confident_half`. None where a
-        record has no confidence, or there are fewer than 2.
+        The `sequence` block of results.json. `correlation`: Spearman's, of confidence with the quality of each
+        sentence (TER: the lower the better); `selective`: corpus quality of the k % most confident lines; `half`: see
+        `confident_half`; `nbest`: see `expected_quality`. None where a record has no confidence, or there are fewer
+        than 2.
     """
+    scores = sentence_scores(statistics)
+    for name, values in scores.items():
+        for record, value in zip(records, values):
+            record[name] = round(value, 2)
+    nbest = [
+        (output, line)
+        for line, record in enumerate(records)
+        for output in _scored_outputs(record, "translation")
+        if isinstance(output["translation"], str)
+    ]
+    streams = [[stream[line] for _, line in nbest] for stream in references]
+    for (output, _), value in zip(nbest, sentence_chrf([output["translation"] for output, _ in nbest], streams)):
+        output["chrf"] = round(value, 2)
     if len(records) < 2 or any("confidence" not in record for record in records):
         return None
     confidence = np.array([record["confidence"] for record in records])
-    scores = sentence_scores(statistics)
     order = np.argsort(-confidence, kind="stable")
     selective = []
     for coverage in COVERAGES:
@@ -98,7 +117,7 @@ def expected_quality(records: Sequence[Record]) -> dict[str, Any] | None:
     """
     rows = []
     for record in records:
-        outputs = [output for output in record.get("nbest") or () if isinstance(output, dict) and "chrf" in output]
+        outputs = _scored_outputs(record, "chrf")
         if not outputs:
             continue
         total = np.array([sum(output["log_probs"]) for output in outputs])
@@ -109,6 +128,12 @@ def expected_quality(records: Sequence[Record]) -> dict[str, Any] | None:
         return None
     means = np.array(rows).mean(axis=0).tolist()
     return {"lines": len(rows), **dict(zip(("expected_chrf", "achieved_chrf", "oracle_chrf", "size"), means))}
+
+
+def _scored_outputs(record: Record, field: str) -> list[dict[str, Any]]:
+    """The n-best outputs of a record that bring this field and log-probabilities."""
+    outputs = record.get("nbest") or ()
+    return [each for each in outputs if isinstance(each, dict) and field in each and each.get("log_probs")]
 
 
 def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:

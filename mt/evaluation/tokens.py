@@ -17,10 +17,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from mt.decoding.grouping import cut_source
 from mt.decoding.scoring import Transform, score_pairs
+from mt.decoding.sources import truncate
 from mt.evaluation.records import Record
-from mt.metrics.bins import CalibrationBins, CalibrationBlock
+from mt.metrics.bins import PROTOCOLS, CalibrationBins, CalibrationBlock
 from mt.metrics.breakdown import BORDERS, Breakdown
 from mt.metrics.labels import token_labels
 from mt.metrics.words import END, word_confidence, words_of_tokens
@@ -39,27 +39,18 @@ class SplitBins:
     """Calibration of all tokens, of those that end a sentence, and of the others; parts may be merged.
 
     Args:
-        bins, edges, level, split, resamples, seed: as in CalibrationBins.
+        protocol: of PROTOCOLS; the `split` of the signature.
         breakdown: names of BORDERS whose groups are counted, too; these are not merged.
+        settings: level, resamples and seed of CalibrationBins.
     """
 
-    def __init__(
-        self,
-        *,
-        bins: int,
-        edges: str,
-        split: str,
-        level: str = "subword",
-        breakdown: Collection[str] = (),
-        resamples: int = 0,
-        seed: int = 12345,
-    ) -> None:
+    def __init__(self, protocol: str, *, breakdown: Collection[str] = (), **settings: Any) -> None:
+        bins = PROTOCOLS[protocol]
         self.whole, self.without_eos, self.eos = (
-            CalibrationBins(bins=bins, edges=edges, level=level, eos=eos, split=split, resamples=resamples, seed=seed)
-            for eos in ("yes", "no", "only")
+            CalibrationBins(**bins, split=protocol, eos=eos, **settings) for eos in ("yes", "no", "only")
         )
         self.breakdown = {
-            name: Breakdown(borders, bins=bins, edges=edges, lowest=lowest)
+            name: Breakdown(borders, lowest=lowest, **bins)
             for name, (lowest, borders) in BORDERS.items()
             if name in breakdown
         }
@@ -91,11 +82,8 @@ class SplitBins:
 
     def result(self) -> CalibrationBlock:
         """The calibration block of results.json: the figures of all tokens, and `without_eos` and `eos` apart."""
-        block: CalibrationBlock = {
-            **self.whole.block(),
-            "without_eos": self.without_eos.block(),
-            "eos": self.eos.block(),
-        }
+        block = self.whole.block()
+        block["without_eos"], block["eos"] = self.without_eos.block(), self.eos.block()
         if self.breakdown:
             block["breakdown"] = {name: group.result() for name, group in self.breakdown.items()}
         return block
@@ -108,8 +96,7 @@ def teacher_forced(
     *,
     transform: Transform | None = None,
     breakdown: bool = False,
-    resamples: int = 0,
-    seed: int = 12345,
+    **resampling: int,
 ) -> SplitBins:
     """Calibration of the likeliest token after each prefix of the reference; 15 bins (l, r].
 
@@ -120,21 +107,13 @@ def teacher_forced(
         targets: their references, as many.
         transform: recalibrates the distributions first.
         breakdown: count groups of tokens, too; without them parts of a text can be merged.
-        resamples: of sentences, for the interval of the ECE.
-        seed: of these.
+        resampling: resamples of sentences for the interval of the ECE, and their seed.
 
     Returns:
         Correct is argmax = reference token; NLL (nats) of the reference token and Brier score over the whole
         vocabulary, halved to lie in 0..1.
     """
-    counted = SplitBins(
-        bins=15,
-        edges="(l,r]",
-        split="teacher_forced",
-        breakdown=BORDERS if breakdown else (),
-        resamples=resamples,
-        seed=seed,
-    )
+    counted = SplitBins("teacher_forced", breakdown=BORDERS if breakdown else (), **resampling)
     source_ids, target_ids, lines = encoded_pairs(loaded, sources, targets)
     frequency = Counter(token for ids in target_ids for token in ids) if breakdown else Counter()
     scores = score_pairs(loaded, source_ids, target_ids, transform=transform)
@@ -160,7 +139,7 @@ def encoded_pairs(
     longest = loaded.config.decode.max_length
     source_ids = loaded.tokenizer.encode_source([sources[line] for line in lines])
     target_ids = loaded.tokenizer.encode_target([targets[line] for line in lines])
-    return [cut_source(ids, longest) for ids in source_ids], target_ids, lines
+    return [truncate(ids, longest) for ids in source_ids], target_ids, lines
 
 
 @dataclass
@@ -188,12 +167,7 @@ class Output:
 
 
 def inference(
-    outputs: Sequence[Output],
-    *,
-    level: Level = "subword",
-    recalibrated: bool = False,
-    resamples: int = 0,
-    seed: int = 12345,
+    outputs: Sequence[Output], *, level: Level = "subword", recalibrated: bool = False, **resampling: int
 ) -> CalibrationBlock | None:
     """Calibration of the tokens that a system put out (Wang et al. 2020, arXiv:2005.00963); 20 bins [l, r).
 
@@ -201,8 +175,7 @@ def inference(
         outputs: labelled ones.
         level: what is right or wrong; word-product: words, whose confidence is the product of their tokens' ones.
         recalibrated: take `token_confidence`, not the system's own probabilities.
-        resamples: of sentences, for the interval of the ECE.
-        seed: of these.
+        resampling: resamples of sentences for the interval of the ECE, and their seed.
 
     Returns:
         The calibration block, NLL (nats) and Brier score (0..1) of the right-or-wrong label; None where no record
@@ -214,9 +187,7 @@ def inference(
     words = level == "word-product"
     frequency = Counter(token for output in outputs for token in output.record.get("reference_tokens") or ())
     names = [name for name in BORDERS if name != "frequency" or (frequency and not words)]
-    counted = SplitBins(
-        bins=20, edges="[l,r)", split="inference", level=level, breakdown=names, resamples=resamples, seed=seed
-    )
+    counted = SplitBins("inference", level=level, breakdown=names, **resampling)
     for line, output in known:
         tokens, correct = output.record["tokens"], output.record["correct"]
         confidence = output.confidence(recalibrated)
@@ -238,22 +209,24 @@ def inference(
     return counted.result()
 
 
-def label(output: Output, reference_tokens: Sequence[str]) -> None:
-    """Adds `correct` to a record with tokens, one bool per token, by alignment (TER) with the reference's tokens.
+def label(outputs: Sequence[Output]) -> None:
+    """Adds `correct` to records with tokens, one bool per token, by alignment (TER) with their `reference_tokens`.
 
     Both sides are aligned with their end of sentence, which is appended to the reference where it has none.
     """
-    if output.record.get("tokens"):
-        output.record["correct"] = token_labels(output.record["tokens"], _ended(reference_tokens))
+    for record in (each.record for each in outputs):
+        if record.get("tokens"):
+            record["correct"] = token_labels(record["tokens"], _ended(record["reference_tokens"]))
 
 
-def label_words(output: Output, reference: str) -> None:
+def label_words(outputs: Sequence[Output], references: Sequence[str]) -> None:
     """Labels the words of the tokens by alignment with the reference's words. Where tokens have no labels yet, each
     becomes as right as its word."""
-    if output.record.get("tokens"):
-        words, word_of_token = words_of_tokens(output.record["tokens"])
-        output.correct_words = token_labels(words, _ended(reference.split()))
-        output.record.setdefault("correct", [output.correct_words[word] for word in word_of_token])
+    for output, reference in zip(outputs, references):
+        if output.record.get("tokens"):
+            words, word_of_token = words_of_tokens(output.record["tokens"])
+            output.correct_words = token_labels(words, _ended(reference.split()))
+            output.record.setdefault("correct", [output.correct_words[word] for word in word_of_token])
 
 
 def _ended(tokens: Sequence[str]) -> list[str]:

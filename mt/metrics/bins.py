@@ -22,17 +22,11 @@ if TYPE_CHECKING:
     from typing_extensions import NotRequired
 
 
-class Bin(TypedDict):
-    """A bin of a calibration block; its means and band are None where it has no tokens."""
-
-    low: float
-    high: float
-    count: int
-    confidence: float | None
-    accuracy: float | None
-    band_low: float | None
-    """95 % Wilson interval of the accuracy"""
-    band_high: float | None
+PROTOCOLS: dict[str, dict[str, Any]] = {
+    "teacher_forced": {"bins": 15, "edges": "(l,r]"},
+    "inference": {"bins": 20, "edges": "[l,r)"},
+}
+"""the bins of each protocol, as published"""
 
 
 class CalibrationBlock(TypedDict):
@@ -40,21 +34,18 @@ class CalibrationBlock(TypedDict):
 
     tokens: int
     ece: float
-    """sum over bins of their share of tokens times |accuracy - mean confidence|"""
+    """sum over bins of their share of tokens times |accuracy - mean confidence|; `mce`: the largest such difference"""
     mce: float | None
-    """the largest such difference"""
     nll: float | None
-    """nats per token"""
+    """nats per token; `brier` in 0..1"""
     brier: float | None
-    """in 0..1"""
     accuracy: float | None
     confidence: float | None
     signed_gap: float | None
     """mean confidence - accuracy"""
     noise_floor: float | None
-    """the ECE that a perfectly calibrated model of the same confidences would show, the mean"""
+    """the ECE that a perfectly calibrated model of the same confidences would show, mean and 95 % quantile"""
     noise_floor_high: float | None
-    """and its 95 % quantile"""
     ece_mass: float | None
     """with as many bins of equally many tokens"""
     ece_low: float | None
@@ -63,14 +54,14 @@ class CalibrationBlock(TypedDict):
     auroc: float | None
     """of confidence for being right"""
     risk_coverage: RiskCoverage | None
-    bins: list[Bin]
+    bins: list[dict[str, Any]]
+    """low, high, count, confidence, accuracy, and band_low, band_high: the 95 % Wilson interval of the accuracy"""
     signature: str
     without_eos: NotRequired[CalibrationBlock]
-    """the same of tokens that end no sentence"""
+    """the same of tokens that end no sentence; `eos`: of those that end one"""
     eos: NotRequired[CalibrationBlock]
-    """and of those that end one"""
-    breakdown: NotRequired[dict[str, Any]]
-    """groups (mt.metrics.breakdown.Group) by frequency, position and source_length"""
+    breakdown: NotRequired[dict[str, list[dict[str, Any]]]]
+    """groups of tokens, see mt.metrics.breakdown"""
 
 
 class CalibrationBins:
@@ -159,19 +150,29 @@ class CalibrationBins:
         """Sum over bins of their share of tokens times |accuracy - mean confidence|; 0 without tokens."""
         return float(np.abs(self.correct - self.confidence).sum() / max(1, self.count.sum()))
 
+    def difference(self, other: CalibrationBins) -> Difference:
+        """ECE less that of the other one over the same sentences, with its 95 % basic interval.
+
+        Raises:
+            ValueError: they were not resampled, or not alike.
+        """
+        if self.bootstrap is None or other.bootstrap is None:
+            raise ValueError("a paired difference needs resamples of sentences in both")
+        return self.bootstrap.difference(other.bootstrap, self.ece() - other.ece())
+
     def block(self) -> CalibrationBlock:
         """The calibration block of results.json."""
         tokens = int(self.count.sum())
-        gap = np.abs(self.correct - self.confidence)
         filled = self.count > 0
+        gap = np.abs(self.correct - self.confidence)[filled] / self.count[filled]
         confidence, accuracy = _mean(self.confidence.sum(), tokens), _mean(self.correct.sum(), tokens)
-        interval: tuple[float | None, float | None] = None, None
+        low = high = None
         if self.bootstrap is not None and tokens:
-            interval = self.bootstrap.interval(self.ece())
+            low, high = self.bootstrap.interval(self.ece())
         return {
             "tokens": tokens,
             "ece": self.ece(),
-            "mce": float((gap[filled] / self.count[filled]).max()) if tokens else None,
+            "mce": float(gap.max()) if tokens else None,
             "nll": _mean(self.nll, tokens),
             "brier": _mean(self.brier, tokens),
             "accuracy": accuracy,
@@ -180,15 +181,15 @@ class CalibrationBins:
             "noise_floor": _mean(noise_floor(self.variance), tokens),
             "noise_floor_high": _mean(noise_quantile(self.variance), tokens) if tokens else None,
             "ece_mass": self.histogram.equal_mass_error(self.bins) if tokens else None,
-            "ece_low": interval[0],
-            "ece_high": interval[1],
+            "ece_low": low,
+            "ece_high": high,
             "auroc": self.histogram.auroc(),
             "risk_coverage": self.histogram.risk_coverage(),
             "bins": [self._bin(index) for index in range(self.bins)],
             "signature": self.signature,
         }
 
-    def _bin(self, index: int) -> Bin:
+    def _bin(self, index: int) -> dict[str, Any]:
         count = int(self.count[index])
         band = wilson_interval(float(self.correct[index]), count) if count else (None, None)
         return {
@@ -206,17 +207,6 @@ def bin_of(probabilities: Floats, bins: int, edges: str) -> NDArray[np.intp]:
     """Index of the bin that each of probabilities (n,) in 0..1 falls into."""
     side: Literal["left", "right"] = "left" if edges == "(l,r]" else "right"
     return np.searchsorted([m / bins for m in range(1, bins)], probabilities, side=side)
-
-
-def paired_difference(first: CalibrationBins, second: CalibrationBins) -> Difference:
-    """ECE of the first less that of the second over the same sentences, with its 95 % basic interval.
-
-    Raises:
-        ValueError: they were not resampled, or not alike.
-    """
-    if first.bootstrap is None or second.bootstrap is None:
-        raise ValueError("a paired difference needs resamples of sentences in both")
-    return first.bootstrap.difference(second.bootstrap, first.ece() - second.ece())
 
 
 def expected_calibration_error(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -19,17 +19,6 @@ BORDERS = {
 }
 """for each breakdown of results.json the lowest number that a token can have, and the borders of its groups: times that
 a token's type occurs in the references, place in the sentence from 1, tokens of the source sentence"""
-
-
-class Group(TypedDict):
-    """A group of a breakdown in results.json, its figures as in CalibrationBlock."""
-
-    name: str
-    tokens: int
-    confidence: float
-    accuracy: float
-    ece: float
-    noise_floor: float
 
 
 class Breakdown:
@@ -61,19 +50,17 @@ class Breakdown:
         for sums, weights in zip(self.sums, (np.ones_like(certain), certain, right, certain * (1 - certain))):
             sums += np.bincount(cell, weights=weights, minlength=sums.size).reshape(sums.shape)
 
-    def result(self) -> list[Group]:
-        """The groups that have tokens."""
-        groups: list[Group] = []
-        for name, count, confidence, correct, variance in zip(self.names, *self.sums):
-            if tokens := int(count.sum()):
-                groups.append(
-                    {
-                        "name": name,
-                        "tokens": tokens,
-                        "confidence": float(confidence.sum()) / tokens,
-                        "accuracy": float(correct.sum()) / tokens,
-                        "ece": float(np.abs(correct - confidence).sum() / tokens),
-                        "noise_floor": noise_floor(variance) / tokens,
-                    }
-                )
-        return groups
+    def result(self) -> list[dict[str, Any]]:
+        """name, tokens, confidence, accuracy, ece and noise_floor of the groups that have tokens."""
+        return [
+            {
+                "name": name,
+                "tokens": int(count.sum()),
+                "confidence": float(confidence.sum() / count.sum()),
+                "accuracy": float(correct.sum() / count.sum()),
+                "ece": float(np.abs(correct - confidence).sum() / count.sum()),
+                "noise_floor": noise_floor(variance) / int(count.sum()),
+            }
+            for name, count, confidence, correct, variance in zip(self.names, *self.sums)
+            if count.any()
+        ]

@@ -30,19 +30,16 @@ class Score(TypedDict):
 
 
 class QualityBlock(TypedDict):
-    """The quality figures of results.json."""
+    """The quality figures of results.json; the signatures say how scores were computed."""
 
     bleu: Score
-    """13a tokenisation, mixed case"""
     chrf: Score
-    """chrF2"""
     ter: NotRequired[Score]
     bleu_tokenized_lowercased: dict[str, Any]
     """score and signature, see `tokenized_lowercased`"""
     length_ratio: float
     """hypothesis words over words of the closest references, as BLEU counts both"""
     empties: int
-    """number of empty hypotheses"""
 
 
 class Statistics:
@@ -71,15 +68,15 @@ class Statistics:
         chosen = metric or self.metric
         return [float(chosen._compute_score_from_stats(row.tolist()).score) for row in self.counts]
 
-    def block(self, bootstrap: int = 0, seed: int = 0) -> Score:
+    def block(self, resamples: int = 0, seed: int = 0) -> Score:
         """The metric's part of results.json, with the interval of so many resamples of sentences."""
         low = high = None
-        if bootstrap > 0:
-            counts = resampled_counts(len(self.counts), bootstrap, seed)
+        if resamples > 0:
+            counts = resampled_counts(len(self.counts), resamples, seed)
             resampled = sorted(self.score_of_sums(each @ self.counts) for each in counts)
-            cut = bootstrap // 40
-            low, high = resampled[cut], resampled[bootstrap - cut - 1]
-            self.metric.n_bootstrap, self.metric.seed = bootstrap, str(seed)  # the signature names them
+            cut = resamples // 40
+            low, high = resampled[cut], resampled[-cut - 1]
+            self.metric.n_bootstrap, self.metric.seed = resamples, str(seed)  # the signature names them
         return {"score": self.score(), "low": low, "high": high, "signature": str(self.metric.get_signature())}
 
 
@@ -104,23 +101,23 @@ def quality_statistics(
 def corpus_quality(
     hypotheses: Sequence[str],
     references: Sequence[Sequence[str]],
+    statistics: dict[str, Statistics] | None = None,
     *,
     sources: Sequence[str] | None = None,
-    bootstrap: int = 1000,
+    resamples: int = 0,
     seed: int = 12345,
     ter: bool = True,
-    statistics: dict[str, Statistics] | None = None,
 ) -> QualityBlock:
     """Scores a corpus against one or several references.
 
     Args:
         hypotheses: one detokenised translation per line.
         references: reference streams, each as long as `hypotheses`.
+        statistics: `quality_statistics` of the same lines, if they are there already.
         sources: source lines; with them a hypothesis counts as empty only where its source is not blank.
-        bootstrap: resamples of sentences (Koehn 2004) for the 95 % percentile intervals; 0: none.
+        resamples: of sentences (Koehn 2004) for the 95 % percentile intervals; 0: none.
         seed: of the resampling; the same seed gives the same intervals.
         ter: whether to compute TER, the slowest of the three.
-        statistics: `quality_statistics` of the same lines, if they are there already.
 
     Raises:
         ValueError: no lines, no references, or streams of different lengths.
@@ -134,7 +131,7 @@ def corpus_quality(
         [[tokenized_lowercased(line) for line in stream] for stream in references],
     ).block()
     hypothesis_words, reference_words = statistics["bleu"].counts[:, :2].sum(axis=0).tolist()
-    scores: dict[str, Any] = {name: each.block(bootstrap, seed) for name, each in statistics.items()}
+    scores: dict[str, Any] = {name: each.block(resamples, seed) for name, each in statistics.items()}
     scores |= {
         "bleu_tokenized_lowercased": {
             "score": lowercased["score"],

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mt.metrics.bins import CalibrationBins, paired_difference
+from mt.metrics.bins import PROTOCOLS, CalibrationBins
 from mt.metrics.bootstrap import Difference, paired_bootstrap
 from mt.metrics.quality import quality_statistics
 
@@ -41,7 +41,7 @@ def calibration_differences(
         None where the tokens of either system are not known for the same lines.
     """
     (first, first_lines), *others = [_measured(records, recalibrated) for records in systems]
-    return [paired_difference(other, first) if lines and lines == first_lines else None for other, lines in others]
+    return [other.difference(first) if lines and lines == first_lines else None for other, lines in others]
 
 
 def references_of(record: Record) -> list[str]:
@@ -51,7 +51,7 @@ def references_of(record: Record) -> list[str]:
 
 def _measured(records: Sequence[Record], recalibrated: bool) -> tuple[CalibrationBins, list[int]]:
     """The calibration of the output, and which lines have tokens."""
-    counted = CalibrationBins(bins=20, edges="[l,r)", resamples=RESAMPLES, seed=SEED)
+    counted = CalibrationBins(**PROTOCOLS["inference"], resamples=RESAMPLES, seed=SEED)
     lines = []
     for number, record in enumerate(records):
         confidence = record.get("token_confidence")

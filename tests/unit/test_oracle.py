@@ -1,6 +1,7 @@
 """The numeric oracle: every case of what exists, at its own tolerance.
 
-Each case of tests/oracle.json has a function here that computes its expected figures with the project's code.
+Each case of tests/oracle.json has a function here that computes its expected figures with the project's code, but for
+those of GONE, which the project does not compute any more.
 """
 
 from __future__ import annotations
@@ -17,27 +18,14 @@ import torch
 from torch import Tensor
 
 from mt.decoding.penalties import length_penalty, normalised_score
-from mt.losses import (
-    confidence_penalty,
-    encouraging,
-    focal,
-    graduated_smoothing,
-    inverse_focal,
-    label_smoothed_kl,
-    rdrop,
-)
-from mt.losses.links import (
-    dominant_inverse_link,
-    dominant_link,
-    encouraging_inverse_link,
-    encouraging_link,
-    smoothing_inverse_link,
-    smoothing_link,
-)
+from mt.losses import encouraging, label_smoothed_kl
+from mt.losses.function import LossFunction
+from mt.losses.links import encouraging_inverse_link, smoothing_inverse_link
+from mt.losses.relatives import ConfidencePenalty, Focal, InverseFocal, RDrop
 from mt.losses.targets import SmoothedTarget
-from mt.metrics import CalibrationBins, ClassMeasures, expected_calibration_error, sweep_calibration_error
-from mt.metrics.maps import Temperature
-from mt.metrics.noise import noise_floor, squared_error
+from mt.metrics.bins import CalibrationBins, expected_calibration_error
+from mt.metrics.maps import Temperature, TemperatureFit
+from mt.metrics.noise import noise_floor
 from mt.metrics.penultimate import projected, template_plane
 
 Case = dict[str, Any]
@@ -45,6 +33,13 @@ Figures = dict[str, Any]
 
 ORACLE = json.loads((Path(__file__).parents[1] / "oracle.json").read_text(encoding="utf-8"))
 CASES: dict[str, Case] = {case["id"]: case for case in ORACLE["cases"]}
+GONE: dict[str, set[str]] = {
+    "ece_sweep": set(),  # nothing was decided by ECE_sweep, one figure of a table
+    "ce2_debiased": set(),  # nor by the debiased squared error
+    "graduated_ls": set(),  # no config could ask for smoothing by confidence
+    "proper_scores": {"classwise", "classwise_ece", "weighted_ece"},  # nor by errors over all classes
+}
+"""cases that are not computed any more and why; or only these figures of theirs"""
 NO_PAD = -100
 Z1 = [2.0, -1.0, 0.5, 0.0, 1.0]
 
@@ -284,7 +279,7 @@ def equal_width(case: Case) -> Figures:
     inputs = case["inputs"]
     counted = CalibrationBins(bins=inputs["bins"], edges="(l,r]" if inputs["convention"] == "right" else "[l,r)")
     counted.update(inputs["confidence"], inputs["correct"])
-    result = counted.result()
+    result = counted.block()
     return {
         "ece": result["ece"],
         "mce": result["mce"],
@@ -312,16 +307,13 @@ def proper_scores(case: Case) -> Figures:
         nll=-np.log(gold),
         brier=(1 - 2 * gold + (probabilities**2).sum(1)) / 2,
     )
-    result = counted.result()
-    classes = ClassMeasures(bins=case["inputs"]["bins"], classes=range(probabilities.shape[1]))
-    classes.update(torch.tensor(probabilities).log(), torch.tensor(targets))
+    result = counted.block()
     return {
         "nll": result["nll"],
         "brier": result["brier"] * 2,
         "acc": result["accuracy"],
         "ece": result["ece"],
         "brier_mean_over_classes": result["brier"] * 2 / probabilities.shape[1],
-        **classes.result(),
     }
 
 
@@ -338,29 +330,17 @@ def at_temperature(case: Case) -> Figures:
 
 def fitted_temperature(case: Case) -> Figures:
     logits, targets = torch.tensor(case["inputs"]["logits"]).double(), torch.tensor(case["inputs"]["targets"])
-    best = Temperature.fit([(logits[:3], targets[:3]), (logits[3:], targets[3:])])
+    best = Temperature()
+    for _ in range(3):  # exact where the best lies at a point of the fit's grid, as 1 does
+        fit = TemperatureFit()
+        for part in (slice(3), slice(3, None)):
+            fit.update(logits[part] / best.temperature, targets[part])
+        best = Temperature(best.temperature * fit.map().temperature)
 
     def nll(chosen: Temperature) -> float:
         return -float(chosen.apply(logits).gather(1, targets[:, None]).mean())
 
     return {"T": best.temperature, "nll_T1": nll(Temperature()), "nll_opt": nll(best)}
-
-
-def sweep(case: Case) -> Figures:
-    found = sweep_calibration_error(case["inputs"]["confidence"], case["inputs"]["correct"])
-    return {"M": found["bins"], "ece": found["ece"]}
-
-
-def debiased(case: Case) -> Figures:
-    counted = CalibrationBins(bins=case["inputs"]["bins"])
-    counted.update(case["inputs"]["confidence"], case["inputs"]["correct"])
-    plain, less_bias = squared_error(counted.count.astype(float), counted.confidence, counted.correct)
-    return {
-        "plugin_sq": plain,
-        "debiased_sq": less_bias,
-        "plugin": math.sqrt(plain),
-        "debiased": counted.result()["ce2_debiased"],
-    }
 
 
 def floor_of_noise(case: Case) -> Figures:
@@ -382,7 +362,7 @@ def inference_ece(case: Case) -> Figures:
     inputs = case["inputs"]
     counted = CalibrationBins(bins=inputs["bins"], edges="[l,r)", split="inference")
     counted.update(inputs["confidence"], [label == "C" for label in inputs["ter_label"]])
-    result = counted.result()
+    result = counted.block()
     return {"inf_ece": result["ece"], "avg_conf": result["confidence"], "acc": result["accuracy"]}
 
 
@@ -402,22 +382,22 @@ def length_norms(case: Case) -> Figures:
 def focal_losses(case: Case) -> Figures:
     logits, targets = leaf([case["inputs"]["logits"]]), torch.tensor([case["inputs"]["target"]])
 
-    def compute(loss: Callable[..., Tensor], **settings: float) -> float:
-        return float(loss(logits, targets, pad_id=NO_PAD, **settings).detach())
+    def compute(loss: LossFunction) -> float:
+        return float(loss(logits, targets).detach())
 
     if case["id"] == "focal":
-        return {"gamma1": compute(focal, gamma=1.0), "gamma2": compute(focal, gamma=2.0)}
+        return {"gamma1": compute(Focal(1.0, NO_PAD)), "gamma2": compute(Focal(2.0, NO_PAD))}
     return {
-        "gamma1": compute(inverse_focal, gamma=1.0),
-        "gamma2": compute(inverse_focal, gamma=2.0),
-        "anti_focal": compute(inverse_focal, gamma=1.0, scale=0.5),
+        "gamma1": compute(InverseFocal(1.0, NO_PAD)),
+        "gamma2": compute(InverseFocal(2.0, NO_PAD)),
+        "anti_focal": compute(InverseFocal(1.0, NO_PAD, scale=0.5)),
     }
 
 
 def penalised_confidence(case: Case) -> Figures:
     inputs = case["inputs"]
     logits, targets = leaf([inputs["logits"]]), torch.tensor([inputs["target"]])
-    loss = float(confidence_penalty(logits, targets, beta=inputs["beta"], pad_id=NO_PAD).detach())
+    loss = float(ConfidencePenalty(inputs["beta"], NO_PAD)(logits, targets).detach())
     nll = float(hard_nll(logits, targets).detach())
     return {"loss": loss, "entropy": (nll - loss) / inputs["beta"]}
 
@@ -426,7 +406,8 @@ def two_passes(case: Case) -> Figures:
     inputs = case["inputs"]
     first, second = leaf([inputs["logits1"]]), leaf([inputs["logits2"]])
     targets = torch.tensor([inputs["target"]])
-    loss = float(rdrop(first, second, targets, alpha=inputs["alpha"], pad_id=NO_PAD).detach())
+    two_passes_loss = RDrop(smoothed("uniform", 0.0, first.shape[1], NO_PAD), inputs["alpha"], NO_PAD)
+    loss = float(two_passes_loss(torch.stack([first, second], 1), targets).detach())
     nll = float((hard_nll(first, targets) + hard_nll(second, targets)).detach())
     p, q = (torch.softmax(each.detach(), 1) for each in (first, second))
     one_way = float((p * (p / q).log()).sum())
@@ -434,42 +415,42 @@ def two_passes(case: Case) -> Figures:
     return {"loss": loss, "kl_12": one_way, "kl_21": both - one_way, "kl_sym": both / 2}
 
 
-def graduated(case: Case) -> Figures:
-    confidence = torch.tensor(case["inputs"]["confidence"], dtype=torch.float64)
-    return {"alpha": graduated_smoothing(confidence).tolist()}
+def optimum(true: float, log_end: float, others: int) -> float:
+    """The probability of one class that the inverse link brings back to `true`, the others being equal; bisection."""
+    low, high = 0.5, 1 - 1e-9
+    for _ in range(60):
+        middle = (low + high) / 2
+        p = torch.full((1 + others,), (1 - middle) / others, dtype=torch.float64)
+        p[0] = middle
+        under = encouraging_inverse_link(p, log_end)[0] < true
+        low, high = (middle, high) if under else (low, middle)
+    return low
 
 
 def bayes_of_two(case: Case) -> Figures:
-    true = torch.tensor([case["inputs"]["r"], 1 - case["inputs"]["r"]], dtype=torch.float64)
-    return {"p_star": [float(encouraging_link(true, log_end)[0]) for log_end in case["inputs"]["log_end"]]}
+    return {"p_star": [optimum(case["inputs"]["r"], log_end, 1) for log_end in case["inputs"]["log_end"]]}
 
 
 def bayes_of_many(case: Case) -> Figures:
-    true = torch.tensor(case["inputs"]["r"], dtype=torch.float64)
-    optima = [dominant_link(true, log_end) for log_end in case["inputs"]["log_end"]]
-    back = [float(dominant_inverse_link(p, end)) for p, end in zip(optima, case["inputs"]["log_end"], strict=True)]
-    return {"p_star": [float(p) for p in optima], "inverse": back}
+    """The limit of infinitely many others, from two large numbers of them: what is missing goes by 1 / others."""
+    true, few, many = case["inputs"]["r"], 20_000, 40_000
+    optima = [2 * optimum(true, log_end, many) - optimum(true, log_end, few) for log_end in case["inputs"]["log_end"]]
+    back = []
+    for p, log_end in zip(optima, case["inputs"]["log_end"], strict=True):
+        limits = []
+        for others in (few, many):
+            model = torch.full((1 + others,), (1 - p) / others, dtype=torch.float64)
+            model[0] = p
+            limits.append(float(encouraging_inverse_link(model, log_end)[0]))
+        back.append(2 * limits[1] - limits[0])
+    return {"p_star": optima, "inverse": back}
 
 
 def smoothed_optimum(case: Case) -> Figures:
-    """One certain class among many equal ones: its optimum, from the inverse link by bisection."""
+    """One certain class among many equal ones."""
     size, alpha = case["inputs"]["V"], case["inputs"]["alpha"]
-    certain = torch.zeros(size, dtype=torch.float64)
-    certain[0] = 1
-    q = smoothing_link(certain, smoothed("uniform", alpha, size, NO_PAD))
-    figures = []
-    for log_end in case["inputs"]["log_end"]:
-        low, high = 0.8, 1 - 1e-9
-        for _ in range(60):
-            middle = (low + high) / 2
-            p = torch.full((size,), (1 - middle) / (size - 1), dtype=torch.float64)
-            p[0] = middle
-            under = encouraging_inverse_link(p, log_end)[0] < q[0]
-            low, high = (middle, high) if under else (low, middle)
-        figures.append(low)
-        if log_end <= 0.5:
-            assert abs(float(encouraging_link(q, log_end)[0]) - low) < 1e-9
-    return {"p_gold": figures}
+    certain = 1 - alpha + alpha / size
+    return {"p_gold": [optimum(certain, log_end, size - 1) for log_end in case["inputs"]["log_end"]]}
 
 
 def rectified(case: Case) -> Figures:
@@ -499,8 +480,6 @@ COMPUTED: dict[str, Callable[[Case], Figures]] = {
     "proper_scores": proper_scores,
     "temperature_": at_temperature,
     "temperature_fit": fitted_temperature,
-    "ece_sweep": sweep,
-    "ce2_debiased": debiased,
     "ece_noise_floor": floor_of_noise,
     "projection": projection,
     "inference_ece": inference_ece,
@@ -509,7 +488,6 @@ COMPUTED: dict[str, Callable[[Case], Figures]] = {
     "inverse_focal": focal_losses,
     "confidence_penalty": penalised_confidence,
     "rdrop": two_passes,
-    "graduated_ls": graduated,
     "el_bayes_binary": bayes_of_two,
     "el_bayes_largeV": bayes_of_many,
     "ls_cel_optimum": smoothed_optimum,
@@ -543,9 +521,10 @@ def test_oracle_case(case_id: str) -> None:
     case = CASES[case_id]
     compute = computation(case_id)
     assert compute is not None
-    assert case["expected"]
-    assert_near(compute(case), case["expected"], case["tol"], case_id)
+    expected = {name: value for name, value in case["expected"].items() if name not in GONE.get(case_id, ())}
+    assert expected
+    assert_near(compute(case), expected, case["tol"], case_id)
 
 
 def test_every_case_is_computed() -> None:
-    assert [name for name in CASES if not computation(name)] == []
+    assert [name for name in CASES if not computation(name)] == [name for name in CASES if GONE.get(name) == set()]

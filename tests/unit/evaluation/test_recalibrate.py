@@ -13,11 +13,11 @@ import torch
 
 from mt.cli.calibrate import main
 from mt.decoding.confidence import FILE, dump_recalibration, load_recalibration
-from mt.decoding.scoring import Chunk, score_pairs
+from mt.decoding.scoring import Distributions, score_pairs
 from mt.decoding.translator import Translator
 from mt.errors import UserError
-from mt.evaluation.leakage import fitted_on
-from mt.evaluation.recalibrate import _Tokens, calibrate
+from mt.evaluation.leakage import overlaps
+from mt.evaluation.recalibrate import MapComparison, calibrate
 from mt.evaluation.run import evaluate
 from mt.evaluation.test_set import TestSet
 from mt.evaluation.tokens import teacher_forced
@@ -70,13 +70,13 @@ def test_a_wrong_tail_does_not_spoil_the_confidence_in_the_likeliest_token(
     def scores(loaded: LoadedModel, sources: Any, targets_: Any, *, observe: Any) -> Iterator[None]:
         for pair in range(lines):
             log_probs = probabilities[pair].log().log_softmax(-1)
-            observe(Chunk(log_probs, targets[pair], np.full(tokens, pair), np.arange(tokens)))
+            observe(Distributions(log_probs, targets[pair], np.full(tokens, pair), np.arange(tokens)))
             yield None
 
     monkeypatch.setattr("mt.evaluation.recalibrate.score_pairs", scores)
-    forced = _Tokens(loaded, [[1]] * lines, targets.tolist(), np.arange(lines) % 2, None)
+    forced = MapComparison(loaded, [[1]] * lines, targets.tolist(), np.arange(lines) % 2)
     picked = forced.pick()
-    blocks = forced.report(picked)["candidates"]
+    blocks = forced.report()["candidates"]
     temperatures = {name: getattr(each, "temperature", None) for name, (_, each) in forced.maps.items()}
     assert temperatures["temperature"] > 1.5 and temperatures["top_temperature"] == pytest.approx(1, abs=0.1)
     assert blocks["temperature"]["nll"] < blocks["top_temperature"]["nll"]  # what the former is for
@@ -85,7 +85,7 @@ def test_a_wrong_tail_does_not_spoil_the_confidence_in_the_likeliest_token(
 
 def test_before_is_what_the_evaluation_measures(calibrated: tuple[LoadedModel, dict]) -> None:
     loaded, saved = calibrated
-    measured = teacher_forced(loaded, SOURCES * 2, REFERENCES * 2)
+    measured = teacher_forced(loaded, SOURCES * 2, REFERENCES * 2).result()
     for name in ("tokens", "ece", "nll", "brier", "accuracy"):
         assert saved["teacher_forced"]["before"][name] == pytest.approx(measured[name], rel=1e-5), name
 
@@ -112,8 +112,9 @@ def test_figures_are_not_reported_on_the_text_fitted_on(
     calibrated: tuple[LoadedModel, dict], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loaded, saved = calibrated
-    assert fitted_on(saved, text(SOURCES, REFERENCES)) and fitted_on(saved, text(SOURCES[:-3], REFERENCES[:-3]))
-    assert not fitted_on(saved, text(*OTHERS))
+    fitted_on = saved["fitted_on"]
+    assert overlaps(fitted_on, text(SOURCES, REFERENCES)) and overlaps(fitted_on, text(SOURCES[:-3], REFERENCES[:-3]))
+    assert not overlaps(fitted_on, text(*OTHERS))
     results = evaluate(loaded, text(SOURCES, REFERENCES), tmp_path / "a", bootstrap=0)
     assert "recalibrated" not in results and "fitted on this text" in capsys.readouterr().err
     results = evaluate(loaded, text(*OTHERS), tmp_path / "b", bootstrap=20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -36,6 +37,7 @@ def test_confidence_that_knows_the_right_lines_is_found_useful() -> None:
     hypotheses, references, right = corpus(120)
     found = sentence_level(
         records(hypotheses, [0.5 + 0.4 * good for good in right]),
+        [references],
         quality_statistics(hypotheses, [references]),
         halves=300,
     )
@@ -76,8 +78,12 @@ def test_expected_quality_weighs_outputs_by_their_probability() -> None:
     assert (found["achieved_chrf"], found["oracle_chrf"], found["lines"], found["size"]) == (80, 80, 1, 2)
 
 
-def test_without_confidence_there_is_nothing_to_say() -> None:
-    assert sentence_level([{"translation": "a"}, {"translation": "b"}], {}) is None
+def test_without_confidence_there_are_only_the_scores_of_each_line() -> None:
+    texts = ["a dog", "a cat"]
+    records = [{"translation": text, "nbest": [{"translation": "a dog", "log_probs": [-1.0]}]} for text in texts]
+    assert sentence_level(records, [texts], quality_statistics(texts, [texts])) is None
+    assert records[0]["chrf"] == records[1]["bleu"] == 100 and records[1]["ter"] == 0
+    assert records[0]["nbest"][0]["chrf"] == 100 and records[1]["nbest"][0]["chrf"] < 60
 
 
 def test_random_halves_take_as_many_of_each_length_as_the_confident_one() -> None:
@@ -87,3 +93,19 @@ def test_random_halves_take_as_many_of_each_length_as_the_confident_one() -> Non
     confidence = np.array([0.9] * 5 + [0.1, 0.8] + [0.2] * 5)
     found = confident_half(confidence, np.array([3] * 6 + [5] * 6), statistics["chrf"], halves=50, seed=1)
     assert found["random_mean"] == pytest.approx(found["chrf"]) and found["random_high"] == pytest.approx(found["chrf"])
+
+
+def test_many_lines_of_one_length_take_little_memory_and_the_same_halves() -> None:
+    lines, halves = 800, 4000
+    generator = np.random.default_rng(2)
+    hypotheses = [" ".join(random.Random(line).choices(WORDS, k=6)) for line in range(lines)]
+    chrf = quality_statistics(hypotheses, [hypotheses[::-1]], ter=False)["chrf"]
+    confidence = generator.random(lines)
+    tracemalloc.start()
+    found = confident_half(confidence, np.full(lines, 6), chrf, halves=halves, seed=1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 40e6  # all random numbers at once, and what is made of them, take 80 MB
+    ranks = np.argsort(np.random.default_rng(1).random((halves, lines)), axis=1)
+    all_at_once = [chrf.score_of_sums(sums) for sums in (ranks < lines // 2).astype(float) @ chrf.counts]
+    assert found["random_mean"] == float(np.mean(all_at_once)) and found["random_high"] == max(all_at_once)

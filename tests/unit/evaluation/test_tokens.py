@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mt.evaluation.tokens import SplitBins, inference, label, label_words, teacher_forced
+from mt.evaluation.tokens import Output, SplitBins, inference, label, label_words, teacher_forced
 from mt.model.directory import load_model
 
 SOURCES = ["ein Hund läuft", "", "die Frau liest ein Buch 3", "der Mann"]
@@ -33,7 +33,7 @@ def test_teacher_forced_figures_equal_a_plain_loop_over_positions(tiny_model: Pa
             end.append(row.argmax() == tokenizer.end_id)
             nll.append(-np.log(row[gold]))
             brier.append(((row - np.eye(len(row))[gold]) ** 2).sum() / 2)
-    found = teacher_forced(loaded, SOURCES, TARGETS)
+    found = teacher_forced(loaded, SOURCES, TARGETS).result()
     assert found["tokens"] == len(correct)
     assert found["accuracy"] == pytest.approx(np.mean(correct))
     assert found["confidence"] == pytest.approx(np.mean(confidence), rel=1e-5)
@@ -45,9 +45,11 @@ def test_teacher_forced_figures_equal_a_plain_loop_over_positions(tiny_model: Pa
 
 
 def test_parts_add_up_to_the_whole() -> None:
-    counted = SplitBins(bins=20, edges="[l,r)", split="inference")
+    counted = SplitBins("inference")
     figures = np.array([0.9, 0.7, 0.3])
-    counted.update(figures, np.array([True, False, False]), np.array([False, False, True]), nll=figures, brier=figures)
+    counted.update(
+        figures, np.array([True, False, False]), np.array([False, False, True]), nll=figures, brier=figures, line=0
+    )
     result = counted.result()
     assert (result["tokens"], result["without_eos"]["tokens"], result["eos"]["tokens"]) == (3, 2, 1)
     assert result["ece"] == pytest.approx((0.1 + 0.7 + 0.3) / 3)  # each token in a bin of its own
@@ -58,11 +60,13 @@ def test_parts_add_up_to_the_whole() -> None:
 
 def test_output_tokens_are_labelled_with_the_end_of_sentence_on_both_sides() -> None:
     record = {"tokens": ["▁a", "▁red", "▁dog", "</s>"], "token_confidence": [0.9, 0.2, 0.6, 0.99]}
-    blank = {"tokens": [], "token_confidence": []}
-    label([record, blank], [["▁a", "▁big", "▁dog"], ["▁x", "</s>"]])
+    record["reference_tokens"] = ["▁a", "▁big", "▁dog"]
+    blank = {"tokens": [], "token_confidence": [], "reference_tokens": ["▁x", "</s>"]}
+    outputs = [Output(record), Output(blank)]
+    label(outputs)
     assert record["correct"] == [True, False, True, True]
     assert "correct" not in blank
-    result = inference([record, blank])
+    result = inference(outputs)
     assert result is not None
     assert result["tokens"] == 4 and len(result["bins"]) == 20 and "[l,r)" in result["signature"]
     assert result["ece"] == pytest.approx((0.1 + 0.2 + 0.4 + 0.01) / 4)
@@ -74,15 +78,36 @@ def test_output_tokens_are_labelled_with_the_end_of_sentence_on_both_sides() -> 
 
 def test_a_certain_but_wrong_token_keeps_the_figures_finite() -> None:
     record = {"tokens": ["x"], "token_confidence": [1.0], "correct": [False]}
-    result = inference([record])
+    result = inference([Output(record)])
     assert result is not None and np.isfinite(result["nll"])
 
 
 def test_nothing_to_measure_without_probabilities() -> None:
-    assert inference([{"tokens": ["a"], "correct": [True]}, {}]) is None
+    assert inference([Output({"tokens": ["a"], "correct": [True]}), Output({})]) is None
 
 
 def test_a_token_is_as_right_as_its_word_where_the_references_tokens_are_unknown() -> None:
     record = {"tokens": ["▁a", "▁walk", "ing", "▁dog", "</s>"]}
-    label_words([record], ["a running dog"])
+    label_words([Output(record)], ["a running dog"])
     assert record["correct"] == [True, False, False, True, True]
+
+
+def test_the_system_s_own_probabilities_count_unless_the_recalibrated_ones_are_asked_for() -> None:
+    record = {"tokens": ["▁a", "</s>"], "log_probs": [np.log(0.5), np.log(0.25)], "correct": [True, False]}
+    mapped = Output({**record, "token_confidence": [0.9, 0.3]})
+    own, after = inference([mapped]), inference([mapped], recalibrated=True)
+    assert own is not None and own["confidence"] == pytest.approx(0.375)
+    assert after is not None and after["confidence"] == pytest.approx(0.6)
+    assert mapped.is_recalibrated
+    assert not Output({**record, "token_confidence": [0.5000001, 0.25]}).is_recalibrated  # rounded only
+
+
+def test_words_are_measured_by_the_product_of_their_tokens() -> None:
+    record = {"tokens": ["▁walk", "ing", "▁dog", "</s>"], "token_confidence": [0.5, 0.5, 0.7, 1.0]}
+    outputs = [Output(record, source_length=3)]
+    label_words(outputs, ["walking cat"])
+    found = inference(outputs, level="word-product")
+    assert found is not None and (found["tokens"], found["accuracy"]) == (3, pytest.approx(2 / 3))
+    assert found["ece"] == pytest.approx((0.75 + 0.7 + 0) / 3) and "level:word-product" in found["signature"]
+    assert [group["name"] for group in found["breakdown"]["source_length"]] == ["1-5"]
+    assert "frequency" not in found["breakdown"]

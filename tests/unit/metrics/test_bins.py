@@ -11,17 +11,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt.metrics import CalibrationBins, expected_calibration_error
+from mt.metrics.bins import CalibrationBins, expected_calibration_error
 
 CONFIDENCE = st.one_of(st.floats(0, 1), st.integers(0, 20).map(lambda tick: tick / 20))
 TOKENS = st.lists(st.tuples(CONFIDENCE, st.booleans()), min_size=1, max_size=60)
-
-
-def folded(mean: float, deviation: float) -> float:
-    """Mean of |normal|, by quadrature."""
-    grid = np.linspace(mean - 9 * deviation, mean + 9 * deviation, 200_001)
-    density = np.exp(-(((grid - mean) / deviation) ** 2) / 2) / (deviation * math.sqrt(2 * math.pi))
-    return float(np.sum(np.abs(grid) * density) * (grid[1] - grid[0]))
 
 
 def plain_ece(tokens: list[tuple[float, bool]], bins: int, edges: str) -> float:
@@ -68,7 +61,7 @@ def test_parts_merged_are_the_whole(tokens: list[tuple[float, bool]], cuts: list
         part = CalibrationBins(bins=7, edges=edges)
         part.update(confidence[index], correct[index], nll=nll[index], brier=brier[index])
         merged.merge(part)
-    ours, expected = merged.result(), whole.result()
+    ours, expected = merged.block(), whole.block()
     for name in ("tokens", "signature"):
         assert ours[name] == expected[name]
     for name in ("ece", "mce", "nll", "brier", "accuracy", "confidence"):
@@ -83,7 +76,10 @@ def test_result_of_four_tokens_by_hand() -> None:
     # Wilson: the half-width is z / (1 + z^2 / 2) * sqrt(1 / 8 + z^2 / 16)
     band = {"band_low": pytest.approx(0.0945, abs=1e-4), "band_high": pytest.approx(0.9055, abs=1e-4)}
     # (0, .5]: 0.2 wrong, 0.5 right: accuracy .5, confidence .35; (.5, 1]: 0.9 right, 1 wrong: .5, .95
-    assert counted.result() == {
+    block = counted.block()
+    curve = block.pop("risk_coverage")  # of 1 wrong, .9 right, .5 right, .2 wrong the risks are 1, 1/2, 1/3, 1/2
+    assert curve["aurc"] == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
+    assert block == {
         "tokens": 4,
         "ece": pytest.approx(0.5 * 0.15 + 0.5 * 0.45),
         "mce": pytest.approx(0.45),
@@ -92,12 +88,13 @@ def test_result_of_four_tokens_by_hand() -> None:
         "accuracy": 0.5,
         "confidence": pytest.approx(0.65),
         "signed_gap": pytest.approx(0.15),
-        # each bin 2 tokens, one right: the accuracies' deviation is sqrt(.25 / 2), the gaps .15 and .45
-        "ece_debiased": pytest.approx(2 * 0.3 - (folded(0.15, 0.125**0.5) + folded(0.45, 0.125**0.5)) / 2),
-        "ce2_debiased": 0.0,  # (.15^2 + .45^2) / 2 is less than the bias of .25
         # sqrt(2 / pi * (.5 * .5 + .2 * .8)) and (.9 * .1 + 0)
         "noise_floor": pytest.approx((math.sqrt(2 * 0.41 / math.pi) + math.sqrt(2 * 0.09 / math.pi)) / 4),
         "noise_floor_high": pytest.approx(0.38634, rel=0.01),  # by quadrature
+        "ece_mass": pytest.approx(0.3),  # the same two bins
+        "ece_low": None,
+        "ece_high": None,
+        "auroc": 0.5,  # of the pairs of a right and a wrong one .5 > .2 and .9 > .2 are in order, two are not
         "bins": [
             {"low": 0.0, "high": 0.5, "count": 2, "confidence": pytest.approx(0.35), "accuracy": 0.5, **band},
             {"low": 0.5, "high": 1.0, "count": 2, "confidence": pytest.approx(0.95), "accuracy": 0.5, **band},
@@ -118,7 +115,7 @@ def test_a_confidence_on_an_edge_falls_where_the_rule_says(edges: str, bins: lis
 def test_no_tokens_give_zero_error_and_nothing_else() -> None:
     counted = CalibrationBins(bins=3)
     counted.update([], [])
-    result = counted.result()
+    result = counted.block()
     assert (result["tokens"], result["ece"]) == (0, 0.0)
     assert all(result[name] is None for name in ("mce", "nll", "brier", "accuracy", "confidence"))
     assert all(each["confidence"] is None and each["count"] == 0 for each in result["bins"])
@@ -130,11 +127,11 @@ def test_a_score_left_out_once_is_unknown_for_the_whole() -> None:
     counted = CalibrationBins()
     counted.update([0.5], [1], nll=[0.7], brier=[0.1])
     counted.update([0.5], [1], brier=[0.1])
-    assert counted.result()["nll"] is None and counted.result()["brier"] == pytest.approx(0.1)
+    assert counted.block()["nll"] is None and counted.block()["brier"] == pytest.approx(0.1)
     empty = CalibrationBins()
     empty.update([], [])
     counted.merge(empty)
-    assert counted.result()["brier"] == pytest.approx(0.1)
+    assert counted.block()["brier"] == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.float32, torch.bfloat16])
@@ -177,7 +174,7 @@ def test_a_perfectly_calibrated_simulation_is_at_the_noise_floor() -> None:
         correct = generator.random(10_000) < confidence
         counted = CalibrationBins()
         counted.update(confidence, correct)
-        errors.append(counted.result()["ece"])
+        errors.append(counted.ece())
         share = counted.count / 10_000
         accuracy = counted.correct / counted.count.clip(1)
         floors.append(np.sum(share * np.sqrt(2 * accuracy * (1 - accuracy) / (np.pi * counted.count.clip(1)))))
@@ -193,4 +190,4 @@ def test_memory_does_not_grow_with_the_stream() -> None:
         confidence = np.random.default_rng(seed).random(10_000)
         counted.update(confidence, confidence > 0.5)
     assert {name: np.size(value) for name, value in vars(counted).items()} == before
-    assert counted.result()["tokens"] == 200_000
+    assert counted.block()["tokens"] == 200_000

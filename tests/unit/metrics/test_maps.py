@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,11 +14,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mt.config import LossConfig
-from mt.corpus.tokenizer import Tokenizer
-from mt.losses.links import encouraging_link, smoothing_link
 from mt.losses.targets import SmoothedTarget
-from mt.metrics import Measures
+from mt.metrics.bins import CalibrationBins
 from mt.metrics.maps import InverseLink, Isotonic, Temperature, TemperatureFit, _likelihoods, map_from_json
+from tests.forward_links import encouraging_link, smoothing_link
 
 END = 3
 SIZE = 40
@@ -45,24 +43,31 @@ def trained(log_true: Tensor, log_end: float | None, smoothing: float) -> Tensor
     return (smoothed if log_end is None else encouraging_link(smoothed, log_end)).clamp(min=1e-30).log()
 
 
+def fitted(*batches: tuple[Tensor, ...], **settings: Any) -> Temperature:
+    fit = TemperatureFit(**settings)
+    for batch in batches:
+        fit.update(*batch)
+    return fit.map()
+
+
 def block(log_probs: Tensor, targets: Tensor) -> dict[str, Any]:
     confidence, predicted = log_probs.exp().max(-1)
-    measures = Measures()
-    measures.update(confidence, predicted == targets)
-    return measures.block()
+    counted = CalibrationBins()
+    counted.update(confidence, predicted == targets)
+    return {**counted.block()}
 
 
 @pytest.mark.parametrize("temperature", [1.3, 0.7])
 def test_a_known_temperature_is_recovered_within_two_percent(temperature: float) -> None:
     log_true, targets, generator = truth(20_000, seed=1)
     model = (log_true * temperature).log_softmax(-1)
-    found = Temperature.fit([*zip(model.split(9000), targets.split(9000))])
+    found = fitted(*zip(model.split(9000), targets.split(9000)))
     assert found.temperature == pytest.approx(temperature, rel=0.02)
-    # fitted exactly: scaling the model scales the temperature
-    assert found.temperature == pytest.approx(Temperature.fit([(log_true, targets)]).temperature * temperature)
+    # fitted exactly, but for reading between the grid's points: scaling the model scales the temperature
+    assert found.temperature == pytest.approx(fitted((log_true, targets)).temperature * temperature, rel=2e-4)
     tokens = model.argmax(-1)  # from labels of the model's own tokens
     correct = torch.rand(20_000, generator=generator) < log_true.exp().gather(1, tokens[:, None])[:, 0]
-    labelled = Temperature.fit([(model, tokens, correct)])
+    labelled = fitted((model, tokens, correct))
     assert labelled.temperature == pytest.approx(temperature, rel=0.02)
     before, after = block(model, targets), block(found.apply(model), targets)
     assert before["ece"] > 2 * before["noise_floor_high"] and after["ece"] < after["noise_floor_high"]
@@ -82,7 +87,7 @@ def test_a_known_link_is_recovered_within_two_percent(log_end: float | None, smo
     before, after = block(model, targets), block(found, targets)
     assert before["ece"] > before["noise_floor_high"] and after["ece"] < after["noise_floor_high"]
     # nothing is left for a temperature to do
-    assert Temperature.fit([(model, targets)], link=link).temperature == pytest.approx(1, abs=0.02)
+    assert fitted((model, targets), link=link).temperature == pytest.approx(1, abs=0.02)
 
 
 def test_the_inverse_link_gives_finite_log_probabilities_in_float32() -> None:
@@ -101,10 +106,8 @@ def test_the_inverse_link_gives_finite_log_probabilities_in_float32() -> None:
 
 
 def test_the_link_is_that_of_the_training_loss() -> None:
-    tokenizer = SimpleNamespace(pad_id=0, begin_id=1, target_size=SIZE)
-
     def link(**fields: Any) -> InverseLink | None:
-        return InverseLink.of_loss(LossConfig(**fields), cast(Tokenizer, tokenizer))
+        return InverseLink.of_loss(LossConfig(**fields), SIZE, pad_id=0, begin_id=1)
 
     assert link(name="encouraging") == EL
     assert link() == InverseLink(0.1, "uniform_nopad", SIZE, 0)
@@ -126,23 +129,21 @@ def test_the_end_of_sentence_has_its_own_temperature() -> None:
     ends = log_true.argmax(-1) == END
     assert 800 < int(ends.sum()) < 6000
     model = (log_true * torch.where(ends, 1.6, 0.8)[:, None]).log_softmax(-1)
-    found = Temperature.fit([(model, targets)], end_id=END)
+    found = fitted((model, targets), end_id=END)
     assert found.name == "end_temperature" and found.end_id == END
-    undistorted = Temperature.fit([(log_true, targets)], end_id=END)
+    undistorted = fitted((log_true, targets), end_id=END)
     assert undistorted.end_temperature is not None
     assert found.end_temperature == pytest.approx(1.6, rel=0.08)
-    assert found.end_temperature == pytest.approx(1.6 * undistorted.end_temperature)
+    assert found.end_temperature == pytest.approx(1.6 * undistorted.end_temperature, rel=2e-4)
     assert found.temperature == pytest.approx(0.8, rel=0.02)
     restored = found.apply(model)
     assert torch.equal(restored.argmax(-1), model.argmax(-1))
     assert torch.allclose(restored[ends], (model[ends] / found.end_temperature).log_softmax(-1))
-    # one pass gives the temperature of all tokens, too
-    one_pass, plain = TemperatureFit(end_id=END), TemperatureFit()
-    one_pass.update(model, targets)
-    plain.update(model, targets)
-    assert one_pass.map().end_temperature == pytest.approx(found.end_temperature, rel=2e-4)
-    assert one_pass.map(end_apart=False).temperature == pytest.approx(plain.map().temperature)
-    assert one_pass.map(end_apart=False).name == "temperature"
+    # the same pass gives the temperature of all tokens, too
+    both = TemperatureFit(end_id=END)
+    both.update(model, targets)
+    assert both.map(end_apart=False).temperature == pytest.approx(fitted((model, targets)).temperature)
+    assert both.map(end_apart=False).name == "temperature"
     assert TemperatureFit(end_id=END).map() == Temperature(1.0, 1.0, END)
 
 
@@ -157,7 +158,7 @@ def test_parts_merged_fit_as_the_whole_and_unlike_ones_are_refused() -> None:
     assert merged.map().temperature == pytest.approx(whole.map().temperature, rel=1e-9)
     assert merged.map().end_temperature == pytest.approx(whole.map().end_temperature, rel=1e-9)
     assert merged.map().link == EL
-    for other in (TemperatureFit(), TemperatureFit(link=EL, end_id=END, around=Temperature(2.0, 1.5, END))):
+    for other in (TemperatureFit(), TemperatureFit(link=EL)):
         with pytest.raises(ValueError, match="different"):
             merged.merge(other)
 
@@ -181,12 +182,21 @@ def test_sums_are_likelihood_slope_and_curvature() -> None:
 
 def test_a_temperature_beyond_the_grid_is_its_end() -> None:
     log_true, targets, _ = truth(500, seed=7)
-    fit = TemperatureFit()
-    fit.update(log_true * 20, targets)
-    assert fit.map().temperature == pytest.approx(4)
-    certain = TemperatureFit()  # all right: the sharper the better
-    certain.update(log_true, log_true.argmax(-1))
-    assert certain.map().temperature == pytest.approx(0.25)
+    assert fitted((log_true * 100, targets)).temperature == pytest.approx(16)
+    certain = log_true, log_true.argmax(-1)  # all right: the sharper the better
+    assert fitted(certain).temperature == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("temperature", [3.9, 5.96, 12.0])
+def test_a_high_temperature_is_found_to_a_thousandth(temperature: float) -> None:
+    log_true, targets, _ = truth(2000, seed=7)
+    low, high = 0.5, 2.0  # of the undistorted model: where the slope of the likelihood changes its sign
+    for _ in range(50):
+        middle = (low * high) ** 0.5
+        slope = _likelihoods(log_true, targets, torch.ones(2000).double(), np.array([1 / middle]))[0, 1]
+        low, high = (low, middle) if slope < 0 else (middle, high)
+    found = fitted(((log_true * temperature).log_softmax(-1), targets))
+    assert found.temperature == pytest.approx(temperature * low, rel=1e-3)
 
 
 TOKENS = st.lists(st.tuples(st.integers(0, 12).map(lambda tick: tick / 12), st.booleans()), min_size=1, max_size=40)
@@ -227,7 +237,7 @@ def test_isotonic_calibrates_what_no_temperature_can() -> None:
     confidence = generator.random(20_000)
     correct = generator.random(20_000) < np.where(confidence < 0.5, 0.3, 0.6)
     fitted = Isotonic.fit(confidence[:10_000], correct[:10_000])
-    before, after = Measures(), Measures()
+    before, after = CalibrationBins(), CalibrationBins()
     before.update(confidence[10_000:], correct[10_000:])
     after.update(fitted.apply(confidence[10_000:]), correct[10_000:])
     assert before.block()["ece"] > 0.12 and after.block()["ece"] < 0.025

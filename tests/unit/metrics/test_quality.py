@@ -26,7 +26,7 @@ def corpus(lines: int, seed: int = 0) -> tuple[list[str], list[str]]:
 
 def test_scores_and_signatures_are_those_of_sacrebleu() -> None:
     hypotheses, references = corpus(60)
-    quality = corpus_quality(hypotheses, [references], bootstrap=0, seed=1)
+    quality = corpus_quality(hypotheses, [references], resamples=0, seed=1)
     for key, metric in (("bleu", BLEU()), ("chrf", CHRF()), ("ter", TER())):
         expected = metric.corpus_score(hypotheses, [references])
         assert quality[key]["score"] == pytest.approx(expected.score, abs=1e-9)
@@ -37,7 +37,7 @@ def test_scores_and_signatures_are_those_of_sacrebleu() -> None:
 def test_bleu_of_a_sentence_worked_out_by_hand() -> None:
     # "the cat sat on the red mat" against "the cat sat on the mat": 6/7 unigrams, 4/6 bigrams, 3/5 trigrams,
     # 2/4 fourgrams, no brevity penalty; 7 words against 6.
-    quality = corpus_quality(["the cat sat on the red mat"], [["the cat sat on the mat"]], bootstrap=0, seed=1)
+    quality = corpus_quality(["the cat sat on the red mat"], [["the cat sat on the mat"]], resamples=0, seed=1)
     expected = 100 * math.exp(sum(math.log(p) for p in (6 / 7, 4 / 6, 3 / 5, 2 / 4)) / 4)
     assert quality["bleu"]["score"] == pytest.approx(expected)
     assert quality["length_ratio"] == pytest.approx(7 / 6)
@@ -46,8 +46,8 @@ def test_bleu_of_a_sentence_worked_out_by_hand() -> None:
 
 def test_a_second_reference_helps() -> None:
     hypotheses = ["the dog runs in the big park"]
-    one = corpus_quality(hypotheses, [["a man sleeps on the big sofa"]], bootstrap=0, seed=1)
-    both = corpus_quality(hypotheses, [["a man sleeps on the big sofa"], hypotheses], bootstrap=0, seed=1)
+    one = corpus_quality(hypotheses, [["a man sleeps on the big sofa"]], resamples=0, seed=1)
+    both = corpus_quality(hypotheses, [["a man sleeps on the big sofa"], hypotheses], resamples=0, seed=1)
     assert both["bleu"]["score"] == pytest.approx(100)
     assert both["ter"]["score"] == 0
     assert one["bleu"]["score"] < 50
@@ -57,7 +57,7 @@ def test_a_second_reference_helps() -> None:
 def test_intervals_are_those_of_sacrebleus_percentile_bootstrap(monkeypatch: pytest.MonkeyPatch) -> None:
     hypotheses, references = corpus(80)
     monkeypatch.setenv("SACREBLEU_SEED", "77")
-    quality = corpus_quality(hypotheses, [references], bootstrap=200, seed=77)
+    quality = corpus_quality(hypotheses, [references], resamples=200, seed=77)
     for key, metric in (("bleu", BLEU()), ("chrf", CHRF()), ("ter", TER())):
         expected = metric.corpus_score(hypotheses, [references], n_bootstrap=200)
         half_width = (quality[key]["high"] - quality[key]["low"]) / 2
@@ -69,7 +69,7 @@ def test_intervals_are_those_of_sacrebleus_percentile_bootstrap(monkeypatch: pyt
 def test_the_seed_alone_decides_the_intervals() -> None:
     hypotheses, references = corpus(40)
     first, again, other = (
-        corpus_quality(hypotheses, [references], bootstrap=100, seed=seed, ter=False) for seed in (3, 3, 4)
+        corpus_quality(hypotheses, [references], resamples=100, seed=seed, ter=False) for seed in (3, 3, 4)
     )
     assert first == again
     assert first["bleu"]["low"] != other["bleu"]["low"]
@@ -78,7 +78,7 @@ def test_the_seed_alone_decides_the_intervals() -> None:
 def test_tokenized_lowercased_bleu_ignores_case_and_tokenises_by_13a() -> None:
     assert tokenized_lowercased("The Dog's House, 3.5 m (new).") == "the dog's house , 3.5 m ( new ) ."
     hypotheses, references = corpus(30)
-    quality = corpus_quality([line.upper() for line in hypotheses], [references], bootstrap=0, seed=1, ter=False)
+    quality = corpus_quality([line.upper() for line in hypotheses], [references], resamples=0, seed=1, ter=False)
     expected = BLEU(lowercase=True).corpus_score(hypotheses, [references]).score
     assert quality["bleu_tokenized_lowercased"]["score"] == pytest.approx(expected)
     assert quality["bleu"]["score"] < expected
@@ -89,22 +89,22 @@ def test_tokenized_lowercased_bleu_ignores_case_and_tokenises_by_13a() -> None:
 
 def test_empty_hypotheses_count_only_where_there_was_something_to_translate() -> None:
     hypotheses, references = ["", " ", "a b c", ""], ["a b c d", "b", "a b c", ""]
-    assert corpus_quality(hypotheses, [references], bootstrap=0, seed=1)["empties"] == 3
+    assert corpus_quality(hypotheses, [references], resamples=0, seed=1)["empties"] == 3
     sources = ["x", "y", "z", " "]
-    assert corpus_quality(hypotheses, [references], sources=sources, bootstrap=0, seed=1)["empties"] == 2
+    assert corpus_quality(hypotheses, [references], sources=sources, resamples=0, seed=1)["empties"] == 2
 
 
 def test_nothing_but_empty_lines_scores_zero() -> None:
-    quality = corpus_quality(["", ""], [["", ""]], bootstrap=10, seed=1)
+    quality = corpus_quality(["", ""], [["", ""]], resamples=10, seed=1)
     assert quality["bleu"]["score"] == 0
     assert quality["length_ratio"] == 0
 
 
 def test_streams_of_unequal_length_are_refused() -> None:
     with pytest.raises(ValueError, match=r"2 hypotheses and reference streams of \[2, 1\] lines"):
-        corpus_quality(["a", "b"], [["a", "b"], ["a"]], bootstrap=0, seed=1)
+        corpus_quality(["a", "b"], [["a", "b"], ["a"]], resamples=0, seed=1)
     with pytest.raises(ValueError):
-        corpus_quality([], [[]], bootstrap=0, seed=1)
+        corpus_quality([], [[]], resamples=0, seed=1)
 
 
 def test_many_lines_with_a_lone_full_stop_look_tokenised() -> None:

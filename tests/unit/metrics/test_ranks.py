@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt.metrics import expected_calibration_error, sweep_calibration_error
-from mt.metrics.ranks import ConfidenceOrder
+from mt.metrics.bins import expected_calibration_error
+from mt.metrics.ranks import ConfidenceHistogram
 
 TICK = st.integers(0, 20).map(lambda tick: tick / 20)
 TOKENS = st.lists(st.tuples(TICK, st.booleans()), min_size=1, max_size=40)
@@ -21,13 +21,13 @@ def simulated(seed: int, tokens: int = 20_000) -> tuple[np.ndarray, np.ndarray]:
     return confidence, (generator.random(tokens) < confidence**1.3).astype(float)
 
 
-def streamed(confidence: np.ndarray, correct: np.ndarray) -> ConfidenceOrder:
-    order = ConfidenceOrder()
+def streamed(confidence: np.ndarray, correct: np.ndarray) -> ConfidenceHistogram:
+    histogram = ConfidenceHistogram()
     for c, a in zip(np.array_split(confidence, 7), np.array_split(correct, 7)):
-        part = ConfidenceOrder()
+        part = ConfidenceHistogram()
         part.update(c, a)
-        order.merge(part)
-    return order
+        histogram.merge(part)
+    return histogram
 
 
 @settings(max_examples=60, deadline=None)
@@ -35,22 +35,22 @@ def streamed(confidence: np.ndarray, correct: np.ndarray) -> ConfidenceOrder:
 def test_auroc_is_the_share_of_pairs_in_order(tokens: list[tuple[float, bool]]) -> None:
     right = [c for c, a in tokens if a]
     wrong = [c for c, a in tokens if not a]
-    order = ConfidenceOrder()
-    order.update(*(np.array(column, dtype=float) for column in zip(*tokens)))
+    histogram = ConfidenceHistogram()
+    histogram.update(*(np.array(column, dtype=float) for column in zip(*tokens)))
     if not right or not wrong:
-        assert order.auroc() is None
+        assert histogram.auroc() is None
         return
     wins = sum((r > w) + (r == w) / 2 for r in right for w in wrong)
-    assert order.auroc() == pytest.approx(wins / (len(right) * len(wrong)))
+    assert histogram.auroc() == pytest.approx(wins / (len(right) * len(wrong)))
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.booleans(), min_size=1, max_size=40))
 def test_risk_and_its_area_are_those_of_the_tokens_one_by_one(correct: list[bool]) -> None:
     confidence = np.linspace(0.05, 0.95, len(correct))  # each in a cell of its own
-    order = ConfidenceOrder()
-    order.update(confidence, np.array(correct, dtype=float))
-    curve = order.risk_coverage()
+    histogram = ConfidenceHistogram()
+    histogram.update(confidence, np.array(correct, dtype=float))
+    curve = histogram.risk_coverage()
     assert curve is not None
     mistakes = np.cumsum([not each for each in reversed(correct)])
     risks = mistakes / np.arange(1, len(correct) + 1)
@@ -63,20 +63,18 @@ def test_risk_and_its_area_are_those_of_the_tokens_one_by_one(correct: list[bool
 
 def test_the_cells_come_as_near_to_sorted_tokens_as_they_state() -> None:
     confidence, correct = simulated(1)
-    order = streamed(confidence, correct)
-    largest = order.count.max() / order.count.sum()
+    histogram = streamed(confidence, correct)
+    largest = histogram.count.max() / histogram.count.sum()
     for bins in (5, 15, 50):
         exact = expected_calibration_error(confidence, correct, bins=bins, scheme="mass")
-        assert abs(order.equal_mass_error(bins) - exact) <= 2 * (bins - 1) * largest
-        assert order.equal_mass_error(bins) == pytest.approx(exact, abs=3e-4)
+        assert abs(histogram.equal_mass_error(bins) - exact) <= 2 * (bins - 1) * largest
+        assert histogram.equal_mass_error(bins) == pytest.approx(exact, abs=3e-4)
     by_rank = np.argsort(np.argsort(confidence)) + 1.0
     right = correct == 1
     exact_auroc = (by_rank[right].sum() - right.sum() * (right.sum() + 1) / 2) / (right.sum() * (~right).sum())
-    assert order.auroc() == pytest.approx(exact_auroc, abs=1e-4)
-    exact_sweep = sweep_calibration_error(confidence, correct)
-    assert order.sweep()["ece"] == pytest.approx(exact_sweep["ece"], abs=1e-3)
+    assert histogram.auroc() == pytest.approx(exact_auroc, abs=1e-4)
     wrong = 1 - correct[np.argsort(-confidence)]
-    curve = order.risk_coverage()
+    curve = histogram.risk_coverage()
     assert curve is not None
     risks = np.cumsum(wrong) / np.arange(1, len(wrong) + 1)
     assert curve["aurc"] == pytest.approx(risks.mean(), abs=1e-4)
@@ -84,21 +82,13 @@ def test_the_cells_come_as_near_to_sorted_tokens_as_they_state() -> None:
 
 
 def test_confidences_of_zero_one_and_next_to_one_have_their_place() -> None:
-    order = ConfidenceOrder()
-    order.update(np.array([0.0, 1e-300, 0.5, 1 - 1e-9, 1 - 1e-12, 1.0]), np.array([0.0, 0, 0, 0, 1, 1]))
-    filled = np.flatnonzero(order.count)
+    histogram = ConfidenceHistogram()
+    histogram.update(np.array([0.0, 1e-300, 0.5, 1 - 1e-9, 1 - 1e-12, 1.0]), np.array([0.0, 0, 0, 0, 1, 1]))
+    filled = np.flatnonzero(histogram.count)
     assert filled[0] == 0 and len(filled) == 5  # 0 and 1e-300 share the first cell
-    assert order.auroc() == 1.0
-
-
-def test_the_sweep_stops_before_accuracies_fall_and_at_its_limit() -> None:
-    # halves: 1/3 and 2/3 right; thirds 1/2, 0/2, 2/2: not rising
-    assert sweep_calibration_error([0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [1, 0, 0, 0, 1, 1])["bins"] == 2
-    assert sweep_calibration_error([0.1, 0.2], [1, 0])["bins"] == 1
-    assert sweep_calibration_error(np.linspace(0, 1, 2000), np.ones(2000))["bins"] == 500
-    assert sweep_calibration_error([], []) == {"ece": 0.0, "bins": 1}
+    assert histogram.auroc() == 1.0
 
 
 def test_no_tokens_have_no_order() -> None:
-    order = ConfidenceOrder()
-    assert order.auroc() is None and order.risk_coverage() is None and order.equal_mass_error(15) == 0
+    histogram = ConfidenceHistogram()
+    assert histogram.auroc() is None and histogram.risk_coverage() is None and histogram.equal_mass_error(15) == 0
