@@ -17,17 +17,7 @@ from mt.losses.targets import SmoothedTarget
 def build_loss(
     config: LossConfig, *, pad_id: int, begin_id: int, vocabulary_size: int, unigram: Tensor | None = None
 ) -> LossFunction:
-    """The loss of a config.
-
-    Args:
-        config: the loss section.
-        pad_id, begin_id: classes that `exclude_special` leaves out; padded targets count nothing.
-        vocabulary_size: target classes.
-        unigram: (vocabulary,) target-side frequencies, used by that definition alone, which needs them.
-
-    Raises:
-        ValueError: a value out of range.
-    """
+    """The loss of a config; unigram: (vocabulary,) target-side frequencies, which the definition of that name needs."""
     settings = config.settings()
     loss: LossFunction
     if config.name == "focal":

@@ -213,21 +213,12 @@ def encouraging(
     Negative for confident, correct models: never a perplexity.
 
     Args:
-        logits: (..., vocabulary) of any float type.
-        targets: (...) int64.
+        logits, targets, smoothing, definition, pad_id, unigram: as in label_smoothed_kl, the result too.
         log_end: in [0, 1].
-        smoothing, definition, unigram: as in label_smoothed_kl; smoothing 0 gives hard targets.
-        pad_id: targets that count nothing.
         bonus_smoothing: the bonus' own smoothing weight (None: the same).
         excluded_ids: classes that get no smoothing mass and no bonus, not even as a target; the definition is
             applied to the remaining classes, the `_nopad` forms excluding padding besides.
         reference: as the published code computes it, see ReferenceEncouraging; it excludes no class.
-
-    Returns:
-        (...) float32 nats (float64 in, float64 out), 0 at padding.
-
-    Raises:
-        ValueError: a value out of range.
     """
     if reference and excluded_ids:
         raise ValueError(f"excluded_ids is {excluded_ids!r}; the published code, reference=True, knows none")

@@ -16,8 +16,9 @@ from torch.autograd.function import once_differentiable
 
 from mt.losses.function import LossFunction
 
+# Logits that exist at a time, and that the loss works on at a time. Few large steps: on a busy machine threads wait for
+# each other after every one.
 _BLOCK_BYTES = 128 << 20
-# Few large steps: on a busy machine threads wait for each other after every one.
 _SLICE_BYTES = 16 << 20
 
 
@@ -35,14 +36,7 @@ class LossSums(NamedTuple):
 
 
 def projected_loss(
-    hidden: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    targets: Tensor,
-    *,
-    loss: LossFunction,
-    pad_id: int,
-    block_tokens: int | None = None,
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *, loss: LossFunction, pad_id: int
 ) -> LossSums:
     """Loss sums of logits = hidden @ weight.T + bias.
 
@@ -55,7 +49,6 @@ def projected_loss(
         targets: (rows,) int64.
         loss: what is summed.
         pad_id: targets that count nothing.
-        block_tokens: targets whose logits exist at a time (None: what fits into 128 MiB).
 
     Raises:
         ValueError: shapes do not fit.
@@ -76,7 +69,7 @@ def projected_loss(
     inputs = [hidden, weight] if bias is None else [hidden, weight, bias]
     gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
     total, nll, correct = _Projected.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, targets, loss, gradient, block_tokens
+        hidden, weight, bias, targets, loss, gradient
     )
     return LossSums(total, nll, correct, tokens)
 
@@ -93,13 +86,12 @@ class _Projected(torch.autograd.Function):
         targets: Tensor,
         loss: LossFunction,
         gradient: bool,
-        block_tokens: int | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         device = hidden.device.type
         product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         with torch.autocast(device, enabled=False):
             blocks = _LogitsBlocks(hidden.to(product), weight.to(product), bias, gradient)
-            sums = blocks.run(targets, loss, block_tokens)
+            sums = blocks.run(targets, loss)
         if gradient:
             of_bias = None if bias is None or blocks.of_bias is None else blocks.of_bias.to(bias.dtype)
             ctx.gradients = blocks.of_hidden.to(hidden.dtype), blocks.of_weight.to(weight.dtype), of_bias
@@ -114,7 +106,7 @@ class _Projected(torch.autograd.Function):
             raise RuntimeError("the gradient of a projected loss can be asked for once")
         needed = zip(gradients, ctx.needs_input_grad[:3], strict=True)
         scaled = [grad.mul_(incoming) if grad is not None and need else None for grad, need in needed]
-        return *scaled, None, None, None, None
+        return *scaled, None, None, None
 
 
 class _LogitsBlocks:
@@ -128,10 +120,10 @@ class _LogitsBlocks:
             self.of_weight = torch.zeros_like(weight, dtype=self.wide)
             self.of_bias = None if bias is None else torch.zeros_like(bias, dtype=self.wide)
 
-    def run(self, targets: Tensor, loss: LossFunction, block_tokens: int | None) -> tuple[Tensor, Tensor, Tensor]:
+    def run(self, targets: Tensor, loss: LossFunction) -> tuple[Tensor, Tensor, Tensor]:
         """Sums of loss, nll (float64 inside, so that long batches lose nothing) and correct."""
         passes, token_bytes = loss.passes, loss.passes * len(self.weight) * self.wide.itemsize
-        limit = max(1, block_tokens or _BLOCK_BYTES // token_bytes)
+        limit = max(1, _BLOCK_BYTES // token_bytes)
         count = max(1, math.ceil(len(targets) / limit))
         step = max(1, math.ceil(len(targets) / count))  # blocks as equal as can be
         inner_step = max(1, _SLICE_BYTES // token_bytes)

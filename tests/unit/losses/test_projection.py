@@ -50,21 +50,20 @@ def function(config: LossConfig) -> LossFunction:
     st.sampled_from(CONFIGS),
     st.integers(1, 20),
     st.integers(0, 999),
-    st.sampled_from([1, 3, 5, 64, None]),
+    st.sampled_from([1, 3, 5, 64]),
     st.booleans(),
     st.sampled_from([8 * 23, 8 * 23 * 2, 1 << 20]),
 )
-def test_chunks_give_the_sums_and_gradients_of_the_whole(
-    config: LossConfig, count: int, seed: int, chunk: int | None, with_bias: bool, slice_bytes: int
+def test_blocks_give_the_sums_and_gradients_of_the_whole(
+    config: LossConfig, count: int, seed: int, block: int, with_bias: bool, slice_bytes: int
 ) -> None:
     hidden, weight, bias, targets = case(count, seed)
     inputs = [hidden, weight] + ([bias] if with_bias else [])
     loss = function(config)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mt.losses.projection, "_SLICE_BYTES", slice_bytes)
-        sums = projected_loss(
-            hidden, weight, bias if with_bias else None, targets, loss=loss, pad_id=PAD, block_tokens=chunk
-        )
+        patch.setattr(mt.losses.projection, "_BLOCK_BYTES", 8 * 23 * block)
+        sums = projected_loss(hidden, weight, bias if with_bias else None, targets, loss=loss, pad_id=PAD)
     gradients = torch.autograd.grad(sums.loss / 7, inputs)
 
     logits = hidden @ weight.t() + (bias if with_bias else 0)
@@ -91,15 +90,16 @@ def test_without_gradient_the_sums_are_the_same(config: LossConfig) -> None:
         torch.testing.assert_close(ours, theirs.detach())
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 64])
+@pytest.mark.parametrize("block", [1, 3, 64])
 @pytest.mark.parametrize("slice_bytes", [1, 8 * 23 * 4, 1 << 20])
-def test_two_passes_stay_together_in_every_chunk(chunk: int, slice_bytes: int) -> None:
+def test_two_passes_stay_together_in_every_block(block: int, slice_bytes: int) -> None:
     hidden, weight, bias, _ = case(20, 1)
     targets = case(10, 2)[3]
     config = LossConfig(name="r_drop", smoothing=0.2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(mt.losses.projection, "_SLICE_BYTES", slice_bytes)
-        sums = projected_loss(hidden, weight, bias, targets, loss=function(config), pad_id=PAD, block_tokens=chunk)
+        patch.setattr(mt.losses.projection, "_BLOCK_BYTES", 2 * 8 * 23 * block)
+        sums = projected_loss(hidden, weight, bias, targets, loss=function(config), pad_id=PAD)
     gradients = torch.autograd.grad(sums.loss, [hidden, weight, bias])
 
     logits = hidden @ weight.t() + bias

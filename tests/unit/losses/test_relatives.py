@@ -90,7 +90,7 @@ def test_rdrop_pulls_two_passes_together_and_masks_padding() -> None:
 def test_relatives_fit_the_fused_projection() -> None:
     hidden, weight = logits_of(3), torch.randn(9, 7, dtype=torch.float64, requires_grad=True)
     for function in (Focal(2.0, 0), ConfidencePenalty(0.2, 0)):
-        sums = projected_loss(hidden, weight, None, TARGETS, loss=function, pad_id=0, block_tokens=2)
+        sums = projected_loss(hidden, weight, None, TARGETS, loss=function, pad_id=0)
         dense = function(hidden @ weight.t(), TARGETS).sum()
         torch.testing.assert_close(sums.loss, dense)
         torch.testing.assert_close(torch.autograd.grad(sums.loss, weight)[0], torch.autograd.grad(dense, weight)[0])

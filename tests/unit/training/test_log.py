@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mt.errors import UserError
-from mt.metrics import CalibrationBins
+from mt.metrics.bins import CalibrationBins
 from mt.training.log import RunLog, read_log
 from mt.training.validation import Validation
 
