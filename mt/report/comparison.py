@@ -18,28 +18,19 @@ LETTERS = "ABCDEF"
 
 
 class Row(NamedTuple):
-    """A line of the table of differences."""
+    """A line of the table of differences: one figure a system (None: not known), one difference for each but the first
+    (None: not tested), and whether higher (1), lower (-1) or neither (0) is better."""
 
     name: str
     figures: list[Any]
-    """one a system; None: not known"""
     differences: Sequence[Any]
-    """one for each system but the first; None: not tested"""
     better: int
-    """1: higher is better, -1: lower, 0: neither"""
     digits: int = 2
     factor: int = 1
 
 
 def write_comparison(folders: Sequence[Path], output: Path) -> Path:
-    """Writes the page that compares evaluations; the first is what the others are held against.
-
-    Args:
-        folders: of 2 to 6 evaluations of the same test set.
-        output: the page.
-
-    Returns:
-        `output`.
+    """Writes the page that compares 2 to 6 evaluations; the first is what the others are held against.
 
     Raises:
         UserError: a folder that holds no evaluation, too many of them, or evaluations of different test sets.
@@ -51,7 +42,7 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Path:
     names = [evaluation.name for evaluation in evaluations]
     if len(set(names)) < len(names):
         names = ["/".join(evaluation.folder.resolve().parts[-2:]) for evaluation in evaluations]
-    return write_page(
+    write_page(
         output,
         "comparison.html.j2",
         names,
@@ -62,6 +53,7 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Path:
         table=[row for row in _table(evaluations) if any(figure is not None for figure in row.figures)],
         figures=_figures(names, evaluations),
     )
+    return output
 
 
 def check_same_test_set(evaluations: Sequence[Evaluation]) -> None:
@@ -75,8 +67,7 @@ def check_same_test_set(evaluations: Sequence[Evaluation]) -> None:
         for number, (ours, theirs) in enumerate(zip(first.records, other.records), 1):
             if references_of(ours) != references_of(theirs):
                 raise UserError(f"{both}: the references of line {number} differ; {remedy}")
-            sources = ours.get("source"), theirs.get("source")
-            if all(sources) and sources[0] != sources[1]:
+            if ours.get("source") and theirs.get("source") and ours["source"] != theirs["source"]:
                 raise UserError(f"{both}: the sources of line {number} differ; {remedy}")
 
 

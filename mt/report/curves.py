@@ -74,10 +74,8 @@ def risk_coverage_plot(curves: Sequence[tuple[str, Block]], title: str) -> str:
 
 def selective_plot(curves: Sequence[tuple[str, list[dict[str, Any]]]], metric: str, title: str) -> str:
     """(label, `sequence.selective`) as an SVG element: quality of the most confident translations."""
-    drawn = [
-        Curve(label, [each["coverage"] for each in entries], [each[metric] for each in entries])
-        for label, entries in curves
-    ]
+    points = [(label, [(each["coverage"], each[metric]) for each in entries]) for label, entries in curves]
+    drawn = [Curve(label, *zip(*each)) for label, each in points]
     return _curve_plot(f"selective {title}", title, drawn, partial(_share_axis, kept="lines"))
 
 

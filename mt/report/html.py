@@ -17,25 +17,16 @@ MOST_BYTES = 2_950_000
 
 def write_page(
     output: Path, template: str, names: Sequence[str], evaluations: Sequence[Evaluation], **values: Any
-) -> Path:
-    """Writes a page with the translations of one or several evaluations, as many as the page has room for.
+) -> None:
+    """Writes a page with the translations of evaluations of the same lines, as many as it has room for.
 
-    Args:
-        output: the page.
-        template: its file in `mt/report/templates`.
-        names: of the systems.
-        evaluations: one for each system, of the same lines.
-        values: what the template shows beside `names`, `evaluations` and `data`, the translations.
-
-    Returns:
-        `output`.
+    The template gets `names` (of the systems), `evaluations`, `data` (the translations) and `values`.
     """
     values |= {"names": names, "evaluations": evaluations}
     room = MOST_BYTES - len(render(template, data=None, **values).encode())
     systems = [evaluation.records for evaluation in evaluations]
     data = translations_data(names, systems, room, evaluations[0].threshold)
     write_text(output, render(template, data=data, **values))
-    return output
 
 
 def render(template: str, **values: Any) -> str:

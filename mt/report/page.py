@@ -12,23 +12,17 @@ from mt.report.reliability import reliability_diagram
 
 
 def write_report(folder: Path) -> Path:
-    """Writes `report.html` and `figures/*.svg` into the folder of an evaluation.
-
-    Args:
-        folder: holds `results.json` and `records.jsonl`.
-
-    Returns:
-        The path of the page.
+    """Writes `report.html` and `figures/*.svg` into the folder of an evaluation; gives the path of the page.
 
     Raises:
-        UserError: one of the two files is missing or is not what evaluate writes.
+        UserError: `results.json` or `records.jsonl` is missing or is not what evaluate writes.
     """
     evaluation = read_evaluation(folder)
     figures = draw_figures(evaluation)
     (folder / "figures").mkdir(exist_ok=True)
     for name, svg in figures.items():
         write_text(folder / "figures" / f"{name}.svg", svg + "\n")
-    return write_page(
+    write_page(
         folder / "report.html",
         "report.html.j2",
         [evaluation.name],
@@ -41,6 +35,7 @@ def write_report(folder: Path) -> Path:
         grid_panels=GRID_PANELS,
         penalty_name=penalty_name,
     )
+    return folder / "report.html"
 
 
 def draw_figures(evaluation: Evaluation) -> dict[str, str]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from mt.metrics.noise import wilson_interval
 from mt.report.inputs import Block
 from mt.report.svg import INK, OVER, STYLE, UNDER, line_style, svg_element
 
@@ -54,14 +53,6 @@ def describe(block: Block) -> str:
         f"{block['tokens']} tokens, accuracy {accuracy:.3f}, mean confidence {confidence:.3f}: on average {direction} "
         f"by {abs(confidence - accuracy):.3f}; expected calibration error {block['ece']:.4f}"
     )
-
-
-def accuracy_band(each: Mapping[str, Any]) -> tuple[float, float]:
-    """95 % interval of a bin's accuracy: as measured over sentences where known, else Wilson's."""
-    low, high = each.get("band_low"), each.get("band_high")
-    if low is not None and high is not None:
-        return float(low), float(high)
-    return wilson_interval(each["accuracy"] * each["count"], each["count"])
 
 
 def _panels(title: str) -> tuple[Any, Any, Any]:
@@ -110,7 +101,12 @@ def _draw_bin(axes: Any, each: Mapping[str, Any], centre: float, width: float) -
     # the hatching on its own: in an SVG it would fade with the ground it shares a bar with
     axes.bar(centre, **gap, **_hatching(colour))
     axes.plot([centre - width / 2, centre + width / 2], [accuracy, accuracy], color=INK, linewidth=1.6)
-    axes.plot([centre, centre], accuracy_band(each), color=INK, linewidth=0.8)
+    axes.plot([centre, centre], _band(each), color=INK, linewidth=0.8)
+
+
+def _band(each: Mapping[str, Any]) -> tuple[float, float]:
+    """95 % interval of a bin's accuracy; none is known of the first versions' evaluations."""
+    return each.get("band_low", each["accuracy"]), each.get("band_high", each["accuracy"])
 
 
 def _hatching(colour: str) -> dict[str, Any]:
@@ -123,7 +119,7 @@ def _draw_overlay(blocks: Sequence[tuple[str, Block]], title: str) -> Any:
         filled = [each for each in block["bins"] if each["count"]]
         style = line_style(number)
         confidence, accuracy = [each["confidence"] for each in filled], [each["accuracy"] for each in filled]
-        lows, highs = zip(*(accuracy_band(each) for each in filled))
+        lows, highs = zip(*(_band(each) for each in filled))
         upper.fill_between(confidence, lows, highs, color=style["color"], alpha=0.15, linewidth=0)
         upper.plot(confidence, accuracy, label=f"{label}  ECE {100 * block['ece']:.2f} %", **style)
         edges = [block["bins"][0]["low"], *(each["high"] for each in block["bins"])]

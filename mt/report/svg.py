@@ -59,7 +59,7 @@ def svg_element(name: str, draw: Callable[[], Any], description: str) -> str:
         svg = re.sub(waste, "", svg, flags=re.DOTALL)
     # matplotlib names its groups figure_1, axes_1 ...: the same in every figure, and nothing refers to them
     svg = re.sub(r'(<g) id="[a-zA-Z0-9.]+_\d+"', r"\1", svg)
-    # coordinates to a hundredth of a point, which is finer than any screen; the texts between the tags keep their digits
+    # coordinates to a hundredth of a point, finer than any screen; the texts between the tags keep their digits
     svg = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), svg)
     svg = re.sub(r"\n\s*", "\n", svg)
     svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font: \1px system-ui, sans-serif", svg)

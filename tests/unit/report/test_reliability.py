@@ -7,9 +7,8 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-import pytest
 
-from mt.report.reliability import accuracy_band, reliability_diagram, reliability_image, reliability_overlay
+from mt.report.reliability import reliability_diagram, reliability_image, reliability_overlay
 
 
 def block(counts: list[int], accuracies: list[float]) -> dict[str, Any]:
@@ -39,11 +38,18 @@ def block(counts: list[int], accuracies: list[float]) -> dict[str, Any]:
 BLOCK = block([10, 0, 30, 60, 900], [0.3, 0.0, 0.4, 0.8, 0.85])
 
 
-def test_band_is_the_measured_one_or_wilson_s() -> None:
-    # 8 of 10 at 1.96: the textbook interval (0.4902, 0.9433)
-    each = {"accuracy": 0.8, "count": 10}
-    assert accuracy_band(each) == pytest.approx((0.4902, 0.9433), abs=1e-4)
-    assert accuracy_band(each | {"band_low": 0.6, "band_high": 0.9}) == (0.6, 0.9)
+def test_the_band_of_a_bin_is_drawn_where_it_is_known() -> None:
+    known = {**BLOCK, "bins": [each | {"band_low": 0.1, "band_high": 0.9} for each in BLOCK["bins"]]}
+    plain, banded = (ElementTree.fromstring(reliability_diagram(each, "t")) for each in (BLOCK, known))
+
+    def heights(svg: ElementTree.Element) -> list[float]:
+        """Of the vertical lines, the longest first."""
+        paths = [path.get("d", "").replace("\n", " ").split() for path in svg.iter("{http://www.w3.org/2000/svg}path")]
+        lines = [path for path in paths if len(path) == 6 and path[0] == "M" and path[3] == "L" and path[1] == path[4]]
+        return sorted((abs(float(path[2]) - float(path[5])) for path in lines), reverse=True)
+
+    bands = [height for height in heights(banded) if height not in heights(plain)]
+    assert len(bands) == 4 and len(set(bands)) == 1  # one of each bin that has tokens, from 0.1 to 0.9
 
 
 def test_diagram_is_the_same_text_each_time() -> None:
