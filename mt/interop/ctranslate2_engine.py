@@ -20,30 +20,20 @@ from mt.config import SearchConfig
 from mt.decoding.penalties import length_penalty
 from mt.decoding.scoring import forced_hypotheses
 from mt.decoding.sources import length_groups
+from mt.decoding.torch_engine import TorchEngine
 from mt.decoding.types import Hypothesis
 from mt.errors import UserError
 from mt.files.atomic import atomic_folder, write_text
-from mt.interop.ctranslate2_export import check_expressible, export_ctranslate2, import_ctranslate2, unique_pieces
+from mt.interop.ctranslate2_export import export_ctranslate2, import_ctranslate2, unique_pieces
 from mt.interop.forms import longest_output
 from mt.model.directory import LoadedModel, fingerprint, weights
 from mt.processes import available_cores
 
 COMPUTE_TYPES = ("float32", "int8")
 _EXPORT_VERSION = 1  # of what `export_ctranslate2` writes: another one makes exports anew
-_HONOURED = {
-    "beam",
-    "nbest",
-    "length_penalty",
-    "length_alpha",
-    "batch_tokens",
-    "token_scores",
-    "min_length",
-    "max_output",
-    "max_length",
-    "max_length_ratio",
-    "max_length_extra",
-    "no_repeat_ngram",
-}
+# Options that it honours the way our search does.
+_SEARCH = {"beam", "nbest", "length_penalty", "length_alpha", "no_repeat_ngram", "batch_tokens", "token_scores"}
+_LIMITS = {"min_length", "max_output", "max_length", "max_length_ratio", "max_length_extra"}
 _CPU_BATCH = {"float32": 2048, "int8": 256}  # source tokens at most: the fastest (measured, AVX-512)
 _SAMPLE = 16  # sentences of the first search that are also translated by our own model, once for each export
 # Greedy outputs may differ where two tokens are as likely; how much worse than ours the model itself may find its
@@ -68,10 +58,7 @@ class CTranslate2Engine:
         if compute_type not in COMPUTE_TYPES:
             raise UserError(f"compute_type is {compute_type!r}; it must be one of {', '.join(COMPUTE_TYPES)}")
         library = import_ctranslate2()
-        check_expressible(loaded.config.model)
-        self.loaded = loaded
-        self.compute_type = compute_type
-        self.folder = cached_export(loaded)
+        self.loaded, self.compute_type, self.folder = loaded, compute_type, cached_export(loaded)
         device = loaded.model.output_weight.device.type
         self._on_cpu = device == "cpu"
         workers = (threads or available_cores()) if self._on_cpu else 1
@@ -139,9 +126,8 @@ class CTranslate2Engine:
                 )
             )
         found: list[list[tuple[list[int], float]]] = [[] for _ in sources]
-        for group, batch_results in zip(groups, waiting):
-            for index, pending in zip(group, batch_results):
-                result = pending.result()
+        for group, results in zip(groups, waiting):
+            for index, result in zip(group, (pending.result() for pending in results)):
                 ended = [self._ended(pieces, limits[index]) for pieces in result.hypotheses]
                 # Of outputs that became equal when they were cut, the best.
                 different = dict(zip(reversed(ended), reversed(result.scores)))
@@ -157,20 +143,17 @@ class CTranslate2Engine:
     def _scored(
         self, sources: Sequence[Sequence[int]], outputs: list[list[tuple[list[int], float]]], options: SearchConfig
     ) -> list[list[Hypothesis]]:
-        """Hypotheses; where scores are wanted each gets them by a forced pass of our model, and they order it."""
-
-        def divisor(ids: list[int]) -> float:
-            return length_penalty(options.length_penalty, len(ids), options.length_alpha)
-
-        if not options.token_scores and options.nbest == 1:
-            none = np.zeros(0, dtype=np.float32)
-            return [[Hypothesis(ids, none, score * divisor(ids), score) for ids, score in each] for each in outputs]
-        return forced_hypotheses(self.loaded, sources, [[ids for ids, _ in each] for each in outputs], options)
+        """Hypotheses; where scores are wanted they are those of a forced pass of our model, and order the list."""
+        if options.token_scores or options.nbest > 1:
+            return forced_hypotheses(self.loaded, sources, [[ids for ids, _ in each] for each in outputs], options)
+        name, alpha, none = options.length_penalty, options.length_alpha, np.zeros(0, dtype=np.float32)
+        return [
+            [Hypothesis(ids, none, score * length_penalty(name, len(ids), alpha), score) for ids, score in each]
+            for each in outputs
+        ]
 
     def _check(self, sources: list[list[int]]) -> None:
         """Translates some sentences greedily here and with our own model; remembers that the outputs agreed."""
-        from mt.decoding.torch_engine import TorchEngine
-
         decode = self.loaded.config.decode
         options = SearchConfig(
             beam=1,
@@ -201,16 +184,16 @@ def refuse_unknown_options(options: SearchConfig) -> None:
         )
     for item in fields(options):
         value = getattr(options, item.name)
-        if item.name not in _HONOURED and value != item.default:
+        if item.name not in _SEARCH | _LIMITS and value != item.default:
             raise UserError(f"{item.name} is {value}; --engine ctranslate2 cannot honour it: use --engine torch")
 
 
 def cached_export(loaded: LoadedModel) -> Path:
     """The folder of the exported model: made on first use, in the model directory or, where that cannot be written,
-    in the user's folder of caches.
-    """
+    in the user's folder of caches."""
     name = _export_name(loaded)
-    places = [loaded.folder / "ctranslate2" / name, _user_cache() / "mt" / "ctranslate2" / name]
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    places = [loaded.folder / "ctranslate2" / name, caches / "mt" / "ctranslate2" / name]
     for place in places:
         if (place / "model.bin").is_file():
             return place
@@ -227,16 +210,6 @@ def cached_export(loaded: LoadedModel) -> Path:
 
 def _export_name(loaded: LoadedModel) -> str:
     """Hash of all that an export depends on."""
-    parts = [
-        _EXPORT_VERSION,
-        fingerprint(weights(loaded.model)),
-        loaded.tokenizer.fingerprint,
-        loaded.config.model,
-        loaded.config.decode.max_length,
-        longest_output(loaded),
-    ]
+    model, lengths = loaded.config.model, [loaded.config.decode.max_length, longest_output(loaded)]
+    parts = [_EXPORT_VERSION, fingerprint(weights(loaded.model)), loaded.tokenizer.fingerprint, model, *lengths]
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
-
-
-def _user_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

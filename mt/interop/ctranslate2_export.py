@@ -42,11 +42,6 @@ def import_ctranslate2() -> Any:
     return ctranslate2
 
 
-def check_expressible(config: ModelConfig) -> None:
-    """Raises UserError, naming the field, for a form that CTranslate2 cannot express."""
-    check_exportable(config, EXPRESSIBLE, "CTranslate2", "use --engine torch")
-
-
 def export_ctranslate2(loaded: LoadedModel, folder: Path) -> None:
     """Writes `model.bin` (float32), `config.json` and the vocabularies into an existing folder.
 
@@ -59,7 +54,7 @@ def export_ctranslate2(loaded: LoadedModel, folder: Path) -> None:
     from ctranslate2.specs import transformer_spec
 
     model, config, tokenizer = loaded.model, loaded.config.model, loaded.tokenizer
-    check_expressible(config)
+    check_exportable(config, EXPRESSIBLE, "CTranslate2", "use --engine torch")
     encoder = transformer_spec.TransformerEncoderSpec(config.encoder_layers, **_shape(config, config.encoder_heads))
     decoder = transformer_spec.TransformerDecoderSpec(config.decoder_layers, **_shape(config, config.decoder_heads))
     encoder.embeddings[0].weight = _array(model.source_embedding.weight)
@@ -86,13 +81,13 @@ def export_ctranslate2(loaded: LoadedModel, folder: Path) -> None:
 
 
 def unique_pieces(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
-    """The source pieces and the target pieces; see `without_repetition`."""
-    source, target = pieces_of(tokenizer)
-    return without_repetition(source), without_repetition(target)
+    """The source and the target pieces; one that a side has twice (padding in a vocabulary with gaps) gets its number
+    the second time."""
+    source, target = (_without_repetition(pieces) for pieces in pieces_of(tokenizer))
+    return source, target
 
 
-def without_repetition(pieces: Sequence[str]) -> list[str]:
-    """The pieces; one that stands there twice (padding in a vocabulary with gaps) gets its number."""
+def _without_repetition(pieces: Sequence[str]) -> list[str]:
     seen: set[str] = set()
     found = []
     for number, piece in enumerate(pieces):
@@ -159,8 +154,7 @@ def _set_self_attention(spec: Any, attention: SelfAttention, config: ModelConfig
 
 def _for_halves(width: int, heads: int) -> np.ndarray:
     """Rows of the matrix of queries, keys and values, such that the pairs which are rotated together stand in the
-    two halves of a head instead of next to each other; products of queries and keys do not change.
-    """
+    two halves of a head instead of next to each other; products of queries and keys do not change."""
     rows = np.arange(width).reshape(heads, width // heads // 2, 2).swapaxes(1, 2).reshape(width)
     return np.concatenate([rows, width + rows, 2 * width + np.arange(width)])
 

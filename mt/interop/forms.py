@@ -16,22 +16,10 @@ Expressible = Mapping[str, Sequence[Any] | None]
 """for each field of the model's config the values that a format can express; None: every value, or it matters in
 training only"""
 
-ANY_VALUE: Expressible = dict.fromkeys(
-    (
-        "width",
-        "encoder_layers",
-        "decoder_layers",
-        "encoder_heads",
-        "decoder_heads",
-        "encoder_feed_forward",
-        "decoder_feed_forward",
-        "output_bias",
-        "dropout",
-        "embedding_dropout",
-        "attention_dropout",
-        "activation_dropout",
-    )
-)
+_SIZES = ("width", "encoder_layers", "decoder_layers", "encoder_heads", "decoder_heads")
+_INNER_SIZES = ("encoder_feed_forward", "decoder_feed_forward")
+_DROPOUT = ("dropout", "embedding_dropout", "attention_dropout", "activation_dropout")
+ANY_VALUE: Expressible = dict.fromkeys((*_SIZES, *_INNER_SIZES, *_DROPOUT, "output_bias"))
 """what every format can express"""
 
 

@@ -9,10 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mt.corpus.tokenizer import Tokenizer
 from mt.files.atomic import write_text
 from mt.interop.forms import ANY_VALUE, Expressible, check_exportable, longest_output, most_positions, pieces_of
-from mt.interop.marian_import import all_parts
+from mt.interop.marian_import import SIZES, all_parts
 from mt.model.directory import LoadedModel, write_tensors
 
 EXPRESSIBLE: Expressible = {
@@ -23,24 +22,8 @@ EXPRESSIBLE: Expressible = {
     "tie": ("none", "target", "all"),
 }
 # Parameters by the ends of their names: which of their dimensions are the width that all layers share.
-_READS_WIDTH = (
-    "embedding.weight",
-    "output_weight",
-    "attention.input.weight",
-    "cross.query.weight",
-    "cross.memory.weight",
-    "feed_forward.input.weight",
-)
-_WRITES_WIDTH = (
-    "attention.output.weight",
-    "attention.output.bias",
-    "cross.output.weight",
-    "cross.output.bias",
-    "feed_forward.output.weight",
-    "feed_forward.output.bias",
-    "norm.weight",
-    "norm.bias",
-)
+_READS_WIDTH = ("embedding.weight", "output_weight", ".input.weight", ".query.weight", ".memory.weight")
+_WRITES_WIDTH = (".output.weight", ".output.bias", "norm.weight", "norm.bias")
 
 
 def export_marian(loaded: LoadedModel, folder: Path) -> None:
@@ -52,8 +35,7 @@ def export_marian(loaded: LoadedModel, folder: Path) -> None:
     check_exportable(loaded.config.model, EXPRESSIBLE, "Marian", "use --format ctranslate2")
     write_tensors(_their_tensors(loaded), folder / "model.safetensors")
     _write_tokenizer(loaded, folder)
-    _write_json(folder / "config.json", _config(loaded))
-    _write_json(folder / "generation_config.json", _generation(loaded))
+    _write_configs(loaded, folder)
 
 
 def _their_tensors(loaded: LoadedModel) -> dict[str, Tensor]:
@@ -79,9 +61,7 @@ def _their_tensors(loaded: LoadedModel) -> dict[str, Tensor]:
 
 
 def _in_halves(name: str, tensor: Tensor) -> Tensor:
-    """The parameter of the same model with the width's even dimensions before its odd ones, as Marian's sines stand
-    before its cosines.
-    """
+    """A parameter with the width's even dimensions before its odd ones, as Marian's sines stand before its cosines."""
     if name.endswith(_READS_WIDTH):
         return torch.cat([tensor[:, 0::2], tensor[:, 1::2]], dim=1)
     if name.endswith(_WRITES_WIDTH):
@@ -89,20 +69,20 @@ def _in_halves(name: str, tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _config(loaded: LoadedModel) -> dict[str, Any]:
-    config, tokenizer = loaded.config.model, loaded.tokenizer
-    return {
+def _write_configs(loaded: LoadedModel, folder: Path) -> None:
+    config, decode, tokenizer = loaded.config.model, loaded.config.decode, loaded.tokenizer
+    special = {
+        "pad_token_id": tokenizer.pad_id,
+        "eos_token_id": tokenizer.end_id,
+        "forced_eos_token_id": tokenizer.end_id,
+        "decoder_start_token_id": tokenizer.begin_id,
+    }
+    model = {
         "model_type": "marian",
         "architectures": ["MarianMTModel"],
         "vocab_size": tokenizer.source_size,
         "decoder_vocab_size": tokenizer.target_size,
-        "d_model": config.width,
-        "encoder_layers": config.encoder_layers,
-        "decoder_layers": config.decoder_layers,
-        "encoder_attention_heads": config.encoder_heads,
-        "decoder_attention_heads": config.decoder_heads,
-        "encoder_ffn_dim": config.encoder_feed_forward,
-        "decoder_ffn_dim": config.decoder_feed_forward,
+        **{theirs: getattr(config, ours) for ours, theirs in SIZES.items()},
         "activation_function": config.activation,
         "dropout": config.dropout,
         "attention_dropout": config.attention_dropout,
@@ -112,29 +92,18 @@ def _config(loaded: LoadedModel) -> dict[str, Any]:
         "share_encoder_decoder_embeddings": config.tie == "all",
         "tie_word_embeddings": config.tie != "none",
         "is_encoder_decoder": True,
-        **_special_ids(tokenizer),
+        **special,
         "torch_dtype": "float32",
     }
-
-
-def _generation(loaded: LoadedModel) -> dict[str, Any]:
-    tokenizer, decode = loaded.tokenizer, loaded.config.decode
-    return {
+    generation = {
         "num_beams": decode.beam,
         "length_penalty": decode.length_alpha if decode.length_penalty == "average" else 0.0,
         "max_length": longest_output(loaded),
         "bad_words_ids": [[number] for number in sorted({tokenizer.pad_id, tokenizer.begin_id})],
-        **_special_ids(tokenizer),
+        **special,
     }
-
-
-def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    return {
-        "pad_token_id": tokenizer.pad_id,
-        "eos_token_id": tokenizer.end_id,
-        "forced_eos_token_id": tokenizer.end_id,
-        "decoder_start_token_id": tokenizer.begin_id,
-    }
+    _write_json(folder / "config.json", model)
+    _write_json(folder / "generation_config.json", generation)
 
 
 def _write_tokenizer(loaded: LoadedModel, folder: Path) -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,17 +21,38 @@ from mt.model.directory import build_model, load_weights, read_json, read_tensor
 from mt.model.positions import sinusoids_in_halves
 from mt.model.transformer import Transformer
 
-ACTIVATIONS: dict[str, Any] = {"relu": "relu", "gelu": "gelu", "silu": "silu", "swish": "silu"}
-"""theirs to ours"""
-_ATTENTION = {"input": ("q_proj", "k_proj", "v_proj"), "output": ("out_proj",)}
-_CROSS = {"query": ("q_proj",), "memory": ("k_proj", "v_proj"), "output": ("out_proj",)}
+SIZES = {
+    "width": "d_model",
+    "encoder_layers": "encoder_layers",
+    "decoder_layers": "decoder_layers",
+    "encoder_heads": "encoder_attention_heads",
+    "decoder_heads": "decoder_attention_heads",
+    "encoder_feed_forward": "encoder_ffn_dim",
+    "decoder_feed_forward": "decoder_ffn_dim",
+}
+"""our names of sizes to theirs"""
+_ACTIVATIONS: dict[str, Any] = {"relu": "relu", "gelu": "gelu", "silu": "silu", "swish": "silu"}  # theirs to ours
+# Our linear layers and norms of a layer, each with theirs, which stand in it in order.
+_LAYER: dict[str, tuple[str, ...]] = {
+    "attention.input": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "attention.output": ("self_attn.out_proj",),
+    "attention_residual.norm": ("self_attn_layer_norm",),
+    "feed_forward.input": ("fc1",),
+    "feed_forward.output": ("fc2",),
+    "feed_forward_residual.norm": ("final_layer_norm",),
+}
+_CROSS: dict[str, tuple[str, ...]] = {
+    "cross.query": ("encoder_attn.q_proj",),
+    "cross.memory": ("encoder_attn.k_proj", "encoder_attn.v_proj"),
+    "cross.output": ("encoder_attn.out_proj",),
+    "cross_residual.norm": ("encoder_attn_layer_norm",),
+}
 _POSITIONS = 512  # longest sentence that the models of OPUS-MT were made for
 # Forms of other members of that family; older config files spell all of them out.
 _ABSENT = ("normalize_before", "normalize_embedding", "add_final_layer_norm", "add_bias_logits")
 
 
-@dataclass(frozen=True)
-class ImportedModel:
+class ImportedModel(NamedTuple):
     """What `save_model` writes."""
 
     model: Transformer
@@ -40,34 +60,15 @@ class ImportedModel:
     config: Config
 
 
-def layer_parts(side: str, number: int) -> dict[str, tuple[str, ...]]:
-    """Our linear layers and norms of one encoder or decoder layer, each with theirs, which stand in it in order."""
-    ours, theirs = f"{side}.{number}", f"model.{side}.layers.{number}"
-    parts = {
-        f"{ours}.attention.{name}": tuple(f"{theirs}.self_attn.{each}" for each in names)
-        for name, names in _ATTENTION.items()
-    }
-    if side == "decoder":
-        parts |= {
-            f"{ours}.cross.{name}": tuple(f"{theirs}.encoder_attn.{each}" for each in names)
-            for name, names in _CROSS.items()
-        }
-        parts[f"{ours}.cross_residual.norm"] = (f"{theirs}.encoder_attn_layer_norm",)
-    return parts | {
-        f"{ours}.attention_residual.norm": (f"{theirs}.self_attn_layer_norm",),
-        f"{ours}.feed_forward.input": (f"{theirs}.fc1",),
-        f"{ours}.feed_forward.output": (f"{theirs}.fc2",),
-        f"{ours}.feed_forward_residual.norm": (f"{theirs}.final_layer_norm",),
-    }
-
-
 def all_parts(config: ModelConfig) -> dict[str, tuple[str, ...]]:
-    """`layer_parts` of all layers."""
-    parts: dict[str, tuple[str, ...]] = {}
-    for side, count in (("encoder", config.encoder_layers), ("decoder", config.decoder_layers)):
-        for number in range(count):
-            parts |= layer_parts(side, number)
-    return parts
+    """Our linear layers and norms of all layers, each with theirs, which stand in it in order."""
+    sides = {"encoder": (config.encoder_layers, _LAYER), "decoder": (config.decoder_layers, _LAYER | _CROSS)}
+    return {
+        f"{side}.{number}.{ours}": tuple(f"model.{side}.layers.{number}.{name}" for name in theirs)
+        for side, (count, layer) in sides.items()
+        for number in range(count)
+        for ours, theirs in layer.items()
+    }
 
 
 def read_marian(folder: Path) -> ImportedModel:
@@ -92,15 +93,13 @@ def read_marian(folder: Path) -> ImportedModel:
 
 
 def _config(folder: Path, theirs: dict[str, Any]) -> Config:
+    path, activation = folder / "config.json", theirs.get("activation_function", "gelu")
     for name in _ABSENT:
         if theirs.get(name):
-            raise UserError(f"{folder / 'config.json'}: {name} is true; such a model cannot be imported")
-    activation = theirs.get("activation_function", "gelu")
-    if activation not in ACTIVATIONS:
-        raise UserError(
-            f"{folder / 'config.json'}: activation_function is {activation!r}; it must be one of "
-            f"{', '.join(ACTIVATIONS)}"
-        )
+            raise UserError(f"{path}: {name} is true; such a model cannot be imported")
+    if activation not in _ACTIVATIONS:
+        known = ", ".join(_ACTIVATIONS)
+        raise UserError(f"{path}: activation_function is {activation!r}; it must be one of {known}")
     names = _optional_json(folder / "tokenizer_config.json")
     generation = {**theirs, **_optional_json(folder / "generation_config.json")}
     unused = CorpusConfig(files=["imported.tsv"])
@@ -116,15 +115,9 @@ def _config(folder: Path, theirs: dict[str, Any]) -> Config:
             ),
             tokenizer=TokenizerConfig(joint=_shared(theirs), vocabulary_size=max(32, theirs["vocab_size"])),
             model=ModelConfig(
-                width=theirs["d_model"],
-                encoder_layers=theirs["encoder_layers"],
-                decoder_layers=theirs["decoder_layers"],
-                encoder_heads=theirs["encoder_attention_heads"],
-                decoder_heads=theirs["decoder_attention_heads"],
-                encoder_feed_forward=theirs["encoder_ffn_dim"],
-                decoder_feed_forward=theirs["decoder_ffn_dim"],
+                **{ours: theirs[name] for ours, name in SIZES.items()},
                 norm="post",
-                activation=ACTIVATIONS[activation],
+                activation=_ACTIVATIONS[activation],
                 positions="sinusoidal_half",
                 tie=_tie(theirs),
                 output_bias=True,
@@ -141,7 +134,7 @@ def _config(folder: Path, theirs: dict[str, Any]) -> Config:
             ),
         )
     except KeyError as error:
-        raise UserError(f"{folder / 'config.json'}: {error.args[0]} is missing; restore the file") from None
+        raise UserError(f"{path}: {error.args[0]} is missing; restore the file") from None
 
 
 def _shared(theirs: dict[str, Any]) -> bool:

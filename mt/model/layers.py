@@ -11,6 +11,13 @@ from mt.config import ModelConfig
 from mt.model.attention import CrossAttention, SelfAttention
 from mt.model.dropout import Dropout
 
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "relu": functional.relu,
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+    "swiglu": functional.silu,
+}
+
 
 class FeedForward(nn.Module):
     """Position-wise feed-forward layer (Vaswani et al. 2017, section 3.3), or gated (Shazeer 2020).
@@ -20,7 +27,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig, inner: int) -> None:
         super().__init__()
-        self.activation = config.activation
+        self.activation = _ACTIVATIONS[config.activation]
         self.gated = config.activation == "swiglu"
         self.input = nn.Linear(config.width, 2 * inner if self.gated else inner)
         self.output = nn.Linear(inner, config.width)
@@ -34,13 +41,9 @@ class FeedForward(nn.Module):
         inner = self.input(hidden)
         if self.gated:
             gate, value = inner.chunk(2, dim=-1)
-            inner = functional.silu(gate) * value
-        elif self.activation == "gelu":
-            inner = functional.gelu(inner)
-        elif self.activation == "silu":
-            inner = functional.silu(inner)
+            inner = self.activation(gate) * value
         else:
-            inner = functional.relu(inner)
+            inner = self.activation(inner)
         return self.output(self.dropout(inner))
 
 
@@ -94,13 +97,9 @@ class DecoderLayer(nn.Module):
         Padding stands to the right of the target, where no real position sees it: the causal mask is enough.
         """
         hidden = self.attention_residual(hidden, lambda x: self.attention(x, None, True, rotation))
-        projected = self.project_memory(memory)
+        projected = self.cross.project_memory(memory)
         hidden = self.cross_residual(hidden, lambda x: self.cross(x, projected, mask))
         return self.feed_forward_residual(hidden, self.feed_forward)
-
-    def project_memory(self, memory: Tensor) -> Tensor:
-        """The encoder's output as keys and values of this layer, see `CrossAttention.project_memory`."""
-        return self.cross.project_memory(memory)
 
     def step(
         self,

@@ -121,7 +121,7 @@ class Transformer(nn.Module):
 
     def start(self, memory: Memory) -> DecoderState:
         """An empty decoder state, one row a sentence."""
-        projected = [layer.project_memory(memory.hidden).contiguous() for layer in self._decoder_layers()]
+        projected = [layer.cross.project_memory(memory.hidden).contiguous() for layer in self._decoder_layers()]
         return DecoderState(projected, memory.mask, self.config.decoder_heads)
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:

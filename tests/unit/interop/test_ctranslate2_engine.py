@@ -148,7 +148,9 @@ def test_an_option_that_it_does_not_know_is_refused(loaded: LoadedModel) -> None
         engine.search([], More(**given, novelty=3))
 
 
-def test_eight_bits_translate(loaded: LoadedModel) -> None:
+def test_eight_bits_translate(loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Eight bits move the outputs of random weights as far as another processor's kernels do.
+    monkeypatch.setitem(ctranslate2_engine._TOLERANCE, "int8", 10.0)
     found = CTranslate2Engine(loaded, 1, "int8").search(some_sources(loaded, 5), OPTIONS)
     assert [len(each) for each in found] == [1] * 5
 

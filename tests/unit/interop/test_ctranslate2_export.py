@@ -14,7 +14,8 @@ from mt.config import Config, CorpusConfig, DataConfig, ModelConfig, TokenizerCo
 from mt.corpus.tokenizer import Tokenizer, train_tokenizer
 from mt.decoding.scoring import score_pairs
 from mt.errors import UserError
-from mt.interop.ctranslate2_export import EXPRESSIBLE, check_expressible, export_ctranslate2, without_repetition
+from mt.interop.ctranslate2_export import EXPRESSIBLE, _without_repetition, export_ctranslate2
+from mt.interop.forms import check_exportable
 from mt.model.directory import LoadedModel, build_model
 
 ctranslate2 = pytest.importorskip("ctranslate2")
@@ -81,6 +82,10 @@ def test_an_exported_model_gives_our_scores(
         np.testing.assert_allclose(other.log_probs, one.log_probs, atol=1e-4, rtol=0)
 
 
+def check(config: ModelConfig) -> None:
+    check_exportable(config, EXPRESSIBLE, "CTranslate2", "use --engine torch")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MoreForms(ModelConfig):
     experts: int = 0
@@ -88,21 +93,21 @@ class MoreForms(ModelConfig):
 
 def test_every_form_of_the_config_is_known_today() -> None:
     for form in FORMS:
-        check_expressible(form)
+        check(form)
     assert EXPRESSIBLE.keys() == {field.name for field in dataclasses.fields(ModelConfig)}
 
 
 def test_a_new_field_or_a_new_value_is_refused_by_its_name() -> None:
     with pytest.raises(UserError, match=r"model\.experts is 4: CTranslate2 cannot express it; use --engine torch"):
-        check_expressible(MoreForms(experts=4))
+        check(MoreForms(experts=4))
     with pytest.raises(UserError, match=r"model\.experts is 0"):
-        check_expressible(MoreForms())
+        check(MoreForms())
     relative = dataclasses.replace(SMALL)
     object.__setattr__(relative, "positions", "relative")  # a value that the config does not have yet
     words = r"model\.positions is relative: .*; train with sinusoidal or sinusoidal_half or rotary, or use"
     with pytest.raises(UserError, match=words):
-        check_expressible(relative)
+        check(relative)
 
 
 def test_pieces_become_unique() -> None:
-    assert without_repetition(["a", "b", "a", "a"]) == ["a", "b", "a#2", "a#3"]
+    assert _without_repetition(["a", "b", "a", "a"]) == ["a", "b", "a#2", "a#3"]
