@@ -7,8 +7,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from mt.cli.main import DONE, CommandParser
-from mt.cli.options import positive, use_threads
+from mt.cli.main import DONE, CommandParser, positive, use_threads
 from mt.errors import UserError
 
 SUITES = {"losses": ("keep_memory",), "train": ("corpora", "profile"), "decode": ("model", "corpora")}
