@@ -27,7 +27,7 @@ from mt.training.distributed import Gradients, Group
 from mt.training.launch import interruptible, own_processes, torchrun_group
 from mt.training.log import RunLog, say_figures
 from mt.training.optimiser import learning_rate
-from mt.training.setup import prepare_data, setup, training_device, worker_processes
+from mt.training.setup import open_log, prepare_data, setup, training_device, worker_processes
 from mt.training.validation import Validator
 
 
@@ -74,7 +74,7 @@ def _follow(group: Group, config: Config) -> None:
 def _take_part(group: Group, config: Config, prepared: Prepared, device: torch.device, started: float) -> bool:
     """The run as each of its processes sees it. False when it was interrupted."""
     parts = setup(config, prepared, device, group)
-    log = _start_log(config, prepared, device, group, parts) if group.is_main else None
+    log = open_log(config, prepared, device, group, parts) if group.is_main else None
     training = Training(config, prepared, parts, group, log, started)
     finished = training.run()
     if finished:
@@ -86,18 +86,6 @@ def _take_part(group: Group, config: Config, prepared: Prepared, device: torch.d
             log_line(f"stopped at update {parts.state.step} and saved; the same command goes on from there")
         log.close()
     return group.broadcast(finished)  # a launcher may end the others as soon as one has ended
-
-
-def _start_log(config: Config, prepared: Prepared, device: torch.device, group: Group, parts: TrainingParts) -> RunLog:
-    log, step = RunLog(Path(config.run_dir), parts.state.step), parts.state.step
-    if step:
-        log_line(f"{config.run_dir}: going on after update {step}")
-    else:
-        model = {"loss": parts.loss.signature, "parameters": sum(p.numel() for p in parts.model.parameters())}
-        data = {"pairs": len(prepared.train), "data": prepared.fingerprints}
-        where = {"device": str(device), "processes": group.world_size, "threads": torch.get_num_threads()}
-        log.event("start", 0, **model, **data, **where)
-    return log
 
 
 def batch_loss(model: Transformer, batch: Batch, loss: LossFunction) -> LossSums:
@@ -131,14 +119,13 @@ def _seed(seed: int, step: int, number: int) -> int:
 class Training:
     """The training loop, from one update to the end of the run.
 
-    Every process of a run goes through the same updates and validations; the main process alone saves and writes the
-    log.
+    Every process of a run goes through the same updates and validations; the main one alone saves, and has a log.
     """
 
     def __init__(
         self, config: Config, prepared: Prepared, parts: TrainingParts, group: Group, log: RunLog | None, started: float
     ) -> None:
-        """log: of the main process alone; started: `time.monotonic()` when the command began, for a budget."""
+        """started: `time.monotonic()` when the command began, for a budget."""
         self.config, self.train, self.tokenizer = config, config.train, prepared.tokenizer
         self.parts, self.group, self.log = parts, group, log
         self.model, self.loss, self.optimiser, self.average, self.state = parts

@@ -17,9 +17,11 @@ from mt.losses.build import build_loss
 from mt.model.directory import build_model, choose_device, load_model, load_weights, model_directory, weights
 from mt.model.transformer import Transformer
 from mt.processes import available_cores, keep_freed_memory
+from mt.progress import log_line
 from mt.training.checkpoint import Checkpoints, TrainingParts, TrainState
 from mt.training.data import batch_shape
 from mt.training.distributed import Group
+from mt.training.log import RunLog
 from mt.training.optimiser import MovingAverage, build_optimiser
 
 
@@ -117,6 +119,19 @@ def setup(config: Config, prepared: Prepared, device: torch.device, group: Group
                 f"{config.run_dir}: the data has changed since this run began; restore it or give another run_dir"
             )
     return TrainingParts(model, loss, optimiser, average, state)
+
+
+def open_log(config: Config, prepared: Prepared, device: torch.device, group: Group, parts: TrainingParts) -> RunLog:
+    """The log of a run that begins or goes on."""
+    log, step = RunLog(Path(config.run_dir), parts.state.step), parts.state.step
+    if step:
+        log_line(f"{config.run_dir}: going on after update {step}")
+    else:
+        model = {"loss": parts.loss.signature, "parameters": sum(p.numel() for p in parts.model.parameters())}
+        data = {"pairs": len(prepared.train), "data": prepared.fingerprints}
+        where = {"device": str(device), "processes": group.world_size, "threads": torch.get_num_threads()}
+        log.event("start", 0, **model, **data, **where)
+    return log
 
 
 def _unigram(store: TokenStore, size: int, begin_id: int) -> torch.Tensor:

@@ -35,7 +35,7 @@ def test_corpus_text_is_escaped_in_tensorboard(tmp_path: Path, capsys: pytest.Ca
     bins = CalibrationBins()
     bins.update([0.8], [True])
     samples = [("<script>alert(1)</script>", "a & b", "c")]
-    log.validation("step_00000001", Validation(figures, bins.result(), samples), 1, 0, True)
+    log.validation("step_00000001", Validation(figures, bins.block(), samples), 1, 0, True)
     log.close()
     assert (
         capsys.readouterr().out
