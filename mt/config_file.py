@@ -18,7 +18,7 @@ import yaml
 
 from mt.config import Config, DecodeConfig, SearchConfig
 from mt.errors import UserError
-from mt.settings_help import settings_help
+from mt.settings import settings_help
 
 _SECTION = "a section of `key: value` lines"
 EXAMPLE = """\

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mt.cli.main import DONE, CommandParser
-from mt.cli.options import add_model, add_search, aligned, use_threads
+from mt.cli.main import DONE, CommandParser, add_model, add_search, aligned, use_threads
 from mt.errors import UserError
 
 

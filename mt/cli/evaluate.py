@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from mt.cli.main import DONE, CommandParser
-from mt.cli.options import add_model, add_search, aligned, positive, use_threads
+from mt.cli.main import DONE, CommandParser, add_model, add_search, aligned, positive, use_threads
 from mt.config import DecodeConfig
 from mt.errors import UserError
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mt.cli.main import DONE, CommandParser
-from mt.cli.options import check_new
+from mt.cli.main import DONE, CommandParser, check_new
 
 
 def main(arguments: list[str] | None = None) -> int:

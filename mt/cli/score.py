@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from mt.cli.main import DONE, CommandParser
-from mt.cli.options import add_model, use_threads
+from mt.cli.main import DONE, CommandParser, add_model, use_threads
 from mt.progress import progress_bar
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mt.cli.main import DONE, CommandParser
-from mt.cli.options import positive
+from mt.cli.main import DONE, CommandParser, positive
 from mt.errors import UserError
 from mt.progress import log_line
 

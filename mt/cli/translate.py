@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt import load
-from mt.cli.main import DONE, CommandParser
-from mt.cli.options import add_model, add_search, use_threads
+from mt.cli.main import DONE, CommandParser, add_model, add_search, use_threads
 from mt.errors import UserError
 from mt.progress import log_line, progress_bar
 
@@ -79,7 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
             alignments=options.alignments,
             processes=threads if options.engine == "torch" and on_cpu else 1,
             more_waiting=None if waiting is None else waiting.more_waiting,
-            on_cut=too_long.add,
+            on_overlong=too_long.add,
             token_scores=options.format == "jsonl" or options.flag_below is not None,
             **{name: getattr(options, name) for name in _SEARCH},
         )

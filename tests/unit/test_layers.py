@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 LAYERS = {
-    **dict.fromkeys(("settings", "search_config", "loss_config", "config", "settings_help", "config_file"), 0),
+    **dict.fromkeys(("settings", "search_config", "loss_config", "config", "config_file"), 0),
     **dict.fromkeys(("errors", "progress", "processes", "files"), 0),
     "grammar": 1,
     "losses": 1,
