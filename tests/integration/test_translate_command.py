@@ -173,7 +173,7 @@ def test_a_failure_leaves_no_half_written_file(tiny_model: Path, tmp_path: Path)
     source, target = tmp_path / "source.gz", tmp_path / "target"
     target.write_text("before\n")
     source.write_bytes(gzip.compress(os.urandom(4000))[:3000])
-    with pytest.raises(UserError, match="broken gzip"):
+    with pytest.raises(UserError, match="damaged gzip"):
         translate([str(tiny_model), "--input", str(source), "--output", str(target)])
     assert target.read_text() == "before\n"
     assert sorted(path.name for path in tmp_path.glob("target*")) == ["target"]

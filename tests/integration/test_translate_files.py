@@ -23,6 +23,7 @@ from mt.errors import UserError
 from mt.model.directory import build_model, load_model, save_model
 
 ROOT = Path(__file__).parents[2]
+SHORT = ["--max_output", "8"]  # outputs of random weights end only there
 WORDS = ["ein", "Hund", "läuft", "eine", "Katze", "der", "Mann", "singt", "Lied", "Frau", "liest", "Buch"]
 
 
@@ -51,7 +52,7 @@ def kill_and_go_on(model: Path, folder: Path, kills: int, options: list[str], na
         before = partial.stat().st_size if partial.exists() else 0
         with subprocess.Popen([*command, "--output", str(target), *options]) as process:
             # Some moment after the first output of this call, or before it.
-            while process.poll() is None and generator.random() < 0.97:
+            while process.poll() is None and generator.random() < 0.9:
                 while (partial.stat().st_size if partial.exists() else 0) <= before and process.poll() is None:
                     time.sleep(0.002)
                 time.sleep(0.01)
@@ -67,7 +68,8 @@ def kill_and_go_on(model: Path, folder: Path, kills: int, options: list[str], na
 
 
 @pytest.mark.parametrize(
-    ("name", "options"), [("out.jsonl", ["--format", "jsonl", "--threads", "2"]), ("out.gz", ["--threads", "1"])]
+    ("name", "options"),
+    [("out.jsonl", ["--format", "jsonl", "--threads", "2", *SHORT]), ("out.gz", ["--threads", "1", *SHORT])],
 )
 def test_a_killed_call_goes_on_to_the_same_file(
     tiny_model: Path, tmp_path: Path, name: str, options: list[str]
@@ -77,20 +79,20 @@ def test_a_killed_call_goes_on_to_the_same_file(
 
 @pytest.mark.slow
 def test_ten_kills_change_nothing(tiny_model: Path, tmp_path: Path) -> None:
-    kill_and_go_on(tiny_model, tmp_path, 10, ["--format", "jsonl", "--threads", "2"], "out.jsonl", 24_000)
+    kill_and_go_on(tiny_model, tmp_path, 10, ["--format", "jsonl", "--threads", "2", *SHORT], "out.jsonl", 24_000)
 
 
 def test_going_on_keeps_what_is_done(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write_lines(tmp_path / "source", 4200)
-    expected = run(tiny_model, source, tmp_path / "out", "--threads", "1")
+    expected = run(tiny_model, source, tmp_path / "out", "--threads", "1", *SHORT)
     with pytest.raises(KeyboardInterrupt, match=r"out\.partial keeps what is done"):
         command = [str(tiny_model), "--input", str(source), "--output", str(tmp_path / "out")]
-        stop_at(3000, monkeypatch, [*command, "--beam", "1", "--threads", "1"])
+        stop_at(3000, monkeypatch, [*command, "--beam", "1", "--threads", "1", *SHORT])
     partial = tmp_path / "out.partial"
     assert partial.read_bytes() == b"".join(expected.splitlines(keepends=True)[:3000])
     # What stands in it is taken as it is, up to the last whole window.
     partial.write_bytes(partial.read_bytes().replace(b"\n", b" kept\n"))
-    again = run(tiny_model, source, tmp_path / "out", "--threads", "1").splitlines()
+    again = run(tiny_model, source, tmp_path / "out", "--threads", "1", *SHORT).splitlines()
     assert all(line.endswith(b" kept") for line in again[:2000])
     assert again[2000:] == expected.splitlines()[2000:]
 
@@ -175,7 +177,7 @@ def test_a_line_that_is_not_utf8_is_told_before_any_work(
     message = rf"{bad}: line 3001 is not UTF-8 \(byte 5 of the line\); convert the file"
     with pytest.raises(UserError, match=message):
         translate([*command, "--output", str(tmp_path / "out")])
-    assert sorted(path.name for path in tmp_path.iterdir() if path != tiny_model) == ["prefix", "source"]
+    assert not list(tmp_path.glob("out*"))
     with pytest.raises(UserError, match=message):
         translate(command)
     assert capfdbinary.readouterr().out == b""
@@ -213,7 +215,7 @@ def test_outputs_begin_with_their_prefixes(tiny_model: Path, tmp_path: Path, mon
     with pytest.raises(UserError, match=r"another prefix \(digest"):
         translate(command)
     prefix.write_text("a\nthe\n")
-    with pytest.raises(UserError, match="prefix.gz has 2 lines and the input 6"):
+    with pytest.raises(UserError, match=r"the input has 6 lines and .*prefix.gz has 2; they must"):
         translate(command)
     with pytest.raises(UserError, match="--prefix: --engine ctranslate2 cannot honour it"):
         translate([*command[:3], "--prefix", str(source), "--engine", "ctranslate2"])
@@ -224,7 +226,7 @@ def test_an_ensemble_translates_and_is_known_by_all_its_models(
 ) -> None:
     source = write_lines(tmp_path / "source", 130)  # enough for worker processes
     second, third = another_model(tiny_model, 1), another_model(tiny_model, 2)
-    short, both = ["--max_output", "4", "--threads"], ["--ensemble", str(second)]
+    short, both = [*SHORT, "--threads"], ["--ensemble", str(second)]
 
     def translated(*options: str) -> bytes:
         return run(tiny_model, source, tmp_path / "out", *short, *options)
