@@ -48,9 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     _check_options(options)
     from mt.decoding.translator import WINDOW
-    from mt.files.flagged import flagged_lines
     from mt.files.lines import WaitingLines, check_equally_many, check_readable, read_lines, text_digest
-    from mt.files.output import open_output
+    from mt.files.output import flagged_lines, open_output
 
     prefix = [] if options.prefix is None else [options.prefix]
     check_readable([*options.input, *prefix])
@@ -213,7 +212,7 @@ def _shown(
 def _formatted(record: dict[str, Any], options: argparse.Namespace) -> str:
     """The record as lines of output, each with its line feed."""
     from mt.decoding.records import json_line
-    from mt.files.flagged import is_flagged
+    from mt.files.output import is_flagged
 
     flag = options.flag_below is not None and is_flagged(record, options.flag_below)
     if options.format == "jsonl":

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,6 @@ import sentencepiece
 
 from mt.config import TokenizerConfig
 from mt.corpus.sampling import SubwordSampler
-from mt.corpus.vocabulary import FILE_NAME, mapped
 from mt.errors import UserError
 from mt.files.atomic import atomic_file
 from mt.processes import available_cores
@@ -29,6 +29,7 @@ Side = Literal["source", "target"]
 _PAD, _UNKNOWN, _BEGIN, _END = 0, 1, 2, 3
 _TRAINING_THREADS = 8  # fixed: the sums of the training depend on how many threads share them
 _LINES_PER_THREAD = 200  # fewer are not worth a thread
+_VOCABULARY = "vocabulary.json"  # {"pad", "unknown", "begin", "end": ids, "source", "target": pieces by id}
 
 sentencepiece.set_min_log_level(3)
 
@@ -49,7 +50,7 @@ class Tokenizer:
         Args:
             source_model: a serialised SentencePiece model.
             target_model: the target side's model; None: joint, the source model serves both sides.
-            vocabulary: other ids for the pieces: see `mt.corpus.vocabulary`.
+            vocabulary: content of `vocabulary.json`: other ids for the pieces, as Marian's models have them.
 
         Raises:
             UserError: not a SentencePiece model, or one without padding, begin, end and unknown ids.
@@ -60,7 +61,7 @@ class Tokenizer:
         self._source = _load_processor(source_model)
         self._target = self._source if target_model is None else _load_processor(target_model)
         if vocabulary is not None:
-            self._source, self._target = mapped([self._source, self._target], vocabulary)
+            self._source, self._target = _mapped((self._source, self._target), vocabulary)
         ids = [(side.pad_id(), side.unk_id(), side.bos_id(), side.eos_id()) for side in (self._source, self._target)]
         if min(ids[0]) < 0 or ids[0] != ids[1]:
             raise UserError(
@@ -70,11 +71,8 @@ class Tokenizer:
         self.pad_id, self.unknown_id, self.begin_id, self.end_id = ids[0]
         self.source_size: int = self._source.get_piece_size()
         self.target_size: int = self._target.get_piece_size()
-        digest = hashlib.blake2b(digest_size=16)
-        for model in self.models[: 1 if self.joint else 2]:
-            digest.update(hashlib.blake2b(model).digest())
-        digest.update(vocabulary or b"")
-        self.fingerprint = digest.hexdigest()
+        digests = [hashlib.blake2b(model).digest() for model in self.models[: 1 if self.joint else 2]]
+        self.fingerprint = hashlib.blake2b(b"".join(digests) + (vocabulary or b""), digest_size=16).hexdigest()
         self._samplers: dict[str, SubwordSampler] = {}
 
     def encode_source(self, lines: Sequence[str], *, threads: int | None = None) -> list[list[int]]:
@@ -91,11 +89,8 @@ class Tokenizer:
     def encode_sampled(self, side: Side, lines: Sequence[str], sampling: float, seed: int) -> list[list[int]]:
         """As `encode_source` or `encode_target`, with a random segmentation: see `mt.corpus.sampling`.
 
-        Args:
-            side: whose model.
-            lines: text.
-            sampling: BPE dropout probability, or the smoothing alpha of a unigram model; above 0.
-            seed: the same seed and lines give the same ids, in any process.
+        `sampling` above 0: BPE dropout probability, or the smoothing alpha of a unigram model. The same seed and lines
+        give the same ids, in any process.
         """
         if self._vocabulary is not None:
             raise UserError("tokenizer.sampling: an imported vocabulary allows no sampling; set it to 0")
@@ -138,20 +133,16 @@ class Tokenizer:
         names = ["tokenizer.model"] if self.joint else ["source.model", "target.model"]
         files = dict(zip(names, self.models))
         if self._vocabulary is not None:
-            files[FILE_NAME] = self._vocabulary
+            files[_VOCABULARY] = self._vocabulary
         for name, content in files.items():
             with atomic_file(folder / name) as temporary:
                 temporary.write_bytes(content)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokeniser that `Tokenizer.save` wrote into the folder.
-
-    Raises:
-        UserError: files missing, unreadable or not SentencePiece models.
-    """
+    """The tokeniser that `Tokenizer.save` wrote into the folder; UserError where its files are missing or broken."""
     names = ["tokenizer.model"] if (folder / "tokenizer.model").exists() else ["source.model", "target.model"]
-    vocabulary = folder / FILE_NAME
+    vocabulary = folder / _VOCABULARY
     try:
         models = [(folder / name).read_bytes() for name in names]
         mapping = vocabulary.read_bytes() if vocabulary.exists() else None
@@ -167,13 +158,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 
 
 def train_tokenizer(config: TokenizerConfig, source_lines: Iterable[str], target_lines: Iterable[str]) -> Tokenizer:
-    """Learns the pieces from text. The same text and settings give the same model.
+    """Learns the pieces from text, each side read once. The same text and settings give the same model.
 
-    Args:
-        config: algorithm, size and so on. A text too small for `vocabulary_size` pieces gives as many as it
-            can, with a message.
-        source_lines: text of the source side, read once.
-        target_lines: text of the target side, read once.
+    A text too small for `vocabulary_size` pieces gives as many as it can, with a message.
 
     Raises:
         UserError: no text, or a vocabulary smaller than the characters that it must hold.
@@ -251,3 +238,47 @@ def _decode(processor: Any, ids: Sequence[int]) -> str:
 def _encodable(line: str) -> str:
     """The line, lone surrogates (which Python strings may hold, UTF-8 may not) replaced by "?"."""
     return line.encode(errors="replace").decode()
+
+
+class _MappedProcessor:
+    """A SentencePiece processor whose pieces have ids of another vocabulary; offers what `Tokenizer` asks it for.
+
+    A line may begin with a code such as ">>fra<<", which Marian's multilingual models read as one piece.
+    """
+
+    def __init__(self, processor: Any, pieces: Sequence[str], pad: int, unknown: int, begin: int, end: int) -> None:
+        self._processor, self._pieces = processor, pieces
+        self._ids = {piece: number for number, piece in enumerate(pieces)}
+        self._unknown, self._end, self._silent = unknown, end, (pad, begin, end)
+        self.pad_id, self.unk_id, self.bos_id, self.eos_id = (partial(int, each) for each in (pad, unknown, begin, end))
+        self.id_to_piece, self.get_piece_size = pieces.__getitem__, pieces.__len__
+
+    def encode(self, lines: Sequence[str], *, add_eos: bool, num_threads: int) -> list[list[int]]:
+        codes = [self._code(line) for line in lines]
+        texts = [line[len(code) :] for line, code in zip(lines, codes)]
+        end = [self._end] if add_eos else []
+        return [
+            [*([self._ids[code]] if code else []), *(self._ids.get(piece, self._unknown) for piece in pieces), *end]
+            for code, pieces in zip(codes, self._processor.encode(texts, out_type=str, num_threads=num_threads))
+        ]
+
+    def _code(self, line: str) -> str:
+        code, mark, _ = line.partition("<<") if line.startswith(">>") else ("", "", "")
+        return code + mark if mark and code + mark in self._ids else ""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        pieces = [self._pieces[number] for number in ids if number not in self._silent]
+        return str(self._processor.decode_pieces(pieces))
+
+
+def _mapped(processors: tuple[Any, Any], vocabulary: bytes) -> list[_MappedProcessor]:
+    try:
+        content = json.loads(vocabulary)
+        special = [int(content[name]) for name in ("pad", "unknown", "begin", "end")]
+        sides = [list(content["source"]), list(content["target"])]
+        for pieces in sides:
+            if len(set(pieces)) < len(pieces) or not all(0 <= number < len(pieces) for number in special):
+                raise ValueError("pieces stand there twice, or special ids lie outside")
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"tokeniser: {_VOCABULARY} is damaged ({error}); restore the file") from None
+    return [_MappedProcessor(processor, pieces, *special) for processor, pieces in zip(processors, sides)]

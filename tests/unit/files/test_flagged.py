@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mt.files.flagged import HEADER, flagged_lines
+from mt.files.output import FLAGGED_HEADER, flagged_lines
 
 
 def record(line: int, confidence: float) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def write(path: Path, kept: int, *records: dict[str, Any]) -> None:
 def test_only_lines_below_the_limit_are_written_and_tabs_stay_apart(tmp_path: Path) -> None:
     path = tmp_path / "f.tsv"
     write(path, 0, record(0, 0.4), record(1, 0.5), record(2, 0.1))
-    assert path.read_text() == HEADER + "1\t0.4000\ts 0\tt0\n" + "3\t0.1000\ts 2\tt2\n"
+    assert path.read_text() == FLAGGED_HEADER + "1\t0.4000\ts 0\tt0\n" + "3\t0.1000\ts 2\tt2\n"
 
 
 def test_going_on_keeps_the_lines_before_and_writes_none_twice(tmp_path: Path) -> None:
