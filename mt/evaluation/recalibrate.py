@@ -25,10 +25,9 @@ from mt.config_file import search_config
 from mt.decoding.scoring import Distributions, score_pairs
 from mt.decoding.torch_engine import TorchEngine
 from mt.errors import UserError
-from mt.evaluation.leakage import text_fitted_on
-from mt.evaluation.test_set import TestSet
+from mt.evaluation.test_set import TestSet, text_fitted_on
 from mt.evaluation.threshold import find_threshold
-from mt.evaluation.tokens import SMALLEST, encoded_pairs
+from mt.evaluation.tokens import encoded_pairs, label_scores
 from mt.metrics.arrays import Floats
 from mt.metrics.bins import PROTOCOLS, CalibrationBins
 from mt.metrics.labels import token_labels
@@ -262,10 +261,4 @@ def _next_token_figures(log_probs: Tensor, ids: Tensor) -> dict[str, Floats]:
 
 def _label_figures(confidence: Floats, correct: NDArray[np.bool_]) -> dict[str, Floats]:
     """Figures of right-or-wrong labels."""
-    label_probability = np.clip(np.where(correct, confidence, 1 - confidence), SMALLEST, 1)
-    return {
-        "confidence": confidence,
-        "correct": correct.astype(np.float64),
-        "nll": -np.log(label_probability),
-        "brier": (confidence - correct) ** 2,
-    }
+    return {"confidence": confidence, "correct": correct.astype(np.float64), **label_scores(confidence, correct)}

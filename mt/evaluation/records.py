@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mt.errors import UserError
+from mt.files.lines import read_lines
 
 Record = dict[str, Any]
 
@@ -31,19 +32,13 @@ def read_records(path: Path) -> list[Record]:
         tokens allow it.
 
     Raises:
-        UserError: no such file, no line, or a line that is not a record; names the line and the field.
+        UserError: as mt.files.lines.read_lines, no line, or a line that is not a record; names the line and the field.
     """
-    try:
-        text = path.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; --records wants a file of translation records") from None
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise UserError(f"{path}, line {line}: not UTF-8; convert the file") from None
-    lines = text.removesuffix("\n").split("\n")
-    if not text:
+    lines = enumerate(read_lines([path]))
+    records = [_checked(line, number, f"{path}, line {number + 1}") for number, line in lines]
+    if not records:
         raise UserError(f"{path}: is empty; --records wants one JSON object a line")
-    return [_checked(line, number, f"{path}, line {number + 1}") for number, line in enumerate(lines)]
+    return records
 
 
 def _checked(line: str, number: int, place: str) -> Record:

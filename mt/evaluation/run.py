@@ -17,12 +17,11 @@ from mt.decoding.records import json_line
 from mt.decoding.translator import Translator
 from mt.errors import UserError
 from mt.evaluation.alternatives import add_alternatives
-from mt.evaluation.leakage import overlaps
 from mt.evaluation.oracle import against_oracle
 from mt.evaluation.records import read_records
 from mt.evaluation.results import BeamBlock, Results
 from mt.evaluation.sentences import sentence_level
-from mt.evaluation.test_set import TestSet, fingerprint
+from mt.evaluation.test_set import TestSet, fingerprint, overlaps
 from mt.evaluation.tokens import Level, Output, inference, label, label_words, teacher_forced
 from mt.files.atomic import write_text
 from mt.metrics.bins import CalibrationBlock
@@ -51,7 +50,7 @@ def evaluate(
     truth: bool = False,
     **translation: Any,
 ) -> Results:
-    """Translates a test set with each beam size and measures quality and calibration.
+    """Translates a test set with each beam size, measures quality and calibration, and writes the files.
 
     Args:
         loaded: the model.
@@ -65,9 +64,6 @@ def evaluate(
         seed: of the resampling.
         truth: the sources are of the shipped grammar: hold the model against the true distribution, too.
         translation: `batch_tokens` and `processes` of Translator.translate.
-
-    Returns:
-        What results.json holds.
     """
     decode = loaded.config.decode
     penalty = length_penalty or decode.length_penalty

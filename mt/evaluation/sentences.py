@@ -47,8 +47,8 @@ def sentence_level(
     nbest = [
         (output, line)
         for line, record in enumerate(records)
-        for output in _scored_outputs(record, "translation")
-        if isinstance(output["translation"], str)
+        for output in record.get("nbest") or ()
+        if isinstance(output, dict) and isinstance(output.get("translation"), str) and output.get("log_probs")
     ]
     streams = [[stream[line] for _, line in nbest] for stream in references]
     for (output, _), value in zip(nbest, sentence_chrf([output["translation"] for output, _ in nbest], streams)):
@@ -117,7 +117,7 @@ def expected_quality(records: Sequence[Record]) -> dict[str, Any] | None:
     """
     rows = []
     for record in records:
-        outputs = _scored_outputs(record, "chrf")
+        outputs = [output for output in record.get("nbest") or () if isinstance(output, dict) and "chrf" in output]
         if not outputs:
             continue
         total = np.array([sum(output["log_probs"]) for output in outputs])
@@ -128,12 +128,6 @@ def expected_quality(records: Sequence[Record]) -> dict[str, Any] | None:
         return None
     means = np.array(rows).mean(axis=0).tolist()
     return {"lines": len(rows), **dict(zip(("expected_chrf", "achieved_chrf", "oracle_chrf", "size"), means))}
-
-
-def _scored_outputs(record: Record, field: str) -> list[dict[str, Any]]:
-    """The n-best outputs of a record that bring this field and log-probabilities."""
-    outputs = record.get("nbest") or ()
-    return [each for each in outputs if isinstance(each, dict) and field in each and each.get("log_probs")]
 
 
 def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from mt.decoding.scoring import Transform, score_pairs
 from mt.decoding.sources import truncate
 from mt.evaluation.records import Record
-from mt.metrics.bins import PROTOCOLS, CalibrationBins, CalibrationBlock
-from mt.metrics.breakdown import BORDERS, Breakdown
+from mt.metrics.bins import BORDERS, PROTOCOLS, Breakdown, CalibrationBins, CalibrationBlock
 from mt.metrics.labels import token_labels
 from mt.metrics.words import END, word_confidence, words_of_tokens
 from mt.model.directory import LoadedModel
@@ -30,8 +29,7 @@ Floats = NDArray[np.floating[Any]]
 Flags = NDArray[np.bool_]
 Level = Literal["subword", "subword-labelled-by-word", "word-product"]
 
-SMALLEST = 1e-12
-"""probabilities are kept this far from 0 and 1 in the logarithm of a right-or-wrong label"""
+_SMALLEST = 1e-12  # probability of a right-or-wrong label in the logarithm
 _SAME = 1e-5  # probabilities that differ by less are the same but for rounding
 
 
@@ -195,18 +193,22 @@ def inference(
             tokens, word_of_token = words_of_tokens(tokens)
             confidence, correct = word_confidence(confidence, word_of_token), output.correct_words
         certain, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=bool)
-        label_probability = np.clip(np.where(right, certain, 1 - certain), SMALLEST, 1)
         counted.update(
             certain,
             right,
             np.array([token == END for token in tokens]),
-            nll=-np.log(label_probability),
-            brier=(certain - right) ** 2,
+            **label_scores(certain, right),
             line=line,
             frequency=[frequency[token] for token in tokens],
             source_length=output.source_length,
         )
     return counted.result()
+
+
+def label_scores(confidence: NDArray[np.float64], correct: Flags) -> dict[str, NDArray[np.float64]]:
+    """`nll` (nats) and `brier` (0..1) of right-or-wrong labels, (n,)."""
+    probability = np.clip(np.where(correct, confidence, 1 - confidence), _SMALLEST, 1)
+    return {"nll": -np.log(probability), "brier": (confidence - correct) ** 2}
 
 
 def label(outputs: Sequence[Output]) -> None:

@@ -8,6 +8,8 @@ compared in float64, whatever type they come in.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 import numpy as np
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 from mt.metrics.arrays import ROUNDING, Floats, as_floats, checked
 from mt.metrics.bootstrap import Difference, SentenceBootstrap
 from mt.metrics.noise import noise_floor, noise_quantile, wilson_interval
-from mt.metrics.ranks import ConfidenceHistogram, RiskCoverage
+from mt.metrics.ranks import ConfidenceHistogram
 
 if TYPE_CHECKING:
     from typing_extensions import NotRequired
@@ -27,6 +29,13 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "inference": {"bins": 20, "edges": "[l,r)"},
 }
 """the bins of each protocol, as published"""
+BORDERS = {
+    "frequency": (0, (1, 10, 100, 1000)),
+    "position": (1, (2, 3, 6, 11, 21)),
+    "source_length": (1, (6, 11, 21, 41)),
+}
+"""for each breakdown of results.json the lowest number that a token can have, and the borders of its groups: times that
+a token's type occurs in the references, place in the sentence from 1, tokens of the source sentence"""
 
 
 class CalibrationBlock(TypedDict):
@@ -53,7 +62,8 @@ class CalibrationBlock(TypedDict):
     ece_high: float | None
     auroc: float | None
     """of confidence for being right"""
-    risk_coverage: RiskCoverage | None
+    risk_coverage: dict[str, Any] | None
+    """share of wrong tokens among the most confident ones, see ConfidenceHistogram.risk_coverage"""
     bins: list[dict[str, Any]]
     """low, high, count, confidence, accuracy, and band_low, band_high: the 95 % Wilson interval of the accuracy"""
     signature: str
@@ -61,7 +71,7 @@ class CalibrationBlock(TypedDict):
     """the same of tokens that end no sentence; `eos`: of those that end one"""
     eos: NotRequired[CalibrationBlock]
     breakdown: NotRequired[dict[str, list[dict[str, Any]]]]
-    """groups of tokens, see mt.metrics.breakdown"""
+    """groups of tokens, see Breakdown.result"""
 
 
 class CalibrationBins:
@@ -93,11 +103,8 @@ class CalibrationBins:
             raise ValueError(f"edges is {edges!r}; it must be '(l,r]' or '[l,r)'")
         self.bins, self.edges = bins, edges
         self.signature = f"ece|bins:{bins}|edges:{edges}|level:{level}|eos:{eos}" + (f"|split:{split}" if split else "")
-        self.count = np.zeros(bins, dtype=np.int64)
-        self.confidence = np.zeros(bins)
-        self.correct = np.zeros(bins)
-        self.variance = np.zeros(bins)
-        """sum of c (1 - c)"""
+        self.sums = np.zeros((4, bins))
+        """number of tokens, and sums of confidence c, correctness and variance c (1 - c), of each bin"""
         self.nll: float | None = 0.0
         self.brier: float | None = 0.0
         self.histogram = ConfidenceHistogram()
@@ -124,10 +131,7 @@ class CalibrationBins:
                 raise ValueError("lines is None; the resampling of sentences needs the number of each token's one")
             numbers = np.broadcast_to(np.asarray(lines, dtype=np.int64), certain.shape)
             self.bootstrap.update(index, right - certain, numbers)
-        self.count += np.bincount(index, minlength=self.bins)
-        self.confidence += np.bincount(index, weights=certain, minlength=self.bins)
-        self.correct += np.bincount(index, weights=right, minlength=self.bins)
-        self.variance += np.bincount(index, weights=certain * (1 - certain), minlength=self.bins)
+        _add_tokens(self.sums, index, certain, right)
         self.nll = _added(self.nll, nll, "nll", len(certain), highest=np.inf)
         self.brier = _added(self.brier, brier, "brier", len(certain), highest=1.0 + ROUNDING)
         self.histogram.update(certain, right)
@@ -138,17 +142,15 @@ class CalibrationBins:
             raise ValueError(f"bins differ: {self.signature} and {other.signature}")
         if self.bootstrap is not None or other.bootstrap is not None:
             raise ValueError("parts with resamples of sentences cannot be merged")
-        self.count += other.count
-        self.confidence += other.confidence
-        self.correct += other.correct
-        self.variance += other.variance
+        self.sums += other.sums
         self.nll = None if self.nll is None or other.nll is None else self.nll + other.nll
         self.brier = None if self.brier is None or other.brier is None else self.brier + other.brier
-        self.histogram.merge(other.histogram)
+        self.histogram.sums += other.histogram.sums
 
     def ece(self) -> float:
         """Sum over bins of their share of tokens times |accuracy - mean confidence|; 0 without tokens."""
-        return float(np.abs(self.correct - self.confidence).sum() / max(1, self.count.sum()))
+        count, confidence, correct, _ = self.sums
+        return float(np.abs(correct - confidence).sum() / max(1, count.sum()))
 
     def difference(self, other: CalibrationBins) -> Difference:
         """ECE less that of the other one over the same sentences, with its 95 % basic interval.
@@ -162,10 +164,10 @@ class CalibrationBins:
 
     def block(self) -> CalibrationBlock:
         """The calibration block of results.json."""
-        tokens = int(self.count.sum())
-        filled = self.count > 0
-        gap = np.abs(self.correct - self.confidence)[filled] / self.count[filled]
-        confidence, accuracy = _mean(self.confidence.sum(), tokens), _mean(self.correct.sum(), tokens)
+        counts, confidences, corrects, variances = self.sums
+        tokens, filled = int(counts.sum()), counts > 0
+        gap = np.abs(corrects - confidences)[filled] / counts[filled]
+        confidence, accuracy = _mean(confidences.sum(), tokens), _mean(corrects.sum(), tokens)
         low = high = None
         if self.bootstrap is not None and tokens:
             low, high = self.bootstrap.interval(self.ece())
@@ -178,29 +180,60 @@ class CalibrationBins:
             "accuracy": accuracy,
             "confidence": confidence,
             "signed_gap": None if confidence is None or accuracy is None else confidence - accuracy,
-            "noise_floor": _mean(noise_floor(self.variance), tokens),
-            "noise_floor_high": _mean(noise_quantile(self.variance), tokens) if tokens else None,
+            "noise_floor": _mean(noise_floor(variances), tokens),
+            "noise_floor_high": _mean(noise_quantile(variances), tokens) if tokens else None,
             "ece_mass": self.histogram.equal_mass_error(self.bins) if tokens else None,
             "ece_low": low,
             "ece_high": high,
             "auroc": self.histogram.auroc(),
             "risk_coverage": self.histogram.risk_coverage(),
-            "bins": [self._bin(index) for index in range(self.bins)],
+            "bins": [_bin(index, self.bins, *self.sums[:3, index].tolist()) for index in range(self.bins)],
             "signature": self.signature,
         }
 
-    def _bin(self, index: int) -> dict[str, Any]:
-        count = int(self.count[index])
-        band = wilson_interval(float(self.correct[index]), count) if count else (None, None)
-        return {
-            "low": index / self.bins,
-            "high": (index + 1) / self.bins,
-            "count": count,
-            "confidence": _mean(self.confidence[index], count),
-            "accuracy": _mean(self.correct[index], count),
-            "band_low": band[0],
-            "band_high": band[1],
-        }
+
+class Breakdown:
+    """Calibration by a whole number that each token has: how frequent its type is, its position, ...
+
+    Args:
+        borders: rising; (1, 10) makes the groups "0", "1-9" and "10+".
+        bins, edges: as in CalibrationBins.
+        lowest: the lowest number that there is.
+    """
+
+    def __init__(self, borders: Sequence[int], *, bins: int = 15, edges: str = "(l,r]", lowest: int = 0) -> None:
+        if sorted(set(borders)) != list(borders):
+            raise ValueError(f"borders {list(borders)} must rise")
+        starts = [lowest, *borders]
+        inner = [f"{low}-{after - 1}" if after - low > 1 else f"{low}" for low, after in pairwise(starts)]
+        self.names = [*inner, f"{starts[-1]}+"]
+        self.borders, self.bins, self.edges = list(borders), bins, edges
+        self.sums = np.zeros((4, len(self.names), bins))
+        """as in CalibrationBins, by group and bin"""
+
+    def update(self, values: Any, confidence: Any, correct: Any) -> None:
+        """Counts tokens, all (n,): a token with value v falls in the group numbered by how many borders are <= v."""
+        certain, right = checked(confidence, correct)
+        group_of_token = np.searchsorted(self.borders, as_floats(values), side="right")
+        if group_of_token.shape != certain.shape:
+            raise ValueError(f"{len(certain)} confidences and {len(group_of_token)} values; as many are needed")
+        cell = group_of_token * self.bins + bin_of(certain, self.bins, self.edges)
+        _add_tokens(self.sums, cell, certain, right)
+
+    def result(self) -> list[dict[str, Any]]:
+        """name, tokens, confidence, accuracy, ece and noise_floor of the groups that have tokens."""
+        return [
+            {
+                "name": name,
+                "tokens": int(count.sum()),
+                "confidence": float(confidence.sum() / count.sum()),
+                "accuracy": float(correct.sum() / count.sum()),
+                "ece": float(np.abs(correct - confidence).sum() / count.sum()),
+                "noise_floor": noise_floor(variance) / int(count.sum()),
+            }
+            for name, count, confidence, correct, variance in zip(self.names, *self.sums)
+            if count.any()
+        ]
 
 
 def bin_of(probabilities: Floats, bins: int, edges: str) -> NDArray[np.intp]:
@@ -240,6 +273,25 @@ def expected_calibration_error(
     return float(np.abs(gap).sum() / max(1, len(by_rank)))
 
 
+def _add_tokens(sums: Floats, cell: NDArray[np.intp], certain: Floats, right: Floats) -> None:
+    """Adds count, confidence, correctness and variance of tokens to sums (4, ...), each (cells)."""
+    for total, weights in zip(sums, (np.ones_like(certain), certain, right, certain * (1 - certain))):
+        total += np.bincount(cell, weights=weights, minlength=total.size).reshape(total.shape)
+
+
+def _bin(index: int, bins: int, count: float, confidence: float, correct: float) -> dict[str, Any]:
+    low, high = wilson_interval(correct, count) if count else (None, None)
+    return {
+        "low": index / bins,
+        "high": (index + 1) / bins,
+        "count": int(count),
+        "confidence": _mean(confidence, count),
+        "accuracy": _mean(correct, count),
+        "band_low": low,
+        "band_high": high,
+    }
+
+
 def _added(total: float | None, values: Any, name: str, tokens: int, highest: float) -> float | None:
     """total plus the sum of values; None if either is unknown."""
     if values is None:
@@ -252,5 +304,5 @@ def _added(total: float | None, values: Any, name: str, tokens: int, highest: fl
     return None if total is None else total + float(array.sum())
 
 
-def _mean(total: float | None, count: int) -> float | None:
+def _mean(total: float | None, count: float) -> float | None:
     return float(total) / count if count and total is not None else None

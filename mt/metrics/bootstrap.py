@@ -10,24 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
-from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mt.metrics.arrays import Floats
 
-
-class Difference(TypedDict):
-    """How one system's figure differs from another's over the same sentences."""
-
-    difference: float
-    low: float
-    """the 95 % interval of the difference"""
-    high: float
-    p: float
-    """two-sided: the share of resamples whose difference is as far from their mean as the measured one is from 0, one
-    added to both counts"""
+Difference = dict[str, float]
+"""how one system's figure differs from another's over the same sentences: `difference`; `low`, `high`: its 95 %
+interval; `p`, two-sided: the share of resamples whose difference is as far from their mean as the measured one is from
+0, one added to both counts"""
 
 
 def resampled_counts(sentences: int, resamples: int, seed: int) -> Iterator[NDArray[np.intp]]:
@@ -55,7 +47,7 @@ def paired_bootstrap(
     counts = resampled_counts(len(statistics[0]), resamples, seed)
     resampled = np.array([[score(each @ system) for system in statistics] for each in counts])
     measured = [score(each.sum(axis=0)) for each in statistics]
-    found: list[Difference] = []
+    found = []
     for system in range(1, len(statistics)):
         difference, drawn = float(measured[system] - measured[0]), resampled[:, system] - resampled[:, 0]
         low, high = np.quantile(drawn, [0.025, 0.975]).tolist()

@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mt.config import LossConfig
-from mt.losses.links import encouraging_inverse_link, smoothing_inverse_link
-from mt.losses.targets import SmoothedTarget
+from mt.losses.targets import SmoothedTarget, encouraging_inverse_link, smoothing_inverse_link
 from mt.metrics.arrays import Floats, as_floats, checked
 
 LEAST_SHARE = 0.01
@@ -34,7 +33,7 @@ class InverseLink:
     """The true probabilities behind those of a perfectly trained model, from its loss; nothing is fitted.
 
     The Encouraging Loss' link is undone first (log_end; None: no bonus), then label smoothing's (reference: sections
-    2.6 and 1.3 there; see mt.losses.links). A real model gives some classes less than smoothing taught it, where
+    2.6 and 1.3 there; see mt.losses.targets). A real model gives some classes less than smoothing taught it, where
     the inverse is 0: they keep LEAST_SHARE of their probability, so that no target is impossible.
     """
 
@@ -158,19 +157,14 @@ class TemperatureFit:
                 the token.
         """
         values = _wide(log_probs.detach()) if self.link is None else self.link.apply(log_probs.detach())
-        right = torch.ones_like(tokens, dtype=torch.float64)
-        if correct is not None:
-            right = torch.as_tensor(as_floats(correct), device=tokens.device)
-        parts = [torch.zeros_like(tokens, dtype=torch.bool)]
-        if self.end_id is not None:
-            parts = [values.argmax(-1) == self.end_id]
-        parts.append(~parts[0])
-        for index, part in enumerate(parts):
-            if bool(part.any()):
-                rows = max(1, _CACHED // values.shape[1])
-                for some in zip(values[part].split(rows), tokens[part].split(rows), right[part].split(rows)):
-                    self.sums[index] += _likelihoods(*some, _GRID)
-                self.tokens[index] += int(part.sum())
+        labels = np.ones(len(tokens)) if correct is None else as_floats(correct)
+        right = torch.as_tensor(labels, device=tokens.device)
+        ends = values.argmax(-1) == self.end_id if self.end_id is not None else torch.zeros_like(tokens).bool()
+        rows = max(1, _CACHED // values.shape[1])
+        for index, part in enumerate((ends, ~ends)):
+            for some in zip(values[part].split(rows), tokens[part].split(rows), right[part].split(rows)):
+                self.sums[index] += _likelihoods(*some, _GRID)
+            self.tokens[index] += int(part.sum())
 
     def merge(self, other: TemperatureFit) -> None:
         """Adds another part. Raises ValueError if it is of another fit."""

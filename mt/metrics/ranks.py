@@ -8,7 +8,7 @@ tokens' one, and the AUROC within half the share of pairs, right and wrong, that
 
 from __future__ import annotations
 
-from typing import TypedDict
+from typing import Any
 
 import numpy as np
 
@@ -19,24 +19,12 @@ CELLS_PER_UNIT = 200
 CURVE_POINTS = 50
 
 
-class RiskCoverage(TypedDict):
-    """Share of wrong tokens among the most confident ones."""
-
-    coverage: list[float]
-    """CURVE_POINTS shares of the tokens, from small to 1"""
-    risk: list[float]
-    """share of wrong ones among so many of the most confident"""
-    aurc: float
-    """mean risk over the numbers 1 to n of tokens kept (Geifman and El-Yaniv 2017)"""
-
-
 class ConfidenceHistogram:
     """Counts, sums of confidence and numbers of right tokens, in cells of rising confidence; parts may be merged."""
 
     def __init__(self) -> None:
-        self.count = np.zeros(CELLS)
-        self.confidence = np.zeros(CELLS)
-        self.correct = np.zeros(CELLS)
+        self.sums = np.zeros((3, CELLS))
+        """count, confidence and number of right tokens of each cell"""
 
     def update(self, confidence: Floats, correct: Floats) -> None:
         """Counts tokens: confidence in 0..1 and correct 0 or 1, both (n,)."""
@@ -44,43 +32,37 @@ class ConfidenceHistogram:
             logit = np.log(confidence) - np.log1p(-confidence)
         cell = np.floor(logit.clip(-100, 100) * CELLS_PER_UNIT).astype(np.int64) + CELLS // 2
         cell = cell.clip(0, CELLS - 1)
-        np.add.at(self.count, cell, 1.0)
-        np.add.at(self.confidence, cell, confidence)
-        np.add.at(self.correct, cell, correct)
-
-    def merge(self, other: ConfidenceHistogram) -> None:
-        """Adds another part."""
-        self.count += other.count
-        self.confidence += other.confidence
-        self.correct += other.correct
+        for sums, values in zip(self.sums, (np.ones_like(confidence), confidence, correct)):
+            np.add.at(sums, cell, values)
 
     def equal_mass_error(self, bins: int) -> float:
         """ECE of bins with equally many tokens: bin = floor(rank bins / n), a cell on a border split in proportion;
         0 without tokens."""
-        tokens = round(self.count.sum())
+        filled = self.sums[:, self.sums[0] > 0]
+        tokens = round(filled[0].sum())
         starts = np.array([-(-m * tokens // bins) for m in range(bins + 1)], dtype=np.float64)
-        filled = self.count > 0
-        ranks = np.append(0.0, np.cumsum(self.count[filled]))
-        confidence, correct = (
-            np.diff(np.interp(starts, ranks, np.append(0.0, np.cumsum(each[filled]))))
-            for each in (self.confidence, self.correct)
-        )
+        ranks, *sums = (np.append(0.0, np.cumsum(each)) for each in filled)
+        confidence, correct = (np.diff(np.interp(starts, ranks, each)) for each in sums)
         return float(np.abs(correct - confidence).sum() / max(1.0, np.diff(starts).sum()))
 
     def auroc(self) -> float | None:
         """Chance that a right token is more confident than a wrong one, ties half; None if all are alike."""
-        wrong = self.count - self.correct
-        pairs = self.correct.sum() * wrong.sum()
+        count, _, correct = self.sums
+        wrong = count - correct
+        pairs = correct.sum() * wrong.sum()
         if not pairs:
             return None
-        above = self.correct.sum() - np.cumsum(self.correct)
-        return float((wrong * (above + self.correct / 2)).sum() / pairs)
+        above = correct.sum() - np.cumsum(correct)
+        return float((wrong * (above + correct / 2)).sum() / pairs)
 
-    def risk_coverage(self) -> RiskCoverage | None:
-        """The curve of risk over coverage; None without tokens."""
-        filled = self.count[::-1] > 0
-        count = self.count[::-1][filled]
-        wrong = count - self.correct[::-1][filled]
+    def risk_coverage(self) -> dict[str, Any] | None:
+        """Share of wrong tokens among the most confident ones: {"coverage", "risk", "aurc"}; None without tokens.
+
+        coverage: CURVE_POINTS shares from small to 1; risk: share of wrong ones among so many; aurc: mean risk over
+        the numbers 1 to n of tokens kept (Geifman and El-Yaniv 2017).
+        """
+        count, _, correct = self.sums[:, self.sums[0] > 0][:, ::-1]
+        wrong = count - correct
         tokens = count.sum()
         if not tokens:
             return None

@@ -16,10 +16,9 @@ from mt.decoding.confidence import FILE, dump_recalibration, load_recalibration
 from mt.decoding.scoring import Distributions, score_pairs
 from mt.decoding.translator import Translator
 from mt.errors import UserError
-from mt.evaluation.leakage import overlaps
 from mt.evaluation.recalibrate import MapComparison, calibrate
 from mt.evaluation.run import evaluate
-from mt.evaluation.test_set import TestSet
+from mt.evaluation.test_set import TestSet, overlaps
 from mt.evaluation.tokens import teacher_forced
 from mt.metrics.maps import Temperature
 from mt.model.directory import LoadedModel, load_model

@@ -98,10 +98,10 @@ def test_a_bad_line_is_named_with_its_field(tmp_path: Path, bad: Any, words: str
 
 
 def test_missing_empty_and_undecodable_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match="No such file"):
         read_records(tmp_path / "nowhere.jsonl")
     with pytest.raises(UserError, match="is empty"):
         read_records(written(tmp_path))
     (tmp_path / "records.jsonl").write_bytes(b'{"translation": "a"}\n{"translation": "\xff"}\n')
-    with pytest.raises(UserError, match="line 2: not UTF-8"):
+    with pytest.raises(UserError, match="line 2 is not UTF-8"):
         read_records(tmp_path / "records.jsonl")

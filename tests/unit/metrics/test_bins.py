@@ -109,7 +109,7 @@ def test_a_confidence_on_an_edge_falls_where_the_rule_says(edges: str, bins: lis
     for confidence, expected in zip(confidences, bins, strict=True):
         counted = CalibrationBins(bins=10, edges=edges)
         counted.update([confidence], [True])
-        assert int(counted.count.argmax()) == expected
+        assert int(counted.sums[0].argmax()) == expected
 
 
 def test_no_tokens_give_zero_error_and_nothing_else() -> None:
@@ -175,9 +175,9 @@ def test_a_perfectly_calibrated_simulation_is_at_the_noise_floor() -> None:
         counted = CalibrationBins()
         counted.update(confidence, correct)
         errors.append(counted.ece())
-        share = counted.count / 10_000
-        accuracy = counted.correct / counted.count.clip(1)
-        floors.append(np.sum(share * np.sqrt(2 * accuracy * (1 - accuracy) / (np.pi * counted.count.clip(1)))))
+        share = counted.sums[0] / 10_000
+        accuracy = counted.sums[2] / counted.sums[0].clip(1)
+        floors.append(np.sum(share * np.sqrt(2 * accuracy * (1 - accuracy) / (np.pi * counted.sums[0].clip(1)))))
     # the reference's simulation of this case: 1.11 %
     assert np.mean(errors) == pytest.approx(0.0111, abs=0.0004)
     assert np.mean(errors) == pytest.approx(np.mean(floors), rel=0.05)

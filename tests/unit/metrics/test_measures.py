@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from mt.metrics.bins import CalibrationBins, bin_of, expected_calibration_error
-from mt.metrics.breakdown import Breakdown
+from mt.metrics.bins import Breakdown, CalibrationBins, bin_of, expected_calibration_error
 from mt.metrics.noise import noise_floor, noise_quantile
 
 

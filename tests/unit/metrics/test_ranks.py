@@ -26,7 +26,7 @@ def streamed(confidence: np.ndarray, correct: np.ndarray) -> ConfidenceHistogram
     for c, a in zip(np.array_split(confidence, 7), np.array_split(correct, 7)):
         part = ConfidenceHistogram()
         part.update(c, a)
-        histogram.merge(part)
+        histogram.sums += part.sums
     return histogram
 
 
@@ -64,7 +64,7 @@ def test_risk_and_its_area_are_those_of_the_tokens_one_by_one(correct: list[bool
 def test_the_cells_come_as_near_to_sorted_tokens_as_they_state() -> None:
     confidence, correct = simulated(1)
     histogram = streamed(confidence, correct)
-    largest = histogram.count.max() / histogram.count.sum()
+    largest = histogram.sums[0].max() / histogram.sums[0].sum()
     for bins in (5, 15, 50):
         exact = expected_calibration_error(confidence, correct, bins=bins, scheme="mass")
         assert abs(histogram.equal_mass_error(bins) - exact) <= 2 * (bins - 1) * largest
@@ -84,7 +84,7 @@ def test_the_cells_come_as_near_to_sorted_tokens_as_they_state() -> None:
 def test_confidences_of_zero_one_and_next_to_one_have_their_place() -> None:
     histogram = ConfidenceHistogram()
     histogram.update(np.array([0.0, 1e-300, 0.5, 1 - 1e-9, 1 - 1e-12, 1.0]), np.array([0.0, 0, 0, 0, 1, 1]))
-    filled = np.flatnonzero(histogram.count)
+    filled = np.flatnonzero(histogram.sums[0])
     assert filled[0] == 0 and len(filled) == 5  # 0 and 1e-300 share the first cell
     assert histogram.auroc() == 1.0
 
