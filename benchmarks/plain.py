@@ -20,8 +20,8 @@ from mt.config import Config, ModelConfig
 from mt.corpus.batching import pad_batch
 from mt.corpus.store import TokenStore, open_store
 from mt.corpus.tokenizer import load_tokenizer
-from mt.model.positions import sinusoids
-from mt.training.memory import peak_bytes, reset_peak
+from mt.model.attention import sinusoids
+from mt.training.resources import peak_bytes, reset_peak
 
 BASELINE = "nn.Transformer, CrossEntropyLoss(label_smoothing=0.1), length-grouped batches, one process"
 TOKENS = 4096

@@ -33,8 +33,7 @@ from torch.nn import functional
 
 from mt.config import SearchConfig
 from mt.decoding.constraints import Constraints
-from mt.decoding.penalties import length_penalty, length_reward
-from mt.decoding.types import AnyState, Hypothesis, Step
+from mt.decoding.types import AnyState, Hypothesis, Step, length_penalty, length_reward
 
 # Columns are compared in blocks of so many first, whose maxima torch finds fastest (measured, AVX-512).
 _BLOCK = 64

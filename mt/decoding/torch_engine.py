@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from mt.config import SearchConfig
-from mt.decoding.beam_search import beam_search
+from mt.decoding.beam_search import beam_search, normalised
 from mt.decoding.constraints import Constraints
-from mt.decoding.ensemble import EnsembleState, ensemble_step
-from mt.decoding.minimum_bayes_risk import by_expected_chrf
-from mt.decoding.sampling import sample
+from mt.decoding.sampling import by_expected_chrf, sample
 from mt.decoding.scoring import forced_hypotheses
 from mt.decoding.shortlist import LOCAL_BOUNDARY, Shortlist, ShortlistedState, load_shortlist, shortlisted_step
 from mt.decoding.sources import length_groups, padded
-from mt.decoding.types import Hypothesis, Step
+from mt.decoding.types import Hypothesis, SearchState, Step
 from mt.errors import UserError
 from mt.model.directory import LoadedModel
 
@@ -113,3 +114,36 @@ def _vocabularies(loaded: LoadedModel) -> tuple[list[str], list[str]]:
     """The pieces of both sides."""
     tokenizer = loaded.tokenizer
     return tokenizer.source_pieces(range(tokenizer.source_size)), tokenizer.target_pieces(range(tokenizer.target_size))
+
+
+class EnsembleState:
+    """The states of several models of one target vocabulary, moved together."""
+
+    def __init__(self, states: Sequence[Any]) -> None:
+        """states: of the same rows, one for each model."""
+        self.states: Sequence[SearchState] = states
+
+    def expand(self, beams: int) -> None:
+        """See SearchState."""
+        for state in self.states:
+            state.expand(beams)
+
+    def reorder(self, beam_indices: Tensor) -> None:
+        """See SearchState."""
+        for state in self.states:
+            state.reorder(beam_indices)
+
+    def select(self, rows: Tensor) -> None:
+        """See SearchState."""
+        for state in self.states:
+            state.select(rows)
+
+
+def ensemble_step(steps: Sequence[Step[Any]]) -> Step[EnsembleState]:
+    """A step on all models: (rows, vocabulary) log of the mean of their probabilities."""
+
+    def step(tokens: Tensor, state: EnsembleState) -> Tensor:
+        log_probs = [normalised(one(tokens, its)) for one, its in zip(steps, state.states, strict=True)]
+        return torch.stack(log_probs).logsumexp(0) - math.log(len(steps))
+
+    return step

@@ -6,21 +6,20 @@ import copy
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from itertools import repeat, zip_longest
+from dataclasses import dataclass
+from itertools import chain, repeat, zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from mt.config import SearchConfig
 from mt.config_file import search_config
-from mt.decoding.alignment import alignments as attention_alignments
 from mt.decoding.confidence import load_recalibration, recalibrated
-from mt.decoding.penalties import normalised_score
 from mt.decoding.records import translation_output
+from mt.decoding.scoring import alignments as attention_alignments
 from mt.decoding.sources import Overlong, fitting_sources, length_groups
 from mt.decoding.torch_engine import TorchEngine
-from mt.decoding.types import Engine, Hypothesis
+from mt.decoding.types import Engine, Hypothesis, normalised_score
 from mt.errors import UserError
 from mt.model.directory import LoadedModel
 from mt.processes import WorkerPool
@@ -53,8 +52,14 @@ class _Window:
     """for each line its place in `sources`"""
     sources: list[_Source]
     """what there is to translate, each different one once"""
-    parts: list[tuple[list[int], Future[list[Output]]]] = field(default_factory=list)
-    """places that worker processes translate"""
+
+    def records(self, outputs: list[Output]) -> Iterator[Output]:
+        """The records of its lines; `outputs`: of its sources."""
+        used: set[int] = set()
+        for number, (line, place) in enumerate(zip(self.lines, self.places), self.first):
+            output = copy.deepcopy(outputs[place]) if place in used else outputs[place]
+            used.add(place)
+            yield {"line": number, "source": line, **output}
 
 
 class Translator:
@@ -91,7 +96,7 @@ class Translator:
             first_line: number of the first line.
             overlong: what becomes of a line of more tokens than the config's decode.max_length: "split" into
                 sentences that are translated one by one and joined, or "cut".
-            alignments: whether records bring "source_tokens" and "alignment", see `mt.decoding.alignment`.
+            alignments: whether records bring "source_tokens" and "alignment", see `mt.decoding.scoring.alignments`.
             processes: above 1, windows of many lines are shared by so many worker processes of one thread each. Not
                 with a model on a GPU, nor with an engine that has threads of its own.
             more_waiting: asked before each further line of a window; on False the window is translated as it is.
@@ -112,9 +117,11 @@ class Translator:
             self._window(pairs, first, overlong, on_overlong)
             for first, pairs in _numbered_windows(_pairs(lines, prefixes), window, first_line, more_waiting)
         )
-        if processes == 1:
-            return (record for each in windows for record in self._records(each, options, alignments))
-        return self._records_of_processes(windows, options, alignments, processes, more_waiting)
+        if processes > 1:
+            translated = self._in_processes(windows, options, alignments, processes, more_waiting)
+        else:
+            translated = ((each, self._outputs(each.sources, options, alignments)) for each in windows)
+        return (record for each, outputs in translated for record in each.records(outputs))
 
     def _window(
         self, pairs: list[tuple[str, str]], first: int, overlong: Overlong, on_overlong: Callable[[int], None] | None
@@ -140,46 +147,40 @@ class Translator:
             window.places.append(known[key])
         return window
 
-    def _records_of_processes(
+    def _in_processes(
         self,
         windows: Iterator[_Window],
         options: SearchConfig,
         alignments: bool,
         processes: int,
         more_waiting: MoreWaiting | None,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[tuple[_Window, list[Output]]]:
         """Has worker processes translate the windows, the next ones begun while an earlier one is not yet done."""
-        pending: deque[_Window] = deque()
+        pending: deque[tuple[_Window, list[list[int]], list[Future[list[Output]]]]] = deque()
         pool = WorkerPool(self._outputs, processes, "fork", "lower --threads or --batch_tokens and run it again")
+
+        def next_translated() -> tuple[_Window, list[Output]]:
+            window, groups, futures = pending.popleft()
+            if not groups:
+                return window, self._outputs(window.sources, options, alignments)
+            outputs = chain.from_iterable(map(pool.result, futures))
+            in_order = sorted(zip(chain.from_iterable(groups), outputs), key=lambda pair: pair[0])
+            return window, [output for _, output in in_order]
+
         try:
             for window in windows:
-                pending.append(window)
-                if len(window.sources) >= _WORTH_WORKERS:
-                    lengths = [sum(map(len, source.parts)) for source in window.sources]
-                    for group in length_groups(lengths, options.batch_tokens // options.rows):
-                        sources = [window.sources[place] for place in group]
-                        window.parts.append((group, pool.submit(sources, options, alignments)))
+                lengths = [sum(map(len, source.parts)) for source in window.sources]
+                worth = len(lengths) >= _WORTH_WORKERS
+                groups = length_groups(lengths, options.batch_tokens // options.rows) if worth else []
+                parts = [[window.sources[place] for place in group] for group in groups]
+                futures = [pool.submit(part, options, alignments) for part in parts]
+                pending.append((window, groups, futures))
                 while pending and not (pool.has_capacity() and (more_waiting is None or more_waiting())):
-                    yield from self._records(pending.popleft(), options, alignments, pool)
+                    yield next_translated()
             while pending:
-                yield from self._records(pending.popleft(), options, alignments, pool)
+                yield next_translated()
         finally:
             pool.close()
-
-    def _records(
-        self, window: _Window, options: SearchConfig, alignments: bool, pool: WorkerPool | None = None
-    ) -> Iterator[dict[str, Any]]:
-        """The records of a window, in the order of its lines."""
-        if pool and window.parts:
-            found = [pair for group, future in window.parts for pair in zip(group, pool.result(future))]
-            outputs = [output for _, output in sorted(found, key=lambda pair: pair[0])]
-        else:
-            outputs = self._outputs(window.sources, options, alignments)
-        used: set[int] = set()
-        for number, (line, place) in enumerate(zip(window.lines, window.places), window.first):
-            output = copy.deepcopy(outputs[place]) if place in used else outputs[place]
-            used.add(place)
-            yield {"line": number, "source": line, **output}
 
     def _outputs(self, sources: list[_Source], options: SearchConfig, alignments: bool) -> list[Output]:
         """Translates: for each line the fields of its record that its text does not tell."""

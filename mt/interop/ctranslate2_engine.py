@@ -17,15 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from mt.config import SearchConfig
-from mt.decoding.penalties import length_penalty
 from mt.decoding.scoring import forced_hypotheses
 from mt.decoding.sources import length_groups
 from mt.decoding.torch_engine import TorchEngine
-from mt.decoding.types import Hypothesis
+from mt.decoding.types import Hypothesis, length_penalty
 from mt.errors import UserError
 from mt.files.atomic import atomic_folder, write_text
-from mt.interop.ctranslate2_export import export_ctranslate2, import_ctranslate2, unique_pieces
-from mt.interop.forms import longest_output
+from mt.interop.ctranslate2_export import export_ctranslate2, import_ctranslate2, longest_output, unique_pieces
 from mt.model.directory import LoadedModel, fingerprint, weights
 from mt.processes import available_cores
 

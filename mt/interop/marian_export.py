@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from mt.files.atomic import write_text
-from mt.interop.forms import ANY_VALUE, Expressible, check_exportable, longest_output, most_positions, pieces_of
+from mt.interop.ctranslate2_export import (
+    ANY_VALUE,
+    Expressible,
+    check_exportable,
+    longest_output,
+    most_positions,
+    pieces_of,
+)
 from mt.interop.marian_import import SIZES, all_parts
 from mt.model.directory import LoadedModel, write_tensors
 

@@ -17,8 +17,8 @@ from torch import Tensor
 from mt.config import Config, CorpusConfig, DataConfig, DecodeConfig, ModelConfig, TokenizerConfig, TrainConfig
 from mt.corpus.tokenizer import Tokenizer
 from mt.errors import UserError
+from mt.model.attention import sinusoids_in_halves
 from mt.model.directory import build_model, load_weights, read_json, read_tensors
-from mt.model.positions import sinusoids_in_halves
 from mt.model.transformer import Transformer
 
 SIZES = {

@@ -11,11 +11,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from mt.config import ModelConfig
-from mt.model.attention import key_mask
+from mt.model.attention import key_mask, rotation_table, sinusoids, sinusoids_in_halves
 from mt.model.cache import DecoderState
-from mt.model.dropout import Dropout
-from mt.model.layers import DecoderLayer, EncoderLayer
-from mt.model.positions import rotation_table, sinusoids, sinusoids_in_halves
+from mt.model.layers import DecoderLayer, Dropout, EncoderLayer
 
 _TABLES = {"sinusoidal": sinusoids, "sinusoidal_half": sinusoids_in_halves, "rotary": rotation_table}
 

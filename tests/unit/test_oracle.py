@@ -17,12 +17,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from mt.decoding.penalties import length_penalty, normalised_score
+from mt.decoding.types import length_penalty, normalised_score
 from mt.losses import encouraging, label_smoothed_kl
 from mt.losses.function import LossFunction
-from mt.losses.links import encouraging_inverse_link, smoothing_inverse_link
 from mt.losses.relatives import ConfidencePenalty, Focal, InverseFocal, RDrop
-from mt.losses.targets import SmoothedTarget
+from mt.losses.targets import SmoothedTarget, encouraging_inverse_link, smoothing_inverse_link
 from mt.metrics.bins import CalibrationBins, expected_calibration_error
 from mt.metrics.maps import Temperature, TemperatureFit
 from mt.metrics.noise import noise_floor

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mt.decoding.alignment import alignments, attention
+from mt.decoding.scoring import alignments, attention
 from mt.decoding.sources import padded
 from mt.model.directory import LoadedModel
 
@@ -59,6 +59,6 @@ def test_a_token_is_aligned_where_it_is_predicted(loaded: LoadedModel, monkeypat
         seen.append(read.tolist())
         return weights
 
-    monkeypatch.setattr("mt.decoding.alignment.attention", given)
+    monkeypatch.setattr("mt.decoding.scoring.attention", given)
     assert alignments(loaded, source, [[7, 8, tokenizer.end_id]], 100) == [[[2, 0], [1, 1]]]
     assert seen == [[[tokenizer.begin_id, 7, 8]]]

@@ -16,8 +16,7 @@ from mt.config import SearchConfig
 from mt.decoding import beam_search as beam_search_module
 from mt.decoding.beam_search import beam_search, best_continuations
 from mt.decoding.constraints import Constraints
-from mt.decoding.penalties import normalised_score
-from mt.decoding.types import Hypothesis
+from mt.decoding.types import Hypothesis, normalised_score
 
 PAD, BEGIN, END = 0, 1, 2
 PENALTIES = [("none", 1.0), ("average", 1.0), ("average", 0.6), ("gnmt", 0.6), ("gnmt", 1.0), ("reward", 0.7)]

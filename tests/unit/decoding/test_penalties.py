@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mt.decoding.penalties import length_penalty, normalised_score
+from mt.decoding.types import length_penalty, normalised_score
 
 ORACLE = Path(__file__).parents[2] / "oracle.json"
 

@@ -16,8 +16,7 @@ from mt.config_file import search_config
 from mt.corpus.tokenizer import train_tokenizer
 from mt.decoding.beam_search import beam_search
 from mt.decoding.constraints import Constraints
-from mt.decoding.minimum_bayes_risk import by_expected_chrf, pairwise_chrf
-from mt.decoding.sampling import sample
+from mt.decoding.sampling import by_expected_chrf, pairwise_chrf, sample
 from mt.decoding.scoring import score_pairs
 from mt.decoding.torch_engine import TorchEngine
 from mt.decoding.translator import Translator

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mt.corpus.tokenizer import Tokenizer
-from mt.decoding.penalties import normalised_score
 from mt.decoding.sources import fitting_sources, length_groups, padded
 from mt.decoding.translator import Translator
+from mt.decoding.types import normalised_score
 
 
 def text(tokenizer: Tokenizer, sources: list[list[int]]) -> list[str]:

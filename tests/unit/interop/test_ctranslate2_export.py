@@ -14,8 +14,7 @@ from mt.config import Config, CorpusConfig, DataConfig, ModelConfig, TokenizerCo
 from mt.corpus.tokenizer import Tokenizer, train_tokenizer
 from mt.decoding.scoring import score_pairs
 from mt.errors import UserError
-from mt.interop.ctranslate2_export import EXPRESSIBLE, _without_repetition, export_ctranslate2
-from mt.interop.forms import check_exportable
+from mt.interop.ctranslate2_export import EXPRESSIBLE, _without_repetition, check_exportable, export_ctranslate2
 from mt.model.directory import LoadedModel, build_model
 
 ctranslate2 = pytest.importorskip("ctranslate2")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from mt.model.dropout import Dropout
+from mt.model.layers import Dropout
 
 
 def test_share_and_mean_are_as_stated() -> None:

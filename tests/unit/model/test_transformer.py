@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from mt.config import ModelConfig
-from mt.model.attention import attend, key_mask
-from mt.model.positions import rotate, rotation_table, sinusoids
+from mt.model.attention import attend, key_mask, rotate, rotation_table, sinusoids
 from mt.model.transformer import Transformer
 
 SMALL = ModelConfig(
