@@ -1,4 +1,4 @@
-"""The forward links: what a perfectly trained model puts out; the oracle of the inverse ones in mt.losses.links."""
+"""The forward links: what a perfectly trained model puts out; the oracle of the inverse ones in mt.losses.targets."""
 
 from __future__ import annotations
 

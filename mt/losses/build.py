@@ -56,19 +56,13 @@ def signature(config: LossConfig) -> str:
     if "smoothing" not in settings:
         return "|".join([config.name, *(f"{name}:{value:g}" for name, value in settings.items())])
     smoothing, definition = settings["smoothing"], settings["definition"]
-    parts = [f"ls:{smoothing:g}", f"target:{definition if smoothing else 'hard'}"]
+    target = f"ls:{smoothing:g}|target:{definition if smoothing else 'hard'}"
     if config.name == "label_smoothed_kl":
-        return "|".join([*parts, "kl"])
+        return f"{target}|kl"
     if config.name == "r_drop":
-        return "|".join(["r_drop", f"alpha:{settings['alpha']:g}", *parts, "kl"])
-    parts = ["el", f"log_end:{settings['log_end']:g}", *parts]
-    bonus_smoothing = settings["bonus_smoothing"]
-    if bonus_smoothing is not None and bonus_smoothing != smoothing:
-        parts.append(f"bonus_ls:{bonus_smoothing:g}")
-        if not smoothing:
-            parts.append(f"bonus_target:{definition}")
-    if settings["exclude_special"]:
-        parts.append("excluded:pad,bos")
-    if settings["reference"]:
-        parts.append(f"reference:clamp{CLAMP:g}")
-    return "|".join(parts)
+        return f"r_drop|alpha:{settings['alpha']:g}|{target}|kl"
+    text, bonus_smoothing = f"el|log_end:{settings['log_end']:g}|{target}", settings["bonus_smoothing"]
+    if bonus_smoothing not in (None, smoothing):
+        text += f"|bonus_ls:{bonus_smoothing:g}" + (f"|bonus_target:{definition}" if not smoothing else "")
+    text += "|excluded:pad,bos" if settings["exclude_special"] else ""
+    return text + (f"|reference:clamp{CLAMP:g}" if settings["reference"] else "")

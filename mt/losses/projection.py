@@ -90,11 +90,10 @@ class _Projected(torch.autograd.Function):
         device = hidden.device.type
         product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         with torch.autocast(device, enabled=False):
-            blocks = _LogitsBlocks(hidden.to(product), weight.to(product), bias, gradient)
-            sums = blocks.run(targets, loss)
+            sums, gradients = _sums_and_gradients(hidden.to(product), weight.to(product), bias, targets, loss, gradient)
         if gradient:
-            of_bias = None if bias is None or blocks.of_bias is None else blocks.of_bias.to(bias.dtype)
-            ctx.gradients = blocks.of_hidden.to(hidden.dtype), blocks.of_weight.to(weight.dtype), of_bias
+            dtypes = hidden.dtype, weight.dtype, weight.dtype if bias is None else bias.dtype
+            ctx.gradients = [None if grad is None else grad.to(dtype) for grad, dtype in zip(gradients, dtypes)]
         ctx.mark_non_differentiable(sums[1], sums[2])
         return sums
 
@@ -109,57 +108,45 @@ class _Projected(torch.autograd.Function):
         return *scaled, None, None, None
 
 
-class _LogitsBlocks:
-    """One pass over the rows, with the buffer that all blocks share and the gradients that they add to."""
-
-    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, gradient: bool) -> None:
-        self.hidden, self.weight, self.bias, self.gradient = hidden, weight, bias, gradient
-        self.wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
-        if gradient:
-            self.of_hidden = torch.empty_like(hidden)
-            self.of_weight = torch.zeros_like(weight, dtype=self.wide)
-            self.of_bias = None if bias is None else torch.zeros_like(bias, dtype=self.wide)
-
-    def run(self, targets: Tensor, loss: LossFunction) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums of loss, nll (float64 inside, so that long batches lose nothing) and correct."""
-        passes, token_bytes = loss.passes, loss.passes * len(self.weight) * self.wide.itemsize
-        limit = max(1, _BLOCK_BYTES // token_bytes)
-        count = max(1, math.ceil(len(targets) / limit))
-        step = max(1, math.ceil(len(targets) / count))  # blocks as equal as can be
-        inner_step = max(1, _SLICE_BYTES // token_bytes)
-        self.buffer = self.hidden.new_empty(step * passes, len(self.weight), dtype=self.wide)
-        figures = [self.buffer.new_zeros((), dtype=torch.float64) for _ in range(2)]
-        correct = torch.zeros((), dtype=torch.int64, device=self.buffer.device)
-        of_hidden = self.of_hidden if self.gradient else self.hidden
-        each = [tensor.split(step * passes) for tensor in (self.hidden, of_hidden)]
-        for hidden, of_hidden, block_targets in zip(*each, targets.split(step), strict=True):
-            logits = self._logits(hidden)
-            slices = zip(logits.split(inner_step * passes), block_targets.split(inner_step), strict=True)
-            for part, part_targets in slices:
-                rows = loss.rows_(part, part_targets, gradient=self.gradient)
-                figures[0] += rows.loss.sum(dtype=torch.float64)
-                figures[1] += rows.nll.sum(dtype=torch.float64)
-                correct += rows.correct.sum()
-            if self.gradient:
-                self._add_gradients(hidden, logits, of_hidden)
-        return figures[0].to(self.wide), figures[1].to(self.wide), correct
-
-    def _logits(self, hidden: Tensor) -> Tensor:
-        logits = self.buffer[: len(hidden)]
-        if self.weight.dtype == self.wide:
-            torch.mm(hidden, self.weight.t(), out=logits)
+def _sums_and_gradients(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, loss: LossFunction, gradient: bool
+) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor | None, ...]]:
+    """One pass over the rows, block by block: sums of loss, nll and correct, and gradients of hidden, weight, bias."""
+    wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
+    passes, token_bytes = loss.passes, loss.passes * len(weight) * wide.itemsize
+    count = max(1, math.ceil(len(targets) / max(1, _BLOCK_BYTES // token_bytes)))
+    step = max(1, math.ceil(len(targets) / count))  # blocks as equal as can be
+    inner_step = max(1, _SLICE_BYTES // token_bytes)
+    buffer = hidden.new_empty(step * passes, len(weight), dtype=wide)
+    # Summed in float64, so that long batches lose nothing.
+    total, nll = (buffer.new_zeros((), dtype=torch.float64) for _ in range(2))
+    correct = torch.zeros((), dtype=torch.int64, device=buffer.device)
+    of_hidden = torch.empty_like(hidden) if gradient else hidden
+    of_weight = torch.zeros_like(weight, dtype=wide) if gradient else None
+    of_bias = None if bias is None or not gradient else torch.zeros_like(bias, dtype=wide)
+    blocks = zip(hidden.split(step * passes), of_hidden.split(step * passes), targets.split(step), strict=True)
+    for rows, of_rows, block_targets in blocks:
+        logits = buffer[: len(rows)]
+        if weight.dtype == wide:
+            torch.mm(rows, weight.t(), out=logits)
         else:
-            logits.copy_(hidden @ self.weight.t())
-        if self.bias is not None:
-            logits += self.bias
-        return logits
-
-    def _add_gradients(self, hidden: Tensor, of_logits: Tensor, of_hidden: Tensor) -> None:
-        if self.of_bias is not None:
-            self.of_bias += of_logits.sum(0)
-        narrow = of_logits.to(self.weight.dtype)
-        torch.mm(narrow, self.weight, out=of_hidden)
-        if self.weight.dtype == self.wide:
-            self.of_weight.addmm_(narrow.t(), hidden)
+            logits.copy_(rows @ weight.t())
+        if bias is not None:
+            logits += bias
+        for part, part_targets in zip(logits.split(inner_step * passes), block_targets.split(inner_step), strict=True):
+            losses = loss.rows_(part, part_targets, gradient=gradient)
+            total += losses.loss.sum(dtype=torch.float64)
+            nll += losses.nll.sum(dtype=torch.float64)
+            correct += losses.correct.sum()
+        if of_weight is None:
+            continue
+        # The loss has turned the logits into their gradient.
+        if of_bias is not None:
+            of_bias += logits.sum(0)
+        narrow = logits.to(weight.dtype)
+        torch.mm(narrow, weight, out=of_rows)
+        if weight.dtype == wide:
+            of_weight.addmm_(narrow.t(), rows)
         else:
-            self.of_weight += narrow.t() @ hidden
+            of_weight += narrow.t() @ rows
+    return (total.to(wide), nll.to(wide), correct), (of_hidden, of_weight, of_bias)

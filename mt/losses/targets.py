@@ -1,4 +1,4 @@
-"""Smoothed target distributions: which class of the vocabulary gets how much of a token's weight.
+"""Smoothed target distributions: which class of the vocabulary gets how much of a token's weight; and inverse links.
 
 Every named definition has the same shape, q_k = base * prior_k + gold * [k = y], so a loss needs only a few
 numbers a row and never builds q. With n classes that may get mass (V less the excluded ones) and weight a:
@@ -12,6 +12,11 @@ numbers a row and never builds q. With n classes that may get mass (V less the e
 prior_k is 0 for excluded classes, and the `_nopad` forms exclude the padding class. Sources: Szegedy et al.
 2016 (uniform), Pereyra et al. 2017 (unigram); `others` is what newer fairseq and `others_nopad` what
 OpenNMT-py compute; `scatter` is the tutorial form that loses the mass a / n.
+
+A loss' link takes the true probabilities r to the distribution p that minimises its expected value; the inverse links
+here find r behind p. A smoothed target's link is affine. The Encouraging Loss with hard targets has its minimum where
+r_k (1 / p_k + 1 / (1 - min(p_k, log_end))) is the same for all classes. With both, and the same smoothing of the bonus,
+the smoothed r takes the place of r: compose the two inverses.
 """
 
 from __future__ import annotations
@@ -154,3 +159,26 @@ class SmoothedTarget:
         values[:, self.excluded] = 0
         yield
         values[:, self.excluded] = kept
+
+
+def smoothing_inverse_link(model: Tensor, target: SmoothedTarget) -> Tensor:
+    """True probabilities behind a label-smoothed optimum, both (..., vocabulary): max(p - base, 0), normalised."""
+    prior = target.prior_at(torch.arange(target.vocabulary_size, device=model.device), model.dtype)
+    # Any target class that may get mass has the same weights.
+    weights = target.weights(prior.argmax().view(1), model.dtype)
+    kept = (model * (weights.gold + weights.base * prior.sum()) - weights.base * prior).clamp(min=0)
+    return kept / kept.sum(-1, keepdim=True)
+
+
+def encouraging_inverse_link(model: Tensor, log_end: float) -> Tensor:
+    """True probabilities behind an optimum of the Encouraging Loss, both (..., vocabulary): proportional to
+    p (1 - m) / (1 - m + p) with m = min(p, log_end). Raises ValueError for a log_end that is not in [0, 1].
+
+    Up to log_end 1/2 the loss is convex in p: one optimum, in the order of r. Above, the optimum need not be unique,
+    and undoing the link may reorder classes.
+    """
+    if not 0 <= log_end <= 1:
+        raise ValueError(f"log_end is {log_end!r}; it must be 0 to 1")
+    room = 1 - model.clamp(max=log_end)
+    true = model * room / (room + model)
+    return true / true.sum(-1, keepdim=True)

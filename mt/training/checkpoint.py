@@ -1,15 +1,10 @@
-"""The run directory, held by one training at a time, and its checkpoints.
-
-A checkpoint is a model directory, and beside it everything that an exact continuation needs.
-"""
+"""Checkpoints: a model directory each, and beside it everything that an exact continuation needs."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,22 +12,16 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from mt.config import Config
-from mt.config_file import dump_config, read_config
-from mt.corpus.prepare import Prepared
 from mt.corpus.tokenizer import Tokenizer
 from mt.errors import UserError
 from mt.files.atomic import atomic_folder, write_text
 from mt.losses.function import LossFunction
 from mt.model.directory import load_weights, read_json, read_tensors, save_model, weights, write_tensors
 from mt.model.transformer import Transformer
-from mt.training.log import read_log
 from mt.training.optimiser import MovingAverage, Optimiser
 
 AVERAGE = "average"
 """name of the folder with averaged weights"""
-
-MAY_CHANGE = ("run_dir", "device", "threads", "data.root", "data.cache", "train.activation_checkpointing")
-"""settings that say where and how, not what: a run may go on with others"""
 
 _FALLING = ("nll", "perplexity", "ece")  # validation figures that are better when lower
 
@@ -222,69 +211,3 @@ class Checkpoints:
         for name in names:
             if name not in kept:
                 shutil.rmtree(self.folder / name)
-
-
-@contextmanager
-def claimed(config: Config) -> Iterator[None]:
-    """Holds the run directory, so that two trainings cannot write into it; a killed one lets go of it.
-
-    A directory in which nothing came about is removed again. Raises UserError when it is held by another training,
-    belongs to a run with another config, or holds something else.
-    """
-    run = Path(config.run_dir)
-    run.mkdir(parents=True, exist_ok=True)
-    lock = run / ".lock"
-    with lock.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise UserError(f"{run}: another training is running in this run_dir; stop it or give another") from None
-        try:
-            _check_config(config, run)
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-            with suppress(OSError):
-                run.rmdir()
-
-
-def begin(config: Config, prepared: Prepared) -> None:
-    """Writes what the run is made from, and clears away what a killed one left behind."""
-    run = Path(config.run_dir)
-    write_text(run / "config.yaml", dump_config(config))
-    write_text(run / "cleaning.json", json.dumps(prepared.cleaning, indent=2, ensure_ascii=False) + "\n")
-    Checkpoints(config).clean()
-
-
-def is_finished(run: Path) -> bool:
-    """Whether the run has come to its end."""
-    return any(event["event"] == "finished" for event in read_log(run / "log.jsonl")[-1:])
-
-
-def best_checkpoint(run: Path) -> Path:
-    """Folder of the best checkpoint."""
-    return run / "checkpoints" / (run / "best").read_text(encoding="utf-8").strip()
-
-
-def _check_config(config: Config, run: Path) -> None:
-    """A run that has a checkpoint goes on with its own config only; before the first one it may still change."""
-    path = run / "config.yaml"
-    if (run / "last").exists():
-        begun = dict(_settings(asdict(read_config(path))))
-        for name, value in _settings(asdict(config)):
-            if begun.get(name) != value and name not in MAY_CHANGE:
-                raise UserError(
-                    f"{path}: this run was begun with {name} {begun.get(name)!r}, not {value!r}; give the run's own "
-                    "config, or another run_dir"
-                )
-    elif not path.exists() and any(not file.name.startswith(".") for file in run.iterdir()):
-        raise UserError(f"{run}: holds other files but no run (config.yaml); give a new or empty run_dir")
-
-
-def _settings(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Full names and values of all settings."""
-    for name, value in section.items():
-        if isinstance(value, dict):
-            yield from _settings(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

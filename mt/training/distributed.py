@@ -1,4 +1,7 @@
-"""What the processes of a run tell each other: sums, values, signals, and that one of them has failed.
+"""The processes of a run: where they come from, what they tell each other, and that one of them has failed.
+
+`torchrun` starts them, on one machine or several, or the run itself: on a processor two processes of one thread each
+are faster than one of two threads, as most matrices of a small model are too small to share.
 
 What is computed does not depend on the number of processes, but for the order of floating-point sums: an update
 always consists of the same batches, each with its own random numbers, and the processes deal them out.
@@ -8,24 +11,34 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import FrameType
 from typing import Any, TypeVar
+from uuid import uuid4
 
-from torch import Tensor, distributed, nn
-from torch.distributed import Store  # type: ignore[attr-defined]  # public, but not marked as exported
+import torch
+from torch import Tensor, distributed
+from torch.distributed import FileStore, PrefixStore, Store  # type: ignore[attr-defined]  # public, not marked so
+from torch.distributed.rendezvous import rendezvous
 
 from mt.errors import UserError
-
-FIGURES = ("tokens", "loss", "nll", "correct", "slots", "filled", "interruptions")
-"""what is summed over processes beside the gradients"""
+from mt.processes import side_processes
 
 _COUNT, _NOTICE, _SEEN = "failures", "failure", "failure_heard"  # keys of the store
-_POLL, _PATIENCE, _GRACE = 0.5, 3.0, 5.0  # seconds
+_POLL, _WAIT, _GRACE = 0.5, 3.0, 5.0  # seconds
+# A machine that vanishes without closing its connections is given up after so long. Processes of one machine, whose
+# end is always noticed, wait as long as it takes.
+_PATIENCE = timedelta(minutes=30)
 
 Value = TypeVar("Value")
 
@@ -50,14 +63,14 @@ class Failures:
             if self.store.add(_COUNT, 1) > 1:
                 return False
             self.store.set(_NOTICE, json.dumps([self.machine, message]))
-            deadline = time.monotonic() + _PATIENCE
+            deadline = time.monotonic() + _WAIT
             while self.store.add(_SEEN, 0) < self.world_size - 1 and time.monotonic() < deadline:
                 time.sleep(0.05)
         except RuntimeError:  # the store has gone with its process: everybody is about to end
             pass
         return True
 
-    def received(self, patience: float = _PATIENCE) -> BaseException | None:
+    def received(self, patience: float = _WAIT) -> BaseException | None:
         """How this process is to end because another one has failed; None without notice after `patience` seconds."""
         deadline = time.monotonic() + patience
         try:
@@ -169,42 +182,145 @@ class Group:
             raise (self.failures and self.failures.received()) or lost from None
 
 
-class Gradients:
-    """All gradients in one flat buffer, so that one sum over processes and one norm serve for all parameters."""
+@contextmanager
+def torchrun_group() -> Iterator[Group]:
+    """This process's place among those that `torchrun` started; alone where no launcher has set its variables."""
+    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
+        yield Group()
+        return
+    # Two agents on one machine, as in a test, count as two machines.
+    machine = f"{socket.gethostname()} {os.environ.get('GROUP_RANK', '0')}"
+    if os.environ["WORLD_SIZE"] == "1":
+        yield Group(machine=machine)
+        return
+    store, rank, world_size = next(rendezvous("env://", timeout=_PATIENCE))
+    local_rank, local_world_size = (int(os.environ.get(f"LOCAL_{name}", "0")) for name in ("RANK", "WORLD_SIZE"))
+    group = Group(rank, world_size, local_rank, max(1, local_world_size), machine)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    with _connected(group, _of_this_attempt(store, rank, world_size), backend, _PATIENCE) as group:
+        yield group
 
-    def __init__(self, model: nn.Module, group: Group) -> None:
-        parameters = list(model.parameters())
-        self.group = group
-        size = sum(parameter.numel() for parameter in parameters)
-        self.buffer = parameters[0].new_zeros(size + len(FIGURES))
-        self.flat, self.figures = self.buffer[:size], self.buffer[size:]
-        start = 0
-        for parameter in parameters:
-            parameter.grad = self.flat[start : start + parameter.numel()].view_as(parameter)
-            start += parameter.numel()
 
-    def clear(self) -> None:
-        """Sets gradients and figures to 0; the next backward passes add to them."""
-        self.buffer.zero_()
+def _of_this_attempt(store: Store, rank: int, world_size: int) -> Store:
+    """A part of the store that no earlier attempt has written into.
 
-    def count(self, **figures: float | Tensor) -> None:
-        """Adds to the figures of this update, named as in `FIGURES`."""
-        for name, value in figures.items():
-            self.figures[FIGURES.index(name)] += value
+    `torchrun` begins again with the same store after a failure, and old addresses in it lead nowhere; its count of
+    restarts need not rise when another machine comes back. Rank 0 gives the attempt a new name, the others answer to
+    it with new names of their own, and it confirms what it has heard: only living processes can take part in that.
+    """
+    own, deadline = uuid4().hex, time.monotonic() + _PATIENCE.total_seconds()
+    if rank == 0:
+        store.set("attempt", own)
+    while time.monotonic() < deadline:
+        if rank == 0:
+            answers = [store.get(f"answer {r}").decode() for r in range(1, world_size) if store.check([f"answer {r}"])]
+            if sum(answer.startswith(own) for answer in answers) == world_size - 1:
+                store.set("confirmed", " ".join([own, *answers]))
+                return PrefixStore(own, store)
+        elif store.check(["attempt"]):
+            store.set(f"answer {rank}", f"{store.get('attempt').decode()}-{own}")
+            confirmed = store.get("confirmed").decode() if store.check(["confirmed"]) else ""
+            if own in confirmed:
+                return PrefixStore(confirmed.split()[0], store)
+        time.sleep(0.05)
+    raise UserError(f"process {rank} of {world_size} has waited {_PATIENCE} for the others; start all of them")
 
-    def reduce(self) -> dict[str, Tensor]:
-        """Sums over all processes and divides the gradients, once, by the tokens of the whole update.
 
-        Returns:
-            The figures by name, float64.
-        """
-        self.group.all_reduce(self.buffer)
-        self.flat /= self.figures[FIGURES.index("tokens")]
-        return dict(zip(FIGURES, self.figures.double().unbind()))
+@contextmanager
+def own_processes(world_size: int, work: Callable[..., None], *arguments: Any) -> Iterator[Group]:
+    """Starts `world_size - 1` further processes that run `work(group, *arguments)`; yields the place of this one.
 
-    def clip(self, largest: float) -> Tensor:
-        """Scales the gradients down to norm `largest` (0: leaves them); returns the norm before."""
-        norm = self.flat.norm()
-        if largest > 0:
-            self.flat *= (largest / (norm + 1e-6)).clamp(max=1.0)
-        return norm
+    They end with this process, however it ends.
+    """
+    if world_size == 1:
+        yield Group()
+        return
+    # The processes of one machine need no other interface than its loopback.
+    names = [name for _, name in socket.if_nameindex()]
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", next((name for name in ("lo", "lo0") if name in names), names[0]))
+    with TemporaryDirectory() as folder:
+        meeting_point = str(Path(folder) / "meeting_point")
+        each = [(rank, world_size, meeting_point, work, arguments) for rank in range(1, world_size)]
+        with side_processes(_work_in_group, each) as others:
+            with _own_group(0, world_size, meeting_point) as group:
+                yield group
+            for process in others:
+                process.join(timeout=60)
+
+
+def _own_group(rank: int, world_size: int, meeting_point: str) -> AbstractContextManager[Group]:
+    store = FileStore(meeting_point, world_size)
+    return _connected(Group(rank, world_size, rank, world_size), store, "gloo", timedelta(days=7))
+
+
+def _work_in_group(
+    rank: int, world_size: int, meeting_point: str, work: Callable[..., None], arguments: tuple[Any, ...]
+) -> None:
+    """Runs in a further process. Ctrl-C and SIGTERM concern rank 0, which tells the others with the next update."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with _own_group(rank, world_size, meeting_point) as group:
+            work(group, *arguments)
+    except UserError:
+        os._exit(2)  # rank 0 says so
+
+
+@contextmanager
+def _connected(group: Group, store: Store, backend: str, patience: timedelta) -> Iterator[Group]:
+    """Inside the block the processes can reach each other, and a failure of one ends all.
+
+    The first process of each machine tells what has failed elsewhere. Without a launcher that is rank 0, whatever
+    happens to the others, so that its exit code and its line belong together.
+    """
+    name = group.machine or f"process {group.rank}"
+    failures = Failures(store, group.world_size, name, tells=group.local_rank == 0)
+    group, failed = replace(group, failures=failures), True
+    store = PrefixStore("group", store)
+    try:
+        try:
+            distributed.init_process_group(
+                backend, store=store, timeout=patience, rank=group.rank, world_size=group.world_size
+            )
+        except RuntimeError as error:
+            raise UserError(
+                f"process {group.rank} cannot reach the others ({str(error).splitlines()[0][:200]}); name the network "
+                "interface between the machines in GLOO_SOCKET_IFNAME and NCCL_SOCKET_IFNAME, and open its ports"
+            ) from None
+        failures.watch()
+        yield group
+        group.broadcast(None)  # a barrier: the store goes with the first of them
+        failed = False
+    except UserError as error:
+        if failures.notify(str(error)):
+            raise
+        raise failures.received() or error from None
+    except Exception as error:
+        failures.notify(f"a training process has failed: {type(error).__name__}: {error}")
+        raise
+    finally:
+        # NCCL would wait here for the failed process; the watch stays to end this one in any case.
+        if not failed or backend == "gloo":
+            failures.stop()
+            if distributed.is_initialized():
+                distributed.destroy_process_group()
+
+
+@contextmanager
+def interruptible(insistent: bool) -> Iterator[list[int]]:
+    """Ctrl-C and SIGTERM are noted in the list instead of raised, so that the loop can save at the end of an update.
+
+    insistent: a second one raises. A launcher passes on what the terminal sends to all anyway: there it does not.
+    """
+    received: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if received and insistent:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

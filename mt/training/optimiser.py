@@ -1,4 +1,4 @@
-"""AdamW, Muon, the learning rate, and the moving average of the weights."""
+"""From gradients to weights: their sum over processes, AdamW and Muon, the learning rate, the moving average."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ from torch import Tensor, nn
 
 from mt.config import TrainConfig
 from mt.errors import UserError
+from mt.training.distributed import Group
+
+FIGURES = ("tokens", "loss", "nll", "correct", "slots", "filled", "interruptions")
+"""what is summed over processes beside the gradients"""
 
 
 class Optimiser:
@@ -101,6 +105,47 @@ def learning_rate(step: int, config: TrainConfig, total_steps: int) -> float:
     if config.schedule == "warmup_stable_decay":
         return final + (peak - final) * min(1.0, max(0, total_steps - step) / (config.decay_share * total_steps))
     return peak
+
+
+class Gradients:
+    """All gradients in one flat buffer, so that one sum over processes and one norm serve for all parameters."""
+
+    def __init__(self, model: nn.Module, group: Group) -> None:
+        parameters = list(model.parameters())
+        self.group = group
+        size = sum(parameter.numel() for parameter in parameters)
+        self.buffer = parameters[0].new_zeros(size + len(FIGURES))
+        self.flat, self.figures = self.buffer[:size], self.buffer[size:]
+        start = 0
+        for parameter in parameters:
+            parameter.grad = self.flat[start : start + parameter.numel()].view_as(parameter)
+            start += parameter.numel()
+
+    def clear(self) -> None:
+        """Sets gradients and figures to 0; the next backward passes add to them."""
+        self.buffer.zero_()
+
+    def count(self, **figures: float | Tensor) -> None:
+        """Adds to the figures of this update, named as in `FIGURES`."""
+        for name, value in figures.items():
+            self.figures[FIGURES.index(name)] += value
+
+    def reduce(self) -> dict[str, Tensor]:
+        """Sums over all processes and divides the gradients, once, by the tokens of the whole update.
+
+        Returns:
+            The figures by name, float64.
+        """
+        self.group.all_reduce(self.buffer)
+        self.flat /= self.figures[FIGURES.index("tokens")]
+        return dict(zip(FIGURES, self.figures.double().unbind()))
+
+    def clip(self, largest: float) -> Tensor:
+        """Scales the gradients down to norm `largest` (0: leaves them); returns the norm before."""
+        norm = self.flat.norm()
+        if largest > 0:
+            self.flat *= (largest / (norm + 1e-6)).clamp(max=1.0)
+        return norm
 
 
 class MovingAverage:

@@ -19,14 +19,13 @@ from mt.losses.projection import LossSums, projected_loss
 from mt.model.directory import load_weights
 from mt.model.transformer import Transformer
 from mt.progress import log_line, progress_bar
-from mt.training import memory
-from mt.training.budget import TIMED_UPDATES, Budget
-from mt.training.checkpoint import AVERAGE, Checkpoints, TrainingParts, begin, best_checkpoint, claimed, is_finished
+from mt.training import resources
+from mt.training.checkpoint import AVERAGE, Checkpoints, TrainingParts
 from mt.training.data import Batch, Update, UpdateLoader
-from mt.training.distributed import Gradients, Group
-from mt.training.launch import interruptible, own_processes, torchrun_group
-from mt.training.log import RunLog, say_figures
-from mt.training.optimiser import learning_rate
+from mt.training.distributed import Group, interruptible, own_processes, torchrun_group
+from mt.training.optimiser import Gradients, learning_rate
+from mt.training.resources import TIMED_UPDATES, Budget
+from mt.training.run_directory import RunLog, begin, best_checkpoint, claimed, is_finished, say_figures
 from mt.training.setup import open_log, prepare_data, setup, training_device, worker_processes
 from mt.training.validation import Validator
 
@@ -174,13 +173,13 @@ class Training:
 
         Its gradient is dropped, and nothing else remembers it: the run is the same without it.
         """
-        memory.reset_peak(self.device)
+        resources.reset_peak(self.device)
         torch.manual_seed(self.config.seed)
         self._add_gradients(self.loader.largest(self.state.epoch))
 
     def _report_memory(self) -> None:
         """What warm-up and first update took; in the log once, however often the run is interrupted."""
-        peaks = self.group.gather(memory.peak_bytes(self.device))
+        peaks = self.group.gather(resources.peak_bytes(self.device))
         if self.log is None:
             return
         # Processes of one processor share its memory; each GPU has its own.
@@ -230,7 +229,7 @@ class Training:
         return (self.device.type == "cpu" or step % 10 == 0) and float(self.interruptions) > 0
 
     def _add_gradients(self, batch: Batch) -> None:
-        with memory.explained(self.train):
+        with resources.explained(self.train):
             add_gradients(self.model, batch, self.loss, self.gradients, self.bfloat16)
 
     def _fit_budget(self, count: int) -> None:
@@ -284,7 +283,7 @@ class Training:
     def _validate(self) -> None:
         """All measure; the main process notes whether this is the best so far, and saves; the others hear of it."""
         self._check_finite()
-        memory.give_back_memory()
+        resources.give_back_memory()
         state = self.state
         with self.average.applied() if self.average is not None else nullcontext():
             result = self.validator.measure(self.model)

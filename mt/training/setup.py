@@ -21,8 +21,8 @@ from mt.progress import log_line
 from mt.training.checkpoint import Checkpoints, TrainingParts, TrainState
 from mt.training.data import batch_shape
 from mt.training.distributed import Group
-from mt.training.log import RunLog
 from mt.training.optimiser import MovingAverage, build_optimiser
+from mt.training.run_directory import RunLog
 
 
 def training_device(config: Config, group: Group) -> torch.device:

@@ -26,7 +26,7 @@ import sys
 sys.path.insert(0, {root!r})
 import pytest
 
-from mt.training.budget import Budget
+from mt.training.resources import Budget
 Budget.updates = lambda *arguments: {steps}
 Budget.measured_enough = True
 from mt.cli.main import main

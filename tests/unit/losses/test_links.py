@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mt.losses import encouraging, label_smoothed_kl
-from mt.losses.links import encouraging_inverse_link, smoothing_inverse_link
-from mt.losses.targets import DEFINITIONS, SmoothedTarget
+from mt.losses.targets import DEFINITIONS, SmoothedTarget, encouraging_inverse_link, smoothing_inverse_link
 from tests.forward_links import encouraging_link, smoothing_link
 
 LOG_ENDS = st.sampled_from([0.0, 0.1, 0.25, 0.4, 0.5])

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from mt.config import TrainConfig
-from mt.training.budget import Budget
+from mt.training.resources import Budget
 
 
 def budget(started: float, before: float = 0.0, **changes: object) -> Budget:

@@ -9,7 +9,7 @@ import pytest
 
 from mt.errors import UserError
 from mt.metrics.bins import CalibrationBins
-from mt.training.log import RunLog, read_log
+from mt.training.run_directory import RunLog, read_log
 from mt.training.validation import Validation
 
 

@@ -14,10 +14,11 @@ from mt.errors import UserError
 from mt.losses.build import build_loss
 from mt.model.directory import read_json
 from mt.model.transformer import Transformer
-from mt.training import memory
-from mt.training.distributed import Gradients, Group
-from mt.training.log import read_log
+from mt.training import resources
+from mt.training.distributed import Group
+from mt.training.optimiser import Gradients
 from mt.training.run import Training, train
+from mt.training.run_directory import read_log
 
 
 def configured(path: Path, run: str, **changes: object) -> Config:
@@ -55,14 +56,14 @@ def test_the_warm_up_changes_no_weight_and_is_measured(
     ids=lambda error: type(error).__name__,
 )
 def test_running_out_of_memory_names_the_two_settings_that_help(tiny_config: Path, error: Exception) -> None:
-    with pytest.raises(UserError) as told, memory.explained(configured(tiny_config, "run").train):
+    with pytest.raises(UserError) as told, resources.explained(configured(tiny_config, "run").train):
         raise error
     for words in ("train.batch_tokens 128", "train.accumulate", "train.activation_checkpointing"):
         assert words in str(told.value)
 
 
 def test_other_errors_stay_what_they_are(tiny_config: Path) -> None:
-    with pytest.raises(RuntimeError, match="shapes"), memory.explained(configured(tiny_config, "run").train):
+    with pytest.raises(RuntimeError, match="shapes"), resources.explained(configured(tiny_config, "run").train):
         raise RuntimeError("shapes do not fit")
 
 

@@ -19,8 +19,8 @@ from mt.errors import UserError
 from mt.losses.build import build_loss
 from mt.model.transformer import Transformer
 from mt.training.data import Batch
-from mt.training.distributed import Failures, Gradients, Group
-from mt.training.launch import own_processes
+from mt.training.distributed import Failures, Group, own_processes
+from mt.training.optimiser import Gradients
 from mt.training.run import add_gradients
 
 VOCABULARY = 40

@@ -13,7 +13,8 @@ from mt.config import LossConfig, ModelConfig
 from mt.losses.build import build_loss
 from mt.model.transformer import Transformer
 from mt.training.data import Batch
-from mt.training.distributed import Gradients, Group
+from mt.training.distributed import Group
+from mt.training.optimiser import Gradients
 from mt.training.run import add_gradients, batch_loss
 
 VOCABULARY = 50
