@@ -190,7 +190,7 @@ class Concrete:
                 words.append(text)
 
     def text(self, element: Word | Lookup | Form, arguments: Key, parts: list[Any]) -> str:
-        """The word or words of an element that is no constituent; `` where it is silent."""
+        """The word or words of an element that is no constituent; empty where it is silent."""
         if isinstance(element, Word):
             return element.text
         forms = self.tables[element.table] if isinstance(element, Lookup) else parts[element.part].forms[element.name]
@@ -202,11 +202,12 @@ class Concrete:
         for pattern, chance in self.usable(node, arguments):
             partial = {"": chance}
             for element in pattern.elements:
-                if isinstance(element, Child):
-                    inner = evaluate(element.references, arguments, node.parts, self.tables)
-                    following = self.wordings(node.parts[element.part], inner)
-                else:
-                    following = {self.text(element, arguments, node.parts): 1.0}
+                if not isinstance(element, Child):
+                    if text := self.text(element, arguments, node.parts):
+                        partial = {f"{left} {text}" if left else text: p for left, p in partial.items()}
+                    continue
+                inner = evaluate(element.references, arguments, node.parts, self.tables)
+                following = self.wordings(node.parts[element.part], inner)
                 joined: dict[str, float] = {}
                 for (left, p), (right, q) in itertools.product(partial.items(), following.items()):
                     text = f"{left} {right}" if left and right else left or right

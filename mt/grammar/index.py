@@ -7,11 +7,11 @@ from typing import Any
 
 from mt.grammar.engine import Abstract, Concrete
 from mt.grammar.spelling import SOFT_COMMA
-from mt.grammar.structures import Form, Key, Rule, Variant, Word
+from mt.grammar.structures import Form, Key, Pattern, Rule, Variant, Word
 
 COMMON = 20  # a word of more lexemes than this (an auxiliary) does not tell which verb a sentence has
 Entries = dict[str, list[tuple[tuple[str, ...], Any]]]
-"""by first token (`` for none): all tokens, and what they stand for"""
+"""by first token (empty where there is none): all tokens, and what they stand for"""
 
 
 class Unknown(dict[Any, Any]):
@@ -45,16 +45,16 @@ class Index:
                 for variant in lexeme.variants[self.language]:
                     self._add(category, variant)
         self._plain = {variant for variant in self.own if self._is_plain(variant)}
-        self._candidates: dict[tuple[int, int], list[Variant]] = {}
-        self.needed: dict[int, frozenset[str]] = {}
-        """by identity of the pattern: words without which it cannot be"""
-        self.heads: dict[int, int | None] = {}
-        """by identity of the rule: which part is found first, see `_head`"""
+        self._candidates: dict[tuple[Rule, int], list[Variant]] = {}
+        self.needed: dict[Pattern, frozenset[str]] = {}
+        """tokens without which a pattern cannot be"""
+        self.heads: dict[Rule, int | None] = {}
+        """which part of a rule is found first, see `_head`"""
         for _, rule in itertools.chain(*abstract.rules.values()):
-            self.heads[id(rule)] = self._head(rule)
+            self.heads[rule] = self._head(rule)
             for pattern in rule.patterns[self.language]:
                 words = [each for each in pattern.elements if isinstance(each, Word) and each.text != SOFT_COMMA]
-                self.needed[id(pattern)] = frozenset(token for word in words for token in word.tokens)
+                self.needed[pattern] = frozenset(token for word in words for token in word.tokens)
 
     def _add(self, category: str, variant: Variant) -> None:
         own = self.own[variant] = {}
@@ -92,7 +92,7 @@ class Index:
 
     def candidates(self, rule: Rule, index: int) -> list[Variant]:
         """Variants that a leaf of a rule may be, as far as its class is known without the rest of the meaning."""
-        key = (id(rule), index)
+        key = (rule, index)
         if key not in self._candidates:
             slot = rule.slots[index]
             if slot.fixed is not None:

@@ -94,13 +94,9 @@ class LexiconReader:
         """All lexemes by category."""
         for category, atoms in load_yaml(self.directory / "atoms.yaml").items():
             self.lexicon[category] = [_atom(category, name, entry) for name, entry in atoms.items()]
-        self._nouns()
-        self._places()
-        self._verbs()
-        self._adjectives()
-        self._adverbs()
-        self._names()
-        self._numbers()
+        readers = self._nouns, self._places, self._verbs, self._adjectives, self._adverbs, self._names, self._numbers
+        for collect in readers:
+            collect()
         return self.lexicon
 
     def _add(

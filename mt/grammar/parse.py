@@ -145,7 +145,7 @@ class Parser:
 def _identity(whole: Tree | Variant | Meaning | Lexeme) -> Any:
     """What tells one derivation from another (rules, patterns, variants), or one meaning (rules, lexemes)."""
     if isinstance(whole, (Variant, Lexeme)):
-        return id(whole)
+        return whole
     return (whole.rule.name, getattr(whole, "pattern", None), *map(_identity, whole.parts))
 
 
@@ -165,8 +165,8 @@ class Chart:
     def __init__(self, abstract: Abstract, concrete: Concrete, index: Index, tokens: tuple[str, ...]) -> None:
         self.abstract, self.concrete, self.index, self.tokens = abstract, concrete, index, tokens
         self.memory: dict[Any, list[Found]] = {}
-        self.chances: dict[tuple[int, str, str], float] = {}
-        self.heads: dict[int, list[Variant]] = {}
+        self.chances: dict[tuple[Meaning | Lexeme, str, str], float] = {}
+        self.heads: dict[Rule, list[Variant]] = {}
         self.words = frozenset(tokens)
         self.present = index.present(self.words)
 
@@ -181,7 +181,7 @@ class Chart:
             found: list[Found] = []
             for _, rule in self.abstract.rules[category]:
                 for pattern in rule.patterns[self.concrete.language]:
-                    if not self.index.needed[id(pattern)] <= self.words:
+                    if not self.index.needed[pattern] <= self.words:
                         continue
                     for state in self._starts(rule, arguments):
                         if self._refuted(pattern, state):
@@ -193,13 +193,13 @@ class Chart:
 
     def _starts(self, rule: Rule, arguments: Key) -> Iterator[State]:
         empty = State((_UNSEEN,) * len(rule.slots), arguments)
-        head = self.index.heads[id(rule)]
+        head = self.index.heads[rule]
         if head is None:
             yield empty
             return
-        if id(rule) not in self.heads:
-            self.heads[id(rule)] = [v for v in self.index.candidates(rule, head) if v in self.present]
-        for variant in self.heads[id(rule)]:
+        if rule not in self.heads:
+            self.heads[rule] = [v for v in self.index.candidates(rule, head) if v in self.present]
+        for variant in self.heads[rule]:
             yield State(_with(empty.parts, head, variant), arguments)
 
     def _values(self, references: list[Reference], state: State) -> Key:
@@ -309,7 +309,7 @@ class Chart:
             return True
         part = meanings[index]
         part_class = self.abstract.class_of(slot, klass or "", meanings)
-        key = (id(part), slot.category, part_class)
+        key = (part, slot.category, part_class)
         if key not in self.chances:
             self.chances[key] = self.abstract.probability(part, slot.category, part_class)
         return self.chances[key] > 0

@@ -16,7 +16,7 @@ Tables = dict[str, dict[tuple[Any, ...], str]]
 """name of the table -> features -> word, words, or a feature"""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Variant:
     """One wording of a lexeme in one language: its features and inflected forms."""
 
@@ -26,7 +26,7 @@ class Variant:
     forms: Forms
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Lexeme:
     """A leaf of meaning: its classes with weights, features that steer the choice of other parts, wordings."""
 
@@ -101,7 +101,7 @@ class Guard:
     wanted: bool
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Pattern:
     """One order of words of a rule; it may be used where its guards hold."""
 
@@ -120,7 +120,7 @@ class Slot(NamedTuple):
     """the class, where it depends on nothing"""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Rule:
     """A node of meaning: a slot for each part, and how each language words it."""
 
@@ -134,7 +134,7 @@ class Rule:
     patterns: dict[str, list[Pattern]] = field(default_factory=dict)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Meaning:
     """A rule with its parts: a sub-meaning or a lexeme each."""
 

@@ -11,15 +11,20 @@ from collections.abc import Iterator
 
 import pytest
 
-from mt.grammar.grammar import sample_triple
+from mt.grammar.grammar import read_grammar
+from mt.grammar.structures import Meaning
 
 VOWEL = "aeiouéèêâîôûœ"
 
 
 @pytest.fixture(scope="module")
 def triples() -> list[dict[str, str]]:
+    """One meaning each, said in every language."""
+    abstract, concretes = read_grammar()
     rng = random.Random(20)
-    return [sample_triple(rng) for _ in range(3000)]
+    drawn = [abstract.draw("Sentence", "", rng.random) for _ in range(3000)]
+    meanings = [meaning for meaning in drawn if isinstance(meaning, Meaning)]
+    return [{name: each.sentence(meaning, rng) for name, each in concretes.items()} for meaning in meanings]
 
 
 def of(triples: list[dict[str, str]], language: str) -> Iterator[str]:

@@ -18,7 +18,7 @@ def test_same_arguments_give_the_same_pairs() -> None:
 def test_splits_share_no_source_whatever_the_seeds() -> None:
     train = {source for source, _ in sample_pairs(("fr", "en"), 1000, 1)}
     others = [
-        {source for source, _ in sample_pairs(("fr", "en"), 40, seed, split=split)}
+        {source for source, _ in sample_pairs(("fr", "en"), 25, seed, split=split)}
         for seed, split in ((1, "valid"), (7, "test"))
     ]
     assert not train & others[0] and not train & others[1] and not others[0] & others[1]
