@@ -25,8 +25,8 @@ from mt.config_file import search_config
 from mt.decoding.scoring import Distributions, score_pairs
 from mt.decoding.torch_engine import TorchEngine
 from mt.errors import UserError
+from mt.evaluation.sentences import find_threshold
 from mt.evaluation.test_set import TestSet, text_fitted_on
-from mt.evaluation.threshold import find_threshold
 from mt.evaluation.tokens import encoded_pairs, label_scores
 from mt.metrics.arrays import Floats
 from mt.metrics.bins import PROTOCOLS, CalibrationBins

@@ -16,13 +16,12 @@ from mt.decoding.confidence import load_recalibration
 from mt.decoding.records import json_line
 from mt.decoding.translator import Translator
 from mt.errors import UserError
-from mt.evaluation.alternatives import add_alternatives
 from mt.evaluation.oracle import against_oracle
 from mt.evaluation.records import read_records
 from mt.evaluation.results import BeamBlock, Results
 from mt.evaluation.sentences import sentence_level
 from mt.evaluation.test_set import TestSet, fingerprint, overlaps
-from mt.evaluation.tokens import Level, Output, inference, label, label_words, teacher_forced
+from mt.evaluation.tokens import Level, Output, add_alternatives, inference, label, label_words, teacher_forced
 from mt.files.atomic import write_text
 from mt.metrics.bins import CalibrationBlock
 from mt.metrics.quality import corpus_quality, looks_tokenized, quality_statistics

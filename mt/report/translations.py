@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mt.metrics.significance import references_of
-from mt.metrics.words import END, SPACE
+from mt.metrics.labels import END, SPACE
 from mt.report.inputs import Record
 
 # Probabilities are whole numbers of ten-thousandths.

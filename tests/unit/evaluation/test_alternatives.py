@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mt.decoding.scoring import score_pairs
-from mt.evaluation.alternatives import add_alternatives
+from mt.evaluation.tokens import add_alternatives
 from mt.model.directory import load_model
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mt.evaluation.threshold import find_threshold
+from mt.evaluation.sentences import find_threshold
 
 
 def test_the_lowest_confidence_that_keeps_the_precision() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mt.metrics.words import word_confidence, words_of_tokens
+from mt.metrics.labels import word_confidence, words_of_tokens
 
 
 @pytest.mark.parametrize(
