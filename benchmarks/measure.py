@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import torch
 
 from mt.processes import keep_freed_memory
-from mt.training.memory import peak_bytes, reset_peak
+from mt.training.resources import peak_bytes, reset_peak
 
 Work = Callable[[], None]
 Figures = TypeVar("Figures")

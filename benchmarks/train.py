@@ -32,9 +32,8 @@ from mt.corpus.store import create_store, open_store
 from mt.corpus.tokenizer import load_tokenizer
 from mt.processes import keep_freed_memory, side_processes
 from mt.training.data import Update
-from mt.training.distributed import Group
-from mt.training.launch import own_processes
-from mt.training.memory import peak_bytes, reset_peak
+from mt.training.distributed import Group, own_processes
+from mt.training.resources import peak_bytes, reset_peak
 from mt.training.run import Training
 from mt.training.setup import setup, worker_processes
 
