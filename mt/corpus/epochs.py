@@ -12,25 +12,18 @@ import tempfile
 from multiprocessing.context import SpawnProcess
 from multiprocessing.reduction import DupFd
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, cast
 
-from mt.config import Config
-from mt.corpus.encoding import CHUNK
+from mt.config import Config, TokenizerConfig
 from mt.corpus.prepare import Prepared
-from mt.corpus.store import StoreWriter, TokenStore, map_store, open_store
+from mt.corpus.store import CHUNK, StoreWriter, TokenStore, map_store, open_store
 from mt.corpus.tokenizer import Tokenizer, load_tokenizer
 from mt.errors import UserError
 from mt.processes import start_process
 from mt.progress import progress_bar
 
-
-class _Segmentation(NamedTuple):
-    """What decides the segmentation of an epoch's text."""
-
-    epoch: int
-    sampling: float
-    side: str
-    seed: int
+# What decides a segmentation of the text: epoch, how, and the seed of the run.
+_Segmentation = tuple[int, TokenizerConfig, int]
 
 
 def epoch_store(prepared: Prepared, config: Config, epoch: int) -> TokenStore:
@@ -40,11 +33,9 @@ def epoch_store(prepared: Prepared, config: Config, epoch: int) -> TokenStore:
     the text, the tokeniser, `config.seed` and the epoch. The new store lies in a nameless file beside the
     prepared folder, which goes when the store goes. The next epoch's is begun.
     """
-    settings = config.tokenizer
-    if settings.sampling == 0:
+    if config.tokenizer.sampling == 0:
         return prepared.train
-    this = _Segmentation(epoch, settings.sampling, settings.sampling_side, config.seed)
-    following = this._replace(epoch=epoch + 1)
+    this, following = ((number, config.tokenizer, config.seed) for number in (epoch, epoch + 1))
     known = prepared.segmented
     try:
         store = known.get(this)
@@ -116,16 +107,17 @@ def _segment_ahead(folder: Path, file: BinaryIO, wanted: _Segmentation) -> None:
 
 
 def _segment(train: TokenStore, tokenizer: Tokenizer, file: BinaryIO, wanted: _Segmentation, bar: Any = None) -> None:
+    epoch, settings, run_seed = wanted
     with StoreWriter(file, with_text=False) as writer:
         for start in range(0, len(train), CHUNK):
             stop = min(start + CHUNK, len(train))
-            digest = hashlib.blake2b(f"{wanted.seed} {wanted.epoch} {start}".encode(), digest_size=7).digest()
+            digest = hashlib.blake2b(f"{run_seed} {epoch} {start}".encode(), digest_size=7).digest()
             seed = int.from_bytes(digest, "big")
-            sources = tokenizer.encode_sampled("source", train.texts("source", start, stop), wanted.sampling, seed)
+            sources = tokenizer.encode_sampled("source", train.texts("source", start, stop), settings.sampling, seed)
             targets: Any = [train.target(row) for row in range(start, stop)]
-            if wanted.side == "both":
+            if settings.sampling_side == "both":
                 texts = train.texts("target", start, stop)
-                targets = tokenizer.encode_sampled("target", texts, wanted.sampling, seed + 1)
+                targets = tokenizer.encode_sampled("target", texts, settings.sampling, seed + 1)
             writer.write(sources, targets, train.corpus[start:stop])
             if bar is not None:
                 bar.update(stop - start)

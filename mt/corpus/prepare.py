@@ -24,8 +24,18 @@ import numpy as np
 
 from mt.config import Config, CorpusConfig, DataConfig
 from mt.corpus.cleaning import Cleaner, examine, pair_hashes
-from mt.corpus.encoding import CHUNK, TOKENS, TextShards, encode_shards
-from mt.corpus.store import MANIFEST, TokenStore, check_manifest, checksum, create_store, open_store, write_manifest
+from mt.corpus.store import (
+    CHUNK,
+    MANIFEST,
+    TextShards,
+    TokenStore,
+    check_manifest,
+    checksum,
+    create_store,
+    encode_shards,
+    open_store,
+    write_manifest,
+)
 from mt.corpus.text import file_form, input_files, read_pairs
 from mt.corpus.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from mt.errors import UserError
@@ -34,7 +44,7 @@ from mt.processes import WorkerKilled, available_cores, ordered_map
 from mt.progress import log_line, progress_bar
 
 _FORMAT = 1  # raise it when the same input no longer gives the same folder
-_TEXT = "text"  # folder of the cleaned text
+_SHARDS = "shards"  # folder of the cleaned text, then of its encoded pairs too
 _ALONE = 10  # chunks cleaned before other processes are started: a small corpus is done by then
 
 
@@ -165,8 +175,7 @@ def _build_in_place(folder: Path, config: Config, tokenizer: Tokenizer | None) -
     except KeyboardInterrupt:
         log_line(f"stopped; what is done is kept in {building}, and the same command goes on from there")
         raise
-    for used in (building / _TEXT, building / TOKENS):
-        shutil.rmtree(used, ignore_errors=True)
+    shutil.rmtree(building / _SHARDS, ignore_errors=True)
     move_folder(building, folder)
 
 
@@ -174,7 +183,7 @@ def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
     """Fills a prepared folder, in stages; one that a stopped preparation has finished is not done again."""
     data = config.data
     processes = config.threads or available_cores()
-    text, report_file = TextShards(folder / _TEXT), folder / "cleaning.json"
+    text, report_file = TextShards(folder / _SHARDS), folder / "cleaning.json"
     seconds: dict[str, float] = {}
     if not report_file.exists():
         with _timed(seconds, "cleaning"):

@@ -29,10 +29,7 @@ class SubwordSampler:
     """Draws segmentations with the pieces of one SentencePiece model."""
 
     def __init__(self, processor: Any) -> None:
-        """
-        Args:
-            processor: a loaded SentencePieceProcessor, BPE or unigram.
-        """
+        """`processor`: a loaded SentencePieceProcessor, BPE or unigram."""
         self._processor = processor
         special = (processor.is_control, processor.is_unknown, processor.is_byte, processor.is_unused)
         pieces = {
@@ -45,17 +42,13 @@ class SubwordSampler:
         self._unigram = not all(self._scores[piece].is_integer() for piece in pieces.values())
         self._characters = {piece for piece in pieces if len(piece) == 1}
         self._longest = max(map(len, pieces), default=1)
-        # every beginning of a piece; -1 where it is not itself one
-        self._beginnings = {piece[:end]: -1 for piece in pieces for end in range(1, len(piece))} | pieces
+        self._pieces = pieces
         self._pieces_inside = lru_cache(_REMEMBERED)(self._find_pieces)
 
     def encode(self, lines: Sequence[str], sampling: float, seed: int) -> list[list[int]]:
-        """Ids of each line with the end id, freshly segmented; some ten thousand lines at a time.
+        """Ids of each line with the end id, freshly segmented as the seed decides; some ten thousand lines at a time.
 
-        Args:
-            lines: text that UTF-8 can hold.
-            sampling: BPE dropout probability, or alpha of a unigram model.
-            seed: decides the segmentation of these lines.
+        `sampling`: BPE dropout probability, or alpha of a unigram model.
         """
         generator = np.random.PCG64(np.random.SeedSequence([seed, 0]))
         numbers: dict[str, int] = {}
@@ -76,7 +69,6 @@ class SubwordSampler:
         Args:
             vocabulary: the different words, without the sign for a space.
             words: (words,) numbers into the vocabulary.
-            sampling, generator: as in `encode`.
 
         Returns:
             (pieces,) ids of all words in order, and (pieces,) the place of the word that each is of.
@@ -122,14 +114,12 @@ class SubwordSampler:
 
     def _find_pieces(self, text: str) -> np.ndarray:
         """(3, pieces) int32: last character, number of characters and id of every piece inside a word."""
-        found = []
-        for start in range(len(text)):
-            for end in range(start + 1, len(text) + 1):
-                piece = self._beginnings.get(text[start:end])
-                if piece is None:
-                    break
-                if piece >= 0:
-                    found.append((end - 1, end - start, piece))
+        found = [
+            (end - 1, end - start, self._pieces[text[start:end]])
+            for end in range(1, len(text) + 1)
+            for start in range(max(0, end - self._longest), end)
+            if text[start:end] in self._pieces
+        ]
         return np.array(found, dtype=np.int32).T
 
 

@@ -2,6 +2,10 @@
 
 Written through `datasets` in chunks of bounded size; read without copying, through the Arrow buffers. A manifest
 beside the file holds its length and checksum, so that a truncated or edited file is an error and not a crash.
+
+Training text is encoded in shards: files of so many pairs, each made on its own. A shard that is there is not made
+again, so that an interrupted preparation goes on where it stopped; and where shards begin does not depend on the number
+of processes, so that neither does the store.
 """
 
 from __future__ import annotations
@@ -10,19 +14,25 @@ import hashlib
 import json
 import mmap
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow
 
+from mt.corpus.tokenizer import load_tokenizer
 from mt.errors import UserError
-from mt.files.atomic import write_text
+from mt.files.atomic import atomic_file, write_text
+from mt.processes import ordered_map
+from mt.progress import progress_bar
 
-_FILE = "pairs.arrow"
+CHUNK = 10_000  # pairs tokenised at once: a record batch of the store
 MANIFEST = "manifest.json"
+_FILE = "pairs.arrow"
+_SHARD = 50_000  # pairs: some 7 MB of text and as much of tokens; whole chunks
 
 
 class TokenStore:
@@ -35,10 +45,7 @@ class TokenStore:
     """
 
     def __init__(self, buffer: pyarrow.Buffer) -> None:
-        """
-        Args:
-            buffer: an Arrow stream of record batches, as `StoreWriter` writes it.
-        """
+        """`buffer`: an Arrow stream of record batches, as `StoreWriter` writes it."""
         self._batches = list(pyarrow.ipc.open_stream(buffer))
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)]).tolist()
         self._sources = [_list_views(batch.column("source")) for batch in self._batches]
@@ -87,8 +94,7 @@ class TokenStore:
         return chunk, index - self._starts[chunk]
 
 
-def store_schema(with_text: bool) -> pyarrow.Schema:
-    """Columns of a store: source and target ids, corpus number, and the texts if they are kept."""
+def _schema_of(with_text: bool) -> pyarrow.Schema:
     ids = pyarrow.list_(pyarrow.int32())
     columns = {"source": ids, "target": ids, "corpus": pyarrow.int32()}
     if with_text:
@@ -96,7 +102,7 @@ def store_schema(with_text: bool) -> pyarrow.Schema:
     return pyarrow.schema(columns)
 
 
-def store_table(columns: Sequence[Any], schema: pyarrow.Schema) -> pyarrow.Table:
+def _table(columns: Sequence[Any], schema: pyarrow.Schema) -> pyarrow.Table:
     """Pairs as an Arrow table; `columns` are sequences, those that the schema does not have are left out."""
     arrays = [pyarrow.array(column, type=field.type) for column, field in zip(columns, schema)]
     return pyarrow.Table.from_arrays(arrays, schema=schema)
@@ -106,15 +112,11 @@ class StoreWriter:
     """Writes an Arrow stream that `TokenStore` reads, in a `with` block."""
 
     def __init__(self, file: BinaryIO, *, with_text: bool) -> None:
-        """
-        Args:
-            file: open for writing; it is not closed.
-            with_text: keep the texts beside the ids.
-        """
+        """Writes into an open file, which is not closed; `with_text`: the texts too, beside the ids."""
         import datasets
         from datasets.arrow_writer import ArrowWriter
 
-        self._schema = store_schema(with_text)
+        self._schema = _schema_of(with_text)
         features = datasets.Features.from_arrow_schema(self._schema)
         # Python's own file, so that an error while writing is an OSError with its reason
         self._writer = ArrowWriter(features=features, stream=pyarrow.PythonFile(file, mode="w"))
@@ -130,10 +132,10 @@ class StoreWriter:
         target_text: Sequence[str] = (),
     ) -> None:
         """Adds pairs: one record batch. The texts are needed if the store is to have them."""
-        self.write_table(store_table([source, target, corpus, source_text, target_text], self._schema))
+        self.write_table(_table([source, target, corpus, source_text, target_text], self._schema))
 
     def write_table(self, table: pyarrow.Table) -> None:
-        """As `write`, for a table as `store_table` makes it."""
+        """Adds the pairs of a table with the columns of the store."""
         if len(table):
             self._writer.write_table(table, writer_batch_size=len(table))
         self.rows += len(table)
@@ -158,11 +160,7 @@ def create_store(folder: Path, *, with_text: bool) -> Iterator[StoreWriter]:
 
 
 def open_store(folder: Path, whole: Path | None = None) -> TokenStore:
-    """Maps the store of a folder into memory; `whole` as in `check_manifest`.
-
-    Raises:
-        UserError: a file is missing, or is not what the manifest says.
-    """
+    """Maps the store of a folder into memory, after `check_manifest`."""
     check_manifest(folder, whole)
     with (folder / _FILE).open("rb") as file:
         return map_store(file)
@@ -196,13 +194,10 @@ def check_manifest(folder: Path, whole: Path | None = None) -> None:
     remedy = f"delete the folder {whole or folder} and run again"
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        for name, expected in files.items():
-            path = folder / name
-            length = path.stat().st_size
-            if length != expected["bytes"]:
-                raise UserError(
-                    f"{path}: is {length} bytes long, and was {expected['bytes']} when it was written; {remedy}"
-                )
+        for path, expected in [(folder / name, expected) for name, expected in files.items()]:
+            length, before = path.stat().st_size, expected["bytes"]
+            if length != before:
+                raise UserError(f"{path}: is {length} bytes long, and was {before} when it was written; {remedy}")
             if checksum(path) != expected["blake2b"]:
                 raise UserError(f"{path}: was changed or damaged after it was written; {remedy}")
     except OSError as error:
@@ -227,3 +222,85 @@ def _list_views(column: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def _concatenate(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate([np.empty(0, dtype=np.int32), *arrays]).astype(np.int32, copy=False)
+
+
+class TextShards:
+    """Cleaned text in a folder: for each shard one file a side, a line feed after each line; then its encoded pairs."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def write(self, pieces: Iterable[tuple[list[str], list[str]]]) -> None:
+        """Writes pieces of any size, in order."""
+        self.folder.mkdir()
+        number, sources, targets = 0, list[str](), list[str]()
+        for piece in pieces:
+            sources += piece[0]
+            targets += piece[1]
+            while len(sources) >= _SHARD:
+                self._write(number, sources[:_SHARD], targets[:_SHARD])
+                number, sources, targets = number + 1, sources[_SHARD:], targets[_SHARD:]
+        if sources:
+            self._write(number, sources, targets)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self.folder.glob("*.source"))
+
+    def read(self, number: int, side: str) -> list[str]:
+        """The lines of one shard; `side` is "source" or "target"."""
+        return (self.folder / f"{number:06}.{side}").read_bytes().decode().split("\n")[:-1]
+
+    def lines(self, side: str) -> Iterator[str]:
+        """The lines of all shards."""
+        for number in range(len(self)):
+            yield from self.read(number, side)
+
+    def _write(self, number: int, sources: list[str], targets: list[str]) -> None:
+        for side, lines in (("source", sources), ("target", targets)):
+            content = "".join(line + "\n" for line in lines).encode(errors="replace")
+            (self.folder / f"{number:06}.{side}").write_bytes(content)
+
+
+def encode_shards(text: TextShards, folder: Path, kept: Sequence[int], *, with_text: bool, processes: int) -> None:
+    """Encodes cleaned text into the token store `train` of a prepared folder.
+
+    Args:
+        text: what is encoded.
+        folder: holds the tokeniser; encoded shards that are there are taken as they are.
+        kept: pairs of each corpus, in order.
+        with_text: keep the text in the store.
+        processes: how many encode.
+    """
+    shards = len(text)
+    encode = partial(
+        _encode_shard, text=text, folder=folder, kept=kept, with_text=with_text, threads=processes if shards == 1 else 1
+    )
+    paths = ordered_map(encode, range(shards), processes=min(processes, shards), alone=0)
+    with (
+        create_store(folder / "train", with_text=with_text) as writer,
+        progress_bar(sum(kept), "tokenising", "pair") as bar,
+    ):
+        for path in paths:
+            with pyarrow.memory_map(str(path)) as file:
+                for batch in pyarrow.ipc.open_stream(file):
+                    writer.write_table(pyarrow.Table.from_batches([batch]))
+                    bar.update(len(batch))
+
+
+def _encode_shard(
+    number: int, text: TextShards, folder: Path, kept: Sequence[int], with_text: bool, threads: int
+) -> Path:
+    """Makes the encoded shard of that number, unless it is there; its path."""
+    path = text.folder / f"{number:06}.arrow"
+    if path.exists():
+        return path
+    tokenizer = load_tokenizer(folder)
+    sources, targets = text.read(number, "source"), text.read(number, "target")
+    corpora = np.searchsorted(np.cumsum(kept), number * _SHARD + np.arange(len(sources)), side="right")
+    schema = _schema_of(with_text)
+    with atomic_file(path) as temporary, pyarrow.ipc.new_stream(str(temporary), schema) as writer:
+        for start in range(0, len(sources), CHUNK):
+            lines = sources[start : start + CHUNK], targets[start : start + CHUNK]
+            ids = tokenizer.encode_source(lines[0], threads=threads), tokenizer.encode_target(lines[1], threads=threads)
+            writer.write_table(_table([*ids, corpora[start : start + CHUNK], *lines], schema))
+    return path

@@ -24,11 +24,7 @@ _BUILDERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parq
 
 
 def read_pairs(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
-    """The pairs of one corpus, streamed.
-
-    Args:
-        corpus: where the text is.
-        data: languages, and the folder that relative file names start from.
+    """The pairs of one corpus, streamed; `data` has the languages, and the folder that file names start from.
 
     Raises:
         UserError: a missing, damaged or badly encoded file, sides of different length, a missing column.

@@ -112,19 +112,19 @@ class Tokenizer:
 
     def source_pieces(self, ids: Sequence[int]) -> list[str]:
         """The surface of each piece, "</s>" for the end of sentence."""
-        return [self._source_surfaces[piece] for piece in ids]
+        return [self.vocabularies[0][piece] for piece in ids]
 
     def target_pieces(self, ids: Sequence[int]) -> list[str]:
         """As `source_pieces`, for the target side."""
-        return [self._target_surfaces[piece] for piece in ids]
+        return [self.vocabularies[1][piece] for piece in ids]
 
     @cached_property
-    def _source_surfaces(self) -> list[str]:
-        return [self._source.id_to_piece(piece) for piece in range(self.source_size)]
-
-    @cached_property
-    def _target_surfaces(self) -> list[str]:
-        return [self._target.id_to_piece(piece) for piece in range(self.target_size)]
+    def vocabularies(self) -> tuple[list[str], list[str]]:
+        """The source pieces and the target pieces by id."""
+        source, target = (
+            [side.id_to_piece(piece) for piece in range(side.get_piece_size())] for side in (self._source, self._target)
+        )
+        return source, target
 
     def save(self, folder: Path) -> None:
         """Writes `tokenizer.model` (joint), or `source.model` and `target.model`, into the folder, and

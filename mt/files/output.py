@@ -1,5 +1,4 @@
-"""Where translations go: standard output, or a file that appears when it is whole and goes on after a kill; and the file
-of those that have too little confidence.
+"""Where translations go: standard output, or a file that appears when it is whole and goes on after a kill.
 
 What is done so far stands in F.partial, always the beginning of the file to be; beside it F.partial.json says
 which model, input and options it comes from. A call that finds both goes on behind the last whole window of

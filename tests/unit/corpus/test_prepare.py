@@ -94,7 +94,7 @@ def test_stores_hold_the_encoded_text(config):
 
 def test_the_same_input_is_prepared_once(config, built, monkeypatch):
     first = prepare(config)
-    monkeypatch.setattr(mt.corpus.prepare, "read_pairs", _interrupt)  # its text is not even read again
+    monkeypatch.setattr(mt.corpus.prepare, "read_pairs", _not_again)  # its text is not even read again
     second = prepare(changed(config, train={"batch_tokens": 999}, data={"cache": str(first.folder.parent)}))
     assert len(built) == 1
     assert second.folder == first.folder and second.fingerprints == first.fingerprints
@@ -359,18 +359,22 @@ def _interrupt(*given: Any, **options: Any) -> None:
     raise KeyboardInterrupt
 
 
+def _not_again(*given: Any, **options: Any) -> None:
+    raise AssertionError("this is done already")
+
+
 def test_a_killed_preparation_goes_on_with_its_shards(large, prepared_alone, tmp_path):
     config = changed(dataclasses.replace(large, threads=1), data={"cache": str(tmp_path)})
     process = multiprocessing.get_context("spawn").Process(target=prepare, args=(config,))
     process.start()
     deadline = time.monotonic() + 60
-    while not (shards := list(tmp_path.glob(".*.building/tokens/0*.arrow"))) and time.monotonic() < deadline:
+    while not (shards := list(tmp_path.glob(".*.building/shards/0*.arrow"))) and time.monotonic() < deadline:
         time.sleep(0.005)
     process.kill()
     process.join()
     first = shards[0].stat()
     building = shards[0].parent.parent
-    for folder in (building, building / "tokens"):
+    for folder in (building, building / "shards"):
         (folder / ".000009.arrow.17.tmp").write_bytes(b"half")  # what a killed write may leave
     seen = []
     encode = mt.corpus.prepare.encode_shards
@@ -394,7 +398,7 @@ def test_the_next_epoch_is_segmented_ahead_by_another_process(config, monkeypatc
     monkeypatch.undo()
     first = epoch_store(ahead, config, 0)
     assert epoch_store(ahead, config, 0) is first, "planning an epoch twice does not segment it twice"
-    monkeypatch.setattr(mt.corpus.epochs, "_segment_here", _interrupt)
+    monkeypatch.setattr(mt.corpus.epochs, "_segment_here", _not_again)
     assert [_ids(epoch_store(ahead, config, epoch)) for epoch in range(3)] == expected
     assert len(ahead.segmented) == 1, "nothing is begun after the last epoch"
 
