@@ -257,19 +257,14 @@ class _Search:
         at_end = places == lengths[:, :, None] - 1
         tokens[at_end] = self.end_id
         log_probs = np.where(at_end, finished["log_probs"][:, :, None], log_probs)
-        return [
-            [
-                Hypothesis(
-                    tokens[sentence, place, : lengths[sentence, place]].tolist(),
-                    log_probs[sentence, place, : lengths[sentence, place]],
-                    float(finished["totals"][sentence, place]),
-                    float(finished["scores"][sentence, place]),
-                )
-                for place in range(self.nbest)
-                if finished["scores"][sentence, place] > -np.inf
-            ]
-            for sentence in range(len(lengths))
-        ]
+        totals, scores = finished["totals"], finished["scores"]
+        found: list[list[Hypothesis]] = [[] for _ in lengths]
+        for at in zip(*np.nonzero(scores > -np.inf)):  # (sentence, place) by falling score
+            own = log_probs[at][: lengths[at]]
+            found[at[0]].append(
+                Hypothesis(tokens[at][: lengths[at]].tolist(), own, float(totals[at]), float(scores[at]))
+            )
+        return found
 
 
 def best_continuations(log_probs: Tensor, totals: Tensor, count: int) -> tuple[Tensor, Tensor]:

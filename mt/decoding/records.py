@@ -45,30 +45,19 @@ def _output(hypothesis: Hypothesis, tokenizer: Tokenizer) -> dict[str, Any]:
     text = " ".join(tokenizer.decode_target(list(tokens)) for end, tokens in runs if not end)
     return {
         "translation": _LINE_BREAKS.sub(" ", text),
-        "score": _shortened(hypothesis.score),
-        **_token_fields(tokenizer.target_pieces(hypothesis.tokens), hypothesis.log_probs, hypothesis.confidence),
+        "score": shortened(hypothesis.score),
+        **token_fields(tokenizer.target_pieces(hypothesis.tokens), hypothesis.log_probs, hypothesis.confidence),
     }
 
 
-def score_record(line: int, source: str, target: str, pieces: list[str], log_probs: np.ndarray) -> dict[str, Any]:
-    """The record of one forced translation: its score is the sum of its log_probs, in nats."""
-    return {
-        "line": line,
-        "source": source,
-        "target": target,
-        "score": _shortened(float(log_probs.sum(dtype=np.float64))),
-        **_token_fields(pieces, log_probs),
-    }
-
-
-def _token_fields(pieces: list[str], log_probs: np.ndarray, recalibrated: np.ndarray | None = None) -> dict[str, Any]:
+def token_fields(pieces: list[str], log_probs: np.ndarray, recalibrated: np.ndarray | None = None) -> dict[str, Any]:
     """What goes token by token, and the mean confidence, 1 without tokens."""
     confidence = np.exp(log_probs, dtype=np.float64) if recalibrated is None else recalibrated
     return {
-        "confidence": _shortened(float(confidence.mean())) if len(confidence) else 1.0,
+        "confidence": shortened(float(confidence.mean())) if len(confidence) else 1.0,
         "tokens": pieces,
-        "log_probs": [_shortened(value) for value in log_probs.tolist()],
-        "token_confidence": [_shortened(value) for value in confidence.tolist()],
+        "log_probs": [shortened(value) for value in log_probs.tolist()],
+        "token_confidence": [shortened(value) for value in confidence.tolist()],
     }
 
 
@@ -78,6 +67,6 @@ def json_line(record: dict[str, Any]) -> str:
     return _LINE_BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def _shortened(value: float) -> float:
+def shortened(value: float) -> float:
     """Seven significant digits: all that float32 holds."""
     return float(f"{value:.7g}")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mt.config import SearchConfig
-from mt.decoding.records import score_record
+from mt.decoding.records import shortened, token_fields
 from mt.decoding.sources import length_groups, padded, truncate
 from mt.decoding.types import Hypothesis, normalised_score
 from mt.model.directory import LoadedModel
@@ -133,7 +133,8 @@ def score_lines(
         target_ids = tokenizer.encode_target([target for _, target in window])
         scored = score_pairs(loaded, source_ids, target_ids, batch_tokens=batch_tokens)
         for (source, target), ids, scores, line in zip(window, target_ids, scored, numbers):
-            yield score_record(line, source, target, tokenizer.target_pieces(ids), scores.log_probs)
+            given = {"line": line, "source": source, "target": target, "score": shortened(scores.total)}
+            yield given | token_fields(tokenizer.target_pieces(ids), scores.log_probs)
 
 
 @torch.inference_mode()

@@ -114,8 +114,9 @@ def learn_shortlist(store: TokenStore, tokenizer: Tokenizer, frequent: int, like
     picked = np.unique(np.linspace(0, len(store) - 1, min(len(store), _MOST_PAIRS)).astype(int)).tolist()
     sources, targets = [store.source(index) for index in picked], [store.target(index) for index in picked]
     best = likeliest_targets(sources, targets, sizes, likely, without=always)
-    spelled = {piece: number for number, piece in enumerate(tokenizer.target_pieces(range(sizes[1])))}
-    same = [spelled.get(piece, -1) for piece in tokenizer.source_pieces(range(sizes[0]))]
+    source_pieces, target_pieces = tokenizer.vocabularies
+    spelled = {piece: number for number, piece in enumerate(target_pieces)}
+    same = [spelled.get(piece, -1) for piece in source_pieces]
     best = np.concatenate([np.array(same)[:, None], best], axis=1)
     best = np.where(best < 0, always[0], best)
     return Shortlist(torch.from_numpy(always), torch.from_numpy(best), tokenizer)

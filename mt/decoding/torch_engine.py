@@ -34,7 +34,7 @@ class TorchEngine:
         self.loaded = loaded
         self.models = [each.model for each in (loaded, *others)]
         for other in others:
-            if _vocabularies(loaded) != _vocabularies(other):
+            if loaded.tokenizer.vocabularies != other.tokenizer.vocabularies:
                 raise UserError(
                     f"{other.folder}: its vocabulary differs from that of {loaded.folder}; models of an ensemble "
                     "share one: train them with the same tokenizer"
@@ -102,18 +102,11 @@ class TorchEngine:
         self, found: list[list[Hypothesis]], ids: list[int], source_ids: list[list[int]], options: SearchConfig
     ) -> list[list[Hypothesis]]:
         """Hypotheses of a shortlist's local ids with target ids; where scores are wanted, over the whole vocabulary."""
-        written = [*ids]
-        written[LOCAL_BOUNDARY] = self.loaded.tokenizer.end_id
-        outputs = [[[written[token] for token in each.tokens] for each in hypotheses] for hypotheses in found]
+        ids[LOCAL_BOUNDARY] = self.loaded.tokenizer.end_id  # written, where it was the beginning as it was read
+        outputs = [[[ids[token] for token in each.tokens] for each in hypotheses] for hypotheses in found]
         if options.token_scores or options.wanted > 1:
             return forced_hypotheses(self.loaded, source_ids, outputs, options)
         return [[each._replace(tokens=tokens[0]) for each in hypotheses] for hypotheses, tokens in zip(found, outputs)]
-
-
-def _vocabularies(loaded: LoadedModel) -> tuple[list[str], list[str]]:
-    """The pieces of both sides."""
-    tokenizer = loaded.tokenizer
-    return tokenizer.source_pieces(range(tokenizer.source_size)), tokenizer.target_pieces(range(tokenizer.target_size))
 
 
 class EnsembleState:

@@ -115,7 +115,7 @@ class Translator:
             raise UserError(f"window is {window}; it must be at least 1")
         windows = (
             self._window(pairs, first, overlong, on_overlong)
-            for first, pairs in _numbered_windows(_pairs(lines, prefixes), window, first_line, more_waiting)
+            for first, pairs in _numbered_windows(lines, prefixes, window, first_line, more_waiting)
         )
         if processes > 1:
             translated = self._in_processes(windows, options, alignments, processes, more_waiting)
@@ -231,21 +231,15 @@ def _joined(parts: list[list[Hypothesis]], options: SearchConfig) -> list[Hypoth
     return [Hypothesis(tokens, log_probs, total, score, np.concatenate(known) if known else None)]
 
 
-def _pairs(lines: Iterable[str], prefixes: Iterable[str] | None) -> Iterator[tuple[str, str]]:
-    """Each line beside its prefix."""
-    for line, prefix in zip(lines, repeat("")) if prefixes is None else zip_longest(lines, prefixes):
-        if line is None or prefix is None:
-            raise UserError("there are not as many prefixes as lines; give one for each, empty where there is none")
-        yield _clean(line), _clean(prefix)
-
-
 def _numbered_windows(
-    pairs: Iterable[tuple[str, str]], size: int, first: int, more_waiting: MoreWaiting | None
+    lines: Iterable[str], prefixes: Iterable[str] | None, size: int, first: int, more_waiting: MoreWaiting | None
 ) -> Iterator[tuple[int, list[tuple[str, str]]]]:
     """Windows of lines beside their prefixes, each with the number of its first one."""
     window: list[tuple[str, str]] = []
-    for pair in pairs:
-        window.append(pair)
+    for line, prefix in zip(lines, repeat("")) if prefixes is None else zip_longest(lines, prefixes):
+        if line is None or prefix is None:
+            raise UserError("there are not as many prefixes as lines; give one for each, empty where there is none")
+        window.append((_clean(line), _clean(prefix)))
         if len(window) == size or (more_waiting is not None and not more_waiting()):
             yield first, window
             first, window = first + len(window), []

@@ -65,11 +65,6 @@ def most_positions(loaded: LoadedModel) -> int:
     return max(512, loaded.config.decode.max_length, longest_output(loaded))
 
 
-def pieces_of(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
-    """The source pieces and the target pieces by id."""
-    return tokenizer.source_pieces(range(tokenizer.source_size)), tokenizer.target_pieces(range(tokenizer.target_size))
-
-
 def import_ctranslate2() -> Any:
     """The library. Raises UserError with the command that installs it where it is missing."""
     try:
@@ -120,7 +115,7 @@ def export_ctranslate2(loaded: LoadedModel, folder: Path) -> None:
 def unique_pieces(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
     """The source and the target pieces; one that a side has twice (padding in a vocabulary with gaps) gets its number
     the second time."""
-    source, target = (_without_repetition(pieces) for pieces in pieces_of(tokenizer))
+    source, target = (_without_repetition(pieces) for pieces in tokenizer.vocabularies)
     return source, target
 
 

@@ -10,14 +10,7 @@ import torch
 from torch import Tensor
 
 from mt.files.atomic import write_text
-from mt.interop.ctranslate2_export import (
-    ANY_VALUE,
-    Expressible,
-    check_exportable,
-    longest_output,
-    most_positions,
-    pieces_of,
-)
+from mt.interop.ctranslate2_export import ANY_VALUE, Expressible, check_exportable, longest_output, most_positions
 from mt.interop.marian_import import SIZES, all_parts
 from mt.model.directory import LoadedModel, write_tensors
 
@@ -119,7 +112,7 @@ def _write_tokenizer(loaded: LoadedModel, folder: Path) -> None:
     (folder / "source.spm").write_bytes(source)
     (folder / "target.spm").write_bytes(target)
     separate = loaded.config.model.tie != "all"
-    source_pieces, target_pieces = pieces_of(tokenizer)
+    source_pieces, target_pieces = tokenizer.vocabularies
     _write_json(folder / "vocab.json", {piece: number for number, piece in enumerate(source_pieces)})
     if separate:
         _write_json(folder / "target_vocab.json", {piece: number for number, piece in enumerate(target_pieces)})

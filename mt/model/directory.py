@@ -51,11 +51,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def build_model(config: Config, tokenizer: Tokenizer) -> Transformer:
-    """A freshly initialised model for this tokeniser, from torch's global generator."""
-    try:
-        return Transformer(config.model, tokenizer.source_size, tokenizer.target_size, tokenizer.pad_id)
-    except ValueError as error:
-        raise UserError(str(error)) from None
+    """A freshly initialised model for this tokeniser."""
+    return Transformer(config.model, tokenizer.source_size, tokenizer.target_size, tokenizer.pad_id)
 
 
 def weights(model: torch.nn.Module) -> dict[str, Tensor]:

@@ -11,6 +11,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from mt.config import ModelConfig
+from mt.errors import UserError
 from mt.model.attention import key_mask, rotation_table, sinusoids, sinusoids_in_halves
 from mt.model.cache import DecoderState
 from mt.model.layers import DecoderLayer, Dropout, EncoderLayer
@@ -36,20 +37,19 @@ class Transformer(nn.Module):
     """
 
     def __init__(self, config: ModelConfig, source_size: int, target_size: int, pad_id: int) -> None:
-        """Builds the model.
+        """Builds the model, freshly initialised from torch's global generator.
 
         Args:
             config: sizes and variants.
-            source_size: classes of the source vocabulary.
-            target_size: classes of the target vocabulary.
+            source_size, target_size: classes of the two vocabularies.
             pad_id: id that fills up short rows, the same on both sides.
 
         Raises:
-            ValueError: three-way tying of vocabularies of different size.
+            UserError: three-way tying of vocabularies of different size.
         """
         super().__init__()
         if config.tie == "all" and source_size != target_size:
-            raise ValueError(
+            raise UserError(
                 f"model.tie is 'all' but the vocabularies have {source_size} and {target_size} pieces: "
                 "it needs tokenizer.joint"
             )

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mt.config import ModelConfig
+from mt.errors import UserError
 from mt.model.attention import attend, key_mask, rotate, rotation_table, sinusoids
 from mt.model.transformer import Transformer
 
@@ -101,7 +102,7 @@ def test_tying_shares_the_embedding_matrices(tie: str, matrices: int) -> None:
 
 
 def test_three_way_tying_of_unequal_vocabularies_is_refused() -> None:
-    with pytest.raises(ValueError, match="tokenizer.joint"):
+    with pytest.raises(UserError, match="tokenizer.joint"):
         Transformer(SMALL, 40, 41, pad_id=0)
 
 
