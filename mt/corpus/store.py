@@ -123,16 +123,9 @@ class StoreWriter:
         self.rows = 0
         """pairs written so far"""
 
-    def write(
-        self,
-        source: Sequence[Sequence[int]],
-        target: Sequence[Sequence[int]],
-        corpus: Sequence[int] | np.ndarray,
-        source_text: Sequence[str] = (),
-        target_text: Sequence[str] = (),
-    ) -> None:
-        """Adds pairs: one record batch. The texts are needed if the store is to have them."""
-        self.write_table(_table([source, target, corpus, source_text, target_text], self._schema))
+    def write(self, *columns: Any) -> None:
+        """Adds pairs, one record batch: source ids, target ids, corpus numbers, and the texts of both sides if kept."""
+        self.write_table(_table(columns, self._schema))
 
     def write_table(self, table: pyarrow.Table) -> None:
         """Adds the pairs of a table with the columns of the store."""

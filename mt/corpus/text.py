@@ -10,7 +10,6 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from glob import escape
 from itertools import chain
 from pathlib import Path
@@ -164,10 +163,13 @@ def _read_dataset(what: str, corpus: CorpusConfig, data: DataConfig, **arguments
 
 
 def _dataset_rows(what: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Rows that `datasets` streams; nothing is left in its cache."""
+    """Rows that `datasets` streams; nothing is left in its cache. What it has to say is in the error that it raises."""
     import datasets
 
-    with tempfile.TemporaryDirectory(prefix="mt-datasets-") as cache, _quiet(datasets), warnings.catch_warnings():
+    datasets.disable_progress_bars()
+    for name in ("datasets", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    with tempfile.TemporaryDirectory(prefix="mt-datasets-") as cache, warnings.catch_warnings():
         # pandas cuts CSV rows that are too long, and only warns of it
         warnings.filterwarnings("error", message="Length of header or names")
         try:
@@ -209,21 +211,3 @@ def _unreadable(what: str, error: BaseException) -> UserError:
     while error.__cause__ is not None:
         error = error.__cause__
     return UserError(f"{what}: cannot be read: {type(error).__name__}: {str(error)[:500]}; check its name and its form")
-
-
-@contextmanager
-def _quiet(datasets: Any) -> Iterator[None]:
-    """Progress bars and messages of `datasets` off: what it has to say is in the error that it raises."""
-    silent = datasets.utils.are_progress_bars_disabled()
-    loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
-    levels = [logger.level for logger in loggers]
-    datasets.disable_progress_bars()
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        yield
-    finally:
-        if not silent:
-            datasets.enable_progress_bars()
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
