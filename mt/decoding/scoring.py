@@ -104,16 +104,15 @@ def forced_hypotheses(
 ) -> list[list[Hypothesis]]:
     """Outputs (ids, of each source several) that were found without the model's whole distribution as hypotheses
     with the model's own scores, best first."""
+
+    def scored(ids: list[int], forced: ForcedScores) -> Hypothesis:
+        score = normalised_score(forced.total, options.length_penalty, len(ids), options.length_alpha)
+        return Hypothesis(ids, forced.log_probs, forced.total, score)
+
     repeated = [source for source, each in zip(sources, outputs) for _ in each]
     scores = score_pairs(loaded, repeated, [ids for each in outputs for ids in each])
-    found = []
-    for each in outputs:
-        hypotheses = []
-        for ids, forced in zip(each, scores):
-            score = normalised_score(forced.total, options.length_penalty, len(ids), options.length_alpha)
-            hypotheses.append(Hypothesis(ids, forced.log_probs, forced.total, score))
-        found.append(sorted(hypotheses, key=lambda hypothesis: -hypothesis.score))
-    return found
+    found = [[scored(ids, next(scores)) for ids in each] for each in outputs]
+    return [sorted(each, key=lambda hypothesis: -hypothesis.score) for each in found]
 
 
 def score_lines(

@@ -46,14 +46,11 @@ class TorchEngine:
         """See Engine."""
         if options.shortlist and (prefixes is not None or len(self.models) > 1):
             raise UserError("shortlist: goes neither with prefixes nor with an ensemble; leave one of them out")
-        present = [index for index, ids in enumerate(source_ids) if ids]
         found: list[list[Hypothesis]] = [[] for _ in source_ids]
-        lengths = [len(source_ids[index]) for index in present]
-        for group in length_groups(lengths, options.batch_tokens // options.rows):
-            indices = [present[place] for place in group]
-            batch_prefixes = None if prefixes is None else [prefixes[index] for index in indices]
-            batch = self._search_batch([source_ids[index] for index in indices], options, batch_prefixes)
-            for index, hypotheses in zip(indices, batch):
+        for group in length_groups([len(ids) for ids in source_ids], options.batch_tokens // options.rows):
+            batch_prefixes = None if prefixes is None else [prefixes[index] for index in group]
+            batch = self._search_batch([source_ids[index] for index in group], options, batch_prefixes)
+            for index, hypotheses in zip(group, batch):
                 if options.minimum_bayes_risk != "none":
                     texts = [self.loaded.tokenizer.decode_target(each.tokens) for each in hypotheses]
                     hypotheses = by_expected_chrf(hypotheses, texts)
@@ -88,7 +85,7 @@ class TorchEngine:
         step: Step[Any] = model.step
         state: Any = states[0]
         if len(states) > 1:
-            step, state = ensemble_step([each.step for each in self.models]), EnsembleState(states)
+            step, state = _ensemble_step([each.step for each in self.models]), _EnsembleState(states)
         if options.sample:
             seeds = [[options.seed, *ids] for ids in source_ids]
             return sample(step, state, constraints, seeds, options, tokenizer.begin_id)
@@ -109,33 +106,29 @@ class TorchEngine:
         return [[each._replace(tokens=tokens[0]) for each in hypotheses] for hypotheses, tokens in zip(found, outputs)]
 
 
-class EnsembleState:
+class _EnsembleState:
     """The states of several models of one target vocabulary, moved together."""
 
-    def __init__(self, states: Sequence[Any]) -> None:
-        """states: of the same rows, one for each model."""
-        self.states: Sequence[SearchState] = states
+    def __init__(self, states: Sequence[SearchState]) -> None:
+        self.states = states
 
     def expand(self, beams: int) -> None:
-        """See SearchState."""
         for state in self.states:
             state.expand(beams)
 
     def reorder(self, beam_indices: Tensor) -> None:
-        """See SearchState."""
         for state in self.states:
             state.reorder(beam_indices)
 
     def select(self, rows: Tensor) -> None:
-        """See SearchState."""
         for state in self.states:
             state.select(rows)
 
 
-def ensemble_step(steps: Sequence[Step[Any]]) -> Step[EnsembleState]:
+def _ensemble_step(steps: Sequence[Step[Any]]) -> Step[_EnsembleState]:
     """A step on all models: (rows, vocabulary) log of the mean of their probabilities."""
 
-    def step(tokens: Tensor, state: EnsembleState) -> Tensor:
+    def step(tokens: Tensor, state: _EnsembleState) -> Tensor:
         log_probs = [normalised(one(tokens, its)) for one, its in zip(steps, state.states, strict=True)]
         return torch.stack(log_probs).logsumexp(0) - math.log(len(steps))
 

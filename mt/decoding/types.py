@@ -54,7 +54,7 @@ class Engine(Protocol):
         """Up to `options.nbest` different hypotheses of each sentence, best first.
 
         Args:
-            source_ids: of each sentence, end of sentence last; a sentence without ids has no hypothesis.
+            source_ids: of each sentence, end of sentence last.
             options: how to search.
             prefixes: for each sentence the target ids, without end of sentence, that its outputs begin with; None:
                 the search is free everywhere.

@@ -86,15 +86,9 @@ class CTranslate2Engine:
         refuse_unknown_options(options)
         if prefixes is not None:
             raise UserError("prefix: --engine ctranslate2 cannot honour it: use --engine torch")
-        present = [index for index, ids in enumerate(source_ids) if ids]
-        sources = [source_ids[index] for index in present]
-        if sources and not self._checked.exists():
-            self._check(sources[:_SAMPLE])
-        outputs = self._outputs(sources, options)
-        found: list[list[Hypothesis]] = [[] for _ in source_ids]
-        for index, hypotheses in zip(present, self._scored(sources, outputs, options)):
-            found[index] = hypotheses
-        return found
+        if source_ids and not self._checked.exists():
+            self._check(source_ids[:_SAMPLE])
+        return self._scored(source_ids, self._outputs(source_ids, options), options)
 
     def _outputs(self, sources: Sequence[Sequence[int]], options: SearchConfig) -> list[list[tuple[list[int], float]]]:
         """Ids, end of sentence last, and CTranslate2's score of each hypothesis of each sentence."""

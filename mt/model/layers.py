@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from mt.config import ModelConfig
 from mt.model.attention import CrossAttention, SelfAttention
+from mt.model.cache import DecoderState
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
@@ -129,19 +130,13 @@ class DecoderLayer(nn.Module):
         hidden = self.cross_residual(hidden, lambda x: self.cross(x, projected, mask))
         return self.feed_forward_residual(hidden, self.feed_forward)
 
-    def step(
-        self,
-        hidden: Tensor,
-        cache: Tensor,
-        length: int,
-        visible: Tensor | None,
-        projected: Tensor,
-        mask: Tensor | None,
-        rotation: Tensor | None,
-    ) -> Tensor:
-        """One position of every row: (sentences, beams, width) in and out; for the rest see `DecoderState`."""
+    def step(self, hidden: Tensor, state: DecoderState, index: int, rotation: Tensor | None) -> Tensor:
+        """One position of every row: (sentences, beams, width) in and out; `index`: number of this layer."""
+        cache, projected = state.cache[index], state.memory[index]
         groups = hidden.view(cache.size(1), -1, hidden.size(-1))
-        groups = self.attention_residual(groups, lambda x: self.attention.step(x, cache, length, visible, rotation))
+        groups = self.attention_residual(
+            groups, lambda x: self.attention.step(x, cache, state.length, state.visible, rotation)
+        )
         # The beams of a sentence stand as queries before its one memory, which is never copied per beam.
-        hidden = self.cross_residual(groups.view(hidden.shape), lambda x: self.cross(x, projected, mask))
+        hidden = self.cross_residual(groups.view(hidden.shape), lambda x: self.cross(x, projected, state.mask))
         return self.feed_forward_residual(hidden, self.feed_forward)

@@ -141,9 +141,7 @@ class Transformer(nn.Module):
         hidden = hidden.view(-1, state.beams, self.config.width)
         rotation = self._rotation(self.config.decoder_heads, state.length, 1, hidden)
         for index, layer in enumerate(self._decoder_layers()):
-            hidden = layer.step(
-                hidden, state.cache[index], state.length, state.visible, state.memory[index], state.mask, rotation
-            )
+            hidden = layer.step(hidden, state, index, rotation)
         state.length += 1
         return self.decoder_norm(hidden).flatten(0, 1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import shutil
 from pathlib import Path
@@ -18,7 +17,7 @@ from mt.decoding.scoring import score_pairs
 from mt.decoding.shortlist import FILE, Shortlist, learn_shortlist, load_shortlist, save_shortlist
 from mt.decoding.translator import Translator
 from mt.errors import UserError
-from mt.model.directory import LoadedModel
+from mt.model.directory import LoadedModel, build_model
 
 LINES = ["der hund sieht einen ball", "frau", "die frau liest ein buch am fluss", "und der ball", "", "ein rotes buch"]
 
@@ -33,20 +32,36 @@ def _likely(tokenizer: Tokenizer, count: int) -> np.ndarray:
     return np.random.default_rng(3).integers(4, tokenizer.target_size, size=(tokenizer.source_size, count))
 
 
+@pytest.fixture
+def biased(loaded: LoadedModel) -> LoadedModel:
+    """A model of the form that adds a learnt number to the score of each class."""
+    config = dataclasses.replace(loaded.config, model=dataclasses.replace(loaded.config.model, output_bias=True))
+    model = build_model(config, loaded.tokenizer)
+    bias = torch.randn(loaded.tokenizer.target_size, generator=torch.Generator().manual_seed(3))
+    bias[[loaded.tokenizer.pad_id, loaded.tokenizer.begin_id]] = -1e9  # which no shortlist holds
+    model.load_state_dict(loaded.model.state_dict() | {"output_bias": bias})
+    return dataclasses.replace(loaded, model=model.eval(), config=config)
+
+
+def test_the_bias_of_the_output_takes_part(biased: LoadedModel, tmp_path: Path) -> None:
+    """With a shortlist of everything the outputs are those without, and others than without a bias."""
+    everything = list(range(biased.tokenizer.target_size))
+    translator = _translator(biased, tmp_path, everything, np.full((biased.tokenizer.source_size, 1), 5))
+    without = [each["tokens"] for each in translator.translate(LINES)]
+    assert [each["tokens"] for each in translator.translate(LINES, shortlist=True)] == without
+    with torch.no_grad():
+        translator.loaded.model.output_bias.zero_()
+    assert [each["tokens"] for each in translator.translate(LINES, shortlist=True)] != without
+
+
 @pytest.mark.parametrize(
     "options", [{"beam": 1}, {"beam": 4, "nbest": 4}, {"beam": 12}, {"beam": 3, "no_repeat_ngram": 1}], ids=str
 )
 def test_a_shortlist_that_holds_everything_changes_nothing(
-    loaded: LoadedModel, tmp_path: Path, options: dict[str, Any]
+    biased: LoadedModel, tmp_path: Path, options: dict[str, Any]
 ) -> None:
-    tokenizer = loaded.tokenizer
-    everything = list(range(tokenizer.target_size))
-    bias = torch.randn(tokenizer.target_size)
-    bias[[tokenizer.pad_id, tokenizer.begin_id]] = -1e9  # which no shortlist holds
-    model = copy.deepcopy(loaded.model)
-    model.output_bias = torch.nn.Parameter(bias)
-    loaded = dataclasses.replace(loaded, model=model)
-    translator = _translator(loaded, tmp_path, everything, np.full((loaded.tokenizer.source_size, 1), 5))
+    everything = list(range(biased.tokenizer.target_size))
+    translator = _translator(biased, tmp_path, everything, np.full((biased.tokenizer.source_size, 1), 5))
     without = list(translator.translate(LINES, **options))
     for mine, theirs in zip(translator.translate(LINES, shortlist=True, **options), without, strict=True):
         assert mine["tokens"] == theirs["tokens"]

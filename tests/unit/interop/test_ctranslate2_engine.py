@@ -39,13 +39,12 @@ def some_sources(loaded: LoadedModel, count: int) -> list[list[int]]:
     ]
 
 
-def test_greedy_outputs_are_ours_and_empty_sources_find_nothing(loaded: LoadedModel) -> None:
-    sources = [*some_sources(loaded, 30), []]
-    sources[4] = []
+def test_greedy_outputs_are_ours(loaded: LoadedModel) -> None:
+    sources = some_sources(loaded, 30)
     theirs = CTranslate2Engine(loaded, 2).search(sources, OPTIONS)
     ours = TorchEngine(loaded).search(sources, OPTIONS)
     assert [[each.tokens for each in found] for found in theirs] == [[each.tokens for each in found] for found in ours]
-    assert theirs[4] == theirs[-1] == []
+    assert len(theirs) == 30
 
 
 @pytest.mark.parametrize("changes", [{"min_length": 9}, {"max_output": 5}, {"no_repeat_ngram": 2}], ids=str)
