@@ -12,7 +12,7 @@ fitted without it: folds are runs of neighbouring lines.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import Any
 
@@ -28,10 +28,10 @@ from mt.errors import UserError
 from mt.evaluation.sentences import find_threshold
 from mt.evaluation.test_set import TestSet, text_fitted_on
 from mt.evaluation.tokens import encoded_pairs, label_scores
-from mt.metrics.arrays import Floats
 from mt.metrics.bins import PROTOCOLS, CalibrationBins
 from mt.metrics.labels import token_labels
 from mt.metrics.maps import InverseLink, Isotonic, Map, Temperature, TemperatureFit
+from mt.metrics.noise import Floats
 from mt.metrics.quality import sentence_chrf
 from mt.model.directory import LoadedModel
 from mt.progress import progress_bar
@@ -163,14 +163,13 @@ class MapComparison:
             [TemperatureFit(link=each, end_id=tokenizer.end_id) for _, each in candidates] for _ in range(self.folds)
         ]
 
-        def observe(chunk: Distributions) -> None:
-            for fold, tokens, log_probs, ids in self._by_fold(chunk):
-                correct = None if self.labels is None else self.labels[tokens]
-                best = log_probs.argmax(-1)
-                for (objective, _), fit in zip(candidates, fits[fold]):
-                    fit.update(log_probs, *((best, best == ids) if objective else (ids, correct)))
+        def count(fold: int, tokens: NDArray[np.intp], log_probs: Tensor, ids: Tensor) -> None:
+            correct = None if self.labels is None else self.labels[tokens]
+            best = log_probs.argmax(-1)
+            for (objective, _), fit in zip(candidates, fits[fold]):
+                fit.update(log_probs, *((best, best == ids) if objective else (ids, correct)))
 
-        self._pass_over_text(observe, "fit")
+        self._pass_over_text("fit", count)
         identity = Temperature()
         self.maps["identity"] = [identity] * self.folds, identity
         if link is not None:
@@ -186,19 +185,18 @@ class MapComparison:
         """The figures of each token, under each map that was fitted without it."""
         self.figures = {name: {each: np.zeros(len(self.fold)) for each in _FIELDS} for name in self.maps}
 
-        def observe(chunk: Distributions) -> None:
-            for fold, tokens, log_probs, ids in self._by_fold(chunk):
-                for name, (held_out, _) in self.maps.items():
-                    values = held_out[fold].apply(log_probs)
-                    if self.labels is None:
-                        found = _next_token_figures(values, ids)
-                    else:
-                        probability = values.gather(1, ids[:, None])[:, 0].double().exp().clamp(max=1)
-                        found = _label_figures(probability.numpy(force=True), self.labels[tokens])
-                    for field, figures in found.items():
-                        self.figures[name][field][tokens] = figures
+        def measure(fold: int, tokens: NDArray[np.intp], log_probs: Tensor, ids: Tensor) -> None:
+            for name, (held_out, _) in self.maps.items():
+                values = held_out[fold].apply(log_probs)
+                if self.labels is None:
+                    found = _next_token_figures(values, ids)
+                else:
+                    probability = values.gather(1, ids[:, None])[:, 0].double().exp().clamp(max=1)
+                    found = _label_figures(probability.numpy(force=True), self.labels[tokens])
+                for field, figures in found.items():
+                    self.figures[name][field][tokens] = figures
 
-        self._pass_over_text(observe, "evaluate")
+        self._pass_over_text("evaluate", measure)
 
     def _add_isotonic(self, labels: NDArray[np.bool_]) -> None:
         """The map that acts on confidences alone."""
@@ -211,19 +209,19 @@ class MapComparison:
         self.maps["isotonic"] = held_out, Isotonic.fit(confidence, labels)
         self.figures["isotonic"] = _label_figures(values, labels)
 
-    def _pass_over_text(self, observe: Callable[[Distributions], None], name: str) -> None:
+    def _pass_over_text(self, name: str, use: Callable[[int, NDArray[np.intp], Tensor, Tensor], None]) -> None:
+        """Shows all tokens, some of one fold at a time: fold, numbers in the text, log-probabilities and ids."""
+
+        def observe(chunk: Distributions) -> None:
+            tokens = self.starts[chunk.pairs] + chunk.positions
+            for fold in np.unique(self.fold[tokens]):
+                rows = np.flatnonzero(self.fold[tokens] == fold)
+                chosen = torch.from_numpy(rows).to(chunk.target_ids.device)
+                use(int(fold), tokens[rows], chunk.log_probs[chosen], chunk.target_ids[chosen])
+
         with progress_bar(len(self.source_ids), name, "line") as bar:
             for _ in score_pairs(self.loaded, self.source_ids, self.target_ids, observe=observe):
                 bar.update(1)
-
-    def _by_fold(self, chunk: Distributions) -> Iterator[tuple[int, NDArray[np.intp], Tensor, Tensor]]:
-        """The tokens of a chunk by fold: fold, numbers of the tokens in the text, log-probabilities, ids."""
-        tokens = self.starts[chunk.pairs] + chunk.positions
-        folds = self.fold[tokens]
-        for fold in np.unique(folds):
-            rows = np.flatnonzero(folds == fold)
-            chosen = torch.from_numpy(rows).to(chunk.target_ids.device)
-            yield int(fold), tokens[rows], chunk.log_probs[chosen], chunk.target_ids[chosen]
 
     def _label_brier(self, name: str) -> float:
         found = self.figures[name]

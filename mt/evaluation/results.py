@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mt.metrics.bins import CalibrationBlock
 from mt.metrics.quality import QualityBlock
 
-if TYPE_CHECKING:
-    from typing_extensions import NotRequired
 
-
-class BeamBlock(QualityBlock):
+class BeamBlock(QualityBlock, total=False):
     """What was measured of the output of one search."""
 
     repetitions: int
@@ -20,25 +17,25 @@ class BeamBlock(QualityBlock):
     """mean of what the search ranked the outputs by; None where a record has none"""
     calibration: dict[str, CalibrationBlock | None]
     """`inference`; of the main beam `inference_word_product`, too; at the top level `teacher_forced`, too"""
-    sequence: NotRequired[dict[str, Any] | None]
+    sequence: dict[str, Any] | None
     """of the main beam, see mt.evaluation.sentences"""
 
 
-class Results(BeamBlock):
+class Results(BeamBlock, total=False):
     """results.json: at its top level the figures of the default beam."""
 
     beam: int | None
     """None for the records of another system"""
     beams: dict[str, BeamBlock]
     """by beam size"""
-    decode: NotRequired[dict[str, Any]]
+    decode: dict[str, Any]
     """how the model searched, and how many lines were too long for it"""
     model: dict[str, Any]
     data: dict[str, Any]
     """TestSet.description"""
-    sweep: NotRequired[list[dict[str, Any]]]
+    sweep: list[dict[str, Any]]
     """the main figures of each beam size with each length penalty"""
-    recalibrated: NotRequired[dict[str, Any]]
+    recalibrated: dict[str, Any]
     """both calibrations after recalibration, and which maps these are"""
-    truth: NotRequired[dict[str, Any]]
+    truth: dict[str, Any]
     """see mt.evaluation.oracle"""

@@ -10,20 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mt.metrics.arrays import ROUNDING, Floats, as_floats, checked
-from mt.metrics.bootstrap import Difference, SentenceBootstrap
-from mt.metrics.noise import noise_floor, noise_quantile, wilson_interval
+from mt.metrics.noise import Difference, Floats, SentenceBootstrap, noise_floor, noise_quantile, wilson_interval
 from mt.metrics.ranks import ConfidenceHistogram
 
-if TYPE_CHECKING:
-    from typing_extensions import NotRequired
-
-
+ROUNDING = 1e-6
+"""a float32 softmax may exceed 1 by so much; it is taken as 1"""
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "teacher_forced": {"bins": 15, "edges": "(l,r]"},
     "inference": {"bins": 20, "edges": "[l,r)"},
@@ -38,7 +34,7 @@ BORDERS = {
 a token's type occurs in the references, place in the sentence from 1, tokens of the source sentence"""
 
 
-class CalibrationBlock(TypedDict):
+class CalibrationBlock(TypedDict, total=False):
     """A calibration block of results.json. What is unknown, or has no tokens, is None; the ece of no tokens is 0."""
 
     tokens: int
@@ -67,10 +63,10 @@ class CalibrationBlock(TypedDict):
     bins: list[dict[str, Any]]
     """low, high, count, confidence, accuracy, and band_low, band_high: the 95 % Wilson interval of the accuracy"""
     signature: str
-    without_eos: NotRequired[CalibrationBlock]
+    without_eos: CalibrationBlock
     """the same of tokens that end no sentence; `eos`: of those that end one"""
-    eos: NotRequired[CalibrationBlock]
-    breakdown: NotRequired[dict[str, list[dict[str, Any]]]]
+    eos: CalibrationBlock
+    breakdown: dict[str, list[dict[str, Any]]]
     """groups of tokens, see Breakdown.result"""
 
 
@@ -271,6 +267,30 @@ def expected_calibration_error(
     bin_of_rank = np.arange(len(by_rank)) * bins // max(1, len(by_rank))
     gap = np.bincount(bin_of_rank, weights=by_rank, minlength=bins)
     return float(np.abs(gap).sum() / max(1, len(by_rank)))
+
+
+def checked(confidence: Any, correct: Any) -> tuple[Floats, Floats]:
+    """Both as flat float64 arrays.
+
+    Raises:
+        ValueError: a confidence is not in 0..1, something in `correct` is no boolean nor 0 or 1, lengths differ.
+    """
+    certain, right = as_floats(confidence), as_floats(correct)
+    if certain.shape != right.shape:
+        raise ValueError(f"{certain.size} confidences and {right.size} labels; they must be equally many")
+    valid = (certain >= 0) & (certain <= 1 + ROUNDING)  # false for nan
+    if not np.all(valid):
+        raise ValueError(f"a confidence is {certain[~valid][0]}; it must be 0 to 1")
+    if not np.all((right == 0) | (right == 1)):
+        raise ValueError("correct holds something else than booleans, or 0 and 1")
+    return np.minimum(certain, 1.0), right
+
+
+def as_floats(values: Any) -> Floats:
+    """A flat float64 array."""
+    if hasattr(values, "detach"):  # a tensor, perhaps on a device or in bfloat16
+        values = values.detach().double().cpu().numpy()
+    return np.asarray(values, dtype=np.float64).reshape(-1)
 
 
 def _add_tokens(sums: Floats, cell: NDArray[np.intp], certain: Floats, right: Floats) -> None:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from mt.config import LossConfig
 from mt.losses.targets import SmoothedTarget, encouraging_inverse_link, smoothing_inverse_link
-from mt.metrics.arrays import Floats, as_floats, checked
+from mt.metrics.bins import as_floats, checked
+from mt.metrics.noise import Floats
 
 LEAST_SHARE = 0.01
 """a class that the inverse link would give nothing keeps this share of what the model gave it"""

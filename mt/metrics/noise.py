@@ -1,15 +1,30 @@
-"""What chance alone does to a binned calibration error: the noise floor, and the interval of a share."""
+"""What chance alone does to a figure: noise floor of a binned calibration error, intervals, resampling of sentences.
+
+Tokens of one sentence depend on each other, so whole sentences are drawn. Scores of a corpus are sums over its
+sentences, drawn with replacement (Koehn 2004). For streams of tokens each sentence gets a Poisson(1) weight in each
+resample instead of a place in a drawn list (Chamandy et al. 2012, "Estimating Uncertainty for Massive Data Streams").
+The weight depends only on the seed and the sentence's number: sums of bins are kept for each resample, not sentences,
+and two systems see the same resamples.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mt.metrics.arrays import Floats
+Floats = NDArray[np.float64]
 
 _DRAWS = 4000
 _NORMAL_95 = 1.959963984540054
+
+Difference = dict[str, float]
+"""how one system's figure differs from another's over the same sentences: `difference`; `low`, `high`: its 95 %
+interval; `p`, two-sided: the share of resamples whose difference is as far from their mean as the measured one is from
+0, one added to both counts"""
 
 
 def noise_floor(variance: Floats) -> float:
@@ -30,9 +45,112 @@ def noise_quantile(variance: Floats, share: float = 0.95) -> float:
     return float(np.quantile(np.abs(draws) @ np.sqrt(variance), share))
 
 
-def wilson_interval(correct: float, count: float, deviations: float = _NORMAL_95) -> tuple[float, float]:
-    """Interval of a proportion (Wilson 1927): `correct` of `count`, 95 % unless told otherwise."""
-    share, square = correct / count, deviations * deviations
+def wilson_interval(correct: float, count: float) -> tuple[float, float]:
+    """95 % interval of a proportion (Wilson 1927): `correct` of `count`."""
+    share, square = correct / count, _NORMAL_95 * _NORMAL_95
     centre = (share + square / (2 * count)) / (1 + square / count)
-    half = deviations / (1 + square / count) * math.sqrt(share * (1 - share) / count + square / (4 * count * count))
+    half = _NORMAL_95 / (1 + square / count) * math.sqrt(share * (1 - share) / count + square / (4 * count * count))
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def resampled_counts(sentences: int, resamples: int, seed: int) -> Iterator[NDArray[np.intp]]:
+    """How often each of the sentences is drawn, (sentences,), for each resample."""
+    generator = np.random.default_rng(seed)
+    for _ in range(resamples):
+        yield np.bincount(generator.integers(sentences, size=sentences), minlength=sentences)
+
+
+def paired_bootstrap(
+    statistics: Sequence[Floats], score: Callable[[Floats], float], *, resamples: int, seed: int
+) -> list[Difference]:
+    """Differences of corpus scores from that of the first system, over the same resamples of sentences.
+
+    Args:
+        statistics: of each system, (sentences, figures): sums over sentences determine the score.
+        score: of such sums (figures,).
+        resamples: how often as many sentences are drawn, with replacement.
+        seed: of the draws.
+
+    Returns:
+        For every system but the first. The interval is the percentile interval. sacreBLEU's paired bootstrap counts
+        one side only: its p is about half of this one.
+    """
+    counts = resampled_counts(len(statistics[0]), resamples, seed)
+    resampled = np.array([[score(each @ system) for system in statistics] for each in counts])
+    measured = [score(each.sum(axis=0)) for each in statistics]
+    found = []
+    for system in range(1, len(statistics)):
+        difference, drawn = float(measured[system] - measured[0]), resampled[:, system] - resampled[:, 0]
+        low, high = np.quantile(drawn, [0.025, 0.975]).tolist()
+        found.append({"difference": difference, "low": low, "high": high, "p": _p_value(difference, drawn)})
+    return found
+
+
+class SentenceBootstrap:
+    """Resampled sums of bins, of a stream of tokens.
+
+    Args:
+        bins: how many.
+        resamples: how many.
+        seed: of the weights.
+    """
+
+    def __init__(self, bins: int, resamples: int, seed: int) -> None:
+        self.settings = bins, resamples, seed
+        self.gap = np.zeros((resamples, bins))
+        self.tokens = np.zeros(resamples)
+        self.last_line = -1
+
+    def update(self, bin_of_token: NDArray[np.intp], gap: Floats, lines: NDArray[np.int64]) -> None:
+        """Adds tokens, all (n,): their bins, correct less confidence, and the numbers of their sentences."""
+        numbers, sentence = np.unique(lines, return_inverse=True)
+        if not len(numbers):
+            return
+        bins, resamples, seed = self.settings
+        sums = np.zeros((len(numbers), bins))
+        np.add.at(sums, (sentence, bin_of_token), gap)
+        weights = np.stack([_weights(seed, int(line), resamples) for line in numbers]).astype(np.float64)
+        self.gap += weights.T @ sums
+        self.tokens += np.bincount(sentence) @ weights
+        self.last_line = max(self.last_line, int(numbers[-1]))
+
+    def errors(self) -> Floats:
+        """ECE of each resample, (resamples,)."""
+        return np.asarray(np.abs(self.gap).sum(1) / np.maximum(self.tokens, 1.0))
+
+    def interval(self, estimate: float) -> tuple[float, float]:
+        """95 % basic interval of the ECE within 0..1: 2 estimate - quantile. Resampled ECE is biased upward as the
+        ECE itself is; the percentile interval would inherit that, this one takes it off. It need not hold the
+        estimate."""
+        low, high = _basic(estimate, self.errors())
+        return min(1.0, max(0.0, low)), min(1.0, max(0.0, high))
+
+    def difference(self, other: SentenceBootstrap, estimate: float) -> Difference:
+        """The difference of two ECEs, which is `estimate`, over the same sentences, with its basic interval.
+
+        Raises:
+            ValueError: bins, resamples, seed or sentences are not the same in both.
+        """
+        if self.settings != other.settings:
+            raise ValueError(f"bins, resamples and seed differ: {self.settings} and {other.settings}")
+        if self.last_line != other.last_line:
+            raise ValueError(f"sentences end at {self.last_line} and {other.last_line}; pairs need the same ones")
+        drawn = self.errors() - other.errors()
+        low, high = _basic(estimate, drawn)
+        return {"difference": estimate, "low": low, "high": high, "p": _p_value(estimate, drawn)}
+
+
+def _p_value(difference: float, drawn: Floats) -> float:
+    beyond = np.abs(drawn - drawn.mean()) >= abs(difference)
+    return float((1 + beyond.sum()) / (1 + len(drawn)))
+
+
+def _basic(estimate: float, resampled: Floats) -> tuple[float, float]:
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    return float(2 * estimate - high), float(2 * estimate - low)
+
+
+@lru_cache(maxsize=4096)
+def _weights(seed: int, line: int, resamples: int) -> NDArray[np.uint8]:
+    """A sentence's weight in each resample; kept for a while, since parts of a sentence are counted apart."""
+    return np.random.default_rng((seed, line)).poisson(1.0, resamples).astype(np.uint8)

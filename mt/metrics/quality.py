@@ -1,4 +1,4 @@
-"""Translation quality of a corpus through sacreBLEU, with signatures and bootstrap intervals.
+"""Translation quality through sacreBLEU, with signatures and intervals; which differences of systems are real.
 
 Post (2018), "A Call for Clarity in Reporting BLEU Scores": hypotheses and references are raw (detokenised)
 text, sacreBLEU tokenises, and the signature says how.
@@ -7,17 +7,19 @@ text, sacreBLEU tokenises, and the signature says how.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
-from mt.metrics.bootstrap import resampled_counts
+from mt.metrics.bins import PROTOCOLS, CalibrationBins
+from mt.metrics.noise import Difference, paired_bootstrap, resampled_counts
 
+Record = dict[str, Any]
+
+RESAMPLES, SEED = 1000, 12345
+"""of the differences of systems"""
 TOKENIZED_LINES = 100
 """so many lines ending in " ." make sacreBLEU, and us, suspect tokenised text"""
-
-if TYPE_CHECKING:
-    from typing_extensions import NotRequired
 
 
 class Score(TypedDict):
@@ -29,12 +31,12 @@ class Score(TypedDict):
     signature: str
 
 
-class QualityBlock(TypedDict):
+class QualityBlock(TypedDict, total=False):
     """The quality figures of results.json; the signatures say how scores were computed."""
 
     bleu: Score
     chrf: Score
-    ter: NotRequired[Score]
+    ter: Score
     bleu_tokenized_lowercased: dict[str, Any]
     """score and signature, see `tokenized_lowercased`"""
     length_ratio: float
@@ -179,3 +181,51 @@ def tokenized_lowercased(text: str) -> str:
 def looks_tokenized(hypotheses: Sequence[str]) -> bool:
     """Whether many lines end in a full stop of its own, which detokenised text rarely does."""
     return sum(hypothesis.endswith(" .") for hypothesis in hypotheses) >= TOKENIZED_LINES
+
+
+def quality_differences(systems: Sequence[Sequence[Record]]) -> dict[str, list[Difference]]:
+    """`bleu`, `chrf` and `ter`: the differences of every system but the first, from the texts of the records."""
+    references = [list(stream) for stream in zip(*(references_of(record) for record in systems[0]))]
+    counted = [quality_statistics([record["translation"] for record in records], references) for records in systems]
+    return {
+        name: paired_bootstrap(
+            [each[name].counts for each in counted], first.score_of_sums, resamples=RESAMPLES, seed=SEED
+        )
+        for name, first in counted[0].items()
+    }
+
+
+def calibration_differences(
+    systems: Sequence[Sequence[Record]], *, recalibrated: bool = False
+) -> list[Difference | None]:
+    """Differences of the inference ECE (20 bins [l, r), 0..1) of every system but the first.
+
+    Args:
+        systems: records, line by line of the same test set.
+        recalibrated: of `token_confidence`, else of the system's own `exp(log_probs)`, where it tells them.
+
+    Returns:
+        None where the tokens of either system are not known for the same lines.
+    """
+    (first, first_lines), *others = [_measured(records, recalibrated) for records in systems]
+    return [other.difference(first) if lines and lines == first_lines else None for other, lines in others]
+
+
+def references_of(record: Record) -> list[str]:
+    """The references of a record, first one first."""
+    return list(record.get("references") or [record.get("reference", "")])
+
+
+def _measured(records: Sequence[Record], recalibrated: bool) -> tuple[CalibrationBins, list[int]]:
+    """The calibration of the output, and which lines have tokens."""
+    counted = CalibrationBins(**PROTOCOLS["inference"], resamples=RESAMPLES, seed=SEED)
+    lines = []
+    for number, record in enumerate(records):
+        confidence = record.get("token_confidence")
+        if not confidence or not record.get("correct"):
+            continue
+        if record.get("log_probs") and not recalibrated:
+            confidence = np.exp(np.minimum(record["log_probs"], 0.0))
+        counted.update(confidence, record["correct"], lines=number)
+        lines.append(number)
+    return counted, lines

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mt.metrics.arrays import Floats
+from mt.metrics.noise import Floats
 
 CELLS = 12_000
 CELLS_PER_UNIT = 200

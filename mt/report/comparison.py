@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from mt.errors import UserError
-from mt.metrics.significance import RESAMPLES, SEED, calibration_differences, quality_differences, references_of
+from mt.metrics.quality import RESAMPLES, SEED, calibration_differences, quality_differences, references_of
 from mt.report.curves import risk_coverage_plot, selective_plot
 from mt.report.html import write_page
 from mt.report.inputs import Block, Evaluation, read_evaluation, title_of

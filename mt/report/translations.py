@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mt.metrics.significance import references_of
+from mt.metrics.quality import references_of
 from mt.metrics.labels import END, SPACE
 from mt.report.inputs import Record
 

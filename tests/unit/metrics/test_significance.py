@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from mt.metrics.bootstrap import paired_bootstrap
-from mt.metrics.significance import SEED, calibration_differences, quality_differences
+from mt.metrics.noise import paired_bootstrap
+from mt.metrics.quality import SEED, calibration_differences, quality_differences
 
 WORDS = ["a", "man", "and", "woman", "walk", "with", "two", "dogs", "in", "the", "old", "park", "near", "river"]
 

@@ -19,7 +19,7 @@ WORDS = ["a", "man", "walks", "with", "two", "dogs", "in", "the", "old", "park"]
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mt.metrics.significance.RESAMPLES", 100)
+    monkeypatch.setattr("mt.metrics.quality.RESAMPLES", 100)
 
 
 def evaluation(folder: Path, name: str, wrong: int, lines: int = 60, **changes: Any) -> Path:
