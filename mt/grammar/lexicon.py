@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from mt.errors import UserError
-from mt.grammar import english, french, german
+from mt.grammar import inflection
 from mt.grammar.structures import Forms, Lexeme, Variant
 
 LANGUAGES = ("de", "en", "fr")
@@ -78,15 +78,15 @@ class LexiconReader:
         self.directory = directory
         irregular_french = {row[0]: row[1] for row in _rows(directory / "french_verbs.tsv")}
         self._inflections: dict[tuple[str, str], Callable[[str], tuple[dict[str, str], Forms]]] = {
-            ("noun", "de"): german.noun,
-            ("noun", "en"): english.noun,
-            ("noun", "fr"): french.noun,
-            ("verb", "de"): german.verb,
-            ("verb", "en"): english.verb,
-            ("verb", "fr"): partial(french.verb, irregular=irregular_french),
-            ("adjective", "de"): german.adjective,
-            ("adjective", "en"): english.adjective,
-            ("adjective", "fr"): french.adjective,
+            ("noun", "de"): inflection.german_noun,
+            ("noun", "en"): inflection.english_noun,
+            ("noun", "fr"): inflection.french_noun,
+            ("verb", "de"): inflection.german_verb,
+            ("verb", "en"): inflection.english_verb,
+            ("verb", "fr"): partial(inflection.french_verb, irregular=irregular_french),
+            ("adjective", "de"): inflection.german_adjective,
+            ("adjective", "en"): inflection.english_adjective,
+            ("adjective", "fr"): inflection.french_adjective,
         }
         self.lexicon: dict[str, list[Lexeme]] = {}
 

@@ -7,6 +7,7 @@ import math
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from mt.errors import UserError
 from mt.grammar.engine import Abstract
 from mt.grammar.grammar import Grammar, sample_pairs
+from mt.grammar.inflection import english_noun
 from mt.grammar.oracle import OracleDistribution, oracle_of
 from mt.grammar.structures import Lexeme
 
@@ -55,8 +57,19 @@ def tiny(source: str, target: str) -> Grammar:
         category: [lexeme for lexeme in group if lexeme.name in KEPT_LEXEMES.get(category, ())]
         for category, group in grammar._abstract.lexicon.items()
     }
+    lexicon["Noun"] = [with_synonym(noun) if noun.name == "teacher_f" else noun for noun in lexicon["Noun"]]
     grammar._abstract = Abstract(rules, lexicon)
     return grammar
+
+
+def with_synonym(noun: Lexeme) -> Lexeme:
+    """So that `teacher`, said of men and women, is the word for a woman in 3 of 10 cases only."""
+    changed = replace(noun, variants={})
+    for language, variants in noun.variants.items():
+        changed.variants[language] = [replace(variant, lexeme=changed) for variant in variants]
+    woman, words = changed.variants["en"][0], {"teacher": 0.3, "schoolmistress": 0.7}
+    changed.variants["en"] = [replace(woman, probability=p, forms=english_noun(word)[1]) for word, p in words.items()]
+    return changed
 
 
 def every_meaning(abstract: Abstract, category: str, klass: str) -> Iterator[tuple[Any, float]]:
@@ -107,7 +120,7 @@ def chi_square_limit(degrees: int) -> float:
 def test_sampled_frequencies_of_single_sources_agree_with_the_list() -> None:
     grammar, rng = tiny("de", "fr"), random.Random(1)
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    for _ in range(8000):
+    for _ in range(7000):
         source, target = grammar.sample(rng)
         counts[source][target] += 1
     statistic, degrees = 0.0, 0

@@ -1,0 +1,346 @@
+"""Inflection: every form of a word from its entry in the lexicon, for German, English and French.
+
+Regular forms follow rules, irregular ones are written in the entry (`data/grammar/*.tsv`); the notation is
+described in `docs/corpus.md`. A function returns the features of the word and its `Forms`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from mt.grammar.structures import PERSONS, Forms
+
+_CASES = ("nom", "acc", "dat", "gen")
+_UMLAUT = {"a": "ä", "o": "ö", "u": "ü", "A": "Ä", "O": "Ö", "U": "Ü"}
+
+
+def _umlaut(word: str) -> str:
+    """The last a, o, u or au of a word with umlaut: `Baum` -> `Bäum`."""
+    for index in range(len(word) - 1, -1, -1):
+        if word[index] in _UMLAUT:
+            if index and word[index - 1 : index + 1].lower() == "au":
+                index -= 1
+            return word[:index] + _UMLAUT[word[index]] + word[index + 1 :]
+    return word
+
+
+def german_noun(entry: str) -> tuple[dict[str, str], Forms]:
+    """`Hund m -e`, `Haus n -¨er`, `Junge m -n weak`, `Museum n Museen`, `Milch f` (no plural)."""
+    word, gender, *rest = entry.split()
+    weak = "weak" in rest
+    genitive = next((mark[4:] for mark in rest if mark.startswith("gen=")), None)
+    plural = next((mark for mark in rest if mark != "weak" and not mark.startswith("gen=")), None)
+    forms = {(case, "s"): word for case in _CASES}
+    if weak and plural:  # der Junge, den Jungen
+        forms |= {(case, "s"): word + plural.lstrip("-") for case in _CASES[1:]}
+    elif gender in ("m", "n"):
+        long = re.search(r"(s|ß|x|z|sch|tz)$", word) or len(re.findall(r"[aeiouyäöü]+", word.lower())) == 1
+        short = plural == "-s" or re.search(r"[aeouäöüé]$", word)  # des Parks, des Sees
+        forms["gen", "s"] = genitive or word + ("es" if long and not short else "s")
+        if re.search(r"nis$", word):
+            forms["gen", "s"] = word + "ses"
+    if plural:
+        stem = _umlaut(word) if "¨" in plural else word
+        many = stem + plural.lstrip("-¨") if plural.startswith("-") else plural
+        forms |= {(case, "p"): many for case in _CASES}
+        if not re.search(r"[nsa]$", many):
+            forms["dat", "p"] = many + "n"
+    return {"gender": gender}, {"form": forms}
+
+
+# By kind of declension: a row for each case, with the endings of masculine, feminine, neuter and plural.
+_ENDINGS = {
+    "weak": ("e e e en", "en e e en", "en en en en", "en en en en"),
+    "mixed": ("er e es en", "en e es en", "en en en en", "en en en en"),
+    "strong": ("er e es e", "en e es e", "em er em en", "en er en er"),
+}
+
+
+def german_adjective(entry: str) -> tuple[dict[str, str], Forms]:
+    """`klein`, `dunkel stem=dunkl`, `rosa invariable`."""
+    word, *rest = entry.split()
+    stem = next((mark[5:] for mark in rest if mark.startswith("stem=")), word).removesuffix("e")
+    attributive = {}
+    for kind, rows in _ENDINGS.items():
+        for case, row in zip(_CASES, rows):
+            *singular, plural = row.split()
+            for gender, ending in zip("mfn", singular):
+                attributive[kind, case, gender, "s"] = stem + ending
+                attributive[kind, case, gender, "p"] = stem + plural
+    return {}, {"attr": attributive, "pred": {(): word}}
+
+
+_GERMAN_MODALS = {
+    "must": ("muss", "musst", "muss", "müssen", "müsst", "müssen"),
+    "can": ("kann", "kannst", "kann", "können", "könnt", "können"),
+    "want": ("will", "willst", "will", "wollen", "wollt", "wollen"),
+    "wish": ("möchte", "möchtest", "möchte", "möchten", "möchtet", "möchten"),
+    "should": ("sollte", "solltest", "sollte", "sollten", "solltet", "sollten"),
+    "fut": ("werde", "wirst", "wird", "werden", "werdet", "werden"),
+}
+_SEIN = ("bin", "bist", "ist", "sind", "seid", "sind")
+_HABEN = ("habe", "hast", "hat", "haben", "habt", "haben")
+_SECOND_PLURAL_LINK = r"([dt]|(?:[^lrhmnaeiouäöü]|ch)[mn])$"  # wartet, öffnet
+
+
+def _german_present(infinitive: str, third: str) -> tuple[str, ...]:
+    stem = re.sub(r"e?n$", "", infinitive)
+    if infinitive == "sein":
+        return _SEIN
+    if infinitive in ("wissen", "mögen"):
+        return third, third + ("t" if third == "weiß" else "st"), third, infinitive, stem + "t", infinitive
+    regular = stem + ("e" if re.search(_SECOND_PLURAL_LINK, stem) else "") + "t"
+    second = third + "st" if third != regular and stem.endswith("t") else third[:-1] + "st"
+    if re.search(r"[sßzx]st$", second):
+        second = second[:-2] + "t"
+    first = stem + "e" if not infinitive.endswith("eln") else stem[:-2] + "le"
+    return first, second, third, infinitive, regular, infinitive
+
+
+def _german_imperative(infinitive: str, third: str) -> str:
+    """The familiar singular: `lies`, `fahr`, `arbeite`."""
+    stem = re.sub(r"e?n$", "", infinitive)
+    if infinitive.endswith("eln"):
+        return stem[:-2] + "le"
+    vowel = re.findall(r"[aeiouäöü]+", stem)[-1]
+    if vowel == "e" and re.findall(r"[aeiouäöü]+", third)[-1] in ("i", "ie"):
+        return third if stem.endswith("t") else third[:-1]
+    return stem + ("e" if re.search(_SECOND_PLURAL_LINK + "|[^e]ig$|[^aeiou]er$", stem) else "")
+
+
+def _german_past(past: str, weak: bool) -> tuple[str, ...]:
+    if weak or past.endswith("e"):
+        return past, past + "st", past, past + "n", past + "t", past + "n"
+    second = past + ("est" if re.search(r"[dtsßz]$", past) else "st")
+    plural = past if past.endswith("ie") else past + "e"
+    return past, second, past, plural + "n", past + ("et" if re.search(r"[dt]$", past) else "t"), plural + "n"
+
+
+def german_verb(entry: str) -> tuple[dict[str, str], Forms]:
+    """`kaufen`, `lesen liest las gelesen`, `an|rufen ruft rief gerufen`, `gehen geht ging gegangen sein`,
+    `sich setzen`, `warten > auf acc`, `helfen hilft half geholfen > dat`."""
+    entry, _, government = entry.partition(" > ")
+    reflexive = entry.startswith("sich ")
+    words = entry.removeprefix("sich ").split()
+    with_sein = words[-1] == "sein" and len(words) > 1
+    words = words[:-1] if with_sein else words
+    prefix, _, infinitive = words[0].rpartition("|")
+    stem = re.sub(r"e?n$", "", infinitive)
+    link = "e" if re.search(_SECOND_PLURAL_LINK, stem) else ""
+    weak = len(words) == 1
+    third = stem + link + "t" if weak else words[1]
+    past = stem + link + "te" if weak else words[2]
+    if weak:
+        bare = re.match(r"(be|ver|er|ent|zer|ge|über|wieder|unter)", infinitive) or infinitive.endswith("ieren")
+        participle = ("" if bare else "ge") + stem + link + "t"
+    else:
+        participle = words[3]
+    full, participle = prefix + infinitive, prefix + participle
+    present, preterite = _german_present(infinitive, third), _german_past(past, weak)
+    auxiliary = _SEIN if with_sein or infinitive == "sein" else _HABEN
+    groups = [("pres", present, prefix), ("pret", preterite, prefix), ("perf", auxiliary, participle + " ")]
+    groups += [(group, modal, full + " ") for group, modal in _GERMAN_MODALS.items()]
+    finite: dict[tuple[str, ...], str] = {}
+    last: dict[tuple[str, ...], str] = {}
+    for index, person in enumerate(PERSONS):
+        for group, row, rest in groups:
+            finite[group, person] = row[index]
+            last[group, person] = rest + row[index]
+    end = {(group,): rest.rstrip() for group, _, rest in groups}
+    familiar = _german_imperative(infinitive, third)
+    zu = f"{prefix}zu{infinitive}" if prefix else f"zu {infinitive}"
+    orders = {("thou",): familiar, ("ye",): stem + link + "t", ("formal",): infinitive + " Sie"}
+    prep, _, case = government.rpartition(" ")
+    attributes = {"case": case or "acc", "prep": prep or "o", "refl": "yes" if reflexive else "no"}
+    return attributes, {"fin": finite, "last": last, "end": end, "zu": {(): zu}, "imp": orders, "prefix": {(): prefix}}
+
+
+def english_noun(entry: str) -> tuple[dict[str, str], Forms]:
+    """`dog`, `child children`; several words of one noun are joined by `_`."""
+    words = entry.split()
+    singular = words[0].replace("_", " ").rstrip("~")
+    if len(words) > 1:
+        plural = words[1].replace("_", " ")
+    elif re.search(r"(s|x|z|ch|sh)$", singular):
+        plural = singular + "es"
+    else:
+        plural = singular[:-1] + "ies" if re.search(r"[^aeiou]y$", singular) else singular + "s"
+    owners = {("s",): singular + " 's", ("p",): plural + (" '" if plural.endswith("s") else " 's")}
+    return {}, {"form": {("s",): singular, ("p",): plural}, "possessive": owners}
+
+
+_SHORT_NEGATIONS = {"will": "won't", "can": "can't", "am": "am not", "must": "mustn't"}
+
+
+def english_verb(entry: str) -> tuple[dict[str, str], Forms]:
+    """`walk`, `go went gone`, `swim swam swum swimming`, `wait > for`; a particle follows `_`:
+    `get_up got got getting`."""
+    entry, _, prep = entry.partition(" > ")
+    words = entry.split()
+    particle = words[0].partition("_")[2].replace("_", " ")
+    words = [word.partition("_")[0] for word in words]
+    base = words[0]
+    third = base + ("es" if re.search(r"(s|x|z|ch|sh|o)$", base) else "s")
+    regular, gerund = base + "ed", base + "ing"
+    if re.search(r"[^aeiou]y$", base):
+        third, regular = base[:-1] + "ies", base[:-1] + "ied"
+    elif base.endswith("e"):
+        regular = base + "d"
+        gerund = base + "ing" if base.endswith("ee") else base[:-1] + "ing"
+    if base.endswith("ie"):
+        gerund = base[:-2] + "ying"
+    third = {"have": "has", "be": "is"}.get(base, third)
+    past = words[1] if len(words) > 1 else regular
+    participle = words[2] if len(words) > 2 else past
+    gerund = words[3] if len(words) > 3 else gerund
+    aux: dict[tuple[str, ...], str] = {}
+    main: dict[tuple[str, ...], str] = {}
+    be = {"1s": ("am", "was"), "2s": ("are", "were"), "3s": ("is", "was"), "p": ("are", "were")}
+    for person in ("1s", "2s", "3s", "p"):
+        singular = person == "3s"
+        simple = third if singular else base
+        rows = {
+            "prog": (be[person][0], gerund),
+            "past": ("did", base),
+            "simple": ("does" if singular else "do", base),
+            "perfect": ("has" if singular else "have", participle),
+            "will": ("will", base),
+            "going": (be[person][0], "going to " + base),
+            "must": ("must", base),
+            "can": ("can", base),
+            "want": ("does" if singular else "do", "want to " + base),
+            "wish": ("would", "like to " + base),
+            "should": ("should", base),
+        }
+        if base == "be":
+            rows["simple"], rows["past"] = (be[person][0], ""), (be[person][1], "")
+        plain = {"simple": simple, "past": past, "want": ("wants" if singular else "want") + " to " + base}
+        for group, (auxiliary, rest) in rows.items():
+            drop = (group in plain and base != "be") or group == "want"
+            short = _SHORT_NEGATIONS.get(auxiliary, auxiliary + "n't")
+            full = "cannot" if group == "can" else f"{auxiliary} not"
+            modes = {"pos": "" if drop else auxiliary, "ask": auxiliary, "full": full, "short": short}
+            aux |= {(group, person, mode): word for mode, word in modes.items()}
+            main |= {(group, person, mode): plain[group] if drop and mode == "pos" else rest for mode in modes}
+    return {"prep": prep or "o"}, {"aux": aux, "main": main, "inf": {(): base}, "particle": {(): particle}}
+
+
+def english_adjective(entry: str) -> tuple[dict[str, str], Forms]:
+    """`old`, `well-known`; several words are joined by `_`."""
+    return {}, {"form": {(): entry.replace("_", " ")}}
+
+
+def french_noun(entry: str) -> tuple[dict[str, str], Forms]:
+    """`chien m`, `œil m yeux`, `pomme_de_terre f pommes_de_terre`."""
+    words = entry.split()
+    singular, gender = words[0].replace("_", " "), words[1]
+    plural = words[2].replace("_", " ") if len(words) > 2 else _french_plural(singular)
+    return {"gender": gender}, {"form": {("s",): singular, ("p",): plural}}
+
+
+def _french_plural(word: str) -> str:
+    if re.search(r"[sxz]$", word):
+        return word
+    if word.endswith("al"):
+        return word[:-2] + "aux"
+    return word + ("x" if re.search(r"(eau|eu)$", word) else "s")
+
+
+def french_adjective(entry: str) -> tuple[dict[str, str], Forms]:
+    """`petit pre`, `long post longue`, `nouveau pre nouvelle`; the feminine is written where it is irregular."""
+    words = entry.split()
+    masculine, place = words[0].replace("_", " "), words[1] if len(words) > 1 else "post"
+    if len(words) > 2:
+        feminine = words[2]
+    elif masculine.endswith("e"):
+        feminine = masculine
+    elif masculine.endswith("eux"):
+        feminine = masculine[:-1] + "se"
+    elif masculine.endswith("er"):
+        feminine = masculine[:-2] + "ère"
+    elif masculine.endswith("f"):
+        feminine = masculine[:-1] + "ve"
+    elif re.search(r"(el|en)$", masculine):
+        feminine = masculine + masculine[-1] + "e"
+    else:
+        feminine = masculine + "e"
+    plural = words[3] if len(words) > 3 else _french_plural(masculine)
+    forms = {("m", "s"): masculine, ("m", "p"): plural, ("f", "s"): feminine, ("f", "p"): feminine + "s"}
+    if place == "invariable":
+        forms = dict.fromkeys(forms, masculine)
+    predicative = {(gender + number,): form for (gender, number), form in forms.items()}
+    return {"place": "pre" if place == "pre" else "post"}, {"attr": forms, "pred": predicative}
+
+
+_FRENCH_MODALS = {
+    "fp": ("vais", "vas", "va", "allons", "allez", "vont"),
+    "must": ("dois", "dois", "doit", "devons", "devez", "doivent"),
+    "can": ("peux", "peux", "peut", "pouvons", "pouvez", "peuvent"),
+    "want": ("veux", "veux", "veut", "voulons", "voulez", "veulent"),
+    "wish": ("voudrais", "voudrais", "voudrait", "voudrions", "voudriez", "voudraient"),
+    "should": ("devrais", "devrais", "devrait", "devrions", "devriez", "devraient"),
+}
+_AVOIR = ("ai", "as", "a", "avons", "avez", "ont")
+_ETRE = ("suis", "es", "est", "sommes", "êtes", "sont")
+
+
+def _french_parts(infinitive: str, irregular: dict[str, str]) -> tuple[tuple[str, ...], str, str]:
+    """Present (six forms), participle, future stem."""
+    if infinitive in irregular:
+        *forms, participle, future = irregular[infinitive].split()
+        return tuple(forms), participle, future
+    stem = infinitive[:-2]
+    if infinitive.endswith("er"):
+        strong = stem
+        if re.search(r"[ou]y$", stem) or stem.endswith("ay"):
+            strong = stem[:-1] + "i"
+        elif match := re.search(r"é([^aeiouyéèê]+)$", stem):
+            strong = stem[: match.start()] + "è" + match.group(1)
+        elif match := re.search(r"e([^aeiouy])$", stem):
+            doubled = re.search(r"(appel|jet)$", stem)
+            strong = stem + match.group(1) if doubled else stem[: match.start()] + "è" + match.group(1)
+        first = stem + "e" if stem.endswith("g") else stem[:-1] + "ç" if stem.endswith("c") else stem
+        present = (strong + "e", strong + "es", strong + "e", first + "ons", stem + "ez", strong + "ent")
+        future = (stem if re.search(r"é[^aeiouyéèê]+$", stem) else strong) + "er"
+        return present, stem + "é", future
+    if infinitive.endswith("ir"):
+        return (
+            tuple(stem + ending for ending in ("is", "is", "it", "issons", "issez", "issent")),
+            stem + "i",
+            infinitive,
+        )
+    return (stem + "s", stem + "s", stem, stem + "ons", stem + "ez", stem + "ent"), stem + "u", infinitive[:-1]
+
+
+def french_verb(entry: str, irregular: dict[str, str]) -> tuple[dict[str, str], Forms]:
+    """`parler`, `aller être`, `se lever`, `avoir besoin > de`; principal parts of irregular verbs stand in
+    `french_verbs.tsv`."""
+    entry, _, prep = entry.partition(" > ")
+    reflexive = bool(re.match(r"se |s'", entry))
+    infinitive, *rest = re.sub(r"^(se |s')", "", entry).split()
+    with_etre = reflexive or rest == ["être"]
+    tail = "" if with_etre else "".join(" " + word for word in rest)
+    present, participle, future = _french_parts(infinitive, irregular)
+    auxiliary = _ETRE if with_etre else _AVOIR
+    stem = "ét" if infinitive == "être" else present[3][:-3]
+    hard = re.sub(r"ge$", "g", stem) if infinitive.endswith("ger") else re.sub(r"ç$", "c", stem)
+    endings = ("ais", "ais", "ait", "ions", "iez", "aient")
+    imperfect = [(hard if ending.startswith("i") else stem) + ending for ending in endings]
+    futures = [future + ending for ending in ("ai", "as", "a", "ons", "ez", "ont")]
+    rows = {"pres": present, "imparf": imperfect, "pc": auxiliary, "fut": futures, **_FRENCH_MODALS}
+    finite = {(group, person): row[index] for index, person in enumerate(PERSONS) for group, row in rows.items()}
+    agreement = {"ms": "", "fs": "e", "mp": "" if participle.endswith("s") else "s", "fp": "es"}
+    base = participle.replace("û", "u") if infinitive == "devoir" else participle
+    end: dict[tuple[str, ...], str] = {}
+    for subject in agreement:
+        for obj in agreement:
+            end |= {(group, subject, obj): tail.strip() for group in ("pres", "imparf", "fut")}
+            end |= {(group, subject, obj): infinitive + tail for group in _FRENCH_MODALS}
+            agreeing = subject if with_etre else obj
+            form = participle if agreeing == "ms" or infinitive == "être" else base + agreement[agreeing]
+            end["pc", subject, obj] = form + tail
+    loses_s = infinitive.endswith("er") or infinitive in ("ouvrir", "offrir")
+    familiar = re.sub(r"(?<=[ea])s$", "", present[1]) if loses_s else present[1]
+    orders = {("thou",): familiar + tail, ("ye",): present[4] + tail, ("formal",): present[4] + tail}
+    attributes = {"prep": prep or "o", "refl": "yes" if reflexive else "no"}
+    return attributes, {"fin": finite, "end": end, "imp": orders, "inf": {(): infinitive + tail}}
