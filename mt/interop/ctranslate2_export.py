@@ -29,11 +29,8 @@ training only"""
 _SIZES = ("width", "encoder_layers", "decoder_layers", "encoder_heads", "decoder_heads")
 _INNER_SIZES = ("encoder_feed_forward", "decoder_feed_forward")
 _DROPOUT = ("dropout", "embedding_dropout", "attention_dropout", "activation_dropout")
-ANY_VALUE: Expressible = dict.fromkeys((*_SIZES, *_INNER_SIZES, *_DROPOUT, "output_bias"))
-"""what every format can express"""
-INSTALL = "pip install ctranslate2"
 EXPRESSIBLE: Expressible = {
-    **ANY_VALUE,
+    **dict.fromkeys((*_SIZES, *_INNER_SIZES, *_DROPOUT, "output_bias")),
     "norm": ("pre", "post"),
     "activation": ("relu", "gelu", "silu", "swiglu"),
     "positions": ("sinusoidal", "sinusoidal_half", "rotary"),
@@ -70,7 +67,8 @@ def import_ctranslate2() -> Any:
     try:
         import ctranslate2
     except ImportError:
-        raise UserError(f"CTranslate2 is not installed: --engine and --format ctranslate2 need it; {INSTALL}") from None
+        text = "CTranslate2 is not installed: --engine and --format ctranslate2 need it; pip install ctranslate2"
+        raise UserError(text) from None
     return ctranslate2
 
 

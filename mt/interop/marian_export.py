@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 
 from mt.files.atomic import write_text
-from mt.interop.ctranslate2_export import ANY_VALUE, Expressible, check_exportable, longest_output, most_positions
+from mt.interop.ctranslate2_export import EXPRESSIBLE as CTRANSLATE2
+from mt.interop.ctranslate2_export import Expressible, check_exportable, longest_output, most_positions
 from mt.interop.marian_import import SIZES, all_parts
 from mt.model.directory import LoadedModel, write_tensors
 
 EXPRESSIBLE: Expressible = {
-    **ANY_VALUE,
+    **CTRANSLATE2,
     "norm": ("post",),
     "activation": ("relu", "gelu", "silu"),
     "positions": ("sinusoidal", "sinusoidal_half"),
-    "tie": ("none", "target", "all"),
 }
 # Parameters by the ends of their names: which of their dimensions are the width that all layers share.
 _READS_WIDTH = ("embedding.weight", "output_weight", ".input.weight", ".query.weight", ".memory.weight")

@@ -48,7 +48,6 @@ class SelfAttention(nn.Module):
         """Attends; (batch, length, width) in and out.
 
         Args:
-            hidden: (batch, length, width).
             mask: (batch, 1, 1, length) bool, true at the keys that may be seen; None: all.
             causal: each position sees only itself and what stands before it.
             rotation: rotary table of these positions, or None.

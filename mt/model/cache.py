@@ -9,6 +9,7 @@ from torch.nn import functional
 # Up to so many beams a step looks at the keys of all beams of a sentence and masks those of other hypotheses:
 # no dearer than a product per row, and then nothing is ever copied. Beyond, rows move (measured, 14 tokens).
 _MOST_SHARED_BEAMS = 8
+_FIRST_CAPACITY = 32  # positions; grows as needed
 
 
 class DecoderState:
@@ -22,22 +23,18 @@ class DecoderState:
     the slots that a row's hypothesis went through and -inf at others; None where a group is one row.
     """
 
-    def __init__(self, memory: list[Tensor], mask: Tensor | None, heads: int, capacity: int = 32) -> None:
+    def __init__(self, memory: list[Tensor], mask: Tensor | None, heads: int) -> None:
         """Starts empty, with one row a sentence.
 
         Args:
             memory: for each decoder layer (2, sentences, heads, source_length, head_width), keys and values.
             mask: (sentences, 1, 1, source_length) bool, true at real source tokens; None: all real.
             heads: attention heads of the decoder.
-            capacity: positions to make room for at first; grows as needed.
         """
         sentences, head_width = memory[0].size(1), memory[0].size(-1)
-        self.memory = memory
-        self.mask = mask
-        self.beams = 1
-        self.length = 0
+        self.memory, self.mask, self.beams, self.length = memory, mask, 1, 0
         self.visible: Tensor | None = None
-        self.cache = memory[0].new_empty((len(memory), 2, sentences, heads, capacity, head_width))
+        self.cache = memory[0].new_empty((len(memory), 2, sentences, heads, _FIRST_CAPACITY, head_width))
 
     @property
     def slots(self) -> int:
