@@ -24,8 +24,6 @@ def events(run: Path) -> list[dict[str, Any]]:
 COUNTING = """
 import sys
 sys.path.insert(0, {root!r})
-import pytest
-
 from mt.training.resources import Budget
 Budget.updates = lambda *arguments: {steps}
 Budget.measured_enough = True
