@@ -23,8 +23,8 @@ from mt.files.atomic import write_text
 from mt.losses import encouraging, label_smoothed_kl
 from mt.losses.relatives import Focal, InverseFocal
 from mt.metrics.bins import CalibrationBins
+from mt.report.figures import reliability_diagram
 from mt.report.inputs import Block
-from mt.report.reliability import reliability_diagram
 from mt.report.svg import DASHES, INK, svg_element
 
 NO_PADDING = -100

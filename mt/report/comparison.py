@@ -8,10 +8,9 @@ from typing import Any, NamedTuple, cast
 
 from mt.errors import UserError
 from mt.metrics.quality import RESAMPLES, SEED, calibration_differences, quality_differences, references_of
-from mt.report.curves import risk_coverage_plot, selective_plot
-from mt.report.html import write_page
+from mt.report.figures import reliability_overlay, risk_coverage_plot, selective_plot
 from mt.report.inputs import Block, Evaluation, read_evaluation, title_of
-from mt.report.reliability import reliability_overlay
+from mt.report.page import write_page
 
 LETTERS = "ABCDEF"
 """that stand for the systems of a page"""

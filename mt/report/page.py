@@ -1,14 +1,26 @@
-"""The page of an evaluation: one HTML file without network, made from results.json and records.jsonl."""
+"""Pages: one HTML file each, without network, made from results.json and records.jsonl; everything is escaped."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mt.files.atomic import write_text
-from mt.report.curves import GRID_PANELS, penalty_name, risk_coverage_plot, search_grid_plots, selective_plot
-from mt.report.html import write_page
+from mt.report.figures import (
+    GRID_PANELS,
+    penalty_name,
+    reliability_diagram,
+    risk_coverage_plot,
+    search_grid_plots,
+    selective_plot,
+)
 from mt.report.inputs import DRAWN, TITLES, Evaluation, read_evaluation, title_of
-from mt.report.reliability import reliability_diagram
+from mt.report.translations import script_json, translations_data
+
+MOST_BYTES = 2_950_000
+"""a page stays under 3 MB"""
 
 
 def write_report(folder: Path) -> Path:
@@ -52,3 +64,59 @@ def draw_figures(evaluation: Evaluation) -> dict[str, str]:
         if selective and all(entry.get(metric) is not None for entry in selective):
             figures[f"selective_{metric}"] = selective_plot([("", selective)], metric, f"{title} of the lines kept")
     return figures
+
+
+def write_page(
+    output: Path, template: str, names: Sequence[str], evaluations: Sequence[Evaluation], **values: Any
+) -> None:
+    """Writes a page with the translations of evaluations of the same lines, as many as it has room for.
+
+    The template gets `names` (of the systems), `evaluations`, `data` (the translations) and `values`.
+    """
+    values |= {"names": names, "evaluations": evaluations}
+    room = MOST_BYTES - len(render(template, data=None, **values).encode())
+    systems = [evaluation.records for evaluation in evaluations]
+    data = translations_data(names, systems, room, evaluations[0].threshold)
+    write_text(output, render(template, data=data, **values))
+
+
+def render(template: str, **values: Any) -> str:
+    """The text of a page. What a template asks for and is not there shows as a dash."""
+    from jinja2 import ChainableUndefined, Environment, PackageLoader
+    from markupsafe import Markup
+
+    loader = PackageLoader("mt.report", "templates")
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    percent = partial(_number, factor=100, unit="\u00a0%")
+    environment.filters.update(number=_number, percent=percent, p_value=_p_value, words=_words)
+    environment.filters["script_json"] = lambda value: Markup(script_json(value))
+    for part in ("page.css", "page.js"):
+        environment.globals[part.replace(".", "_")] = Markup(loader.get_source(environment, part)[0])
+    page = environment.get_template(template).render(**values)
+    return page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in a record is no UTF-8
+
+
+def _number(value: Any, digits: int = 1, sign: bool = False, factor: int = 1, unit: str = "") -> str:
+    """A figure of the tables; a dash where there is none."""
+    if not isinstance(value, (int, float)):
+        return "–"
+    return f"{factor * value:{'+' if sign else ''}.{digits}f}{unit}".replace("-", "\u2212")
+
+
+def _p_value(value: Any) -> str:
+    if not isinstance(value, (int, float)) or value >= 0.001:
+        return _number(value, 3)
+    return "<\u20090.001"
+
+
+def _words(value: Any) -> str:
+    """Anything of results.json in a line: mappings as name: value, lists with commas."""
+    if value is None:
+        return "–"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_words(part)}" for name, part in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_words(part) for part in value)
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

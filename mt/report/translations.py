@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from mt.metrics.quality import references_of
 from mt.metrics.labels import END, SPACE
+from mt.metrics.quality import references_of
 from mt.report.inputs import Record
 
 # Probabilities are whole numbers of ten-thousandths.

@@ -136,7 +136,7 @@ class RunLog:
 
     def validation(self, name: str, found: Validation, step: int, epoch: int, is_best: bool) -> None:
         """Tells and draws what a validation of the checkpoint `name` found."""
-        from mt.report.reliability import reliability_image
+        from mt.report.figures import reliability_image
 
         say_figures(name, found.figures, is_best)
         self.event("valid", step, epoch=epoch, **found.figures)

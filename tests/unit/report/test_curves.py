@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree
 
-from mt.report.curves import penalty_name, risk_coverage_plot, search_grid_plots, selective_plot
+from mt.report.figures import penalty_name, risk_coverage_plot, search_grid_plots, selective_plot
 
 
 def entry(beam: int, penalty: str, **figures: float) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from mt.report.reliability import reliability_diagram, reliability_image, reliability_overlay
+from mt.report.figures import reliability_diagram, reliability_image, reliability_overlay
 
 
 def block(counts: list[int], accuracies: list[float]) -> dict[str, Any]:

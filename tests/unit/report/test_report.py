@@ -31,8 +31,7 @@ HOSTILE = [
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is drawn is tested elsewhere, and takes its time."""
-    for module in ("reliability", "curves"):
-        monkeypatch.setattr(f"mt.report.{module}.svg_element", lambda name, draw, description: "<svg></svg>")
+    monkeypatch.setattr("mt.report.figures.svg_element", lambda name, draw, description: "<svg></svg>")
 
 
 def calibration(tokens: int, bins: int) -> dict[str, Any]:
