@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
         for record in _shown(records, options, text.lines if text else None, output.kept):
             if flagged is not None:
-                flagged.add(record)
+                flagged(record)
             output.write(record["line"], _formatted(record, options).encode("utf-8"))
     too_long.warn()
     return DONE

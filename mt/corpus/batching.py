@@ -153,11 +153,9 @@ def _group(
 
 
 def _place_in_line(source: np.ndarray, target: np.ndarray, shift: int) -> np.ndarray:
-    """(pairs,) int64 or less: where each pair stands in the line, the same for equal lengths on both sides."""
-    ceiling = int(target.max()) + 1
-    last = (int(source.max()) + 2) * (ceiling + 1)
-    source, target = (side.astype(np.int64 if last > 2**31 else np.int32, copy=False) for side in (source, target))
-    strip = (source + shift) // 2
+    """(pairs,) int64: where each pair stands in the line, the same for equal lengths on both sides."""
+    source, target = source.astype(np.int64), target.astype(np.int64)
+    ceiling, strip = int(target.max()) + 1, (source + shift) // 2
     return ((strip * ceiling + np.where(strip % 2 == 0, target, ceiling - 1 - target)) * 2) + source % 2
 
 

@@ -193,16 +193,12 @@ def _drop_merges(spans: _Spans, words: np.ndarray, dropout: float, generator: np
             score[_uniform(generator, *score.shape) < dropout] = -np.inf
         best = score.argmax(axis=1) if score.shape[1] else np.zeros(len(rows), dtype=np.int64)
         goes_on = np.isfinite(score.max(axis=1, initial=-np.inf))
-        _write(drawn, spans, words, rows[~goes_on], borders[~goes_on])
+        done, ends = rows[~goes_on], borders[~goes_on]  # the symbols of a word that is finished are its pieces
+        size = np.diff(ends, axis=1)
+        row, column = np.nonzero(size)
+        end = ends[row, column + 1] - 1
+        drawn[done[row], end] = spans.piece[words[done[row]], end, size[row, column] - 1]
         rows, borders, best = rows[goes_on], borders[goes_on], best[goes_on]
         column = np.arange(borders.shape[1] - 1)
         borders = np.where(column <= best[:, None], borders[:, :-1], borders[:, 1:])
     return drawn
-
-
-def _write(drawn: np.ndarray, spans: _Spans, words: np.ndarray, rows: np.ndarray, borders: np.ndarray) -> None:
-    """Puts the ids of finished words, symbols between `borders`, where each symbol ends."""
-    size = np.diff(borders, axis=1)
-    row, column = np.nonzero(size)
-    end = borders[row, column + 1] - 1
-    drawn[rows[row], end] = spans.piece[words[rows[row]], end, size[row, column] - 1]

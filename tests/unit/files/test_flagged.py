@@ -16,7 +16,7 @@ def write(path: Path, kept: int, *records: dict[str, Any]) -> None:
     with flagged_lines(path, 0.5, kept) as flagged:
         assert flagged is not None
         for each in records:
-            flagged.add(each)
+            flagged(each)
 
 
 def test_only_lines_below_the_limit_are_written_and_tabs_stay_apart(tmp_path: Path) -> None:
