@@ -115,13 +115,11 @@ def _beams(text: str) -> list[int]:
 
 
 def _penalties(text: str) -> list[str]:
-    names, known = (
-        [part.strip() for part in text.split(",") if text],
-        get_args(get_type_hints(DecodeConfig)["length_penalty"]),
-    )
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise UserError(f"--length_penalties holds {unknown[0]!r}; it must be some of {', '.join(known)}")
+    names = [part.strip() for part in text.split(",")] if text else []
+    known = get_args(get_type_hints(DecodeConfig)["length_penalty"])
+    for name in names:
+        if name not in known:
+            raise UserError(f"--length_penalties holds {name!r}; it must be some of {', '.join(known)}")
     return names
 
 
