@@ -17,7 +17,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from itertools import islice
 from multiprocessing.context import SpawnProcess
 from typing import Any, Literal, TypeVar
 
@@ -26,8 +27,9 @@ from mt.errors import UserError
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # names in malloc.h
+_MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1, -2: 1 << 28}  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD of malloc.h
 _POLL_SECONDS = 0.5  # how often a process looks whether its parent is still there
+_REMEDY = "free memory and give the same command again"
 
 _work: Callable[..., Any]  # in a process of a pool: what it does
 
@@ -44,14 +46,13 @@ def available_cores() -> int:
 def keep_freed_memory() -> bool:
     """Lets the process keep what tensors give back, where the C library is glibc; whether it is.
 
-    By default glibc maps every large tensor anew and unmaps it when it is freed; on a processor the page faults of
-    a training step then cost about as much as its arithmetic on the vocabulary, those of a search up to a tenth of
-    its time.
+    By default glibc maps every large tensor anew and unmaps it when it is freed; on a processor the page faults of a
+    training step then cost about as much as its arithmetic on the vocabulary, those of a search a tenth of its time.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
     library = ctypes.CDLL(None)
-    for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, 2**31 - 1), (_M_TOP_PAD, 1 << 28)):
+    for option, value in _MALLOC_OPTIONS.items():
         library.mallopt(option, value)
     return True
 
@@ -61,13 +62,13 @@ def _serve_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None, "nobody to serve"
-    threading.Thread(target=_end_with, args=(parent.pid,), daemon=True).start()
 
+    def end_with_parent() -> None:
+        while os.getppid() == parent.pid:
+            time.sleep(_POLL_SECONDS)
+        os._exit(1)
 
-def _end_with(parent: int | None) -> None:
-    while os.getppid() == parent:
-        time.sleep(_POLL_SECONDS)
-    os._exit(1)
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 class WorkerPool:
@@ -76,29 +77,24 @@ class WorkerPool:
     Args:
         work: what each piece is given to; must not need a GPU.
         processes: how many; they start with the first piece.
-        start_method: "fork" shares the memory of this process, such as a model, and takes any function. It is for
-            Linux; elsewhere it becomes "spawn", which sends the work to each process once.
+        start_method: "fork" shares the memory of this process, such as a model, and takes any function; "spawn", which
+            it becomes where there is no Linux, sends the work to each process once.
         remedy: second half of the error line when a process was killed.
     """
 
     def __init__(
-        self,
-        work: Callable[..., Any],
-        processes: int,
-        start_method: Literal["fork", "spawn"],
-        remedy: str = "free memory and give the same command again",
+        self, work: Callable[..., Any], processes: int, start_method: Literal["fork", "spawn"], remedy: str = _REMEDY
     ) -> None:
-        self.processes, self._remedy = processes, remedy
+        self._processes, self._remedy = processes, remedy
         context = multiprocessing.get_context(start_method if sys.platform == "linux" else "spawn")
         self._pool = ProcessPoolExecutor(processes, context, _begin, (work,))
-        self._unfinished: set[Future[Any]] = set()
+        self._unfinished: list[Future[Any]] = []
 
     def submit(self, *arguments: Any) -> Future[Any]:
         """Has a process call the work with these arguments."""
-        self._unfinished = {future for future in self._unfinished if not future.done()}
         with self._watched():
             future = self._pool.submit(_call, *arguments)
-        self._unfinished.add(future)
+        self._unfinished = [each for each in (*self._unfinished, future) if not each.done()]
         return future
 
     def result(self, future: Future[Any]) -> Any:
@@ -108,7 +104,7 @@ class WorkerPool:
 
     def has_capacity(self) -> bool:
         """Whether fewer than two pieces of work for each process are waiting or under way."""
-        return sum(not future.done() for future in self._unfinished) < 2 * self.processes
+        return sum(not future.done() for future in self._unfinished) < 2 * self._processes
 
     def close(self) -> None:
         """Ends the processes; work that has not begun is dropped."""
@@ -119,8 +115,7 @@ class WorkerPool:
         try:
             yield
         except BrokenProcessPool:
-            text = f"a worker process was killed, perhaps for want of memory; {self._remedy}"
-            raise WorkerKilled(text) from None
+            raise WorkerKilled(f"a worker process was killed, perhaps for want of memory; {self._remedy}") from None
 
 
 def _begin(work: Callable[..., Any]) -> None:
@@ -144,38 +139,32 @@ def ordered_map(
 ) -> Iterator[Result]:
     """`map`, with the work shared by processes; the results do not depend on how many there are.
 
-    No more than two items for each process are under way, so that neither items nor results pile up.
+    No more than two items for each process are under way, so that neither items nor results pile up. Raises what the
+    function raises, or WorkerKilled.
 
     Args:
-        function: of a module, or a `functools.partial` of one.
-        items: what it is called with; each must be able to travel to another process.
+        function: of a module, or a `functools.partial` of one; it and the items travel to other processes.
+        items: what it is called with.
         processes: how many work. 1: this one alone.
         alone: so many items are done in this process before others are started, which takes a second.
-
-    Raises:
-        WorkerKilled: a process was killed, for example because memory ran out.
     """
+    items = iter(items)
+    yield from map(function, islice(items, alone if processes > 1 else None))
+    if processes == 1:
+        return
     waiting: deque[Future[Result]] = deque()
-    pool: WorkerPool | None = None
-    try:
-        for number, item in enumerate(items):
-            if processes == 1 or number < alone:
-                yield function(item)
-                continue
-            pool = pool or WorkerPool(function, processes, "spawn")
+    with closing(WorkerPool(function, processes, "spawn")) as pool:
+        for item in items:
             waiting.append(pool.submit(item))
             if len(waiting) > 2 * processes:
                 yield pool.result(waiting.popleft())
-        while pool and waiting:
+        while waiting:
             yield pool.result(waiting.popleft())
-    finally:
-        if pool:
-            pool.close()
 
 
 def start_process(target: Callable[..., None], *arguments: Any, daemon: bool) -> SpawnProcess:
     """Starts a process that runs `target(*arguments)`; a daemon ends when this process exits, and starts no others."""
-    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(target, arguments), daemon=daemon)
+    process = multiprocessing.get_context("spawn").Process(target=_serve, args=(target, *arguments), daemon=daemon)
     process.start()
     return process
 
@@ -193,6 +182,6 @@ def side_processes(target: Callable[..., None], arguments_of_each: Iterable[tupl
             process.kill()
 
 
-def _serve(target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
+def _serve(target: Callable[..., None], *arguments: Any) -> None:
     _serve_parent()
     target(*arguments)

@@ -212,9 +212,8 @@ def _shown(
 def _formatted(record: dict[str, Any], options: argparse.Namespace) -> str:
     """The record as lines of output, each with its line feed."""
     from mt.decoding.records import json_line
-    from mt.files.output import is_flagged
 
-    flag = options.flag_below is not None and is_flagged(record, options.flag_below)
+    flag = options.flag_below is not None and record["confidence"] < options.flag_below
     if options.format == "jsonl":
         return json_line(record if options.flag_below is None else {**record, "flagged": flag}) + "\n"
     if (options.nbest or 1) == 1:

@@ -10,11 +10,8 @@ from pathlib import Path
 
 
 def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with path.open("rb") as stream:
+        os.fsync(stream)
 
 
 @contextmanager
@@ -59,10 +56,8 @@ def move_folder(temporary: Path, path: Path) -> None:
     for file in temporary.rglob("*"):
         if file.is_file():
             _sync(file)
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
     if path.exists():
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
         os.replace(path, old)
-        os.replace(temporary, path)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(temporary, path)
+    os.replace(temporary, path)
+    shutil.rmtree(old, ignore_errors=True)

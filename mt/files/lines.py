@@ -17,7 +17,6 @@ import select
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -39,10 +38,9 @@ def check_readable(paths: Sequence[Path]) -> None:
 
 
 def read_lines(paths: Sequence[Path]) -> Iterator[str]:
-    """The lines of text files, one file after the other, without their line feeds.
+    """The lines of text files, one file after the other, without their line feeds; the last one may lack its own.
 
-    Files may be gzip-compressed, told by their first bytes and not by their name. A last line without a line feed is
-    a line.
+    Files may be gzip-compressed, told by their first bytes and not by their name.
 
     Raises:
         UserError: a file that cannot be read, is damaged gzip, or holds a line that is not UTF-8.
@@ -53,18 +51,16 @@ def read_lines(paths: Sequence[Path]) -> Iterator[str]:
 
 
 class TextDigest(NamedTuple):
-    """What files hold."""
+    """How many lines files hold, and a hash of them, the same for plain and gzip files."""
 
     lines: int
     digest: str
-    """hash of their lines, the same for plain and gzip files"""
 
 
 def text_digest(paths: Sequence[Path]) -> TextDigest | None:
     """Reads files to their end; None where one of them is no regular file and could be read only once.
 
-    Raises:
-        UserError: as `read_lines`, so that a bad line is known before any work is done.
+    Raises UserError as `read_lines`, so that a bad line is known before any work is done.
     """
     if not all(path.is_file() for path in paths):
         return None
@@ -78,11 +74,7 @@ def text_digest(paths: Sequence[Path]) -> TextDigest | None:
 
 
 def paired_lines(first: Path, second: Path) -> Iterator[tuple[str, str]]:
-    """The lines of two files side by side.
-
-    Raises:
-        UserError: one of them ends before the other, or as `read_lines`.
-    """
+    """The lines of two files side by side. Raises UserError as `read_lines`, or where one ends before the other."""
     lines, others = read_lines([first]), read_lines([second])
     for number, (line, other) in enumerate(zip_longest(lines, others)):
         if line is None or other is None:
@@ -104,30 +96,22 @@ def check_equally_many(first: object, first_lines: int, second: object, second_l
 def _blocks(path: Path) -> Iterator[str]:
     """The text of a file in blocks of whole lines, none of them empty; the last may lack its line feed."""
     lines = 0
-    with _opened(path) as stream:
-        # read1 gives what a slow pipe has to give, readline the rest of the last line.
-        while data := stream.read1(_BLOCK_BYTES):
-            data = data if data.endswith(b"\n") else data + stream.readline()
-            try:
-                text = (data if lines else data.removeprefix(_BYTE_ORDER_MARK)).decode()
-            except UnicodeDecodeError as error:
-                *before, line = error.object[: error.start].split(b"\n")
-                raise UserError(
-                    f"{path}: line {lines + len(before) + 1} is not UTF-8 (byte {len(line) + 1} of the line); convert "
-                    "the file, for example with iconv -f ISO-8859-1 -t UTF-8"
-                ) from None
-            if text:
-                yield text
-            lines += data.count(b"\n")
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[io.BufferedReader]:
-    """The bytes of a plain or gzip file; what goes wrong with it in the block becomes a UserError."""
     try:
         with path.open("rb") as plain:
             packed = plain.peek(len(_GZIP)).startswith(_GZIP)
-            yield cast(io.BufferedReader, gzip.GzipFile(fileobj=plain)) if packed else plain
+            stream = cast(io.BufferedReader, gzip.GzipFile(fileobj=plain)) if packed else plain
+            # read1 gives what a slow pipe has to give, readline the rest of the last line.
+            while data := stream.read1(_BLOCK_BYTES):
+                data = data if data.endswith(b"\n") else data + stream.readline()
+                if text := (data if lines else data.removeprefix(_BYTE_ORDER_MARK)).decode():
+                    yield text
+                lines += data.count(b"\n")
+    except UnicodeDecodeError as error:
+        *before, line = error.object[: error.start].split(b"\n")
+        raise UserError(
+            f"{path}: line {lines + len(before) + 1} is not UTF-8 (byte {len(line) + 1} of the line); convert the "
+            "file, for example with iconv -f ISO-8859-1 -t UTF-8"
+        ) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path}: damaged gzip file ({error}); copy it again") from None
     except OSError as error:
@@ -140,9 +124,9 @@ class WaitingLines:
     def __init__(self, descriptor: int) -> None:
         """Reads the file descriptor up to its end; nobody else may read it."""
         self._descriptor = descriptor
-        self._complete: deque[bytes] = deque()
+        self._complete: deque[bytearray] = deque()
         self._rest = bytearray()
-        self._begun = self._ended = False
+        self._mark, self._ended = _BYTE_ORDER_MARK, False
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -152,30 +136,18 @@ class WaitingLines:
             self._read()
         if not self._complete:
             raise StopIteration
-        return self._complete.popleft().decode("utf-8", errors="replace")
+        return self._complete.popleft().decode(errors="replace")
 
     def more_waiting(self) -> bool:
         """Whether a complete line, or the end, has arrived."""
-        while not self._complete and not self._ended:
-            if not select.select([self._descriptor], [], [], 0)[0]:
-                return False
+        while not self._complete and not self._ended and select.select([self._descriptor], [], [], 0)[0]:
             self._read()
-        return True
+        return bool(self._complete) or self._ended
 
     def _read(self) -> None:
         data = os.read(self._descriptor, _BLOCK_BYTES)
-        *complete, rest = data.split(b"\n")
-        for line in complete:
-            self._complete.append(self._ends(line))
-        self._rest += rest
-        if not data:
-            self._ended = True
-            if line := self._ends(b""):
-                self._complete.append(line)
-
-    def _ends(self, line: bytes) -> bytes:
-        """The line that ends with these bytes."""
-        whole = bytes(self._rest) + line
-        self._rest.clear()
-        begun, self._begun = self._begun, True
-        return whole if begun else whole.removeprefix(_BYTE_ORDER_MARK)
+        self._rest += data
+        if not data or b"\n" in data:
+            *complete, self._rest = self._rest.removeprefix(self._mark).split(b"\n")
+            self._mark, self._ended = b"", not data
+            self._complete += [self._rest] if self._ended and self._rest else complete

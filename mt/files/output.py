@@ -51,14 +51,10 @@ def folder_digest(folder: Path) -> str:
 
 
 class Output:
-    """Where records are written, one after the other."""
+    """Where records are written, one after the other; `kept`: how many an earlier call has left."""
 
     def __init__(self, stream: FileIO | BinaryIO, window: int = 1, packed: bool = False, kept: int = 0) -> None:
-        self.kept = kept
-        """records that an earlier call has left, a multiple of `window`"""
-        self._stream = stream
-        self._window = window
-        self._packed = packed
+        self._stream, self._window, self._packed, self.kept = stream, window, packed, kept
         self._member = bytearray()
 
     def write(self, number: int, data: bytes) -> None:
@@ -86,8 +82,7 @@ def open_output(
     Args:
         path: with the ending .gz it is written packed. A device or a named pipe is written directly. None: standard
             output, where each record is seen at once.
-        fingerprint: what the content depends on, by group, for JSON; None: not known, an earlier call is not gone on
-            with.
+        fingerprint: what the content depends on, by group, for JSON; None: not known, no earlier call is continued.
         window: records that are translated together.
         numbered: each line begins with the number of its record, of which there may be several lines.
 
@@ -153,13 +148,11 @@ def _check_fingerprint(partial: Path, facts: Path, fingerprint: dict[str, Any] |
         before, after = begun.get(group), now.get(group)
         if before == after:
             continue
-        what = group
         if isinstance(before, dict) and isinstance(after, dict):
             names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-            changes = ", ".join(f"{name} {before.get(name)}, now {after.get(name)}" for name in names)
-            what = f"{group} ({changes})"
+            group += f" ({', '.join(f'{name} {before.get(name)}, now {after.get(name)}' for name in names)})"
         raise UserError(
-            f"{partial}: was begun with another {what}; run it as before to go on, or remove {partial} to begin anew"
+            f"{partial}: was begun with another {group}; run it as before to go on, or remove {partial} to begin anew"
         )
 
 
@@ -167,7 +160,8 @@ def _whole_windows(partial: Path, window: int, packed: bool, numbered: bool) -> 
     """How many records stand in the whole windows of a partial file, and where these end."""
     kept = end = records = position = 0
     with partial.open("rb") as stream:
-        for text, after in _members(stream) if packed else _whole_lines(stream):
+        whole_lines = ((line, stream.tell()) for line in stream if line.endswith(b"\n"))
+        for text, after in _members(stream) if packed else whole_lines:
             border = after
             if not numbered:
                 records += text.count(b"\n")
@@ -179,15 +173,6 @@ def _whole_windows(partial: Path, window: int, packed: bool, numbered: bool) -> 
                 kept, end = records, border
             position = after
     return kept, end
-
-
-def _whole_lines(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    """Each line that has its line feed, and where it ends."""
-    position = 0
-    for line in stream:
-        position += len(line)
-        if line.endswith(b"\n"):
-            yield line, position
 
 
 def _members(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
@@ -212,11 +197,6 @@ def _write(stream: FileIO | BinaryIO, data: bytes) -> None:
     stream.flush()
 
 
-def is_flagged(record: dict[str, Any], limit: float) -> bool:
-    """Whether the confidence in the record's translation is below the limit."""
-    return bool(record["confidence"] < limit)
-
-
 @contextmanager
 def flagged_lines(
     path: Path | None, limit: float | None, kept: int
@@ -224,8 +204,7 @@ def flagged_lines(
     """Yields what adds a record to the file of lines that a person should look at; None where none is asked for.
 
     Give it each record before its translation is written, so that no flagged line is missing after a kill: it writes
-    those below the limit, as rows of the line's number from 1, confidence, source and translation. A translation that
-    goes on after `kept` lines keeps their rows.
+    those below the limit, as the columns of `FLAGGED_HEADER`, lines counted from 1. The rows of `kept` lines stay.
     """
     if path is None or limit is None:
         yield None
@@ -234,7 +213,7 @@ def flagged_lines(
     rows = [row + b"\n" for row in earlier if (number := row.split(b"\t")[0]).isdigit() and int(number) <= kept]
 
     def add(record: dict[str, Any]) -> None:
-        if is_flagged(record, limit):
+        if record["confidence"] < limit:
             texts = (record[name].replace("\t", " ") for name in ("source", "translation"))
             row = "\t".join([str(record["line"] + 1), f"{record['confidence']:.4f}", *texts]) + "\n"
             _write(stream, row.encode("utf-8"))
