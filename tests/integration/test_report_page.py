@@ -50,6 +50,7 @@ def record(line: int, chooser: random.Random) -> dict[str, Any]:
         "token_confidence": confidences,
         "log_probs": [-0.1] * len(tokens),
         "chrf": round(100 * chooser.random(), 2),
+        "bleu": round(100 * chooser.random(), 2),
         "confidence": sum(confidences) / len(confidences),
         "correct": [chooser.random() < 0.8 for _ in tokens],
         "alternatives": [[[token, -0.1], ["▁" + HOSTILE[2], -1.203973], ["</s>", -4.60517]] for token in tokens],
