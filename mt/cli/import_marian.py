@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     from mt.interop.marian_import import read_marian
     from mt.model.directory import save_model
 
-    found = read_marian(given.folder)
+    model, tokenizer, config = read_marian(given.folder)
     with atomic_folder(given.output) as folder:
-        save_model(folder, found.model, found.tokenizer, found.config, {"step": 0, "imported_from": "marian"})
+        save_model(folder, model, tokenizer, config, {"step": 0, "imported_from": "marian"})
     return DONE

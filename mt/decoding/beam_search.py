@@ -24,8 +24,6 @@ sentence, the `width` rows of a sentence side by side: one at the first step, `b
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -69,10 +67,8 @@ def beam_search(
         rows, tokens, left = search.advance(logits)
         if not len(rows):
             return search.results()
-        if left:
-            state.select(rows)
-        else:
-            state.reorder(rows)
+        move = state.select if left else state.reorder
+        move(rows)
 
 
 def normalised(logits: Tensor) -> Tensor:
@@ -87,52 +83,34 @@ def tempered(log_probs: Tensor, temperature: float) -> Tensor:
     return log_probs if temperature == 1 else (log_probs / temperature).log_softmax(-1)
 
 
-class _Candidates(NamedTuple):
-    """The best continuations of each live sentence, best first; each field (live, candidates)."""
-
-    totals: Tensor
-    parents: Tensor
-    """hypothesis of the sentence that is continued, 0 to width - 1"""
-    tokens: Tensor
-    log_probs: Tensor
-
-    def take(self, order: Tensor) -> _Candidates:
-        return _Candidates(*(field.gather(1, order) for field in self))
-
-
 class _Search:
     def __init__(self, constraints: Constraints, options: SearchConfig) -> None:
         self.options, self.beam, self.nbest = options, options.rows, options.wanted
         self.constraints, self.end_id = constraints, constraints.end_id
         self.device = constraints.max_lengths.device
-        self.steps_between_checks = 1 if self.device.type == "cpu" else _STEPS_BETWEEN_CHECKS
         sentences, longest = len(constraints.max_lengths), constraints.longest
-        lengths = range(1, longest + 1)
-        name, alpha = options.length_penalty, options.length_alpha
-        penalties = [1.0, *(length_penalty(name, length, alpha) for length in lengths)]
-        rewards = [0.0, *(length_reward(name, length, alpha) for length in lengths)]
-        self.penalties, self.rewards = (torch.tensor(each, device=self.device) for each in (penalties, rewards))
+        self.penalties, self.rewards = (
+            torch.tensor(
+                [value(options.length_penalty, length, options.length_alpha) for length in range(longest + 1)],
+                device=self.device,
+            )
+            for value in (length_penalty, length_reward)
+        )
         self.length = 0
         self.live = torch.arange(sentences, device=self.device)
         self.done = torch.zeros(sentences, dtype=torch.bool, device=self.device)
         self.totals = torch.zeros((sentences, 1), device=self.device)
         # What was chosen at each position, by sentence given; a hypothesis is read going back over its parents.
-        history = (longest, sentences, self.beam)
-        self.tokens = torch.empty(history, dtype=torch.int64, device=self.device)
-        self.parents = torch.empty(history, dtype=torch.int64, device=self.device)
-        self.log_probs = torch.empty(history, device=self.device)
+        kinds = {"tokens": torch.int64, "parents": torch.int64, "log_probs": torch.float32}
+        shape = (longest, sentences, self.beam)
+        self.history = {name: torch.empty(shape, dtype=kind, device=self.device) for name, kind in kinds.items()}
         # What each hypothesis has written, by live sentence, where a rule asks for it.
-        self.written = self.tokens.new_empty((sentences, 1, 0)) if constraints.no_repeat_ngram else None
+        self.written = self.live.new_empty((sentences, 1, 0)) if constraints.no_repeat_ngram else None
         # Finished hypotheses by sentence given, best first; unused places have the score -inf.
-        finished = (sentences, self.beam)
-        self.finished_count = torch.zeros(sentences, dtype=torch.int64, device=self.device)
-        self.finished = {
-            "scores": torch.full(finished, -torch.inf, device=self.device),
-            "totals": torch.zeros(finished, device=self.device),
-            "log_probs": torch.zeros(finished, device=self.device),
-            "parents": torch.zeros(finished, dtype=torch.int64, device=self.device),
-            "lengths": torch.zeros(finished, dtype=torch.int64, device=self.device),
-        }
+        self.finished_count = torch.zeros_like(self.live)
+        scores = torch.full((sentences, self.beam), -torch.inf, device=self.device)
+        self.finished = {"scores": scores, "totals": torch.zeros_like(scores), "log_probs": torch.zeros_like(scores)}
+        self.finished |= {name: scores.new_zeros(scores.shape, dtype=torch.int64) for name in ("parents", "lengths")}
 
     def advance(self, logits: Tensor) -> tuple[Tensor, Tensor, bool]:
         """Chooses the next token of every hypothesis.
@@ -147,61 +125,52 @@ class _Search:
         """
         self.length += 1
         candidates = self._candidates(logits)
-        ends = (candidates.tokens == self.end_id) & (candidates.totals > -torch.inf)
-        chosen = candidates
+        ends = (candidates["tokens"] == self.end_id) & (candidates["totals"] > -torch.inf)
         if self.device.type != "cpu" or bool(ends.any()):
             self._finish(candidates, ends[:, : self.beam] & ~self.done[:, None])
-            chosen = candidates.take(ends.to(torch.int8).argsort(dim=1, stable=True)[:, : self.beam])
-        chosen = _Candidates(*(field[:, : self.beam] for field in chosen))
-        self.totals = chosen.totals
-        position = self.length - 1
-        self.tokens[position, self.live] = chosen.tokens
-        self.parents[position, self.live] = chosen.parents
-        self.log_probs[position, self.live] = chosen.log_probs
+            order = ends.to(torch.int8).argsort(dim=1, stable=True)
+            candidates = {name: field.gather(1, order) for name, field in candidates.items()}
+        chosen = {name: field[:, : self.beam] for name, field in candidates.items()}
+        self.totals, parents, tokens = chosen["totals"], chosen["parents"], chosen["tokens"]
+        for name, field in self.history.items():
+            field[self.length - 1, self.live] = chosen[name]
         if self.written is not None:
-            before = self.written.gather(1, chosen.parents[:, :, None].expand(-1, -1, position))
-            self.written = torch.cat([before, chosen.tokens[:, :, None]], dim=2)
-        first_rows = torch.arange(0, self.totals.numel(), self.beam, device=self.device)
-        rows = chosen.parents + first_rows[:, None]
+            before = self.written.gather(1, parents[:, :, None].expand(-1, -1, self.length - 1))
+            self.written = torch.cat([before, tokens[:, :, None]], dim=2)
+        rows = parents + torch.arange(0, parents.numel(), self.beam, device=self.device)[:, None]
         self.done = self.done | self._done()
         unfinished = self._unfinished()
         if unfinished is None:
-            return rows.flatten(), chosen.tokens.flatten(), False
+            return rows.flatten(), tokens.flatten(), False
         self.live, self.totals, self.done = self.live[unfinished], self.totals[unfinished], self.done[unfinished]
         if self.written is not None:
             self.written = self.written[unfinished]
         self.constraints.select(unfinished)
-        return rows[unfinished].flatten(), chosen.tokens[unfinished].flatten(), True
+        return rows[unfinished].flatten(), tokens[unfinished].flatten(), True
 
-    def _candidates(self, logits: Tensor) -> _Candidates:
-        """The 2 * beam best continuations: at most `beam` of them end, so `beam` are left to go on."""
+    def _candidates(self, logits: Tensor) -> dict[str, Tensor]:
+        """The 2 * beam best continuations of each live sentence, best first: at most `beam` of them end, so `beam` are
+        left to go on. Each field (live, 2 * beam); "parents": the hypothesis that is continued, 0 to width - 1."""
         live, width = self.totals.shape
         log_probs = normalised(logits)
         searched = tempered(log_probs, self.options.temperature)
         written = None if self.written is None else self.written.flatten(0, 1)
         self.constraints.apply(searched, self.length, written)
-        searched = searched.view(live, width, -1)
-        totals, places = best_continuations(searched, self.totals, 2 * self.beam)
+        totals, places = best_continuations(searched.view(live, width, -1), self.totals, 2 * self.beam)
         missing = 2 * self.beam - totals.size(1)
         if missing > 0:  # a small vocabulary: fill up with what can never win
             totals = functional.pad(totals, (0, missing), value=-torch.inf)
             places = functional.pad(places, (0, missing))
         vocabulary = logits.size(1)
-        return _Candidates(
-            totals, places // vocabulary, places % vocabulary, log_probs.view(live, -1).gather(1, places)
-        )
+        own = log_probs.view(live, -1).gather(1, places)
+        return {"totals": totals, "parents": places // vocabulary, "tokens": places % vocabulary, "log_probs": own}
 
-    def _finish(self, candidates: _Candidates, ends: Tensor) -> None:
+    def _finish(self, candidates: dict[str, Tensor], ends: Tensor) -> None:
         """Puts those of the first candidates that end, `ends` (live, beam) bool, among the finished."""
-        totals = candidates.totals[:, : self.beam]
-        scores = totals / self.penalties[self.length] + self.rewards[self.length]
-        new = {
-            "scores": scores.masked_fill(~ends, -torch.inf),
-            "totals": totals,
-            "log_probs": candidates.log_probs[:, : self.beam],
-            "parents": candidates.parents[:, : self.beam],
-            "lengths": torch.full_like(candidates.parents[:, : self.beam], self.length),
-        }
+        new = {name: field[:, : self.beam] for name, field in candidates.items()}
+        scores = new["totals"] / self.penalties[self.length] + self.rewards[self.length]
+        new["scores"] = scores.masked_fill(~ends, -torch.inf)
+        new["lengths"] = torch.full_like(new["parents"], self.length)
         scores = torch.cat([self.finished["scores"][self.live], new["scores"]], dim=1)
         order = scores.argsort(dim=1, descending=True, stable=True)[:, : self.beam]
         for name, field in self.finished.items():
@@ -227,7 +196,8 @@ class _Search:
 
         Sentences from the back fill the gaps, so that as few as possible change places.
         """
-        if self.length % self.steps_between_checks and self.length < self.constraints.longest:
+        steps_between_checks = 1 if self.device.type == "cpu" else _STEPS_BETWEEN_CHECKS
+        if self.length % steps_between_checks and self.length < self.constraints.longest:
             return None
         unfinished = (~self.done).nonzero()[:, 0]
         count = len(unfinished)
@@ -240,30 +210,23 @@ class _Search:
     def results(self) -> list[list[Hypothesis]]:
         """Reads the `nbest` best finished hypotheses of every sentence back from the history."""
         finished = {name: field[:, : self.nbest].cpu().numpy() for name, field in self.finished.items()}
-        history_tokens, history_parents, history_log_probs = (
-            field[: self.length].cpu().numpy() for field in (self.tokens, self.parents, self.log_probs)
-        )
+        history = {name: field[: self.length].cpu().numpy() for name, field in self.history.items()}
         sentences, lengths = np.arange(len(finished["scores"]))[:, None], finished["lengths"]
         shape = (*lengths.shape, self.length)
         tokens, log_probs = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.float32)
         hypothesis = finished["parents"].copy()
         for position in range(self.length - 1, -1, -1):
-            before_end = position < lengths - 1
-            tokens[:, :, position] = history_tokens[position, sentences, hypothesis]
-            log_probs[:, :, position] = history_log_probs[position, sentences, hypothesis]
-            parents = history_parents[position, sentences, hypothesis]
-            hypothesis = np.where(before_end, parents, hypothesis)
-        places = np.arange(self.length)
-        at_end = places == lengths[:, :, None] - 1
+            at = position, sentences, hypothesis
+            tokens[:, :, position], log_probs[:, :, position] = history["tokens"][at], history["log_probs"][at]
+            hypothesis = np.where(position < lengths - 1, history["parents"][at], hypothesis)
+        at_end = np.arange(self.length) == lengths[:, :, None] - 1
         tokens[at_end] = self.end_id
         log_probs = np.where(at_end, finished["log_probs"][:, :, None], log_probs)
-        totals, scores = finished["totals"], finished["scores"]
         found: list[list[Hypothesis]] = [[] for _ in lengths]
-        for at in zip(*np.nonzero(scores > -np.inf)):  # (sentence, place) by falling score
-            own = log_probs[at][: lengths[at]]
-            found[at[0]].append(
-                Hypothesis(tokens[at][: lengths[at]].tolist(), own, float(totals[at]), float(scores[at]))
-            )
+        for place in zip(*np.nonzero(finished["scores"] > -np.inf)):  # (sentence, number) by falling score
+            total, score, length = (finished[name][place] for name in ("totals", "scores", "lengths"))
+            ids, own = tokens[place][:length].tolist(), log_probs[place][:length]
+            found[place[0]].append(Hypothesis(ids, own, float(total), float(score)))
         return found
 
 

@@ -55,22 +55,15 @@ def load_recalibration(loaded: LoadedModel) -> Recalibration | None:
 def recalibrated(
     loaded: LoadedModel, chosen: Map, source_ids: Sequence[Sequence[int]], found: Sequence[Sequence[Hypothesis]]
 ) -> list[list[Hypothesis]]:
-    """Hypotheses with the recalibrated confidence of their tokens.
-
-    Args:
-        loaded: the model.
-        chosen: the map; one that acts on distributions costs a pass of the model over the outputs.
-        source_ids: of each sentence.
-        found: hypotheses of each sentence.
-    """
+    """The hypotheses `found` of each sentence with the recalibrated confidence of their tokens. A map that acts on
+    distributions costs a pass of the model over the outputs."""
     flat = [(ids, hypothesis) for ids, hypotheses in zip(source_ids, found) for hypothesis in hypotheses]
     if isinstance(chosen, Isotonic):
-        probabilities = (np.exp(each.log_probs, dtype=np.float64) for _, each in flat)
-        confidence = iter([np.asarray(chosen.apply(each)) for each in probabilities])
+        confidence = (np.asarray(chosen.apply(np.exp(each.log_probs, dtype=np.float64))) for _, each in flat)
     else:
         sources, tokens = [ids for ids, _ in flat], [each.tokens for _, each in flat]
         scored = score_pairs(loaded, sources, tokens, transform=chosen.apply)
-        confidence = iter([np.exp(each.log_probs, dtype=np.float64).clip(0, 1) for each in scored])
+        confidence = (np.exp(each.log_probs, dtype=np.float64).clip(0, 1) for each in scored)
     return [[each._replace(confidence=next(confidence)) for each in hypotheses] for hypotheses in found]
 
 

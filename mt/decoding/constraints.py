@@ -22,16 +22,13 @@ class Constraints:
         prefixes: Sequence[Sequence[int]] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        """Sets the rules.
+        """Sets the rules; `min_length` and `no_repeat_ngram` are those of SearchConfig.
 
         Args:
             max_lengths: for each sentence the longest output, end of sentence included, at least 1; there every
                 output must end. It goes before `min_length`; a longer prefix makes room for itself and the end.
-            end_id: the token that ends an output.
             forbidden_ids: tokens that are never chosen.
-            min_length, no_repeat_ngram: see SearchConfig.
             prefixes: for each sentence the tokens that its outputs begin with, without end of sentence.
-            device: of the scores.
         """
         prefixes = [()] * len(max_lengths) if prefixes is None else prefixes
         lengths = [max(length, len(prefix) + 1) for length, prefix in zip(max_lengths, prefixes)]
@@ -72,9 +69,7 @@ class Constraints:
 
     def _forced(self, length: int, rows: int) -> Tensor | None:
         """(sentences * rows, 1) int64, the only token allowed, -1 where there is a choice."""
-        forced = None
-        if length <= self.prefixes.size(1):
-            forced = self.prefixes[:, length - 1]
+        forced = self.prefixes[:, length - 1] if length <= self.prefixes.size(1) else None
         if length >= self.shortest:
             forced = torch.full_like(self.max_lengths, -1) if forced is None else forced
             forced = forced.masked_fill(self.max_lengths <= length, self.end_id)

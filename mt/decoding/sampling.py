@@ -106,8 +106,7 @@ def _drawn(log_probs: Tensor, numbers: Tensor, top_k: int, top_p: float) -> Tens
         cumulative = cumulative.masked_fill(~kept, 0).cummax(1).values
     places = torch.searchsorted(cumulative, numbers[:, None] * cumulative[:, -1:], right=True)
     # Rounding must not lead past the last token that may be drawn.
-    last = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())
-    places = torch.minimum(places, last)
+    places = torch.minimum(places, torch.searchsorted(cumulative, cumulative[:, -1:].contiguous()))
     return places[:, 0] if ids is None else ids.gather(1, places)[:, 0]
 
 
@@ -132,13 +131,11 @@ def by_expected_chrf(hypotheses: Sequence[Hypothesis], texts: Sequence[str]) -> 
         hypotheses: samples or an n-best list; of equal texts the first one stays, and counts for all.
         texts: of each of them.
     """
-    weights = Counter(texts)
+    counts = Counter(texts)
     first = dict(zip(reversed(texts), reversed(hypotheses)))
-    distinct = list(weights)
-    shares = np.array([weights[text] for text in distinct]) / max(len(texts), 1)
-    expected = pairwise_chrf(distinct) @ shares
-    order = np.argsort(-expected, kind="stable")
-    return [first[distinct[place]]._replace(score=float(expected[place])) for place in order]
+    expected = pairwise_chrf(list(counts)) @ (np.array(list(counts.values())) / max(len(texts), 1))
+    found = [first[text]._replace(score=float(score)) for text, score in zip(counts, expected)]
+    return sorted(found, key=lambda hypothesis: -hypothesis.score)
 
 
 def pairwise_chrf(texts: Sequence[str]) -> Floats:
@@ -155,9 +152,8 @@ def pairwise_chrf(texts: Sequence[str]) -> Floats:
         recall += np.where(both, shared / np.maximum(counts[None], 1), 0)
         orders += both
     precision, recall = precision / np.maximum(orders, 1), recall / np.maximum(orders, 1)
-    factor = _BETA**2
-    below = factor * precision + recall
-    return np.asarray(100 * (1 + factor) * precision * recall / np.where(below > 0, below, 1))
+    below = _BETA**2 * precision + recall
+    return np.asarray(100 * (1 + _BETA**2) * precision * recall / np.where(below > 0, below, 1))
 
 
 def _matches(texts: Sequence[str], size: int) -> tuple[Floats, Floats]:

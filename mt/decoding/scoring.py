@@ -71,8 +71,7 @@ def score_pairs(
 
     Args:
         loaded: the model.
-        sources: ids of each source, end of sentence last.
-        targets: ids of each target, end of sentence last, no beginning.
+        sources, targets: ids, end of sentence last, no beginning.
         batch_tokens: most positions of a batch on either side; None: the model's decode.batch_tokens.
         transform: recalibrates the distributions; all that comes out is of those.
         observe: is shown the distributions of a few hundred tokens at a time, each token once, in any order, by the
@@ -86,15 +85,8 @@ def score_pairs(
         window = range(start, min(start + _WINDOW, len(sources)))
         results: dict[int, ForcedScores] = {}
         for group in length_groups([max(len(sources[pair]), len(targets[pair])) for pair in window], budget):
-            chosen = [window[place] for place in group]
-            lengths = [len(targets[pair]) for pair in chosen]
-            hidden, target_ids = _states(loaded, [sources[pair] for pair in chosen], [targets[pair] for pair in chosen])
-            positions = np.concatenate([np.arange(length) for length in lengths])
-            fields = _score_tokens(
-                loaded.model, hidden, target_ids, np.repeat(chosen, lengths), positions, transform, observe
-            )
-            ends = np.cumsum(lengths)[:-1]
-            results.update(zip(chosen, map(ForcedScores, *(np.split(field, ends) for field in fields))))
+            pairs = {window[place]: (sources[window[place]], targets[window[place]]) for place in group}
+            results |= zip(pairs, _score_batch(loaded, pairs, transform, observe))
         for pair in window:
             yield results.pop(pair)
 
@@ -104,15 +96,15 @@ def forced_hypotheses(
 ) -> list[list[Hypothesis]]:
     """Outputs (ids, of each source several) that were found without the model's whole distribution as hypotheses
     with the model's own scores, best first."""
-
-    def scored(ids: list[int], forced: ForcedScores) -> Hypothesis:
-        score = normalised_score(forced.total, options.length_penalty, len(ids), options.length_alpha)
-        return Hypothesis(ids, forced.log_probs, forced.total, score)
-
     repeated = [source for source, each in zip(sources, outputs) for _ in each]
-    scores = score_pairs(loaded, repeated, [ids for each in outputs for ids in each])
-    found = [[scored(ids, next(scores)) for ids in each] for each in outputs]
-    return [sorted(each, key=lambda hypothesis: -hypothesis.score) for each in found]
+    forced = score_pairs(loaded, repeated, [ids for each in outputs for ids in each])
+    found: list[list[Hypothesis]] = [[] for _ in sources]
+    for hypotheses, each in zip(found, outputs):
+        for ids, scores in zip(each, forced):
+            score = normalised_score(scores.total, options.length_penalty, len(ids), options.length_alpha)
+            hypotheses.append(Hypothesis(ids, scores.log_probs, scores.total, score))
+        hypotheses.sort(key=lambda hypothesis: -hypothesis.score)
+    return found
 
 
 def score_lines(
@@ -137,32 +129,25 @@ def score_lines(
 
 
 @torch.inference_mode()
-def _states(
-    loaded: LoadedModel, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
-) -> tuple[Tensor, Tensor]:
-    """(tokens, width) what the model makes of the text before each real token, and (tokens,) that token."""
+def _score_batch(
+    loaded: LoadedModel,
+    pairs: dict[int, tuple[Sequence[int], Sequence[int]]],
+    transform: Transform | None,
+    observe: Callable[[Distributions], None] | None,
+) -> list[ForcedScores]:
+    """The scores of pairs (number of the pair: ids of source and target), by one pass of the model over them."""
     model, tokenizer = loaded.model, loaded.tokenizer
     device = model.output_weight.device
+    sources, targets = zip(*pairs.values())
+    lengths = [len(target) for target in targets]
     target_ids = padded(targets, tokenizer.pad_id, device)
     target_input = target_ids.roll(1, dims=1)
     target_input[:, 0] = tokenizer.begin_id
     hidden = model.decode(target_input, model.encode(padded(sources, tokenizer.pad_id, device)))
-    lengths = torch.tensor([len(target) for target in targets], device=device)
-    real = torch.arange(target_ids.size(1), device=device) < lengths[:, None]
-    return hidden[real], target_ids[real]
-
-
-@torch.inference_mode()
-def _score_tokens(
-    model: Transformer,
-    hidden: Tensor,
-    target_ids: Tensor,
-    pairs: np.ndarray,
-    positions: np.ndarray,
-    transform: Transform | None,
-    observe: Callable[[Distributions], None] | None,
-) -> list[np.ndarray]:
-    """(tokens, width) and (tokens,) -> the fields of ForcedScores over all tokens."""
+    real = torch.arange(target_ids.size(1), device=device) < torch.tensor(lengths, device=device)[:, None]
+    hidden, target_ids = hidden[real], target_ids[real]  # (tokens, width), (tokens,)
+    numbers = np.repeat(list(pairs), lengths)
+    positions = np.concatenate([np.arange(length) for length in lengths])
     parts = []
     for first in range(0, len(target_ids), _BLOCK):
         rows = slice(first, first + _BLOCK)
@@ -171,25 +156,21 @@ def _score_tokens(
         if transform is not None:
             log_probs = transform(log_probs).float()
         if observe is not None:
-            observe(Distributions(log_probs, ids, pairs[rows], positions[rows]))
+            observe(Distributions(log_probs, ids, numbers[rows], positions[rows]))
         best, best_ids = log_probs.max(-1)
         chosen = log_probs.gather(1, ids[:, None])[:, 0]
         parts.append((chosen, best.exp(), best_ids == ids, best_ids, log_probs.mul_(2).exp_().sum(-1)))
-    return [torch.cat(field).cpu().numpy() for field in zip(*parts)]
+    fields = (torch.cat(field).cpu().numpy() for field in zip(*parts))
+    return [ForcedScores(*own) for own in zip(*(np.split(field, np.cumsum(lengths)[:-1]) for field in fields))]
 
 
 def alignments(
     loaded: LoadedModel, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], batch_tokens: int
 ) -> list[list[list[int]]]:
-    """Aligns outputs with their sources in one pass of the model over them, by its attention to the source.
+    """Aligns outputs with their sources (ids, end of sentence last) by the model's attention to the source.
 
     The weights of the last decoder layer but one, averaged over its heads, follow word alignments best (Garg et al.
     2019, section 4.1). They are read where the output token is predicted.
-
-    Args:
-        loaded: the model.
-        sources, targets: ids, end of sentence last.
-        batch_tokens: most positions of a batch on either side.
 
     Returns:
         For each output [source token, output token] for each of its tokens but the end, counted from 0; the end of
@@ -211,28 +192,19 @@ def alignments(
 
 @torch.inference_mode()
 def attention(model: Transformer, source_ids: Tensor, target_input: Tensor) -> Tensor:
-    """Attention of the last decoder layer but one to the source, the mean over its heads.
-
-    Args:
-        model: in evaluation mode.
-        source_ids: (batch, source_length) int64.
-        target_input: (batch, target_length) int64, as `Transformer.decode` reads it.
-
-    Returns:
-        (batch, target_length, source_length), each row sums to 1; 0 at padding.
-    """
+    """Attention of the last decoder layer but one to the source, the mean over its heads: (batch, target_length,
+    source_length), each row sums to 1, 0 at padding; arguments as `Transformer.forward` reads them."""
     layer = cast(DecoderLayer, model.decoder[max(len(model.decoder) - 2, 0)])
     seen: list[tuple[Any, ...]] = []
     hook = layer.cross.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
     try:
-        model.decode(target_input, model.encode(source_ids))
+        model(source_ids, target_input)
     finally:
         hook.remove()
     hidden, projected, mask = seen[0]
-    keys = projected[0]
-    batch, heads, _, head_width = keys.shape
-    query = layer.cross.query(hidden).view(batch, -1, heads, head_width).transpose(1, 2)
-    scores = query @ keys.transpose(2, 3) * head_width**-0.5
+    keys = projected[0]  # (batch, heads, source_length, head_width)
+    query = layer.cross.query(hidden).unflatten(2, (keys.size(1), -1)).transpose(1, 2)
+    scores = query @ keys.transpose(2, 3) * keys.size(-1) ** -0.5
     if mask is not None:
         scores = scores.masked_fill(~mask, -torch.inf)
     return scores.softmax(-1).mean(1)

@@ -59,11 +59,9 @@ class Shortlist:
             row[self.likely[torch.tensor(ids)].flatten()] = True
         allowed[:, [tokenizer.pad_id, tokenizer.begin_id, tokenizer.end_id]] = False
         rising = allowed.any(0).nonzero()[:, 0]
-        boundary = torch.ones((len(source_ids), 1), dtype=torch.bool)
-        return (
-            torch.cat([torch.tensor([tokenizer.begin_id]), rising]),
-            torch.cat([boundary, allowed[:, rising]], dim=1),
-        )
+        allowed[:, tokenizer.begin_id] = True
+        candidates = torch.cat([torch.tensor([tokenizer.begin_id]), rising])
+        return candidates, allowed[:, candidates]
 
 
 class ShortlistedState:

@@ -25,18 +25,10 @@ _SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+|(?<=[。！？])[
 def fitting_sources(
     line: str, ids: Sequence[int], tokenizer: Tokenizer, longest: int, overlong: Overlong
 ) -> list[list[int]]:
-    """What is translated in the place of a line of more than `longest` tokens.
+    """What is translated in the place of a line of more than `longest` tokens, of which `ids` are the ids.
 
-    Args:
-        line: its text.
-        ids: its ids, end of sentence last.
-        tokenizer: made the ids.
-        longest: most tokens of a source, end of sentence included.
-        overlong: "cut" keeps the first `longest`; "split" keeps all, sentence by sentence, and a sentence that is
-            itself too long in runs of whole words.
-
-    Returns:
-        Sources of at most `longest` tokens, each with its own end of sentence.
+    "cut" keeps the first `longest`; "split" keeps all, sentence by sentence, and a sentence that is itself too long in
+    runs of whole words. Each source has at most `longest` tokens, its own end of sentence among them.
     """
     if overlong == "cut":
         return [truncate(ids, longest)]
@@ -68,15 +60,8 @@ def _split_before_words(ids: list[int], tokenizer: Tokenizer, longest: int) -> l
 
 
 def length_groups(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Splits indices into groups of similar length, the longest first, so that little of a batch is padding.
-
-    Args:
-        lengths: size of each item.
-        most: a group's count times its longest item stays within this; a larger item is a group of its own.
-
-    Returns:
-        Lists of indices; each index stands in exactly one of them.
-    """
+    """Splits the indices of items into groups of similar length, the longest first, so that little of a batch is
+    padding. A group's count times its longest item is at most `most`; a larger item is a group of its own."""
     groups: list[list[int]] = []
     for index in sorted(range(len(lengths)), key=lambda index: -lengths[index]):
         if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= most:

@@ -17,8 +17,9 @@ from mt.decoding.sampling import by_expected_chrf, sample
 from mt.decoding.scoring import forced_hypotheses
 from mt.decoding.shortlist import LOCAL_BOUNDARY, Shortlist, ShortlistedState, load_shortlist, shortlisted_step
 from mt.decoding.sources import length_groups, padded
-from mt.decoding.types import Hypothesis, SearchState, Step
+from mt.decoding.types import Hypothesis, Step
 from mt.errors import UserError
+from mt.model.cache import DecoderState
 from mt.model.directory import LoadedModel
 
 
@@ -31,8 +32,7 @@ class TorchEngine:
         Raises:
             UserError: models of different vocabularies.
         """
-        self.loaded = loaded
-        self.models = [each.model for each in (loaded, *others)]
+        self.loaded, self.models = loaded, [each.model for each in (loaded, *others)]
         for other in others:
             if loaded.tokenizer.vocabularies != other.tokenizer.vocabularies:
                 raise UserError(
@@ -82,14 +82,17 @@ class TorchEngine:
             shortlisted = ShortlistedState(states[0], model, ids, allowed, tokenizer.end_id)
             found = beam_search(shortlisted_step, shortlisted, constraints, options, LOCAL_BOUNDARY)
             return self._with_target_ids(found, ids.tolist(), source_ids, options)
-        step: Step[Any] = model.step
-        state: Any = states[0]
-        if len(states) > 1:
-            step, state = _ensemble_step([each.step for each in self.models]), _EnsembleState(states)
+        step: Step[Any] = model.step if len(states) == 1 else self._ensemble_step
+        state = states[0] if len(states) == 1 else _EnsembleState(states)
         if options.sample:
             seeds = [[options.seed, *ids] for ids in source_ids]
             return sample(step, state, constraints, seeds, options, tokenizer.begin_id)
         return beam_search(step, state, constraints, options, tokenizer.begin_id)
+
+    def _ensemble_step(self, tokens: Tensor, state: _EnsembleState) -> Tensor:
+        """(rows, vocabulary) log of the mean of the models' probabilities."""
+        log_probs = [normalised(model.step(tokens, its)) for model, its in zip(self.models, state.states)]
+        return torch.stack(log_probs).logsumexp(0) - math.log(len(self.models))
 
     @cached_property
     def _shortlist(self) -> Shortlist:
@@ -109,7 +112,7 @@ class TorchEngine:
 class _EnsembleState:
     """The states of several models of one target vocabulary, moved together."""
 
-    def __init__(self, states: Sequence[SearchState]) -> None:
+    def __init__(self, states: Sequence[DecoderState]) -> None:
         self.states = states
 
     def expand(self, beams: int) -> None:
@@ -123,13 +126,3 @@ class _EnsembleState:
     def select(self, rows: Tensor) -> None:
         for state in self.states:
             state.select(rows)
-
-
-def _ensemble_step(steps: Sequence[Step[Any]]) -> Step[_EnsembleState]:
-    """A step on all models: (rows, vocabulary) log of the mean of their probabilities."""
-
-    def step(tokens: Tensor, state: _EnsembleState) -> Tensor:
-        log_probs = [normalised(one(tokens, its)) for one, its in zip(steps, state.states, strict=True)]
-        return torch.stack(log_probs).logsumexp(0) - math.log(len(steps))
-
-    return step

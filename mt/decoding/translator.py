@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import chain, repeat, zip_longest
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -30,15 +30,9 @@ _WORTH_WORKERS = 100  # lines of a window; a smaller one is translated by the pr
 
 Output = dict[str, Any]
 MoreWaiting = Callable[[], bool]
-
-
-class _Source(NamedTuple):
-    """What is translated for a line."""
-
-    parts: list[list[int]]
-    """nothing (it is blank), its ids, or those of the parts of a line that is too long"""
-    prefix: list[int]
-    """what the output begins with"""
+# What is translated for a line: nothing (it is blank), its ids, or those of the parts of a line that is too long; and
+# the ids that the output begins with.
+_Source = tuple[list[list[int]], list[int]]
 
 
 @dataclass
@@ -143,7 +137,7 @@ class Translator:
                 known[key] = len(window.sources)
                 whole = [] if blank else [ids]
                 parts = whole if fits else fitting_sources(line, ids, tokenizer, longest, overlong)
-                window.sources.append(_Source(parts, prefix))
+                window.sources.append((parts, prefix))
             window.places.append(known[key])
         return window
 
@@ -169,11 +163,11 @@ class Translator:
 
         try:
             for window in windows:
-                lengths = [sum(map(len, source.parts)) for source in window.sources]
+                lengths = [sum(map(len, parts)) for parts, _ in window.sources]
                 worth = len(lengths) >= _WORTH_WORKERS
                 groups = length_groups(lengths, options.batch_tokens // options.rows) if worth else []
-                parts = [[window.sources[place] for place in group] for group in groups]
-                futures = [pool.submit(part, options, alignments) for part in parts]
+                shares = ([window.sources[place] for place in group] for group in groups)
+                futures = [pool.submit(share, options, alignments) for share in shares]
                 pending.append((window, groups, futures))
                 while pending and not (pool.has_capacity() and (more_waiting is None or more_waiting())):
                     yield next_translated()

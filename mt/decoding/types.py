@@ -21,8 +21,7 @@ class SearchState(Protocol):
         """Row i goes on from what row `beam_indices[i]` was; (rows,) int64, within the same sentence."""
 
     def select(self, rows: Tensor, /) -> None:
-        """As `reorder`, but sentences of which no row is named leave, and others may change places; (rows left,)
-        int64, whole sentences."""
+        """As `reorder`, of whole sentences: those not named leave, others may change places; (rows left,) int64."""
 
 
 AnyState = TypeVar("AnyState", bound=SearchState)
@@ -51,26 +50,15 @@ class Engine(Protocol):
     def search(
         self, source_ids: list[list[int]], options: SearchConfig, prefixes: list[list[int]] | None, /
     ) -> list[list[Hypothesis]]:
-        """Up to `options.nbest` different hypotheses of each sentence, best first.
-
-        Args:
-            source_ids: of each sentence, end of sentence last.
-            options: how to search.
-            prefixes: for each sentence the target ids, without end of sentence, that its outputs begin with; None:
-                the search is free everywhere.
-        """
+        """Up to `options.nbest` different hypotheses of each sentence (ids, end of sentence last), best first;
+        `prefixes`: for each the target ids, without end of sentence, that its outputs begin with; None: none."""
 
 
 def length_penalty(name: str, length: int, alpha: float) -> float:
-    """The divisor of a finished hypothesis, a positive number.
+    """The divisor of the total: with "average" length ** alpha (alpha 1: the mean log-probability of a token), with
+    "gnmt" ((5 + length) / 6) ** alpha (Wu et al. 2016, section 7), else 1. `length`: tokens, end of sentence counted.
 
-    It never falls as the length grows: the search's stopping rule relies on that.
-
-    Args:
-        name: "none" and "reward": 1; "average", length ** alpha (alpha 1: the mean log-probability of a token);
-            "gnmt", ((5 + length) / 6) ** alpha (Wu et al. 2016, section 7).
-        length: tokens, end of sentence counted.
-        alpha: exponent, 0 or more.
+    It never falls as the length grows (alpha is 0 or more): the search's stopping rule relies on that.
     """
     if name == "average":
         return float(length**alpha)

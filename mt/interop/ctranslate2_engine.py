@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,12 +44,7 @@ class CTranslate2Engine:
     """Searches with CTranslate2, one single-threaded worker a core."""
 
     def __init__(self, loaded: LoadedModel, threads: int | None = None, compute_type: str = "float32") -> None:
-        """Exports the model if need be and loads it.
-
-        Args:
-            loaded: the model; its device is where CTranslate2 computes as well.
-            threads: processor cores to use; None: all.
-            compute_type: one of COMPUTE_TYPES.
+        """Exports the model if need be and loads it, on the device of `loaded`; `threads`: processor cores, None: all.
 
         Raises:
             UserError: the library is missing, or the model has a form that it cannot express.
@@ -97,33 +93,30 @@ class CTranslate2Engine:
         budget = options.batch_tokens // options.beam
         if self._on_cpu:
             budget = min(budget, _CPU_BATCH[self.compute_type])
-        groups = length_groups([len(ids) for ids in sources], budget)
-        waiting = []
-        for group in groups:
-            batch = [[self._source_pieces[token] for token in sources[index]] for index in group]
-            waiting.append(
-                self._translator.translate_batch(
-                    batch,
-                    asynchronous=True,
-                    beam_size=options.beam,
-                    num_hypotheses=options.nbest,
-                    length_penalty=alpha,
-                    max_input_length=0,
-                    max_decoding_length=max(limits[index] for index in group),
-                    return_scores=True,
-                    min_decoding_length=options.min_length - 1,
-                    no_repeat_ngram_size=options.no_repeat_ngram,
-                    return_end_token=True,
-                    suppress_sequences=self._forbidden,
-                )
+        waiting: dict[int, Any] = {}  # by number of the sentence
+        for group in length_groups([len(ids) for ids in sources], budget):
+            results = self._translator.translate_batch(
+                [[self._source_pieces[token] for token in sources[index]] for index in group],
+                asynchronous=True,
+                beam_size=options.beam,
+                num_hypotheses=options.nbest,
+                length_penalty=alpha,
+                max_input_length=0,
+                max_decoding_length=max(limits[index] for index in group),
+                return_scores=True,
+                min_decoding_length=options.min_length - 1,
+                no_repeat_ngram_size=options.no_repeat_ngram,
+                return_end_token=True,
+                suppress_sequences=self._forbidden,
             )
-        found: list[list[tuple[list[int], float]]] = [[] for _ in sources]
-        for group, results in zip(groups, waiting):
-            for index, result in zip(group, (pending.result() for pending in results)):
-                ended = [self._ended(pieces, limits[index]) for pieces in result.hypotheses]
-                # Of outputs that became equal when they were cut, the best.
-                different = dict(zip(reversed(ended), reversed(result.scores)))
-                found[index] = [(list(ids), different[ids]) for ids in dict.fromkeys(ended)]
+            waiting |= zip(group, results)
+        found = []
+        for index, limit in enumerate(limits):
+            result = waiting[index].result()
+            ended = [self._ended(pieces, limit) for pieces in result.hypotheses]
+            # Of outputs that became equal when they were cut, the best.
+            different = dict(zip(reversed(ended), reversed(result.scores)))
+            found.append([(list(ids), different[ids]) for ids in dict.fromkeys(ended)])
         return found
 
     def _ended(self, pieces: list[str], limit: int) -> tuple[int, ...]:
@@ -146,13 +139,8 @@ class CTranslate2Engine:
 
     def _check(self, sources: list[list[int]]) -> None:
         """Translates some sentences greedily here and with our own model; remembers that the outputs agreed."""
-        decode = self.loaded.config.decode
-        options = SearchConfig(
-            beam=1,
-            batch_tokens=4096,
-            max_length_ratio=decode.max_length_ratio,
-            max_length_extra=decode.max_length_extra,
-        )
+        limits = {name: getattr(self.loaded.config.decode, name) for name in ("max_length_ratio", "max_length_extra")}
+        options = SearchConfig(beam=1, batch_tokens=4096, **limits)
         ours = [hypotheses[0] for hypotheses in TorchEngine(self.loaded).search(sources, options)]
         theirs = [each[0] for each in self._scored(sources, self._outputs(sources, options), options)]
         equal = sum(one.tokens == other.tokens for one, other in zip(ours, theirs))
@@ -183,7 +171,10 @@ def refuse_unknown_options(options: SearchConfig) -> None:
 def cached_export(loaded: LoadedModel) -> Path:
     """The folder of the exported model: made on first use, in the model directory or, where that cannot be written,
     in the user's folder of caches."""
-    name = _export_name(loaded)
+    # A hash of all that an export depends on.
+    model, lengths = loaded.config.model, [loaded.config.decode.max_length, longest_output(loaded)]
+    parts = [_EXPORT_VERSION, fingerprint(weights(loaded.model)), loaded.tokenizer.fingerprint, model, *lengths]
+    name = hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     places = [loaded.folder / "ctranslate2" / name, caches / "mt" / "ctranslate2" / name]
     for place in places:
@@ -198,10 +189,3 @@ def cached_export(loaded: LoadedModel) -> Path:
         except OSError as error:
             failure = error
     raise UserError(f"{places[-1]}: cannot be written ({failure}); set XDG_CACHE_HOME to a folder that can") from None
-
-
-def _export_name(loaded: LoadedModel) -> str:
-    """Hash of all that an export depends on."""
-    model, lengths = loaded.config.model, [loaded.config.decode.max_length, longest_output(loaded)]
-    parts = [_EXPORT_VERSION, fingerprint(weights(loaded.model)), loaded.tokenizer.fingerprint, model, *lengths]
-    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()

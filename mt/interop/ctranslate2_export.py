@@ -40,11 +40,8 @@ _POSITION_TABLES = {"sinusoidal": sinusoids, "sinusoidal_half": sinusoids_in_hal
 
 
 def check_exportable(config: ModelConfig, expressible: Expressible, format_name: str, remedy: str) -> None:
-    """Raises UserError for the first value that the format cannot express.
-
-    A field that its table does not name is refused as well, whatever its value: somebody has to decide how such a
-    model is exported, or it would be exported as another one.
-    """
+    """Raises UserError for the first value that the format cannot express, and for a field that its table does not
+    name, whatever its value: somebody has to decide how such a model is exported, or it would become another one."""
     for item in fields(config):
         value, values = getattr(config, item.name), expressible.get(item.name, ())
         if values is not None and value not in values:
@@ -73,20 +70,17 @@ def import_ctranslate2() -> Any:
 
 
 def export_ctranslate2(loaded: LoadedModel, folder: Path) -> None:
-    """Writes `model.bin` (float32), `config.json` and the vocabularies into an existing folder.
-
-    CTranslate2 turns the weights into another type when it loads them (`compute_type`).
+    """Writes `model.bin` (float32), `config.json` and the vocabularies into an existing folder. CTranslate2 turns the
+    weights into another type when it loads them (`compute_type`).
 
     Raises:
         UserError: the library is missing, or the form of the model cannot be exported.
     """
-    import_ctranslate2()
-    from ctranslate2.specs import transformer_spec
-
+    specs = import_ctranslate2().specs.transformer_spec
     model, config, tokenizer = loaded.model, loaded.config.model, loaded.tokenizer
     check_exportable(config, EXPRESSIBLE, "CTranslate2", "use --engine torch")
-    encoder = transformer_spec.TransformerEncoderSpec(config.encoder_layers, **_shape(config, config.encoder_heads))
-    decoder = transformer_spec.TransformerDecoderSpec(config.decoder_layers, **_shape(config, config.decoder_heads))
+    encoder = specs.TransformerEncoderSpec(config.encoder_layers, **_shape(config, config.encoder_heads))
+    decoder = specs.TransformerDecoderSpec(config.decoder_layers, **_shape(config, config.decoder_heads))
     encoder.embeddings[0].weight = _array(model.source_embedding.weight)
     decoder.embeddings.weight = _array(model.target_embedding.weight)
     decoder.projection.weight = _array(model.output_weight)
@@ -97,7 +91,7 @@ def export_ctranslate2(loaded: LoadedModel, folder: Path) -> None:
         encoder.position_encodings.encodings = decoder.position_encodings.encodings = positions
     _set_layers(encoder, model, "encoder")
     _set_layers(decoder, model, "decoder")
-    spec = transformer_spec.TransformerSpec(encoder, decoder)
+    spec = specs.TransformerSpec(encoder, decoder)
     source, target = unique_pieces(tokenizer)
     spec.register_source_vocabulary(source)
     spec.register_target_vocabulary(target)
@@ -128,9 +122,7 @@ def _without_repetition(pieces: Sequence[str]) -> list[str]:
 
 def _shape(config: ModelConfig, heads: int) -> dict[str, Any]:
     """What the encoder's and the decoder's specification are both told."""
-    from ctranslate2.specs import common_spec
-
-    activation = common_spec.Activation
+    activation = import_ctranslate2().specs.common_spec.Activation
     kinds = {"relu": activation.RELU, "gelu": activation.GELU, "silu": activation.SWISH, "swiglu": activation.SWISH}
     options = {
         "num_heads": heads,
@@ -190,11 +182,9 @@ def _for_halves(width: int, heads: int) -> np.ndarray:
 
 
 def _set_feed_forward(spec: Any, layer: FeedForward) -> None:
+    first = spec.linear_0
+    _set_linear(first, layer.input)
+    if layer.gated:
+        first.weight, spec.linear_0_noact.weight = np.split(first.weight, 2)
+        first.bias, spec.linear_0_noact.bias = np.split(first.bias, 2)
     _set_linear(spec.linear_1, layer.output)
-    if not layer.gated:
-        _set_linear(spec.linear_0, layer.input)
-        return
-    gate, value = np.split(_array(layer.input.weight), 2)
-    gate_bias, value_bias = np.split(_array(layer.input.bias), 2)
-    spec.linear_0.weight, spec.linear_0.bias = gate, gate_bias
-    spec.linear_0_noact.weight, spec.linear_0_noact.bias = value, value_bias

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,14 +52,6 @@ _POSITIONS = 512  # longest sentence that the models of OPUS-MT were made for
 _ABSENT = ("normalize_before", "normalize_embedding", "add_final_layer_norm", "add_bias_logits")
 
 
-class ImportedModel(NamedTuple):
-    """What `save_model` writes."""
-
-    model: Transformer
-    tokenizer: Tokenizer
-    config: Config
-
-
 def all_parts(config: ModelConfig) -> dict[str, tuple[str, ...]]:
     """Our linear layers and norms of all layers, each with theirs, which stand in it in order."""
     sides = {"encoder": (config.encoder_layers, _LAYER), "decoder": (config.decoder_layers, _LAYER | _CROSS)}
@@ -71,7 +63,7 @@ def all_parts(config: ModelConfig) -> dict[str, tuple[str, ...]]:
     }
 
 
-def read_marian(folder: Path) -> ImportedModel:
+def read_marian(folder: Path) -> tuple[Transformer, Tokenizer, Config]:
     """Reads `config.json`, the weights (safetensors, or torch's file read without unpickling), `source.spm`,
     `target.spm` and `vocab.json`.
 
@@ -87,9 +79,8 @@ def read_marian(folder: Path) -> ImportedModel:
     tokenizer = _tokenizer(folder, theirs)
     model = build_model(config, tokenizer)
     tensors = {name: tensor.float() for name, tensor in _read_weights(folder).items()}
-    _check_positions(tensors, config.model.width, folder)
     load_weights(model, _our_tensors(tensors, theirs, config.model, folder), folder)
-    return ImportedModel(model.eval(), tokenizer, config)
+    return model.eval(), tokenizer, config
 
 
 def _config(folder: Path, theirs: dict[str, Any]) -> Config:
@@ -98,8 +89,7 @@ def _config(folder: Path, theirs: dict[str, Any]) -> Config:
         if theirs.get(name):
             raise UserError(f"{path}: {name} is true; such a model cannot be imported")
     if activation not in _ACTIVATIONS:
-        known = ", ".join(_ACTIVATIONS)
-        raise UserError(f"{path}: activation_function is {activation!r}; it must be one of {known}")
+        raise UserError(f"{path}: activation_function is {activation!r}; it must be one of {', '.join(_ACTIVATIONS)}")
     names = _optional_json(folder / "tokenizer_config.json")
     generation = {**theirs, **_optional_json(folder / "generation_config.json")}
     unused = CorpusConfig(files=["imported.tsv"])
@@ -202,15 +192,6 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
 
 
-def _check_positions(tensors: dict[str, Tensor], width: int, folder: Path) -> None:
-    """Position tables, where the file holds them, must be the sinusoids that ours computes."""
-    for name, table in tensors.items():
-        if name.endswith("embed_positions.weight"):
-            difference = (table - sinusoids_in_halves(len(table), width)).abs().max()
-            if table.size(1) != width or difference > 2e-3:  # what 16 bits leave of them
-                raise UserError(f"{folder}: {name} holds other positions than sinusoids; it cannot be imported")
-
-
 def _our_tensors(
     tensors: dict[str, Tensor], theirs: dict[str, Any], config: ModelConfig, folder: Path
 ) -> dict[str, Tensor]:
@@ -220,9 +201,14 @@ def _our_tensors(
                 return tensors[name]
         raise UserError(f"{folder}: the weights lack {names[0]}; restore the file")
 
-    shared = ("model.shared.weight",) if _shared(theirs) else ()
+    for name, table in tensors.items():  # position tables, where the file holds them, must be those that ours computes
+        if name.endswith("embed_positions.weight"):
+            positions = sinusoids_in_halves(len(table), config.width)
+            if table.shape != positions.shape or (table - positions).abs().max() > 2e-3:  # what 16 bits leave of them
+                raise UserError(f"{folder}: {name} holds other positions than sinusoids; it cannot be imported")
+    shared = ("model.shared.weight", "lm_head.weight") if _shared(theirs) else ()
     target = take("model.decoder.embed_tokens.weight", *shared, "lm_head.weight")
-    source = take("model.encoder.embed_tokens.weight", *shared, *(("lm_head.weight",) if shared else ()))
+    source = take("model.encoder.embed_tokens.weight", *shared)
     scale = 1.0 if theirs.get("scale_embedding", False) else math.sqrt(config.width)
     tied = theirs.get("tie_word_embeddings", True)
     found = {"output_weight": target if tied else take("lm_head.weight")}

@@ -72,13 +72,11 @@ class SelfAttention(nn.Module):
             rotation: rotary table of this one position, or None.
         """
         query, key, value = self.project(hidden, rotation)
-        rows = hidden.size(1)
-        start, end = length * rows, (length + 1) * rows
+        start, end = length * hidden.size(1), (length + 1) * hidden.size(1)
         cache[0, :, :, start:end] = key
         cache[1, :, :, start:end] = value
         keys, values = cache[:, :, :, :end]
-        mask = None if visible is None else visible[..., :end]
-        mixed = attend(query, keys, values, mask)
+        mixed = attend(query, keys, values, None if visible is None else visible[..., :end])
         return self.output(mixed.transpose(1, 2).flatten(2))
 
 
@@ -130,17 +128,9 @@ def attend(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, dro
     return scores.softmax(-1)[..., :keys_given] @ values
 
 
-def key_mask(real: Tensor) -> Tensor:
-    """(batch, length) bool, true at real tokens -> (batch, 1, 1, length) for attention."""
-    return real[:, None, None, :].to(torch.bool)
-
-
 def sinusoids(length: int, width: int) -> Tensor:
-    """Sinusoidal position embeddings (Vaswani et al. 2017, section 3.5).
-
-    Returns:
-        (length, width) float32: sine in the even dimensions, cosine in the odd ones.
-    """
+    """Sinusoidal position embeddings (Vaswani et al. 2017, section 3.5): (length, width) float32, sine in the even
+    dimensions, cosine in the odd ones."""
     position = torch.arange(length, dtype=torch.float64)[:, None]
     frequency = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
     angle = position * frequency
@@ -153,11 +143,7 @@ def sinusoids_in_halves(length: int, width: int) -> Tensor:
 
 
 def rotation_table(length: int, head_width: int) -> Tensor:
-    """Cosines and sines of the rotary positions (Su et al. 2021, section 3.4.2).
-
-    Returns:
-        (2, length, head_width / 2) float32: cosines, then sines.
-    """
+    """Rotary positions (Su et al. 2021, section 3.4.2): (2, length, head_width / 2) float32, cosines, then sines."""
     position = torch.arange(length, dtype=torch.float64)[:, None]
     frequency = 10000.0 ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
     angle = position * frequency
@@ -165,12 +151,8 @@ def rotation_table(length: int, head_width: int) -> Tensor:
 
 
 def rotate(states: Tensor, table: Tensor) -> Tensor:
-    """Rotates each pair of neighbouring dimensions by its position's angle.
-
-    Args:
-        states: (batch, heads, length, head_width) queries or keys.
-        table: (2, length, head_width / 2), the rows of `rotation_table` for these positions.
-    """
+    """Rotates each pair of neighbouring dimensions of queries or keys (…, length, head_width) by its position's angle;
+    `table`: the rows of `rotation_table` for these positions."""
     cosine, sine = table.to(states.dtype)
     if states.dtype == torch.float32 and states.device.type == "cpu" and not torch.is_grad_enabled():
         # The product of complex numbers: one pass over the states where the products of halves take seven.

@@ -33,13 +33,9 @@ class DecoderState:
         """
         sentences, head_width = memory[0].size(1), memory[0].size(-1)
         self.memory, self.mask, self.beams, self.length = memory, mask, 1, 0
+        self.slots = 1  # of a group that each position takes
         self.visible: Tensor | None = None
         self.cache = memory[0].new_empty((len(memory), 2, sentences, heads, _FIRST_CAPACITY, head_width))
-
-    @property
-    def slots(self) -> int:
-        """Slots of a group that each position takes."""
-        return 1 if self.visible is None else self.beams
 
     def expand(self, beams: int) -> None:
         """Each row, one a sentence, becomes `beams` equal rows."""
@@ -50,6 +46,7 @@ class DecoderState:
         if beams > _MOST_SHARED_BEAMS:
             self.cache = self.cache.repeat_interleave(beams, dim=2)
             return
+        self.slots = beams
         layers, two, sentences, heads, capacity, head_width = self.cache.shape
         expanded = self.cache.new_empty((layers, two, sentences, heads, capacity * beams, head_width))
         used = expanded[:, :, :, :, : self.length * beams].unflatten(4, (self.length, beams))

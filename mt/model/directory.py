@@ -109,14 +109,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def save_model(folder: Path, model: Transformer, tokenizer: Tokenizer, config: Config, meta: dict[str, Any]) -> None:
     """Writes a model directory into an existing folder. The caller makes the folder appear at once (`atomic_folder`).
-
-    Args:
-        folder: where to write.
-        model: its parameters are written as float32.
-        tokenizer: its SentencePiece models are copied.
-        config: the run's config.
-        meta: step, signatures, scores, fingerprints; versions are added here.
-    """
+    `meta`: step, signatures, scores, data fingerprints; versions, size and hash of the weights are added here."""
     tensors = weights(model)
     write_tensors(tensors, folder / "model.safetensors")
     tokenizer.save(folder)
@@ -141,11 +134,8 @@ def fingerprint(tensors: dict[str, Tensor]) -> str:
 
 
 def model_directory(path: Path) -> Path:
-    """The model directory of `path`: itself, or the best checkpoint of a run directory.
-
-    Raises:
-        UserError: no such folder, or a run that has no checkpoint yet.
-    """
+    """The model directory of `path`: itself, or the best checkpoint of a run directory. Raises UserError where there
+    is neither."""
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; give a model directory or a run directory")
     if (path / "model.safetensors").exists():
@@ -160,11 +150,7 @@ def model_directory(path: Path) -> Path:
 
 
 def load_model(path: str | Path, device: str = "auto") -> LoadedModel:
-    """Loads a model directory, or the best checkpoint of a run directory.
-
-    Args:
-        path: the folder.
-        device: "auto", "cpu" or "cuda".
+    """Loads a model directory, or the best checkpoint of a run directory, onto a device: "auto", "cpu" or "cuda".
 
     Raises:
         UserError: the folder or a file of it is missing, cut short or of another format.
@@ -176,9 +162,7 @@ def load_model(path: str | Path, device: str = "auto") -> LoadedModel:
             f"{folder / 'meta.json'}: format version {meta.get('format_version')!r}, this program reads "
             f"{FORMAT_VERSION}; use the version of mt that wrote it"
         )
-    target = choose_device(device)
-    config = read_config(folder / "config.yaml")
-    tokenizer = load_tokenizer(folder)
+    target, config, tokenizer = choose_device(device), read_config(folder / "config.yaml"), load_tokenizer(folder)
     model = build_model(config, tokenizer)
     load_weights(model, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
     return LoadedModel(model.to(target).eval(), tokenizer, config, meta, folder)

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from mt.config import ModelConfig
 from mt.errors import UserError
-from mt.model.attention import key_mask, rotation_table, sinusoids, sinusoids_in_halves
+from mt.model.attention import rotation_table, sinusoids, sinusoids_in_halves
 from mt.model.cache import DecoderState
 from mt.model.layers import DecoderLayer, Dropout, EncoderLayer
 
@@ -40,7 +40,6 @@ class Transformer(nn.Module):
         """Builds the model, freshly initialised from torch's global generator.
 
         Args:
-            config: sizes and variants.
             source_size, target_size: classes of the two vocabularies.
             pad_id: id that fills up short rows, the same on both sides.
 
@@ -49,12 +48,9 @@ class Transformer(nn.Module):
         """
         super().__init__()
         if config.tie == "all" and source_size != target_size:
-            raise UserError(
-                f"model.tie is 'all' but the vocabularies have {source_size} and {target_size} pieces: "
-                "it needs tokenizer.joint"
-            )
-        self.config = config
-        self.pad_id = pad_id
+            sizes = f"{source_size} and {target_size} pieces"
+            raise UserError(f"model.tie is 'all' but the vocabularies have {sizes}: it needs tokenizer.joint")
+        self.config, self.pad_id = config, pad_id
         width = config.width
         self.target_embedding = self._embedding(target_size, width)
         self.source_embedding = self.target_embedding if config.tie == "all" else self._embedding(source_size, width)
@@ -79,14 +75,10 @@ class Transformer(nn.Module):
         return embedding
 
     def encode(self, source_ids: Tensor) -> Memory:
-        """Encodes source sentences.
-
-        Args:
-            source_ids: (batch, source_length) int64, each row ends with end of sentence, then padding.
-        """
+        """Encodes source sentences: (batch, source_length) int64, each row ends with end of sentence, then padding."""
         real = source_ids != self.pad_id
         # Without padding attention needs no mask. Asking costs a synchronisation on a GPU, so only here on CPU.
-        mask = None if source_ids.device.type == "cpu" and bool(real.all()) else key_mask(real)
+        mask = None if source_ids.device.type == "cpu" and bool(real.all()) else real[:, None, None, :]
         hidden = self._embed(self.source_embedding, source_ids, 0)
         rotation = self._rotation(self.config.encoder_heads, 0, source_ids.size(1), hidden)
         for layer in self.encoder:

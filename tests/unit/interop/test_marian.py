@@ -106,9 +106,8 @@ def marian_folder(tmp_path: Path) -> Callable[..., Path]:
 
 def imported(folder: Path, tmp_path: Path) -> LoadedModel:
     """Through a model directory on disk, as the command does it."""
-    found = read_marian(folder)
     (tmp_path / "model").mkdir()
-    save_model(tmp_path / "model", found.model, found.tokenizer, found.config, {"step": 0})
+    save_model(tmp_path / "model", *read_marian(folder), {"step": 0})
     return load_model(tmp_path / "model", "cpu")
 
 

@@ -10,7 +10,7 @@ import torch
 
 from mt.config import ModelConfig
 from mt.errors import UserError
-from mt.model.attention import attend, key_mask, rotate, rotation_table, sinusoids
+from mt.model.attention import attend, rotate, rotation_table, sinusoids
 from mt.model.transformer import Transformer
 
 SMALL = ModelConfig(
@@ -147,7 +147,7 @@ def test_few_queries_attend_as_many_do(masked: str) -> None:
     keys, values = torch.randn(2, 2, 3, 7, 8, generator=generator)
     mask = None
     if masked == "keys":
-        mask = key_mask(torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1] * 7]))
+        mask = torch.tensor([[1, 1, 1, 1, 1, 0, 0], [1] * 7]).bool()[:, None, None]
     elif masked == "scores":
         mask = torch.zeros(2, 1, 5, 7).masked_fill(torch.rand(2, 1, 5, 7, generator=generator) < 0.5, -torch.inf)
         mask[..., 0] = 0
