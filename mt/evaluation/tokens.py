@@ -46,11 +46,7 @@ class SplitBins:
         self.whole, self.without_eos, self.eos = (
             CalibrationBins(**bins, split=protocol, eos=eos, **settings) for eos in ("yes", "no", "only")
         )
-        self.breakdown = {
-            name: Breakdown(borders, lowest=lowest, **bins)
-            for name, (lowest, borders) in BORDERS.items()
-            if name in breakdown
-        }
+        self.breakdown = {name: Breakdown(*groups, **bins) for name, groups in BORDERS.items() if name in breakdown}
 
     def update(
         self, confidence: Floats, correct: Flags, end: Flags, *, nll: Floats, brier: Floats, line: int, **groups: Any

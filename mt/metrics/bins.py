@@ -8,6 +8,7 @@ compared in float64, whatever type they come in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal, TypedDict
@@ -15,7 +16,7 @@ from typing import Any, Literal, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from mt.metrics.noise import Difference, Floats, SentenceBootstrap, noise_floor, noise_quantile, wilson_interval
+from mt.metrics.noise import Floats, SentenceBootstrap, noise_floor, noise_quantile, wilson_interval
 from mt.metrics.ranks import ConfidenceHistogram
 
 ROUNDING = 1e-6
@@ -57,9 +58,8 @@ class CalibrationBlock(TypedDict, total=False):
     """95 % interval of the ece over resampled sentences, see SentenceBootstrap.interval"""
     ece_high: float | None
     auroc: float | None
-    """of confidence for being right"""
+    """of confidence for being right; `risk_coverage`: see ConfidenceHistogram.risk_coverage"""
     risk_coverage: dict[str, Any] | None
-    """share of wrong tokens among the most confident ones, see ConfidenceHistogram.risk_coverage"""
     bins: list[dict[str, Any]]
     """low, high, count, confidence, accuracy, and band_low, band_high: the 95 % Wilson interval of the accuracy"""
     signature: str
@@ -101,8 +101,8 @@ class CalibrationBins:
         self.signature = f"ece|bins:{bins}|edges:{edges}|level:{level}|eos:{eos}" + (f"|split:{split}" if split else "")
         self.sums = np.zeros((4, bins))
         """number of tokens, and sums of confidence c, correctness and variance c (1 - c), of each bin"""
-        self.nll: float | None = 0.0
-        self.brier: float | None = 0.0
+        self.nll = self.brier = 0.0
+        """sums over tokens; nan: unknown"""
         self.histogram = ConfidenceHistogram()
         self.bootstrap = SentenceBootstrap(bins, resamples, seed) if resamples else None
 
@@ -118,29 +118,23 @@ class CalibrationBins:
             lines: number of the sentence, one for all or one for each token; needed for resamples.
 
         Raises:
-            ValueError: a figure outside of its range, lengths that differ, resamples without lines.
+            ValueError: a figure outside of its range, lengths that differ.
         """
         certain, right = checked(confidence, correct)
         index = bin_of(certain, self.bins, self.edges)
         if self.bootstrap is not None:
-            if lines is None:
-                raise ValueError("lines is None; the resampling of sentences needs the number of each token's one")
             numbers = np.broadcast_to(np.asarray(lines, dtype=np.int64), certain.shape)
             self.bootstrap.update(index, right - certain, numbers)
         _add_tokens(self.sums, index, certain, right)
-        self.nll = _added(self.nll, nll, "nll", len(certain), highest=np.inf)
-        self.brier = _added(self.brier, brier, "brier", len(certain), highest=1.0 + ROUNDING)
+        self.nll += _checked_sum(nll, "nll", len(certain), highest=np.inf)
+        self.brier += _checked_sum(brier, "brier", len(certain), highest=1.0 + ROUNDING)
         self.histogram.update(certain, right)
 
     def merge(self, other: CalibrationBins) -> None:
-        """Adds another part, of the same sentences or of others. Raises ValueError if its bins differ."""
-        if (self.bins, self.edges) != (other.bins, other.edges):
-            raise ValueError(f"bins differ: {self.signature} and {other.signature}")
-        if self.bootstrap is not None or other.bootstrap is not None:
-            raise ValueError("parts with resamples of sentences cannot be merged")
+        """Adds another part, of the same sentences or of others; both with the same bins and without resamples."""
         self.sums += other.sums
-        self.nll = None if self.nll is None or other.nll is None else self.nll + other.nll
-        self.brier = None if self.brier is None or other.brier is None else self.brier + other.brier
+        self.nll += other.nll
+        self.brier += other.brier
         self.histogram.sums += other.histogram.sums
 
     def ece(self) -> float:
@@ -148,28 +142,22 @@ class CalibrationBins:
         count, confidence, correct, _ = self.sums
         return float(np.abs(correct - confidence).sum() / max(1, count.sum()))
 
-    def difference(self, other: CalibrationBins) -> Difference:
-        """ECE less that of the other one over the same sentences, with its 95 % basic interval.
-
-        Raises:
-            ValueError: they were not resampled, or not alike.
-        """
-        if self.bootstrap is None or other.bootstrap is None:
-            raise ValueError("a paired difference needs resamples of sentences in both")
-        return self.bootstrap.difference(other.bootstrap, self.ece() - other.ece())
-
     def block(self) -> CalibrationBlock:
         """The calibration block of results.json."""
         counts, confidences, corrects, variances = self.sums
-        tokens, filled = int(counts.sum()), counts > 0
+        tokens, filled, ece = int(counts.sum()), counts > 0, self.ece()
         gap = np.abs(corrects - confidences)[filled] / counts[filled]
         confidence, accuracy = _mean(confidences.sum(), tokens), _mean(corrects.sum(), tokens)
-        low = high = None
-        if self.bootstrap is not None and tokens:
-            low, high = self.bootstrap.interval(self.ece())
+        low, high = self.bootstrap.interval(ece) if self.bootstrap is not None and tokens else (None, None)
+        bins = []
+        for index, (count, certain, right, _) in enumerate(self.sums.T.tolist()):
+            edges = {"low": index / self.bins, "high": (index + 1) / self.bins, "count": int(count)}
+            means = {"confidence": _mean(certain, count), "accuracy": _mean(right, count)}
+            band = wilson_interval(right, count) if count else (None, None)
+            bins.append({**edges, **means, "band_low": band[0], "band_high": band[1]})
         return {
             "tokens": tokens,
-            "ece": self.ece(),
+            "ece": ece,
             "mce": float(gap.max()) if tokens else None,
             "nll": _mean(self.nll, tokens),
             "brier": _mean(self.brier, tokens),
@@ -183,7 +171,7 @@ class CalibrationBins:
             "ece_high": high,
             "auroc": self.histogram.auroc(),
             "risk_coverage": self.histogram.risk_coverage(),
-            "bins": [_bin(index, self.bins, *self.sums[:3, index].tolist()) for index in range(self.bins)],
+            "bins": bins,
             "signature": self.signature,
         }
 
@@ -192,27 +180,22 @@ class Breakdown:
     """Calibration by a whole number that each token has: how frequent its type is, its position, ...
 
     Args:
+        lowest: the lowest number that there is.
         borders: rising; (1, 10) makes the groups "0", "1-9" and "10+".
         bins, edges: as in CalibrationBins.
-        lowest: the lowest number that there is.
     """
 
-    def __init__(self, borders: Sequence[int], *, bins: int = 15, edges: str = "(l,r]", lowest: int = 0) -> None:
-        if sorted(set(borders)) != list(borders):
-            raise ValueError(f"borders {list(borders)} must rise")
-        starts = [lowest, *borders]
-        inner = [f"{low}-{after - 1}" if after - low > 1 else f"{low}" for low, after in pairwise(starts)]
-        self.names = [*inner, f"{starts[-1]}+"]
-        self.borders, self.bins, self.edges = list(borders), bins, edges
+    def __init__(self, lowest: int, borders: Sequence[int], *, bins: int = 15, edges: str = "(l,r]") -> None:
+        inner = [f"{low}-{after - 1}" if after - low > 1 else f"{low}" for low, after in pairwise((lowest, *borders))]
+        self.names = [*inner, f"{borders[-1]}+"]
+        self.borders, self.bins, self.edges = borders, bins, edges
         self.sums = np.zeros((4, len(self.names), bins))
         """as in CalibrationBins, by group and bin"""
 
     def update(self, values: Any, confidence: Any, correct: Any) -> None:
         """Counts tokens, all (n,): a token with value v falls in the group numbered by how many borders are <= v."""
         certain, right = checked(confidence, correct)
-        group_of_token = np.searchsorted(self.borders, as_floats(values), side="right")
-        if group_of_token.shape != certain.shape:
-            raise ValueError(f"{len(certain)} confidences and {len(group_of_token)} values; as many are needed")
+        group_of_token = np.searchsorted(self.borders, values, side="right")
         cell = group_of_token * self.bins + bin_of(certain, self.bins, self.edges)
         _add_tokens(self.sums, cell, certain, right)
 
@@ -299,30 +282,17 @@ def _add_tokens(sums: Floats, cell: NDArray[np.intp], certain: Floats, right: Fl
         total += np.bincount(cell, weights=weights, minlength=total.size).reshape(total.shape)
 
 
-def _bin(index: int, bins: int, count: float, confidence: float, correct: float) -> dict[str, Any]:
-    low, high = wilson_interval(correct, count) if count else (None, None)
-    return {
-        "low": index / bins,
-        "high": (index + 1) / bins,
-        "count": int(count),
-        "confidence": _mean(confidence, count),
-        "accuracy": _mean(correct, count),
-        "band_low": low,
-        "band_high": high,
-    }
-
-
-def _added(total: float | None, values: Any, name: str, tokens: int, highest: float) -> float | None:
-    """total plus the sum of values; None if either is unknown."""
+def _checked_sum(values: Any, name: str, tokens: int, highest: float) -> float:
+    """The sum of values; where they are not given nan, which stays nan whatever is added."""
     if values is None:
-        return total if not tokens else None
+        return math.nan if tokens else 0.0
     array = as_floats(values)
     if len(array) != tokens:
         raise ValueError(f"{tokens} confidences and {len(array)} values of {name}; they must be equally many")
     if not np.all((array >= -ROUNDING) & (array <= highest)):
         raise ValueError(f"a value of {name} lies outside of 0 to {highest:g}")
-    return None if total is None else total + float(array.sum())
+    return float(array.sum())
 
 
-def _mean(total: float | None, count: float) -> float | None:
-    return float(total) / count if count and total is not None else None
+def _mean(total: float, count: float) -> float | None:
+    return None if not count or math.isnan(total) else float(total) / count

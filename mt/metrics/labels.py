@@ -8,38 +8,27 @@ left out; only C is right. Blocks are followed through their shifts, so that eve
 Where these differ from the published labels (github.com/shuo-git/InfECE: Tercom in Java, its shifts undone by a
 script): that script drops tokens which it cannot bring back to their place, here each has its label; Tercom looks 20
 tokens to both sides of the diagonal and tries any number of shifts, sacreBLEU, and so we, 25 and 1,000, which may
-matter in long sentences; there a token behind a gap is D even if it is wrong itself, here only if it is right, which
-comes to the same; and the end of sentence is a token of both sides here, which is left to the user there.
+matter in long sentences; and the end of sentence is a token of both sides here, which is left to the user there.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 END = "</s>"
 SPACE = "\u2581"
 """what SentencePiece puts in front of a token that follows a space"""
 
-MAX_SHIFT_SIZE = 10
-"""tokens of the largest block that is shifted"""
-MAX_SHIFT_DISTANCE = 50
-"""furthest shift"""
-MAX_CANDIDATES = 1000
-"""shifts tried in one sentence"""
-BEAM = 25
-"""the edit distance looks so far to both sides of the diagonal"""
-INFINITE = 1 << 40
+_MAX_SHIFT_SIZE = 10  # tokens of the largest block that is shifted
+_MAX_SHIFT_DISTANCE = 50  # furthest shift
+_MAX_CANDIDATES = 1000  # shifts tried in one sentence
+_BEAM = 25  # the edit distance looks so far to both sides of the diagonal
+_INFINITE = 1 << 40
 
-
-class Edits(NamedTuple):
-    """How a translation differs from its reference."""
-
-    total: int
-    """edits: substitutions, insertions, deletions and shifts"""
-    labels: list[str]
-    """C, S, I or D for each token of the translation, in its order"""
+_Item = TypeVar("_Item", int, str)
+_Shift = tuple[int, int, int]  # first token and length of a block, and the token it is put before
 
 
 class _Alignment(NamedTuple):
@@ -51,15 +40,9 @@ class _Alignment(NamedTuple):
     """for each hypothesis token"""
 
 
-class _Shift(NamedTuple):
-    start: int
-    length: int
-    target: int
-
-
 def token_labels(hypothesis_tokens: Sequence[str], reference_tokens: Sequence[str]) -> list[bool]:
     """For each hypothesis token whether it is right: label C. An end of sentence counts if both sides have it."""
-    return [label == "C" for label in align(hypothesis_tokens, reference_tokens).labels]
+    return [label == "C" for label in align(hypothesis_tokens, reference_tokens)[1]]
 
 
 def words_of_tokens(tokens: Sequence[str]) -> tuple[list[str], list[int]]:
@@ -70,8 +53,7 @@ def words_of_tokens(tokens: Sequence[str]) -> tuple[list[str], list[int]]:
     """
     marked = any(token.startswith(SPACE) for token in tokens)
     words: list[str] = []
-    word_of_token = []
-    joined = False
+    word_of_token, joined = [], False
     for token in tokens:
         starts = token == END or (token.startswith(SPACE) if marked else not joined)
         if starts or not words or words[-1] == END:
@@ -91,28 +73,27 @@ def word_confidence(confidence: Sequence[float], word_of_token: Sequence[int]) -
     return [math.prod(part) for part in parts]
 
 
-def align(hypothesis: Sequence[str], reference: Sequence[str]) -> Edits:
-    """The edits that lead from hypothesis to reference, and a label for each token of the hypothesis."""
+def align(hypothesis: Sequence[str], reference: Sequence[str]) -> tuple[int, list[str]]:
+    """How many edits (substitutions, insertions, deletions, shifts) lead from hypothesis to reference, and a label C,
+    S, I or D for each token of the hypothesis."""
     if not reference or not hypothesis:
-        return Edits(len(hypothesis) + len(reference), ["I"] * len(hypothesis))
-    reference = list(reference)
-    order = list(range(len(hypothesis)))
-    candidates = 0
-    shifts = 0
+        return len(hypothesis) + len(reference), ["I"] * len(hypothesis)
+    reference, order = list(reference), list(range(len(hypothesis)))
+    candidates = shifts = 0
     while True:
         shifted = [hypothesis[index] for index in order]
         alignment = _edit_alignment(shifted, reference)
         if not alignment.distance:
             break
         best, candidates = _best_shift(shifted, reference, alignment, candidates)
-        if best is None or candidates >= MAX_CANDIDATES:
+        if best is None or candidates >= _MAX_CANDIDATES:
             break
         order = _moved(order, best)
         shifts += 1
     labels = [""] * len(hypothesis)
     for index, label in zip(order, alignment.labels, strict=True):
         labels[index] = label
-    return Edits(shifts + alignment.distance, labels)
+    return shifts + alignment.distance, labels
 
 
 def _best_shift(
@@ -123,7 +104,8 @@ def _best_shift(
     Among equals the longest block wins, then the first, then the one that goes to the front."""
     distances = _ShiftedDistance(hypothesis, reference)
     tried: set[_Shift] = set()
-    best, rank = None, (0, 0, 0, 0)
+    best: _Shift | None = None
+    rank = 0, 0, 0, 0
     for start, reference_start, length in _common_blocks(hypothesis, reference):
         inside = range(start, start + length)
         if (
@@ -139,17 +121,16 @@ def _best_shift(
                 continue
             last_target = target
             candidates += 1
-            shift = _Shift(start, length, target)
+            shift = start, length, target
             if shift in tried:
                 continue
             tried.add(shift)
-            # a distance above this cannot win
-            limit = alignment.distance - max(rank[0], 1)
+            limit = alignment.distance - max(rank[0], 1)  # a distance above this cannot win
             distance = distances.after(shift, limit)
             gain = (alignment.distance - distance, length, -start, -target)
             if distance <= limit and gain > rank:
                 best, rank = shift, gain
-        if candidates >= MAX_CANDIDATES:
+        if candidates >= _MAX_CANDIDATES:
             break
     return best, candidates
 
@@ -161,25 +142,22 @@ def _common_blocks(hypothesis: list[str], reference: list[str]) -> Iterator[tupl
         places.setdefault(token, []).append(index)
     for start, token in enumerate(hypothesis):
         for reference_start in places.get(token, ()):
-            if abs(reference_start - start) > MAX_SHIFT_DISTANCE:
+            if abs(reference_start - start) > _MAX_SHIFT_DISTANCE:
                 continue
-            room = min(MAX_SHIFT_SIZE, len(hypothesis) - start, len(reference) - reference_start)
+            room = min(_MAX_SHIFT_SIZE, len(hypothesis) - start, len(reference) - reference_start)
             for offset in range(room):
                 if hypothesis[start + offset] != reference[reference_start + offset]:
                     break
                 yield start, reference_start, offset + 1
 
 
-def _moved(items: list[int], shift: _Shift) -> list[int]:
+def _moved(items: list[_Item], shift: _Shift) -> list[_Item]:
     """items with a block put before what stands at the target; a target inside the block counts from its end."""
     start, length, target = shift
     end = start + length
-    block = items[start:end]
-    if target < start:
-        return items[:target] + block + items[target:start] + items[end:]
-    if target <= end:
-        target += length
-    return items[:start] + items[end:target] + block + items[target:]
+    others = items[:start] + items[end:]
+    place = target - length if target > end else target
+    return others[:place] + items[start:end] + others[place:]
 
 
 class _ShiftedDistance:
@@ -191,10 +169,8 @@ class _ShiftedDistance:
     """
 
     def __init__(self, hypothesis: list[str], reference: list[str]) -> None:
-        self.hypothesis = hypothesis
-        self.reference = reference
-        self.all_bits = (1 << len(reference)) - 1
-        self.last_bit = 1 << (len(reference) - 1)
+        self.hypothesis, self.reference = hypothesis, reference
+        self.all_bits, self.last_bit = (1 << len(reference)) - 1, 1 << (len(reference) - 1)
         self.equal: dict[str, int] = {}
         for index, token in enumerate(reference):
             self.equal[token] = self.equal.get(token, 0) | 1 << index
@@ -204,28 +180,23 @@ class _ShiftedDistance:
 
     def after(self, shift: _Shift, limit: int) -> int:
         """The distance after a shift; above the limit possibly too low, but still above the limit."""
-        order = _moved(list(range(len(self.hypothesis))), shift)
-        shifted = [self.hypothesis[index] for index in order]
-        unchanged = min(shift.start, shift.target)
+        shifted, unchanged = _moved(self.hypothesis, shift), min(shift[0], shift[2])
         column = self.columns[unchanged]
         for token in shifted[unchanged:]:
             column = self._next(token, *column)
         distance = column[2]
         slack = distance + abs(len(self.reference) - len(self.hypothesis))
-        if distance > limit or len(self.reference) < BEAM or slack < BEAM - 1:
+        if distance > limit or len(self.reference) < _BEAM or slack < _BEAM - 1:
             return distance
         return _edit_alignment(shifted, self.reference).distance
 
     def _next(self, token: str, up: int, down: int, distance: int) -> tuple[int, int, int]:
         """The next column: where the distance rises and falls by 1 along the reference, and its last value."""
         equal = self.equal.get(token, 0)
-        vertical = equal | down
-        horizontal = (((equal & up) + up) ^ up) | equal
-        rises = down | (self.all_bits & ~(horizontal | up))
-        falls = up & horizontal
+        vertical, horizontal = equal | down, (((equal & up) + up) ^ up) | equal
+        rises, falls = down | (self.all_bits & ~(horizontal | up)), up & horizontal
         distance += bool(rises & self.last_bit) - bool(falls & self.last_bit)
-        rises = (rises << 1 | 1) & self.all_bits
-        falls = falls << 1 & self.all_bits
+        rises, falls = (rises << 1 | 1) & self.all_bits, falls << 1 & self.all_bits
         return falls | (self.all_bits & ~(vertical | rises)), rises & vertical, distance
 
 
@@ -234,14 +205,13 @@ def _edit_alignment(hypothesis: list[str], reference: list[str]) -> _Alignment:
     inserts before it deletes."""
     width = len(reference)
     ratio = width / len(hypothesis)
-    beam = BEAM if ratio / 2 <= BEAM else math.ceil(ratio / 2 + BEAM)
-    row = list(range(width + 1))
-    choices = [["D"] * (width + 1)]
+    beam = _BEAM if ratio / 2 <= _BEAM else math.ceil(ratio / 2 + _BEAM)
+    row, choices = list(range(width + 1)), [["D"] * (width + 1)]
     for i, token in enumerate(hypothesis, start=1):
         diagonal = int(i * ratio)
         low = max(0, diagonal - beam)
         high = width + 1 if i == len(hypothesis) else min(width + 1, diagonal + beam)
-        new, choice = [INFINITE] * (width + 1), [""] * (width + 1)
+        new, choice = [_INFINITE] * (width + 1), [""] * (width + 1)
         if low == 0:
             new[0], choice[0] = row[0] + 1, "I"
         for j in range(max(low, 1), high):
@@ -254,12 +224,8 @@ def _edit_alignment(hypothesis: list[str], reference: list[str]) -> _Alignment:
             new[j], choice[j] = cost, label
         row = new
         choices.append(choice)
-    return _traced(row[width], choices)
-
-
-def _traced(distance: int, choices: list[list[str]]) -> _Alignment:
-    """Reads the alignment off the choices, from the end; "D" there is a reference token left out."""
-    i, j = len(choices) - 1, len(choices[0]) - 1
+    # the alignment is read off the choices from the end; "D" there is a reference token left out
+    i, j = len(hypothesis), width
     positions, reference_wrong, labels = [0] * j, [True] * j, [""] * i
     while i or j:
         label = choices[i][j]
@@ -271,4 +237,4 @@ def _traced(distance: int, choices: list[list[str]]) -> _Alignment:
             i -= 1
             behind_gap = label == "C" and j > 0 and choices[i][j] == "D"
             labels[i] = "D" if behind_gap else label
-    return _Alignment(distance, positions, reference_wrong, labels)
+    return _Alignment(row[width], positions, reference_wrong, labels)

@@ -9,9 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from mt.metrics.noise import Floats
 
 
 def template_plane(templates: Any) -> tuple[Floats, Floats]:

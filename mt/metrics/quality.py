@@ -12,7 +12,7 @@ from typing import Any, TypedDict, cast
 import numpy as np
 
 from mt.metrics.bins import PROTOCOLS, CalibrationBins
-from mt.metrics.noise import Difference, paired_bootstrap, resampled_counts
+from mt.metrics.noise import Difference, SentenceBootstrap, paired_bootstrap, resampled_counts
 
 Record = dict[str, Any]
 
@@ -207,8 +207,11 @@ def calibration_differences(
     Returns:
         None where the tokens of either system are not known for the same lines.
     """
-    (first, first_lines), *others = [_measured(records, recalibrated) for records in systems]
-    return [other.difference(first) if lines and lines == first_lines else None for other, lines in others]
+    (first, first_error, first_lines), *others = [_measured(records, recalibrated) for records in systems]
+    return [
+        other.difference(first, error - first_error) if lines and lines == first_lines else None
+        for other, error, lines in others
+    ]
 
 
 def references_of(record: Record) -> list[str]:
@@ -216,8 +219,8 @@ def references_of(record: Record) -> list[str]:
     return list(record.get("references") or [record.get("reference", "")])
 
 
-def _measured(records: Sequence[Record], recalibrated: bool) -> tuple[CalibrationBins, list[int]]:
-    """The calibration of the output, and which lines have tokens."""
+def _measured(records: Sequence[Record], recalibrated: bool) -> tuple[SentenceBootstrap, float, list[int]]:
+    """Resamples of the output, its ECE, and which lines have tokens."""
     counted = CalibrationBins(**PROTOCOLS["inference"], resamples=RESAMPLES, seed=SEED)
     lines = []
     for number, record in enumerate(records):
@@ -228,4 +231,5 @@ def _measured(records: Sequence[Record], recalibrated: bool) -> tuple[Calibratio
             confidence = np.exp(np.minimum(record["log_probs"], 0.0))
         counted.update(confidence, record["correct"], lines=number)
         lines.append(number)
-    return counted, lines
+    assert counted.bootstrap is not None
+    return counted.bootstrap, counted.ece(), lines

@@ -157,8 +157,6 @@ def test_confidences_out_of_range_and_labels_that_are_none_are_refused() -> None
         CalibrationBins().update([0.5], [1], nll=[math.nan])
     with pytest.raises(ValueError, match="equally many"):
         CalibrationBins().update([0.5], [1], nll=[0.1, 0.2])
-    with pytest.raises(ValueError, match="bins differ"):
-        CalibrationBins(bins=3).merge(CalibrationBins(bins=4))
     for arguments in ({"bins": 0}, {"edges": "[l,r]"}):
         with pytest.raises(ValueError, match=next(iter(arguments))):
             CalibrationBins(**arguments)
