@@ -12,8 +12,7 @@ from mt.report.figures import reliability_overlay, risk_coverage_plot, selective
 from mt.report.inputs import Block, Evaluation, read_evaluation, title_of
 from mt.report.page import write_page
 
-LETTERS = "ABCDEF"
-"""that stand for the systems of a page"""
+_LETTERS = "ABCDEF"  # that stand for the systems of a page
 
 
 class Row(NamedTuple):
@@ -29,15 +28,12 @@ class Row(NamedTuple):
 
 
 def write_comparison(folders: Sequence[Path], output: Path) -> Path:
-    """Writes the page that compares 2 to 6 evaluations; the first is what the others are held against.
-
-    Raises:
-        UserError: a folder that holds no evaluation, too many of them, or evaluations of different test sets.
-    """
-    if len(folders) > len(LETTERS):
-        raise UserError(f"{len(folders)} evaluations are too many for one page; give at most {len(LETTERS)}")
+    """Writes the page that compares 2 to 6 evaluations; the first is what the others are held against. Raises UserError
+    for a folder that holds no evaluation, too many of them, or evaluations of different test sets."""
+    if len(folders) > len(_LETTERS):
+        raise UserError(f"{len(folders)} evaluations are too many for one page; give at most {len(_LETTERS)}")
     evaluations = [read_evaluation(folder) for folder in folders]
-    check_same_test_set(evaluations)
+    _check_same_test_set(evaluations)
     names = [evaluation.name for evaluation in evaluations]
     if len(set(names)) < len(names):
         names = ["/".join(evaluation.folder.resolve().parts[-2:]) for evaluation in evaluations]
@@ -46,7 +42,7 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Path:
         "comparison.html.j2",
         names,
         evaluations,
-        letters=LETTERS,
+        letters=_LETTERS,
         resamples=RESAMPLES,
         seed=SEED,
         table=[row for row in _table(evaluations) if any(figure is not None for figure in row.figures)],
@@ -55,7 +51,7 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Path:
     return output
 
 
-def check_same_test_set(evaluations: Sequence[Evaluation]) -> None:
+def _check_same_test_set(evaluations: Sequence[Evaluation]) -> None:
     """Raises UserError unless all have the same references, and the same sources where both know them."""
     first = evaluations[0]
     for other in evaluations[1:]:
@@ -94,7 +90,7 @@ def _table(evaluations: Sequence[Evaluation]) -> list[Row]:
 
 def _figures(names: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
     """`reliability` and `curves`: SVG elements with the systems over one another."""
-    labels = [f"{letter} {name}" for letter, name in zip(LETTERS, names)]
+    labels = [f"{letter} {name}" for letter, name in zip(_LETTERS, names)]
     labels = [label if len(label) <= 30 else label[:29] + "…" for label in labels]
     blocks = [evaluation.blocks for evaluation in evaluations]
     reliability, curves = [], []
@@ -110,5 +106,5 @@ def _figures(names: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[st
     selective = [(evaluation.results.get("sequence") or {}).get("selective") or [] for evaluation in evaluations]
     if all(selective):
         for metric, title in (("chrf", "chrF"), ("bleu", "BLEU")):
-            curves.append(selective_plot(list(zip(LETTERS, selective)), metric, f"{title} of the lines kept"))
+            curves.append(selective_plot(list(zip(_LETTERS, selective)), metric, f"{title} of the lines kept"))
     return {"reliability": reliability, "curves": curves}

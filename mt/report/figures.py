@@ -18,18 +18,20 @@ import numpy as np
 from mt.report.inputs import Block
 from mt.report.svg import INK, OVER, STYLE, UNDER, line_style, svg_element
 
-# They tell over- from under-confidence without colour.
 HATCHES = {OVER: "////", UNDER: "\\\\\\\\"}
+"""tell over- from under-confidence without colour"""
+Curve = tuple[str, Sequence[float], Sequence[float]]
+"""label, x and y of a line"""
 
 
 def reliability_diagram(block: Block, title: str) -> str:
     """A calibration block of results.json as an SVG element."""
-    return svg_element(f"diagram {title}", lambda: _draw(block, title), f"{title}: {describe(block)}")
+    return svg_element(f"diagram {title}", lambda: _draw(block, title), f"{title}: {_describe(block)}")
 
 
 def reliability_overlay(blocks: Sequence[tuple[str, Block]], title: str) -> str:
     """Several (label, calibration block) over one another, as an SVG element."""
-    description = "; ".join(f"{label}: {describe(block)}" for label, block in blocks)
+    description = "; ".join(f"{label}: {_describe(block)}" for label, block in blocks)
     return svg_element(f"overlay {title}", lambda: _draw_overlay(blocks, title), f"{title}: {description}")
 
 
@@ -44,7 +46,7 @@ def reliability_image(block: Block, title: str = "") -> np.ndarray:
     return np.ascontiguousarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
 
 
-def describe(block: Block) -> str:
+def _describe(block: Block) -> str:
     """What the diagram shows, in a sentence, for those who cannot see it."""
     if not block["tokens"]:
         return "no tokens"
@@ -117,8 +119,7 @@ def _hatching(colour: str) -> dict[str, Any]:
 def _draw_overlay(blocks: Sequence[tuple[str, Block]], title: str) -> Any:
     figure, upper, lower = _panels(title)
     for number, (label, block) in enumerate(blocks):
-        filled = [each for each in block["bins"] if each["count"]]
-        style = line_style(number)
+        filled, style = [each for each in block["bins"] if each["count"]], line_style(number)
         confidence, accuracy = [each["confidence"] for each in filled], [each["accuracy"] for each in filled]
         lows, highs = zip(*(_band(each) for each in filled))
         upper.fill_between(confidence, lows, highs, color=style["color"], alpha=0.15, linewidth=0)
@@ -130,14 +131,6 @@ def _draw_overlay(blocks: Sequence[tuple[str, Block]], title: str) -> Any:
     lower.set_yscale("log")
     lower.set_ylim(2 * max(each["count"] for _, block in blocks for each in block["bins"]), 0.8)
     return figure
-
-
-class Curve(NamedTuple):
-    """One line of a plot."""
-
-    label: str
-    x: Sequence[float]
-    y: Sequence[float]
 
 
 class Panel(NamedTuple):
@@ -173,8 +166,8 @@ def search_grid_plots(grid: Sequence[Mapping[str, Any]]) -> list[str]:
             points = lines.setdefault(penalty_name(entry), [])
             if entry.get(panel.key) is not None:
                 points.append((entry["beam"], panel.factor * entry[panel.key]))
-        curves = [Curve(name, *zip(*sorted(points))) for name, points in lines.items() if len(points) > 1]
-        if curves:
+        several = {name: zip(*sorted(points)) for name, points in lines.items() if len(points) > 1}
+        if curves := [(name, x, y) for name, (x, y) in several.items()]:
             axis = partial(_beam_axis, from_zero=panel.from_zero)
             plots.append(_curve_plot(f"sweep {panel.key}", panel.title, curves, axis))
     return plots
@@ -189,15 +182,16 @@ def penalty_name(entry: Mapping[str, Any]) -> str:
 def risk_coverage_plot(curves: Sequence[tuple[str, Block]], title: str) -> str:
     """(label, block with `risk_coverage`) as an SVG element: share of wrong tokens among the surest ones."""
     known = [(label, block["risk_coverage"]) for label, block in curves]
-    drawn = [Curve(f"{label}  area {each['aurc']:.3f}", each["coverage"], each["risk"]) for label, each in known]
+    drawn = [(f"{label}  area {each['aurc']:.3f}", each["coverage"], each["risk"]) for label, each in known]
     axis = partial(_share_axis, kept="tokens", y_label="share of them wrong")
     return _curve_plot(f"risk {title}", title, drawn, axis, marked=False)
 
 
 def selective_plot(curves: Sequence[tuple[str, list[dict[str, Any]]]], metric: str, title: str) -> str:
     """(label, `sequence.selective`) as an SVG element: quality of the most confident translations."""
-    points = [(label, [(each["coverage"], each[metric]) for each in entries]) for label, entries in curves]
-    drawn = [Curve(label, *zip(*each)) for label, each in points]
+    drawn = [
+        (label, [each["coverage"] for each in entries], [each[metric] for each in entries]) for label, entries in curves
+    ]
     return _curve_plot(f"selective {title}", title, drawn, partial(_share_axis, kept="lines"))
 
 
@@ -211,9 +205,9 @@ def _curve_plot(
 
         figure = Figure(figsize=(3.4, 2.5), layout="constrained")
         axes = figure.subplots()
-        for number, curve in enumerate(curves):
+        for number, (label, x, y) in enumerate(curves):
             style = line_style(number) | ({} if marked else {"marker": ""})
-            axes.plot(curve.x, curve.y, label=curve.label, **style)
+            axes.plot(x, y, label=label, **style)
         axes.set_title(title)
         axis(axes, curves)
         axes.grid()
@@ -222,18 +216,18 @@ def _curve_plot(
             axes.legend(handlelength=3)
         return figure
 
-    return svg_element(name, draw, f"{title}: " + "; ".join(_in_words(curve) for curve in curves))
+    return svg_element(name, draw, f"{title}: " + "; ".join(_in_words(*curve) for curve in curves))
 
 
 def _beam_axis(axes: Any, curves: Sequence[Curve], from_zero: bool) -> None:
     """Beam sizes double from tick to tick."""
-    beams = sorted({beam for curve in curves for beam in curve.x})
+    beams = sorted({beam for _, x, _ in curves for beam in x})
     axes.set_xlabel("beam size")
     axes.set_xscale("log", base=2)
     axes.set_xticks(beams, [f"{beam:g}" for beam in beams])
     axes.minorticks_off()
     if from_zero:
-        axes.set_ylim(0, 1.15 * max(max(curve.y) for curve in curves) or 1)
+        axes.set_ylim(0, 1.15 * max(max(y) for _, _, y in curves) or 1)
 
 
 def _share_axis(axes: Any, _: Sequence[Curve], kept: str, y_label: str = "") -> None:
@@ -241,7 +235,6 @@ def _share_axis(axes: Any, _: Sequence[Curve], kept: str, y_label: str = "") -> 
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
 
 
-def _in_words(curve: Curve) -> str:
-    if len(curve.x) > 12:
-        return f"{curve.label}: from {curve.y[0]:.4g} at {curve.x[0]:.3g} to {curve.y[-1]:.4g} at {curve.x[-1]:.3g}"
-    return f"{curve.label}: " + ", ".join(f"{y:.4g} at {x:.3g}" for x, y in zip(curve.x, curve.y))
+def _in_words(label: str, x: Sequence[float], y: Sequence[float]) -> str:
+    points = [f"{height:.4g} at {place:.3g}" for place, height in zip(x, y)]
+    return f"{label}: " + (f"from {points[0]} to {points[-1]}" if len(points) > 12 else ", ".join(points))

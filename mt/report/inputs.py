@@ -74,11 +74,8 @@ class Evaluation:
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """Reads `results.json` and `records.jsonl`.
-
-    Raises:
-        UserError: one of the two is missing or is not what evaluate writes.
-    """
+    """Reads `results.json` and `records.jsonl`. Raises UserError where one of them is missing or is not what evaluate
+    writes."""
     path, part = folder / "results.json", "results"
     try:
         results = json.loads(path.read_text(encoding="utf-8"))

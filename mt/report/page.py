@@ -8,14 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mt.files.atomic import write_text
-from mt.report.figures import (
-    GRID_PANELS,
-    penalty_name,
-    reliability_diagram,
-    risk_coverage_plot,
-    search_grid_plots,
-    selective_plot,
-)
+from mt.report import figures as plots
 from mt.report.inputs import DRAWN, TITLES, Evaluation, read_evaluation, title_of
 from mt.report.translations import script_json, translations_data
 
@@ -24,13 +17,10 @@ MOST_BYTES = 2_950_000
 
 
 def write_report(folder: Path) -> Path:
-    """Writes `report.html` and `figures/*.svg` into the folder of an evaluation; gives the path of the page.
-
-    Raises:
-        UserError: `results.json` or `records.jsonl` is missing or is not what evaluate writes.
-    """
+    """Writes `report.html` and `figures/*.svg` into the folder of an evaluation; gives the path of the page. Raises
+    UserError as `read_evaluation`."""
     evaluation = read_evaluation(folder)
-    figures = draw_figures(evaluation)
+    figures = _draw_figures(evaluation)
     (folder / "figures").mkdir(exist_ok=True)
     for name, svg in figures.items():
         write_text(folder / "figures" / f"{name}.svg", svg + "\n")
@@ -44,25 +34,25 @@ def write_report(folder: Path) -> Path:
         titles=TITLES,
         figures=figures,
         grid=evaluation.search_grid,
-        grid_panels=GRID_PANELS,
-        penalty_name=penalty_name,
+        grid_panels=plots.GRID_PANELS,
+        penalty_name=plots.penalty_name,
     )
     return folder / "report.html"
 
 
-def draw_figures(evaluation: Evaluation) -> dict[str, str]:
+def _draw_figures(evaluation: Evaluation) -> dict[str, str]:
     """All figures of the page as SVG elements, by name."""
     drawn = {name: block for name, block in evaluation.blocks.items() if name.removeprefix("recalibrated_") in DRAWN}
-    figures = {f"reliability_{name}": reliability_diagram(block, title_of(name)) for name, block in drawn.items()}
-    for number, svg in enumerate(search_grid_plots(evaluation.search_grid), 1):
-        figures[f"sweep_{number}"] = svg
+    figures = {f"reliability_{name}": plots.reliability_diagram(block, title_of(name)) for name, block in drawn.items()}
+    figures |= {f"sweep_{n}": svg for n, svg in enumerate(plots.search_grid_plots(evaluation.search_grid), 1)}
     risky = [(name.replace("_", "-"), drawn[name]) for name in DRAWN if drawn.get(name, {}).get("risk_coverage")]
     if risky:
-        figures["risk_coverage"] = risk_coverage_plot(risky, "Tokens: risk and coverage")
+        figures["risk_coverage"] = plots.risk_coverage_plot(risky, "Tokens: risk and coverage")
     selective = (evaluation.results.get("sequence") or {}).get("selective")
     for metric, title in (("chrf", "chrF"), ("bleu", "BLEU"), ("ter", "TER")):
         if selective and all(entry.get(metric) is not None for entry in selective):
-            figures[f"selective_{metric}"] = selective_plot([("", selective)], metric, f"{title} of the lines kept")
+            name = f"{title} of the lines kept"
+            figures[f"selective_{metric}"] = plots.selective_plot([("", selective)], metric, name)
     return figures
 
 
@@ -74,13 +64,13 @@ def write_page(
     The template gets `names` (of the systems), `evaluations`, `data` (the translations) and `values`.
     """
     values |= {"names": names, "evaluations": evaluations}
-    room = MOST_BYTES - len(render(template, data=None, **values).encode())
+    room = MOST_BYTES - len(_render(template, data=None, **values).encode())
     systems = [evaluation.records for evaluation in evaluations]
     data = translations_data(names, systems, room, evaluations[0].threshold)
-    write_text(output, render(template, data=data, **values))
+    write_text(output, _render(template, data=data, **values))
 
 
-def render(template: str, **values: Any) -> str:
+def _render(template: str, **values: Any) -> str:
     """The text of a page. What a template asks for and is not there shows as a dash."""
     from jinja2 import ChainableUndefined, Environment, PackageLoader
     from markupsafe import Markup
@@ -106,9 +96,7 @@ def _number(value: Any, digits: int = 1, sign: bool = False, factor: int = 1, un
 
 
 def _p_value(value: Any) -> str:
-    if not isinstance(value, (int, float)) or value >= 0.001:
-        return _number(value, 3)
-    return "<\u20090.001"
+    return "<\u20090.001" if isinstance(value, (int, float)) and value < 0.001 else _number(value, 3)
 
 
 def _words(value: Any) -> str:

@@ -25,9 +25,8 @@ STYLE = {
     "font.size": 9,
     "axes.titlesize": 10,
     "hatch.linewidth": 0.6,
-    **dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
-    ),
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), INK),
+    **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), INK),
     "legend.frameon": False,
     "legend.fontsize": 8,
     "grid.alpha": 0.12,
@@ -41,12 +40,8 @@ STYLE = {
 def svg_element(name: str, draw: Callable[[], Any], description: str) -> str:
     """A figure as an SVG element; the same text for the same input.
 
-    Text stays text; the ink is `currentColor` on a transparent ground, so that it follows the page around it.
-
-    Args:
-        name: of the figure, another one for each figure of a page: it seeds the ids inside.
-        draw: makes the matplotlib figure.
-        description: what the figure shows, for those who cannot see it.
+    Text stays text; the ink is `currentColor` on a transparent ground, so that it follows the page around it. `name`
+    differs for each figure of a page: it seeds the ids inside. `description` is for those who cannot see it.
     """
     import matplotlib
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
-from itertools import chain
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,7 @@ from mt.metrics.labels import END, SPACE
 from mt.metrics.quality import references_of
 from mt.report.inputs import Record
 
-# Probabilities are whole numbers of ten-thousandths.
-UNITS = 10_000
+_UNITS = 10_000  # probabilities are whole numbers of ten-thousandths
 
 
 def translations_data(
@@ -24,8 +24,7 @@ def translations_data(
     """What the script of a page gets.
 
     Args:
-        names: of the systems.
-        systems: the records of each, line by line for the same sources.
+        names, systems: the records of each system, line by line for the same sources.
         room: bytes that the text of it may take. What does not fit stays out: first the alternatives of the tokens,
             then the most confident translations.
         threshold: confidence below which a line is flagged at first; None: not known.
@@ -39,7 +38,7 @@ def translations_data(
         where the tokens do not spell it, `h` the translation.
     """
     for with_alternatives in (True, False):
-        vocabulary: dict[str, int] = {}
+        vocabulary: dict[str, int] = defaultdict(count().__next__)
         rows = []
         for records in zip(*systems):
             line = {"n": records[0]["line"] + 1, "s": records[0].get("source") or "", "r": references_of(records[0])}
@@ -69,20 +68,16 @@ def spelled(tokens: Sequence[str]) -> str:
     return " ".join(inner)
 
 
-def _output(record: Record, vocabulary: dict[str, int], with_alternatives: bool) -> Record:
+def _output(record: Record, vocabulary: Mapping[str, int], with_alternatives: bool) -> Record:
     output: Record = {"c": _units(record.get("confidence"))}
     for short, name in (("q", "chrf"), ("b", "bleu")):
         output[short] = None if record.get(name) is None else round(record[name], 1)
     if record.get("flagged"):
         output["f"] = 1
-
-    def number(token: str) -> int:
-        return vocabulary.setdefault(token, len(vocabulary))
-
     tokens, confidences = record.get("tokens"), record.get("token_confidence")
     if not tokens or not confidences:
         return output | {"h": record["translation"]}
-    output["t"] = [number(token) for token in tokens]
+    output["t"] = [vocabulary[token] for token in tokens]
     output["p"] = [_units(confidence) for confidence in confidences]
     own = [_units(math.exp(min(0.0, log_prob))) for log_prob in record.get("log_probs") or []]
     if len(own) == len(tokens) and any(abs((a or 0) - (b or 0)) > 20 for a, b in zip(own, output["p"])):
@@ -91,7 +86,7 @@ def _output(record: Record, vocabulary: dict[str, int], with_alternatives: bool)
     if with_alternatives and record.get("alternatives"):
         output["a"] = []
         for token, alternatives in zip(tokens, record["alternatives"]):
-            flat = [(number(text), _units(math.exp(min(0.0, log)))) for text, log in alternatives if text != token]
+            flat = [(vocabulary[text], _units(math.exp(min(0.0, log)))) for text, log in alternatives if text != token]
             output["a"].append(list(chain(*flat)))
     if spelled(tokens) != record["translation"]:
         output["h"] = record["translation"]
@@ -99,7 +94,7 @@ def _output(record: Record, vocabulary: dict[str, int], with_alternatives: bool)
 
 
 def _units(probability: float | None) -> int | None:
-    return None if probability is None else round(UNITS * probability)
+    return None if probability is None else round(_UNITS * probability)
 
 
 def _least_confident(rows: list[Record], sizes: list[int], room: int) -> list[Record]:
