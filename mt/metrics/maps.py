@@ -7,12 +7,11 @@ a few temperatures, not tokens, and sums of parts add up, so that cross-validati
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from mt.config import LossConfig
@@ -22,11 +21,9 @@ from mt.metrics.noise import Floats
 
 LEAST_SHARE = 0.01
 """a class that the inverse link would give nothing keeps this share of what the model gave it"""
-# 1 / temperature of a fit: temperatures from 1/4 to 16, each 4^(1/3) times the one before
-_GRID = 4.0 ** (-np.arange(-3, 7) / 3)
+_GRID = 4.0 ** (np.arange(-6, 4) / 3)  # 1 / temperature of a fit: temperatures from 16 to 1/4
 _SMALLEST = 1e-12
-# scores worked on at a time: they stay in the processor's cache
-_CACHED = 1 << 17
+_CACHED = 1 << 17  # scores worked on at a time: they stay in the processor's cache
 
 
 @dataclass(frozen=True)
@@ -49,11 +46,7 @@ class InverseLink:
 
     @staticmethod
     def of_loss(loss: LossConfig, vocabulary_size: int, pad_id: int, begin_id: int) -> InverseLink | None:
-        """The inverse link of a training loss.
-
-        Args:
-            loss: its section of the config.
-            vocabulary_size, pad_id, begin_id: classes of the target's tokeniser.
+        """The inverse link of a training loss; classes are those of the target's tokeniser.
 
         Returns:
             None where there is none in closed form (focal losses, R-Drop, the confidence penalty, unigram targets, a
@@ -62,34 +55,21 @@ class InverseLink:
         settings = loss.settings()
         if loss.name not in ("label_smoothed_kl", "encouraging") or settings["definition"] == "unigram":
             return None
-        other_bonus = settings.get("bonus_smoothing") not in (None, settings["smoothing"])
-        log_end = settings.get("log_end")
-        if other_bonus or log_end == 1:
+        smoothing, log_end = settings["smoothing"], settings.get("log_end")
+        if settings.get("bonus_smoothing") not in (None, smoothing) or log_end == 1:
             return None
-        return InverseLink(
-            settings["smoothing"],
-            settings["definition"],
-            vocabulary_size,
-            pad_id,
-            (pad_id, begin_id) if settings.get("exclude_special") else (),
-            log_end,
-        )
+        excluded = (pad_id, begin_id) if settings.get("exclude_special") else ()
+        return InverseLink(smoothing, settings["definition"], vocabulary_size, pad_id, excluded, log_end)
 
     def apply(self, log_probs: Tensor) -> Tensor:
         """Log-probabilities or logits (n, vocabulary) -> log-probabilities (n, vocabulary), finite as they are."""
         model = torch.softmax(_wide(log_probs), -1)
         true = model if self.log_end is None else encouraging_inverse_link(model, self.log_end)
         if self.smoothing:
-            target = SmoothedTarget(
-                self.definition,
-                self.smoothing,
-                pad_id=self.pad_id,
-                vocabulary_size=self.vocabulary_size,
-                excluded_ids=self.excluded_ids,
-            )
+            classes = {name: getattr(self, name) for name in ("pad_id", "vocabulary_size", "excluded_ids")}
+            target = SmoothedTarget(self.definition, self.smoothing, **classes)
             true = torch.maximum(smoothing_inverse_link(true, target), LEAST_SHARE * true)
-        tiny = torch.finfo(true.dtype).tiny
-        return true.clamp(min=tiny).log().log_softmax(-1)
+        return true.clamp(min=torch.finfo(true.dtype).tiny).log().log_softmax(-1)
 
     def to_json(self) -> dict[str, Any]:
         """For map_from_json."""
@@ -113,8 +93,7 @@ class Temperature:
     @property
     def name(self) -> str:
         """temperature, end_temperature, link_temperature or link_end_temperature."""
-        end = "" if self.end_id is None else "end_"
-        return f"{'' if self.link is None else 'link_'}{end}temperature"
+        return ("link_" if self.link else "") + ("" if self.end_id is None else "end_") + "temperature"
 
     def apply(self, log_probs: Tensor) -> Tensor:
         """Log-probabilities or logits (n, vocabulary) -> log-probabilities (n, vocabulary), float32 or float64."""
@@ -130,23 +109,19 @@ class Temperature:
         return {"name": self.name, **fields, **({"link": self.link.to_json()} if self.link else {})}
 
 
+@dataclass
 class TemperatureFit:
-    """The temperatures that minimise the negative log-likelihood, as a stream; parts (folds, ranks) may be merged.
+    """The temperatures that minimise the negative log-likelihood, as a stream; the `sums` of parts may be added.
 
     One pass, constant memory: likelihood, slope and curvature are summed at a few temperatures; the best one between
     them is read off the quintic through both neighbours, exact to about 1e-4. What lies beyond 1/4 to 16 becomes the
-    nearer end (all tokens right, for one: the sharper the better).
-
-    Args:
-        link, end_id: as in Temperature.
+    nearer end (all tokens right, for one: the sharper the better). `link` and `end_id` are as in Temperature.
     """
 
-    def __init__(self, *, link: InverseLink | None = None, end_id: int | None = None) -> None:
-        self.link = link
-        self.end_id = end_id
-        self.sums = np.zeros((2, len(_GRID), 3))
-        """of ends of sentence and of all other tokens, at each 1 / temperature"""
-        self.tokens = [0, 0]
+    link: InverseLink | None = None
+    end_id: int | None = None
+    sums: Floats = field(default_factory=lambda: np.zeros((2, len(_GRID), 3)))
+    """of ends of sentence and of all other tokens, at each 1 / temperature"""
 
     def update(self, log_probs: Tensor, tokens: Tensor, correct: Any = None) -> None:
         """Counts tokens.
@@ -158,27 +133,18 @@ class TemperatureFit:
                 the token.
         """
         values = _wide(log_probs.detach()) if self.link is None else self.link.apply(log_probs.detach())
-        labels = np.ones(len(tokens)) if correct is None else as_floats(correct)
-        right = torch.as_tensor(labels, device=tokens.device)
+        right = torch.as_tensor(np.ones(len(tokens)) if correct is None else as_floats(correct), device=tokens.device)
         ends = values.argmax(-1) == self.end_id if self.end_id is not None else torch.zeros_like(tokens).bool()
         rows = max(1, _CACHED // values.shape[1])
         for index, part in enumerate((ends, ~ends)):
             for some in zip(values[part].split(rows), tokens[part].split(rows), right[part].split(rows)):
                 self.sums[index] += _likelihoods(*some, _GRID)
-            self.tokens[index] += int(part.sum())
-
-    def merge(self, other: TemperatureFit) -> None:
-        """Adds another part. Raises ValueError if it is of another fit."""
-        if (self.link, self.end_id) != (other.link, other.end_id):
-            raise ValueError("parts of different fits of a temperature")
-        self.sums += other.sums
-        self.tokens = [ours + theirs for ours, theirs in zip(self.tokens, other.tokens, strict=True)]
 
     def map(self, *, end_apart: bool = True) -> Temperature:
         """The best temperatures; 1 for a part without tokens. end_apart: False: one for all tokens all the same."""
         if self.end_id is None or not end_apart:
-            return Temperature(_best_temperature(self.sums.sum(0), sum(self.tokens)), link=self.link)
-        end, rest = (_best_temperature(sums, tokens) for sums, tokens in zip(self.sums, self.tokens))
+            return Temperature(_best_temperature(self.sums.sum(0)), link=self.link)
+        end, rest = map(_best_temperature, self.sums)
         return Temperature(rest, end, self.end_id, self.link)
 
 
@@ -244,7 +210,7 @@ def _wide(values: Tensor) -> Tensor:
     return values if values.dtype == torch.float64 else values.float()
 
 
-def _likelihoods(values: Tensor, tokens: Tensor, right: Tensor, grid: Floats) -> NDArray[np.float64]:
+def _likelihoods(values: Tensor, tokens: Tensor, right: Tensor, grid: Floats) -> Floats:
     """Sums of -log likelihood, its slope and its curvature in b, at each b = 1 / temperature: (grid, 3).
 
     With c the token's probability and d = d log c / db = z - E[z]: log c has curvature -Var[z], and log(1 - c)
@@ -269,29 +235,26 @@ def _likelihoods(values: Tensor, tokens: Tensor, right: Tensor, grid: Floats) ->
     return np.array(rows)
 
 
-def _best_temperature(sums: NDArray[np.float64], tokens: int) -> float:
+def _best_temperature(sums: Floats) -> float:
     """The temperature of the grid's range with the least loss, by the quintic through the two nearest points in log b;
-    sums as of _likelihoods over so many tokens."""
-    if not tokens:
+    sums as of _likelihoods."""
+    if not sums.any():  # no tokens
         return 1.0
-    x = np.log(_GRID)
-    order = np.argsort(x)
-    x, loss = x[order], sums[order, 0]
-    slope = sums[order, 1] * np.exp(x)
-    bend = slope + sums[order, 2] * np.exp(2 * x)
+    x, loss = np.log(_GRID), sums[:, 0]
+    slope = sums[:, 1] * np.exp(x)
+    bend = slope + sums[:, 2] * np.exp(2 * x)
     best = int(np.argmin(loss))
     first = best if slope[best] < 0 else best - 1
-    if not 0 <= first < len(x) - 1:
-        return 1 / float(np.exp(x[best]))  # the best lies beyond the range
-    step = x[first + 1] - x[first]
-    ends = [(loss[i], slope[i] * step, bend[i] * step * step) for i in (first, first + 1)]
-    powers = np.arange(6)
-    rows = []
-    for t in (0.0, 1.0):
-        rows += [t**powers, powers * t ** (powers - 1).clip(0), powers * (powers - 1) * t ** (powers - 2).clip(0)]
-    quintic = np.polynomial.Polynomial(np.linalg.solve(np.array(rows, dtype=np.float64), np.ravel(ends)))
-    roots = quintic.deriv().roots()
-    inside = [root.real for root in roots if abs(root.imag) < 1e-9 and -1e-9 <= root.real <= 1 + 1e-9]
-    if not inside:
-        return 1 / float(np.exp(x[best]))
-    return 1 / float(np.exp(x[first] + step * min(inside, key=lambda t: float(quintic(t)))))
+    at = x[best]
+    if 0 <= first < len(x) - 1:  # else the best lies beyond the range
+        step = x[first + 1] - x[first]
+        ends = [(loss[i], slope[i] * step, bend[i] * step * step) for i in (first, first + 1)]
+        powers, rows = np.arange(6), []
+        for t in (0.0, 1.0):
+            rows += [t**powers, powers * t ** (powers - 1).clip(0), powers * (powers - 1) * t ** (powers - 2).clip(0)]
+        quintic = np.polynomial.Polynomial(np.linalg.solve(np.array(rows, dtype=np.float64), np.ravel(ends)))
+        roots = quintic.deriv().roots()
+        inside = [root.real for root in roots if abs(root.imag) < 1e-9 and -1e-9 <= root.real <= 1 + 1e-9]
+        if inside:
+            at = x[first] + step * min(inside, key=lambda t: float(quintic(t)))
+    return 1 / float(np.exp(at))
