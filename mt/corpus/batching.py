@@ -64,9 +64,8 @@ def plan_batches(
 def epoch_copies(weights: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
     """How often each pair is seen in this epoch.
 
-    Each pair has a phase in [0, 1), fixed by the seed. Up to epoch e it is seen floor(weight * e + phase)
-    times: weight 2 means twice in each epoch; 0.5 means every second epoch, half of the pairs in each; 1.5
-    means once plus half.
+    Each pair has a phase in [0, 1), fixed by the seed. Up to epoch e it is seen floor(weight * e + phase) times: weight
+    2 means twice in each epoch; 0.5 means every second epoch, half of the pairs in each; 1.5 means once plus half.
 
     Args:
         weights: (pairs,) float64, above 0.
@@ -74,24 +73,21 @@ def epoch_copies(weights: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
     Returns:
         (pairs,) int64.
     """
-    if len(weights) and not weights.min() > 0:
+    if not weights.min(initial=np.inf) > 0:
         raise ValueError(f"a weight is {weights.min()}; it must be above 0")
-    whole = np.floor(weights)
-    part = weights - whole
-    rank = np.empty(len(weights), dtype=np.int64)
-    rank[np.argsort(_draws(len(weights), seed, 0, _PHASE), kind="stable")] = np.arange(len(weights))
-    phase = (rank + 0.5) / max(len(weights), 1)
-    copies: np.ndarray = whole + np.floor(part * (epoch + 1) + phase) - np.floor(part * epoch + phase)
-    return copies.astype(np.int64)
+    part, whole = np.modf(weights)
+    phase = np.empty(len(weights))
+    order = np.argsort(_draws(len(weights), seed, 0, _PHASE), kind="stable")
+    phase[order] = (np.arange(len(weights)) + 0.5) / len(weights)
+    return np.asarray(whole + np.floor(part * (epoch + 1) + phase) - np.floor(part * epoch + phase), dtype=np.int64)
 
 
 def pad_batch(sequences: Sequence[np.ndarray], pad_id: int) -> np.ndarray:
     """One rectangle of ids, (rows, longest) int64, filled up with `pad_id` at the right; (0, 0) for no sequences."""
-    lengths = np.fromiter((len(sequence) for sequence in sequences), dtype=np.int64, count=len(sequences))
-    width = int(lengths.max()) if len(lengths) else 0
-    padded = np.full((len(lengths), width), pad_id, dtype=np.int64)
-    if width:
-        padded[np.arange(width) < lengths[:, None]] = np.concatenate(sequences)
+    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
+    padded = np.full((len(lengths), lengths.max(initial=0)), pad_id, dtype=np.int64)
+    if padded.size:
+        padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.concatenate(sequences)
     return padded
 
 
@@ -106,11 +102,11 @@ def _group(
 ) -> list[np.ndarray]:
     """Cuts the pairs into batches of similar lengths, rows * longest <= batch_tokens.
 
-    Lengths are small integers, so most pairs of a large corpus share both with many others: they fill
-    batches without padding. The leftovers of each such cell, parted in two at a random place, are lined up
-    in strips of two source lengths, by target length upwards and downwards in turns, so that neighbours in
-    the line are neighbours in both lengths; `_cut` divides the line. Where strips begin and a little of what a
-    cut costs are random too: otherwise every fifth batch would return in each epoch.
+    Lengths are small integers, so most pairs of a large corpus share both with many others: they fill batches without
+    padding. The leftovers of each such cell, parted in two at a random place, are lined up in strips of two source
+    lengths, by target length upwards and downwards in turns, so that neighbours in the line are neighbours in both
+    lengths; `_cut` divides the line. Where strips begin and a little of what a cut costs are random too: otherwise
+    every fifth batch would return in each epoch.
 
     Args:
         indices: (pairs,) int64, in random order.
@@ -121,7 +117,7 @@ def _group(
     indices, line = indices[order], line[order]
     del order
 
-    start = np.flatnonzero(np.concatenate([[True], line[1:] != line[:-1]]))
+    start = np.flatnonzero(np.diff(line, prepend=-1))
     end = np.append(start[1:], len(line))
     # (cells,): the lengths of every cell
     source, target = (side[indices[start]].astype(np.int64) for side in (source, target))
@@ -129,10 +125,9 @@ def _group(
     whole = (end - start) // capacity
     leftover = start + whole * capacity
     batches = [
-        indices[first : first + rows]
+        indices[first : first + capacity[cell]]
         for cell in np.flatnonzero(whole)
-        for rows in [int(capacity[cell])]
-        for first in range(int(start[cell]), int(leftover[cell]), rows)
+        for first in range(start[cell], leftover[cell], capacity[cell])
     ]
 
     remaining = end - leftover
@@ -141,14 +136,14 @@ def _group(
     piece_start = np.stack([leftover, middle], axis=1).ravel()
     piece_end = np.stack([middle, end], axis=1).ravel()
     filled = piece_end > piece_start
-    piece_start, piece_end = piece_start[filled], piece_end[filled]
-    source, target = np.repeat(source, 2)[filled], np.repeat(target, 2)[filled]
+    piece_start, piece_end, source, target = (
+        each[filled] for each in (piece_start, piece_end, np.repeat(source, 2), np.repeat(target, 2))
+    )
     rows = piece_end - piece_start
     noise = _draws(len(rows), seed, epoch, _CUTS) % np.uint64(batch_tokens // 20 + 1)
     cut_cost = batch_tokens // 6 + noise.astype(np.int64)
     for first, last in _cut(rows, source, target, batch_tokens, cut_cost):
-        pieces = [indices[piece_start[piece] : piece_end[piece]] for piece in range(first, last)]
-        batches.append(np.concatenate(pieces))
+        batches.append(np.concatenate([indices[piece_start[at] : piece_end[at]] for at in range(first, last)]))
     return batches
 
 
@@ -164,8 +159,8 @@ def _cut(
 ) -> list[tuple[int, int]]:
     """Divides a line of pieces into batches so that the cost is least (dynamic programming).
 
-    The cost is the number of positions of both sides, padding included, plus `cut_cost` for each batch:
-    without that, ever smaller batches would have ever less padding.
+    The cost is the number of positions of both sides, padding included, plus `cut_cost` for each batch: without that,
+    ever smaller batches would have ever less padding.
 
     Args:
         rows: (pieces,) int64, pairs in each piece, all of the same lengths.
@@ -178,13 +173,12 @@ def _cut(
     """
     pieces = len(rows)
     before = np.concatenate([[0], np.cumsum(rows)])
-    longest = np.maximum(source, target)
+    most = before[:-1] + batch_tokens // np.maximum(np.maximum(source, target), 1)
+    reaches = np.searchsorted(before, most, side="right") - 1  # no batch from a piece on goes further
     cost = np.full(pieces + 1, np.iinfo(np.int64).max)
     cost[0] = 0
     came_from = np.zeros(pieces + 1, dtype=np.int64)
-    for first in range(pieces):
-        most = before[first] + batch_tokens // max(int(longest[first]), 1)
-        reach = int(np.searchsorted(before, most, side="right")) - 1
+    for first, reach in enumerate(reaches):
         widest_source = np.maximum.accumulate(source[first:reach])
         widest_target = np.maximum.accumulate(target[first:reach])
         taken = before[first + 1 : reach + 1] - before[first]

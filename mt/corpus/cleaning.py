@@ -1,8 +1,8 @@
 """Which training pairs are dropped, and the account of it.
 
-Every dropped pair is counted under exactly one rule, the first that holds, in the order of `RULES`. What looks at
-one pair alone (`examine`) can be done for many pieces of a corpus at once, in any process; what compares pairs
-(`Cleaner`) goes through the pieces in order.
+Every dropped pair is counted under exactly one rule, the first that holds, in the order of `RULES`. What looks at one
+pair alone (`examine`) can be done for many pieces of a corpus at once, in any process; what compares pairs (`Cleaner`)
+goes through the pieces in order.
 """
 
 from __future__ import annotations
@@ -35,15 +35,16 @@ def examine(texts: tuple[Sequence[str], Sequence[str]], config: CleaningConfig) 
         (pairs,) uint8, index into `RULES` of the rule that drops a pair, or `len(RULES)`; and (pairs,) uint64,
         `pair_hashes`, empty where no rule needs them.
     """
-    rules = np.fromiter(
-        (_shape_rule(source, target, config) for source, target in zip(*texts)), dtype=np.uint8, count=len(texts[0])
-    )
-    compared = config.overlap or config.duplicate
-    return rules, pair_hashes(*texts) if compared else np.empty(0, dtype=np.uint64)
+    rules = np.array([_shape_rule(source, target, config) for source, target in zip(*texts)], dtype=np.uint8)
+    return rules, pair_hashes(*texts) if config.overlap or config.duplicate else np.empty(0, dtype=np.uint64)
 
 
 class Cleaner:
     """Keeps the pairs that no rule drops; give it the pieces of all corpora in order.
+
+    Args:
+        config: the rules; a rule that is off drops nothing.
+        held_out: (pairs,) uint64, hashes (`pair_hashes`) of the validation and test pairs.
 
     Attributes:
         read, kept: pairs so far; read = kept + the sum of dropped, always.
@@ -51,11 +52,6 @@ class Cleaner:
     """
 
     def __init__(self, config: CleaningConfig, held_out: np.ndarray) -> None:
-        """
-        Args:
-            config: the rules; a rule that is off drops nothing.
-            held_out: (pairs,) uint64, hashes (`pair_hashes`) of the validation and test pairs.
-        """
         self.read = self.kept = 0
         self.rules: dict[str, dict[str, Any]] = {rule: {"dropped": 0, "examples": []} for rule in RULES}
         self._config = config
@@ -115,15 +111,11 @@ def pair_hashes(sources: Sequence[str], targets: Sequence[str]) -> np.ndarray:
 
     Among a hundred million pairs, the chance that any two different ones share a hash is 0.03 %.
     """
-    digests = b"".join(map(_pair_hash, sources, targets))
-    return np.frombuffer(digests, dtype="<u8").astype(np.uint64, copy=False)
-
-
-def _pair_hash(source: str, target: str) -> bytes:
-    first = source.strip().encode(errors="surrogatepass")
-    second = target.strip().encode(errors="surrogatepass")
+    sides = ([text.strip().encode(errors="surrogatepass") for text in side] for side in (sources, targets))
     # the length keeps ("ab", "c") apart from ("a", "bc")
-    return hashlib.blake2b(b"%d:%b%b" % (len(first), first, second), digest_size=8).digest()
+    pairs = (b"%d:%b%b" % (len(source), source, target) for source, target in zip(*sides))
+    digests = b"".join(hashlib.blake2b(pair, digest_size=8).digest() for pair in pairs)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64, copy=False)
 
 
 def _isin_sorted(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
@@ -131,8 +123,7 @@ def _isin_sorted(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
     if not len(ordered):
         return np.zeros(len(values), dtype=bool)
     place = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
-    found: np.ndarray = ordered[place] == values
-    return found
+    return np.asarray(ordered[place] == values)
 
 
 def _shape_rule(source: str, target: str, config: CleaningConfig) -> int:

@@ -6,11 +6,12 @@ While an epoch is trained on, another process segments the next one, so that tra
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import sys
 import tempfile
+from multiprocessing import reduction
 from multiprocessing.context import SpawnProcess
-from multiprocessing.reduction import DupFd
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -25,13 +26,16 @@ from mt.progress import progress_bar
 # What decides a segmentation of the text: epoch, how, and the seed of the run.
 _Segmentation = tuple[int, TokenizerConfig, int]
 
+# An open file on its way to a process that is being started becomes a file to write to there.
+reduction.register(io.BufferedRandom, lambda file: (_write_to, (reduction.DupFd(file.fileno()),)))
+
 
 def epoch_store(prepared: Prepared, config: Config, epoch: int) -> TokenStore:
     """The training store of one epoch.
 
-    Without subword sampling it is `prepared.train`. With it, the text is segmented afresh, a pure function of
-    the text, the tokeniser, `config.seed` and the epoch. The new store lies in a nameless file beside the
-    prepared folder, which goes when the store goes. The next epoch's is begun.
+    Without subword sampling it is `prepared.train`. With it, the text is segmented afresh, a pure function of the text,
+    the tokeniser, `config.seed` and the epoch. The new store lies in a nameless file beside the prepared folder, which
+    goes when the store goes. The next epoch's is begun.
     """
     if config.tokenizer.sampling == 0:
         return prepared.train
@@ -61,16 +65,15 @@ def _nameless_file(prepared: Prepared) -> BinaryIO:
 
 
 def _segment_here(prepared: Prepared, wanted: _Segmentation) -> TokenStore:
-    with _nameless_file(prepared) as file:
-        with progress_bar(len(prepared.train), "segmenting", "pair", leave=False) as bar:
-            _segment(prepared.train, prepared.tokenizer, file, wanted, bar)
+    with progress_bar(len(prepared.train), "segmenting", "pair", leave=False) as bar, _nameless_file(prepared) as file:
+        _segment(prepared.train, prepared.tokenizer, file, wanted, bar)
         return map_store(file)
 
 
 def _begin(prepared: Prepared, wanted: _Segmentation) -> tuple[SpawnProcess, BinaryIO]:
     """Starts a process that segments an epoch into a nameless file."""
     file = _nameless_file(prepared)
-    return start_process(_segment_ahead, prepared.folder, _SharedFile(file), wanted, daemon=True), file
+    return start_process(_segment_ahead, prepared.folder, file, wanted, daemon=True), file
 
 
 def _await(begun: tuple[SpawnProcess, BinaryIO] | None) -> TokenStore | None:
@@ -83,17 +86,7 @@ def _await(begun: tuple[SpawnProcess, BinaryIO] | None) -> TokenStore | None:
         return map_store(file) if process.exitcode == 0 else None
 
 
-class _SharedFile:
-    """An open file on its way to a process that is being started, which gets a file to write to in its place."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-
-    def __reduce__(self) -> Any:
-        return _received, (DupFd(self._file.fileno()),)
-
-
-def _received(duplicate: Any) -> BinaryIO:
+def _write_to(duplicate: Any) -> BinaryIO:
     return os.fdopen(duplicate.detach(), "wb")
 
 

@@ -1,14 +1,14 @@
 """Subword sampling: a random segmentation of each word, exact and reproducible in any process.
 
-SentencePiece can sample by itself, but not reproducibly: in version 0.2.3 the same seed gives other segmentations
-in each process, so that no training could be continued exactly. Here the model gives its pieces, and NumPy
-draws the segmentation:
+SentencePiece can sample by itself, but not reproducibly: in version 0.2.3 the same seed gives other segmentations in
+each process, so that no training could be continued exactly. Here the model gives its pieces, and NumPy draws the
+segmentation:
 
-- unigram models: forward filtering, backward sampling over all segmentations, each with probability
-  proportional to p ** alpha (Kudo 2018, "Subword Regularization", section 3.2, l = infinity);
-- BPE models: BPE-dropout (Provilkov et al. 2020): before each merge, every possible merge is left out with
-  the given probability; the best of the others is done; without any, the word is finished. (SentencePiece
-  leaves a merge out once and for all: there the same probability makes smaller pieces.)
+- unigram models: forward filtering, backward sampling over all segmentations, each with probability proportional to
+  p ** alpha (Kudo 2018, "Subword Regularization", section 3.2, l = infinity);
+- BPE models: BPE-dropout (Provilkov et al. 2020): before each merge, every possible merge is left out with the given
+  probability; the best of the others is done; without any, the word is finished. (SentencePiece leaves a merge out once
+  and for all: there the same probability makes smaller pieces.)
 
 Pieces never cross a word boundary, so words are drawn one by one, all words of about the same length at once.
 """
@@ -32,17 +32,12 @@ class SubwordSampler:
         """`processor`: a loaded SentencePieceProcessor, BPE or unigram."""
         self._processor = processor
         special = (processor.is_control, processor.is_unknown, processor.is_byte, processor.is_unused)
-        pieces = {
-            processor.id_to_piece(piece): piece
-            for piece in range(processor.get_piece_size())
-            if not any(kind(piece) for kind in special)
-        }
-        self._scores = np.array([processor.get_score(piece) for piece in range(processor.get_piece_size())])
+        ids = range(processor.get_piece_size())
+        self._pieces = {processor.id_to_piece(piece): piece for piece in ids if not any(is_(piece) for is_ in special)}
+        self._scores = np.array([processor.get_score(piece) for piece in ids])
         # the score of a BPE piece is its rank, negated; that of a unigram piece a natural logarithm
-        self._unigram = not all(self._scores[piece].is_integer() for piece in pieces.values())
-        self._characters = {piece for piece in pieces if len(piece) == 1}
-        self._longest = max(map(len, pieces), default=1)
-        self._pieces = pieces
+        self._unigram = not all(self._scores[piece].is_integer() for piece in self._pieces.values())
+        self._longest = max(map(len, self._pieces), default=1)
         self._pieces_inside = lru_cache(_REMEMBERED)(self._find_pieces)
 
     def encode(self, lines: Sequence[str], sampling: float, seed: int) -> list[list[int]]:
@@ -51,47 +46,34 @@ class SubwordSampler:
         `sampling`: BPE dropout probability, or alpha of a unigram model.
         """
         generator = np.random.PCG64(np.random.SeedSequence([seed, 0]))
-        numbers: dict[str, int] = {}
-        words: list[int] = []  # every word in order, as its number
+        numbers: dict[str, int] = {}  # of the different words
+        text: list[int] = []  # every word in order, as its number
         line_ends = []
         for line in self._processor.normalize(list(lines)):
-            words += [numbers.setdefault(word, len(numbers)) for word in line.split(_SPACE) if word]
-            line_ends.append(len(words))
-        ids, places = self._draw_words(list(numbers), np.array(words, dtype=np.int64), sampling, generator)
-        of_lines = np.split(ids, np.searchsorted(places, line_ends))[:-1]
-        return [[*line.tolist(), self._processor.eos_id()] for line in of_lines]
-
-    def _draw_words(
-        self, vocabulary: list[str], words: np.ndarray, sampling: float, generator: np.random.PCG64
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """A segmentation of each word of a text.
-
-        Args:
-            vocabulary: the different words, without the sign for a space.
-            words: (words,) numbers into the vocabulary.
-
-        Returns:
-            (pieces,) ids of all words in order, and (pieces,) the place of the word that each is of.
-        """
+            text += [numbers.setdefault(_SPACE + word, len(numbers)) for word in line.split(_SPACE) if word]
+            line_ends.append(len(text))
+        vocabulary, words = list(numbers), np.array(text, dtype=np.int64)
         lengths = np.array([self._padded_length(word) for word in vocabulary], dtype=np.int64)
+        # Of each drawn piece its id, and the place in the text of the word that it is of.
         found, places = [np.empty(0, dtype=np.int64)], [np.empty(0, dtype=np.int64)]
         for length in np.unique(lengths).tolist():
             members, where = np.flatnonzero(lengths == length), np.flatnonzero(lengths[words] == length)
-            texts = [_SPACE + vocabulary[number] for number in members.tolist()]
-            pieces = self._segment(texts, length, np.searchsorted(members, words[where]), sampling, generator)
+            group = [vocabulary[number] for number in members.tolist()]
+            pieces = self._segment(group, length, np.searchsorted(members, words[where]), sampling, generator)
             rows, columns = np.nonzero(pieces >= 0)
             found.append(pieces[rows, columns])
             places.append(where[rows])
-        all_places = np.concatenate(places)
-        order = np.argsort(all_places, kind="stable")
-        return np.concatenate(found)[order], all_places[order]
+        place = np.concatenate(places)
+        order = np.argsort(place, kind="stable")
+        of_lines = np.split(np.concatenate(found)[order], np.searchsorted(place[order], line_ends))[:-1]
+        return [[*line.tolist(), self._processor.eos_id()] for line in of_lines]
 
     def _padded_length(self, word: str) -> int:
         """Words are drawn together with those of the same padded length; 0: not drawn but encoded."""
-        if not self._characters.issuperset(_SPACE + word):
+        if not all(character in self._pieces for character in word):
             return 0
-        step = 4 if len(word) < 32 else 32
-        return -(-(len(word) + 1) // step) * step
+        step = 4 if len(word) <= 32 else 32
+        return -(-len(word) // step) * step
 
     def _segment(
         self, texts: list[str], length: int, words: np.ndarray, sampling: float, generator: np.random.PCG64
@@ -126,13 +108,11 @@ class SubwordSampler:
 class _Spans(NamedTuple):
     """The pieces inside each word of a group, by where they end."""
 
-    lengths: np.ndarray
-    """(words,) characters of each word"""
+    lengths: np.ndarray  # (words,) characters of each word
+    # (words, length, widest) int64; [w, e, n] is the id of the piece of n + 1 characters that ends with character e of
+    # word w, or -1: there is no such piece
     piece: np.ndarray
-    """(words, length, widest) int64; [w, e, n] is the id of the piece of n + 1 characters that ends with character e of
-    word w, or -1: there is no such piece"""
-    score: np.ndarray
-    """the same shape, float64: its score, or -inf"""
+    score: np.ndarray  # the same shape, float64: its score, or -inf
 
 
 def _uniform(generator: np.random.PCG64, *shape: int) -> np.ndarray:

@@ -1,11 +1,9 @@
 """The token store: the pairs of one split as piece ids in a memory-mapped Arrow file.
 
-Written through `datasets` in chunks of bounded size; read without copying, through the Arrow buffers. A manifest
-beside the file holds its length and checksum, so that a truncated or edited file is an error and not a crash.
-
-Training text is encoded in shards: files of so many pairs, each made on its own. A shard that is there is not made
-again, so that an interrupted preparation goes on where it stopped; and where shards begin does not depend on the number
-of processes, so that neither does the store.
+Read without copying, through the Arrow buffers. A manifest beside the file holds its length and checksum, so that a
+truncated or edited file is an error and not a crash. Training text is encoded in shards: files of so many pairs, each
+made on its own. A shard that is there is not made again, so that an interrupted preparation goes on where it stopped;
+and where shards begin does not depend on the number of processes, so that neither does the store.
 """
 
 from __future__ import annotations
@@ -17,6 +15,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from itertools import chain, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,11 +48,14 @@ class TokenStore:
         """`buffer`: an Arrow stream of record batches, as `StoreWriter` writes it."""
         self._batches = list(pyarrow.ipc.open_stream(buffer))
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)]).tolist()
-        self._sources = [_list_views(batch.column("source")) for batch in self._batches]
-        self._targets = [_list_views(batch.column("target")) for batch in self._batches]
-        self.source_lengths = _concatenate([np.diff(offsets) for offsets, _ in self._sources])
-        self.target_lengths = _concatenate([np.diff(offsets) for offsets, _ in self._targets])
-        self.corpus = _concatenate([batch.column("corpus").to_numpy() for batch in self._batches])
+        # Of each batch the offsets (rows + 1,) and the ids of a side, without copying.
+        self._sources, self._targets = (
+            [(ids.offsets.to_numpy(), ids.values.to_numpy()) for ids in map(itemgetter(side), self._batches)]
+            for side in ("source", "target")
+        )
+        self.source_lengths = _concatenate(np.diff(offsets) for offsets, _ in self._sources)
+        self.target_lengths = _concatenate(np.diff(offsets) for offsets, _ in self._targets)
+        self.corpus = _concatenate(batch["corpus"].to_numpy() for batch in self._batches)
         self.weights: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -71,7 +74,7 @@ class TokenStore:
         texts: list[str] = []
         while start < stop:
             chunk, row = self._place(start)
-            texts += self._batches[chunk].column(f"{side}_text").slice(row, stop - start).to_pylist()
+            texts += self._batches[chunk][f"{side}_text"].slice(row, stop - start).to_pylist()
             start = self._starts[chunk + 1]
         return texts
 
@@ -102,45 +105,45 @@ def _schema_of(with_text: bool) -> pyarrow.Schema:
     return pyarrow.schema(columns)
 
 
-def _table(columns: Sequence[Any], schema: pyarrow.Schema) -> pyarrow.Table:
-    """Pairs as an Arrow table; `columns` are sequences, those that the schema does not have are left out."""
+def _batch(columns: Sequence[Any], schema: pyarrow.Schema) -> pyarrow.RecordBatch:
+    """Pairs as a record batch; `columns` are sequences, those that the schema does not have are left out."""
     arrays = [pyarrow.array(column, type=field.type) for column, field in zip(columns, schema)]
-    return pyarrow.Table.from_arrays(arrays, schema=schema)
+    return pyarrow.RecordBatch.from_arrays(arrays, schema=schema)
 
 
 class StoreWriter:
-    """Writes an Arrow stream that `TokenStore` reads, in a `with` block."""
+    """Writes an Arrow stream that `TokenStore` reads, in a `with` block; `rows`: pairs written so far.
+
+    Args:
+        file: open for writing; it is not closed.
+        with_text: the texts too, beside the ids.
+    """
 
     def __init__(self, file: BinaryIO, *, with_text: bool) -> None:
-        """Writes into an open file, which is not closed; `with_text`: the texts too, beside the ids."""
         import datasets
-        from datasets.arrow_writer import ArrowWriter
 
-        self._schema = _schema_of(with_text)
-        features = datasets.Features.from_arrow_schema(self._schema)
+        # With the metadata by which `datasets` opens the file too.
+        self._schema = datasets.Features.from_arrow_schema(_schema_of(with_text)).arrow_schema
         # Python's own file, so that an error while writing is an OSError with its reason
-        self._writer = ArrowWriter(features=features, stream=pyarrow.PythonFile(file, mode="w"))
+        self._writer = pyarrow.ipc.new_stream(pyarrow.PythonFile(file, mode="w"), self._schema)
         self.rows = 0
-        """pairs written so far"""
 
     def write(self, *columns: Any) -> None:
         """Adds pairs, one record batch: source ids, target ids, corpus numbers, and the texts of both sides if kept."""
-        self.write_table(_table(columns, self._schema))
+        self.write_batch(_batch(columns, self._schema))
 
-    def write_table(self, table: pyarrow.Table) -> None:
-        """Adds the pairs of a table with the columns of the store."""
-        if len(table):
-            self._writer.write_table(table, writer_batch_size=len(table))
-        self.rows += len(table)
+    def write_batch(self, batch: pyarrow.RecordBatch) -> None:
+        """Adds the pairs of a record batch with the columns of the store."""
+        if len(batch):
+            self._writer.write_batch(batch)
+        self.rows += len(batch)
 
     def __enter__(self) -> StoreWriter:
         return self
 
-    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
+    def __exit__(self, kind: Any, *error: Any) -> None:
         if kind is None:
-            if not self.rows:  # a stream needs its schema, even without pairs
-                self._writer.write_table(self._schema.empty_table())
-            self._writer.finalize(close_stream=False)
+            self._writer.close()
 
 
 @contextmanager
@@ -175,23 +178,19 @@ def write_manifest(folder: Path) -> None:
 
 
 def check_manifest(folder: Path, whole: Path | None = None) -> None:
-    """Compares the files of a folder with its manifest.
-
-    Args:
-        folder: holds the manifest.
-        whole: the folder to delete when something is wrong, because it is made as a whole; None: this one.
-
-    Raises:
-        UserError: the manifest or a file is missing, cut or changed; says which, and what to delete.
+    """Raises UserError when the manifest of a folder or a file in it is missing, cut or changed; says what to delete:
+    `whole`, the folder that is made as a whole, or None: this one.
     """
     remedy = f"delete the folder {whole or folder} and run again"
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        for path, expected in [(folder / name, expected) for name, expected in files.items()]:
-            length, before = path.stat().st_size, expected["bytes"]
-            if length != before:
-                raise UserError(f"{path}: is {length} bytes long, and was {before} when it was written; {remedy}")
-            if checksum(path) != expected["blake2b"]:
+        for name, before in files.items():
+            path = folder / name
+            if (length := path.stat().st_size) != before["bytes"]:
+                raise UserError(
+                    f"{path}: is {length} bytes long, and was {before['bytes']} when it was written; {remedy}"
+                )
+            if checksum(path) != before["blake2b"]:
                 raise UserError(f"{path}: was changed or damaged after it was written; {remedy}")
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror}); {remedy}") from None
@@ -208,13 +207,8 @@ def checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _list_views(column: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Offsets (rows + 1,) and values of a list column, without copying."""
-    return column.offsets.to_numpy(zero_copy_only=True), column.values.to_numpy(zero_copy_only=True)
-
-
-def _concatenate(arrays: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.empty(0, dtype=np.int32), *arrays]).astype(np.int32, copy=False)
+def _concatenate(arrays: Iterable[np.ndarray]) -> np.ndarray:
+    return np.concatenate([np.empty(0, dtype=np.int32), *arrays])
 
 
 class TextShards:
@@ -226,15 +220,11 @@ class TextShards:
     def write(self, pieces: Iterable[tuple[list[str], list[str]]]) -> None:
         """Writes pieces of any size, in order."""
         self.folder.mkdir()
-        number, sources, targets = 0, list[str](), list[str]()
-        for piece in pieces:
-            sources += piece[0]
-            targets += piece[1]
-            while len(sources) >= _SHARD:
-                self._write(number, sources[:_SHARD], targets[:_SHARD])
-                number, sources, targets = number + 1, sources[_SHARD:], targets[_SHARD:]
-        if sources:
-            self._write(number, sources, targets)
+        pairs = chain.from_iterable(zip(*piece) for piece in pieces)
+        for number, shard in enumerate(iter(lambda: list(islice(pairs, _SHARD)), [])):
+            for side, lines in zip(("source", "target"), zip(*shard)):
+                content = "".join(line + "\n" for line in lines).encode(errors="replace")
+                (self.folder / f"{number:06}.{side}").write_bytes(content)
 
     def __len__(self) -> int:
         return sum(1 for _ in self.folder.glob("*.source"))
@@ -248,35 +238,25 @@ class TextShards:
         for number in range(len(self)):
             yield from self.read(number, side)
 
-    def _write(self, number: int, sources: list[str], targets: list[str]) -> None:
-        for side, lines in (("source", sources), ("target", targets)):
-            content = "".join(line + "\n" for line in lines).encode(errors="replace")
-            (self.folder / f"{number:06}.{side}").write_bytes(content)
-
 
 def encode_shards(text: TextShards, folder: Path, kept: Sequence[int], *, with_text: bool, processes: int) -> None:
-    """Encodes cleaned text into the token store `train` of a prepared folder.
+    """Encodes cleaned text into the token store `train` of a prepared folder, which holds the tokeniser.
 
     Args:
-        text: what is encoded.
-        folder: holds the tokeniser; encoded shards that are there are taken as they are.
         kept: pairs of each corpus, in order.
         with_text: keep the text in the store.
         processes: how many encode.
     """
     shards = len(text)
-    encode = partial(
-        _encode_shard, text=text, folder=folder, kept=kept, with_text=with_text, threads=processes if shards == 1 else 1
-    )
+    threads = processes if shards == 1 else 1
+    encode = partial(_encode_shard, text=text, folder=folder, kept=kept, with_text=with_text, threads=threads)
     paths = ordered_map(encode, range(shards), processes=min(processes, shards), alone=0)
-    with (
-        create_store(folder / "train", with_text=with_text) as writer,
-        progress_bar(sum(kept), "tokenising", "pair") as bar,
-    ):
+    bar = progress_bar(sum(kept), "tokenising", "pair")
+    with create_store(folder / "train", with_text=with_text) as writer, bar:
         for path in paths:
             with pyarrow.memory_map(str(path)) as file:
                 for batch in pyarrow.ipc.open_stream(file):
-                    writer.write_table(pyarrow.Table.from_batches([batch]))
+                    writer.write_batch(batch)
                     bar.update(len(batch))
 
 
@@ -295,5 +275,5 @@ def _encode_shard(
         for start in range(0, len(sources), CHUNK):
             lines = sources[start : start + CHUNK], targets[start : start + CHUNK]
             ids = tokenizer.encode_source(lines[0], threads=threads), tokenizer.encode_target(lines[1], threads=threads)
-            writer.write_table(_table([*ids, corpora[start : start + CHUNK], *lines], schema))
+            writer.write_batch(_batch([*ids, corpora[start : start + CHUNK], *lines], schema))
     return path
