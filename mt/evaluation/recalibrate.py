@@ -11,8 +11,8 @@ fitted without it: folds are runs of neighbouring lines.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -30,14 +30,13 @@ from mt.evaluation.test_set import TestSet, text_fitted_on
 from mt.evaluation.tokens import encoded_pairs, label_scores
 from mt.metrics.bins import PROTOCOLS, CalibrationBins
 from mt.metrics.labels import token_labels
-from mt.metrics.maps import InverseLink, Isotonic, Map, Temperature, TemperatureFit
+from mt.metrics.maps import InverseLink, Isotonic, Temperature, TemperatureFit
 from mt.metrics.noise import Floats
 from mt.metrics.quality import sentence_chrf
 from mt.model.directory import LoadedModel
 from mt.progress import progress_bar
 
 _SHOWN = ("tokens", "ece", "ece_mass", "noise_floor", "nll", "brier", "accuracy", "confidence", "signature")
-_FIELDS = ("confidence", "correct", "nll", "brier")
 _LINES_AT_A_TIME = 200
 
 
@@ -67,16 +66,16 @@ def calibrate(
     teacher_forced = MapComparison(loaded, source_ids, target_ids, fold_of_line)
     output_ids = _translate(loaded, source_ids, search)
     pieces = loaded.tokenizer.target_pieces
-    labels = [token_labels(pieces(output), pieces(target)) for output, target in zip(output_ids, target_ids)]
-    inference = MapComparison(loaded, source_ids, output_ids, fold_of_line, labels)
+    pairs = zip(output_ids, target_ids)
+    labels = [right for output, target in pairs for right in token_labels(pieces(output), pieces(target))]
+    inference = MapComparison(loaded, source_ids, output_ids, fold_of_line, np.array(labels, dtype=bool))
 
     line_of_token = np.repeat(np.arange(len(lines)), [len(ids) for ids in output_ids])
-    sums = np.bincount(line_of_token, weights=inference.figures[inference.pick()]["confidence"])
-    confidence = np.asarray(sums / np.bincount(line_of_token), dtype=np.float64)
+    sums = np.bincount(line_of_token, weights=inference.figures[inference.picked]["confidence"])
     translations = [loaded.tokenizer.decode_target(ids) for ids in output_ids]
     streams = [[stream[line] for line in lines] for stream in text.references]
     good = np.array(sentence_chrf(translations, streams)) >= chrf
-    threshold = find_threshold(confidence, good, precision, fold_of_line)
+    threshold = find_threshold(sums / np.bincount(line_of_token), good, precision, fold_of_line)
     promise = {"metric": "chrf", "quality": chrf, "precision": precision}
     return {
         "weights": loaded.meta.get("weights_blake2b"),
@@ -92,8 +91,7 @@ def calibrate(
 def _translate(loaded: LoadedModel, source_ids: list[list[int]], search: dict[str, Any]) -> list[list[int]]:
     """The model's best output for each source."""
     config = search_config(loaded.config.decode, **search)
-    engine = TorchEngine(loaded)
-    found: list[list[int]] = []
+    engine, found = TorchEngine(loaded), []
     with progress_bar(len(source_ids), "translate", "line") as bar:
         for first in range(0, len(source_ids), _LINES_AT_A_TIME):
             window = source_ids[first : first + _LINES_AT_A_TIME]
@@ -109,7 +107,8 @@ class MapComparison:
         loaded: the model.
         source_ids, target_ids: ids of each sentence, end of sentence last.
         fold_of_line: (sentences,), from 0.
-        labels: whether each token of an output is right; None: the targets are references (teacher-forced).
+        labels: (tokens,) bool, whether each token of an output is right; None: the targets are references
+            (teacher-forced).
     """
 
     def __init__(
@@ -118,36 +117,42 @@ class MapComparison:
         source_ids: Sequence[list[int]],
         target_ids: Sequence[list[int]],
         fold_of_line: NDArray[np.intp],
-        labels: list[list[bool]] | None = None,
+        labels: NDArray[np.bool_] | None = None,
     ) -> None:
-        self.loaded, self.source_ids, self.target_ids = loaded, source_ids, target_ids
+        self.loaded, self.source_ids, self.target_ids, self.labels = loaded, source_ids, target_ids, labels
         lengths = [len(ids) for ids in target_ids]
         self.starts = np.cumsum([0, *lengths[:-1]])
         self.fold = np.repeat(fold_of_line, lengths)
-        self.folds = int(fold_of_line.max()) + 1
-        self.labels = None if labels is None else np.concatenate([np.array(each, dtype=bool) for each in labels])
-        self.maps: dict[str, tuple[list[Any], Map]] = {}
-        """name: the maps for each held-out fold, and the one fitted on everything; isotonic ones come last"""
-        self.figures: dict[str, dict[str, Floats]] = {}
-        """name: confidence, correct, nll and brier of each token"""
+        self.folds = [*range(int(fold_of_line.max()) + 1), -1]
+        """what is left out of the maps' text: each fold, and for the map in use, the last one, nothing"""
+        self.maps: dict[str, list[Any]] = {}
+        """name: a map for each of `folds`"""
         self._fit()
-        self._evaluate()
-        if self.labels is not None:
-            self._add_isotonic(self.labels)
-
-    def pick(self) -> str:
-        """The map with the lowest mean Brier score of right or wrong; the first one among equals."""
-        return min(self.maps, key=self._label_brier)
+        self.figures: dict[str, dict[str, Floats]] = {name: {} for name in self.maps}
+        """name: confidence, correct, nll and brier of each token"""
+        self._pass_over_text("evaluate", self._measure)
+        if labels is not None:
+            self._add_isotonic(labels)
+        self.label_brier = {
+            name: float(((found["confidence"] - found["correct"]) ** 2).mean()) for name, found in self.figures.items()
+        }
+        self.picked = min(self.maps, key=lambda name: self.label_brier[name])
+        """the map with the lowest mean Brier score of right or wrong; the first one among equals"""
 
     def report(self) -> dict[str, Any]:
         """This text's part of calibration.json."""
-        picked = self.pick()
-        blocks = {name: self._block(name) for name in self.maps}
+        protocol = "teacher_forced" if self.labels is None else "inference"
+        blocks = {}
+        for name, figures in self.figures.items():
+            counted = CalibrationBins(**PROTOCOLS[protocol], split=f"{protocol},cross-validated")
+            counted.update(**figures)
+            block: dict[str, Any] = {**counted.block()}
+            blocks[name] = {each: block[each] for each in _SHOWN} | {"label_brier": self.label_brier[name]}
         return {
-            "map": self.maps[picked][1].to_json(),
+            "map": self.maps[self.picked][-1].to_json(),
             "before": blocks["identity"],
-            "after": blocks[picked],
-            "picked": picked,
+            "after": blocks[self.picked],
+            "picked": self.picked,
             "candidates": blocks,
         }
 
@@ -159,9 +164,7 @@ class MapComparison:
         # a temperature is fitted to the reference's token or, `top_`, to whether the likeliest token is right
         objectives = ("", "top_") if self.labels is None else ("",)
         candidates = list(product(objectives, [None] if link is None else [None, link]))
-        fits = [
-            [TemperatureFit(link=each, end_id=tokenizer.end_id) for _, each in candidates] for _ in range(self.folds)
-        ]
+        fits = [[TemperatureFit(each, tokenizer.end_id) for _, each in candidates] for _ in self.folds[:-1]]
 
         def count(fold: int, tokens: NDArray[np.intp], log_probs: Tensor, ids: Tensor) -> None:
             correct = None if self.labels is None else self.labels[tokens]
@@ -170,44 +173,43 @@ class MapComparison:
                 fit.update(log_probs, *((best, best == ids) if objective else (ids, correct)))
 
         self._pass_over_text("fit", count)
-        identity = Temperature()
-        self.maps["identity"] = [identity] * self.folds, identity
+        self.maps["identity"] = [Temperature()] * len(self.folds)
         if link is not None:
-            self.maps["link"] = [link] * self.folds, link
+            self.maps["link"] = [link] * len(self.folds)
         for (objective, _), parts in zip(candidates, zip(*fits)):
-            held_out = [_merged(parts[:fold] + parts[fold + 1 :]) for fold in range(self.folds)]
-            whole = _merged(parts)
+            sums = [sum(part.sums for fold, part in enumerate(parts) if fold != out) for out in self.folds]
             for end_apart in (False, True):
-                *maps, last = [fit.map(end_apart=end_apart) for fit in (*held_out, whole)]
-                self.maps[objective + last.name] = list(maps), last
+                maps = [replace(parts[0], sums=each).map(end_apart=end_apart) for each in sums]
+                self.maps[objective + maps[0].name] = maps
 
-    def _evaluate(self) -> None:
-        """The figures of each token, under each map that was fitted without it."""
-        self.figures = {name: {each: np.zeros(len(self.fold)) for each in _FIELDS} for name in self.maps}
-
-        def measure(fold: int, tokens: NDArray[np.intp], log_probs: Tensor, ids: Tensor) -> None:
-            for name, (held_out, _) in self.maps.items():
-                values = held_out[fold].apply(log_probs)
-                if self.labels is None:
-                    found = _next_token_figures(values, ids)
-                else:
-                    probability = values.gather(1, ids[:, None])[:, 0].double().exp().clamp(max=1)
-                    found = _label_figures(probability.numpy(force=True), self.labels[tokens])
-                for field, figures in found.items():
-                    self.figures[name][field][tokens] = figures
-
-        self._pass_over_text("evaluate", measure)
+    def _measure(self, fold: int, tokens: NDArray[np.intp], log_probs: Tensor, ids: Tensor) -> None:
+        """The figures of some tokens, under each map that was fitted without them."""
+        for name, maps in self.maps.items():
+            values = maps[fold].apply(log_probs)
+            chosen = values.gather(1, ids[:, None])[:, 0].double()
+            if self.labels is None:
+                best, best_ids = values.max(-1)
+                found = {
+                    "confidence": best.double().exp().clamp(max=1),
+                    "correct": (best_ids == ids).double(),
+                    "nll": -chosen,
+                    "brier": ((1 - 2 * chosen.exp() + (2 * values).exp().sum(-1).double()) / 2).clamp(min=0),
+                }
+                figures = {each: value.numpy(force=True) for each, value in found.items()}
+            else:
+                figures = _label_figures(chosen.exp().clamp(max=1).numpy(force=True), self.labels[tokens])
+            for each, of_tokens in figures.items():
+                self.figures[name].setdefault(each, np.zeros(len(self.fold)))[tokens] = of_tokens
 
     def _add_isotonic(self, labels: NDArray[np.bool_]) -> None:
         """The map that acts on confidences alone."""
         confidence = self.figures["identity"]["confidence"]
-        held_out, values = [], np.zeros_like(confidence)
-        for fold in range(self.folds):
-            outside = self.fold != fold
-            held_out.append(Isotonic.fit(confidence[outside], labels[outside]))
-            values[~outside] = held_out[-1].apply(confidence[~outside])
-        self.maps["isotonic"] = held_out, Isotonic.fit(confidence, labels)
-        self.figures["isotonic"] = _label_figures(values, labels)
+        values, maps = np.zeros_like(confidence), []
+        for fold in self.folds:
+            inside = self.fold == fold
+            maps.append(Isotonic.fit(confidence[~inside], labels[~inside]))
+            values[inside] = maps[-1].apply(confidence[inside])
+        self.maps["isotonic"], self.figures["isotonic"] = maps, _label_figures(values, labels)
 
     def _pass_over_text(self, name: str, use: Callable[[int, NDArray[np.intp], Tensor, Tensor], None]) -> None:
         """Shows all tokens, some of one fold at a time: fold, numbers in the text, log-probabilities and ids."""
@@ -222,39 +224,6 @@ class MapComparison:
         with progress_bar(len(self.source_ids), name, "line") as bar:
             for _ in score_pairs(self.loaded, self.source_ids, self.target_ids, observe=observe):
                 bar.update(1)
-
-    def _label_brier(self, name: str) -> float:
-        found = self.figures[name]
-        return float(((found["confidence"] - found["correct"]) ** 2).mean())
-
-    def _block(self, name: str) -> dict[str, Any]:
-        """Calibration figures of all tokens under one map."""
-        protocol = "teacher_forced" if self.labels is None else "inference"
-        counted = CalibrationBins(**PROTOCOLS[protocol], split=f"{protocol},cross-validated")
-        counted.update(**self.figures[name])
-        block: dict[str, Any] = {**counted.block()}
-        return {**{each: block[each] for each in _SHOWN}, "label_brier": self._label_brier(name)}
-
-
-def _merged(parts: Sequence[TemperatureFit]) -> TemperatureFit:
-    whole = copy.deepcopy(parts[0])
-    for part in parts[1:]:
-        whole.merge(part)
-    return whole
-
-
-def _next_token_figures(log_probs: Tensor, ids: Tensor) -> dict[str, Floats]:
-    """Figures of the next token: (n, vocabulary) log-probabilities, (n,) ids of the reference's tokens."""
-    best, best_ids = log_probs.max(-1)
-    gold = log_probs.gather(1, ids[:, None])[:, 0].double()
-    brier = (1 - 2 * gold.exp() + (2 * log_probs).exp().sum(-1).double()) / 2
-    fields = {
-        "confidence": best.double().exp().clamp(max=1),
-        "correct": (best_ids == ids).double(),
-        "nll": -gold,
-        "brier": brier.clamp(min=0),
-    }
-    return {name: values.numpy(force=True) for name, values in fields.items()}
 
 
 def _label_figures(confidence: Floats, correct: NDArray[np.bool_]) -> dict[str, Floats]:

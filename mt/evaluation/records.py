@@ -22,10 +22,10 @@ _LARGEST_LOG_PROB = 1e-4  # rounding may lift a certain token above 0
 def read_records(path: Path) -> list[Record]:
     """Reads a file of translation records, one JSON object a line.
 
-    A record needs `translation`. With `tokens` it may bring `log_probs` (natural logarithms) and
-    `token_confidence`, both as long as `tokens`; without the latter it is `exp(log_probs)`. `source`,
-    `confidence`, `score`, `reference_tokens` (the first reference in the system's own tokens) and `alternatives` (for
-    each token a list of [token, natural logarithm]) may be there.
+    A record needs `translation`. With `tokens` it may bring `log_probs` (natural logarithms) and `token_confidence`,
+    both as long as `tokens`; without the latter it is `exp(log_probs)`. `source`, `confidence`, `score`,
+    `reference_tokens` (the first reference in the system's own tokens) and `alternatives` (for each token a list of
+    [token, natural logarithm]) may be there.
 
     Returns:
         The records in the order of the file, with `line` counted from 0, and `confidence` filled in where the
@@ -50,11 +50,13 @@ def _checked(line: str, number: int, place: str) -> Record:
         raise UserError(f'{place}: not a JSON object; a record looks like {{"translation": "..."}}')
     if record.get("line", number) != number:
         raise UserError(f"{place}: line is {record['line']!r}, expected {number}; records stand in order, from 0")
-    for problem in _problems(record):
+    if "translation" not in record:
+        raise UserError(f"{place}: translation is missing; it must be a text")
+    given = {name: value for name, value in record.items() if value is not None or name == "translation"}
+    for problem in _problems(given):
         raise UserError(f"{place}: {problem}")
-    kept = {name: value for name, value in record.items() if value is not None and name not in _MEASURED}
-    kept["line"] = number
-    kept["translation"] = " ".join(record["translation"].split("\n"))
+    kept = {name: value for name, value in given.items() if name not in _MEASURED}
+    kept |= {"line": number, "translation": " ".join(record["translation"].split("\n"))}
     if "log_probs" in kept and "token_confidence" not in kept:
         kept["token_confidence"] = [math.exp(min(0.0, value)) for value in kept["log_probs"]]
     if kept.get("token_confidence") and "confidence" not in kept:
@@ -62,64 +64,60 @@ def _checked(line: str, number: int, place: str) -> Record:
     return kept
 
 
-def _problems(record: Record) -> Iterator[str]:
-    """What is wrong with a record, field by field."""
-    tokens: Any = record.get("tokens")
-    for name in ("translation", "source"):
-        if not isinstance(record.get(name), str) and (name == "translation" or record.get(name) is not None):
-            yield f"{name} {f'is {record[name]!r}' if name in record else 'is missing'}; it must be a text"
-    for name in ("tokens", "reference_tokens"):
-        if record.get(name) is not None and not _is_list(record[name], lambda each: isinstance(each, str)):
-            yield f"{name} must be a list of texts"
-    for name, low, high, limits in (
-        ("log_probs", -math.inf, _LARGEST_LOG_PROB, "at most 0"),
-        ("token_confidence", 0.0, 1.0, "from 0 to 1"),
-    ):
-        values = record.get(name)
-        if values is None:
-            continue
+def _problems(given: Record) -> Iterator[str]:
+    """What is wrong with the fields that a record has a value for; each check may rely on the ones before it."""
+    for name, is_right, message in _FIELDS:
+        if name in given and not is_right(given[name]):
+            yield f"{name} {message.format(given[name])}"
+    tokens = given.get("tokens", [])
+    for name, is_entry, wanted in _FOR_EACH_TOKEN:
+        values = given.get(name, tokens)
         if not isinstance(values, list):
-            yield f"{name} must be a list of numbers"
-        if tokens is None:
+            yield f"{name} must be a list of {wanted}"
+        if values and "tokens" not in given:
             yield f"{name} without tokens; give the tokens it belongs to"
         if len(values) != len(tokens):
             yield f"{name} has {len(values)} entries for {len(tokens)} tokens; one each"
-        yield from (
-            f"{name} holds {value!r}; it must hold numbers {limits}"
-            for value in values
-            if not _is_number(value, low, high)
-        )
-    alternatives = record.get("alternatives")
-    if alternatives is not None:
-        if not isinstance(alternatives, list) or len(alternatives) != len(tokens or []):
-            yield f"alternatives must be a list, one entry for each of the {len(tokens or [])} tokens"
-        for value in alternatives:
-            if not _is_list(value, _is_alternative):
-                yield f"alternatives holds {value!r}; it must hold lists of [token, log-probability]"
-    outputs = record.get("nbest") or []
-    if not isinstance(outputs, list):
-        yield f"nbest is {outputs!r}; it must be a list"
-    for output in outputs:
+        for value in values if name in given else ():
+            if not is_entry(value):
+                yield f"{name} holds {value!r}; it must hold {wanted}"
+    for output in given.get("nbest") or []:
         log_probs = output.get("log_probs") or [] if isinstance(output, dict) else []
-        if not _is_list(log_probs, lambda each: _is_number(each, -_LARGEST, _LARGEST_LOG_PROB)):
+        if not _is_list(log_probs, lambda each: _is_number(each, high=_LARGEST_LOG_PROB)):
             yield f"nbest holds log_probs {log_probs!r}; they must be numbers at most 0"
-    for name, low, high, limits in (("score", -_LARGEST, _LARGEST, ""), ("confidence", 0.0, 1.0, " from 0 to 1")):
-        if record.get(name) is not None and not _is_number(record[name], low, high):
-            yield f"{name} is {record[name]!r}; it must be a number{limits}"
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _is_list(value: object, is_entry: Callable[[Any], bool]) -> bool:
-    return isinstance(value, list) and all(is_entry(each) for each in value)
+    return isinstance(value, list) and all(map(is_entry, value))
+
+
+def _is_number(value: object, low: float = -_LARGEST, high: float = _LARGEST) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_log_prob(value: object) -> bool:
+    return _is_number(value, -math.inf, _LARGEST_LOG_PROB)
 
 
 def _is_alternative(value: object) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == 2
-        and isinstance(value[0], str)
-        and _is_number(value[1], -math.inf, _LARGEST_LOG_PROB)
-    )
+    return isinstance(value, list) and len(value) == 2 and _is_text(value[0]) and _is_log_prob(value[1])
 
 
-def _is_number(value: object, low: float, high: float) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+_FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("translation", _is_text, "is {!r}; it must be a text"),
+    ("source", _is_text, "is {!r}; it must be a text"),
+    ("tokens", lambda value: _is_list(value, _is_text), "must be a list of texts"),
+    ("reference_tokens", lambda value: _is_list(value, _is_text), "must be a list of texts"),
+    ("nbest", lambda value: not value or isinstance(value, list), "is {!r}; it must be a list"),
+    ("score", _is_number, "is {!r}; it must be a number"),
+    ("confidence", lambda value: _is_number(value, 0.0, 1.0), "is {!r}; it must be a number from 0 to 1"),
+)
+_FOR_EACH_TOKEN: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("log_probs", _is_log_prob, "numbers at most 0"),
+    ("token_confidence", lambda value: _is_number(value, 0.0, 1.0), "numbers from 0 to 1"),
+    ("alternatives", lambda value: _is_list(value, _is_alternative), "lists of [token, log-probability]"),
+)

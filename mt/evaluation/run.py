@@ -6,7 +6,8 @@ Writes `results.json`, `hypotheses.txt` and `records.jsonl`; the page and the fi
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -52,21 +53,19 @@ def evaluate(
     """Translates a test set with each beam size, measures quality and calibration, and writes the files.
 
     Args:
-        loaded: the model.
-        test_set: what to translate.
+        loaded, test_set: what translates, and what is translated.
         output: folder for results.json, hypotheses.txt and records.jsonl, made if need be.
         beams: sizes to evaluate; 5, the default beam, is added because it is the top level of the results.
         length_penalty, length_alpha: of the search; None: as the model's config says.
         length_penalties: where given, every beam is run with each of these, too: the `sweep` of the results.
         nbest: above 1, the default beam lists so many outputs of each line, and their expected quality is measured.
-        bootstrap: resamples of sentences for the intervals of quality and calibration; 0: no intervals.
-        seed: of the resampling.
+        bootstrap, seed: resamples of sentences for the intervals of quality and calibration; 0: no intervals.
         truth: the sources are of the shipped grammar: hold the model against the true distribution, too.
         translation: `batch_tokens` and `processes` of Translator.translate.
     """
     decode = loaded.config.decode
-    penalty = length_penalty or decode.length_penalty
-    search = {"length_penalty": penalty, "length_alpha": decode.length_alpha if length_alpha is None else length_alpha}
+    alpha = decode.length_alpha if length_alpha is None else length_alpha
+    search = {"length_penalty": length_penalty or decode.length_penalty, "length_alpha": alpha}
     run = _Run(loaded, test_set, {"resamples": bootstrap, "seed": seed}, translation)
     blocks: dict[str, BeamBlock] = {}
     outputs: list[Output] = []
@@ -77,21 +76,20 @@ def evaluate(
         if main:
             outputs = found
         for name in length_penalties:
-            alpha = SWEEP_ALPHAS.get(name, decode.length_alpha) if length_alpha is None else length_alpha
-            other = {"length_penalty": name, "length_alpha": alpha}
+            usual = SWEEP_ALPHAS.get(name, alpha) if length_alpha is None else alpha
+            other = {"length_penalty": name, "length_alpha": usual}
             block = blocks[str(beam)] if other == search else run.measure(other, beam=beam)[1]
             sweep.append(_sweep_row(beam, other, block, run.forced))
     add_alternatives(loaded, [each.record for each in outputs])
-    results = {
-        **_results(blocks[str(DEFAULT_BEAM)], run.forced, test_set, _describe(loaded)),
-        "beam": DEFAULT_BEAM,
+    more = {
         "beams": blocks,
         "decode": {**search, "max_length": decode.max_length, "lines_cut": len(run.cut)},
         **({"sweep": sweep} if sweep else {}),
         **run.recalibrated(outputs),
         **({"truth": against_oracle(loaded, test_set, run.forced)} if truth else {}),
     }
-    return _written(output, results, outputs, test_set.references)
+    block = blocks[str(DEFAULT_BEAM)]
+    return _written(output, test_set, outputs, block, run.forced, model=_describe(loaded), beam=DEFAULT_BEAM, **more)
 
 
 class _Run:
@@ -103,9 +101,8 @@ class _Run:
         self.loaded, self.test_set, self.resampling, self.translation = loaded, test_set, resampling, translation
         self.recalibration = load_recalibration(loaded)
         if self.recalibration and overlaps(self.recalibration.saved["fitted_on"], test_set):
-            log_line(
-                "note: the stored recalibration was fitted on this text and is left out; figures are the model's own"
-            )
+            left_out = "the stored recalibration was fitted on this text and is left out"
+            log_line(f"note: {left_out}; figures are the model's own")
             self.recalibration = None
         self.translator = Translator(loaded, recalibrate=self.recalibration is not None)
         self.forced = self._teacher_forced()
@@ -117,11 +114,11 @@ class _Run:
     ) -> tuple[list[Output], BeamBlock]:
         """The labelled outputs and the block of results of one setting; `main`: with everything that there is."""
         sources, references = self.test_set.sources, self.test_set.references[0]
-        options = {"beam": beam, "nbest": nbest, **search, **self.translation}
+        options = {"beam": beam, "nbest": nbest, "on_overlong": self.cut.add, **search, **self.translation}
         tokenizer, outputs = self.loaded.tokenizer, []
         source_ids, reference_ids = tokenizer.encode_source(sources), tokenizer.encode_target(references)
         with progress_bar(len(sources), f"beam {beam}", "line") as bar:
-            records = self.translator.translate(sources, on_overlong=self.cut.add, **options)
+            records = self.translator.translate(sources, **options)
             for record, source, reference in zip(records, source_ids, reference_ids):
                 record["reference_tokens"] = tokenizer.target_pieces(reference)
                 outputs.append(Output(record, len(source)))
@@ -172,14 +169,14 @@ def evaluate_records(
         label(outputs)
     label_words(outputs, test_set.references[0])
     resampling: dict[str, Any] = {"resamples": bootstrap, "seed": seed}
-    text = TestSet(sources if any(sources) else test_set.sources, test_set.references, test_set.description)
+    text = replace(test_set, sources=sources if any(sources) else test_set.sources)
     block = _measure(outputs, text, resampling, level, main=True)
     model = {"name": records_path.name, "fingerprint": fingerprint([record["translation"] for record in records])}
-    results = {**_results(block, None, test_set, model), "beam": None, "beams": {}}
-    if any(each.is_recalibrated for each in outputs):
+    more: dict[str, Any] = {"beam": None, "beams": {}}
+    if any(each.confidence(True) != each.confidence(False) for each in outputs):
         own = inference(outputs, level=level, recalibrated=True, **resampling)
-        results["recalibrated"] = {"teacher_forced": None, "inference": own, "map": None}
-    return _written(output, results, outputs, test_set.references)
+        more["recalibrated"] = {"teacher_forced": None, "inference": own, "map": None}
+    return _written(output, test_set, outputs, block, None, model=model, **more)
 
 
 def _measure(
@@ -188,16 +185,15 @@ def _measure(
     """One block of results: quality, length ratio, empties, calibration of the output's tokens by the system's own
     probabilities; `main`: also of its words, and of whole sentences."""
     records = [each.record for each in outputs]
-    hypotheses = [record["translation"] for record in records]
+    hypotheses, scores = zip(*((record["translation"], record.get("score")) for record in records))
     statistics = quality_statistics(hypotheses, text.references)
-    scores = [float(record["score"]) for record in records if record.get("score") is not None]
     calibration = {"inference": inference(outputs, level=level, **resampling)}
     if main and calibration["inference"]:
         calibration["inference_word_product"] = inference(outputs, level="word-product", **resampling)
     block: dict[str, Any] = {
         **corpus_quality(hypotheses, text.references, statistics, sources=text.sources or None, **resampling),
         "repetitions": sum(map(_repeats, hypotheses)),
-        "mean_score": float(np.mean(scores)) if scores and len(scores) == len(records) else None,
+        "mean_score": None if None in scores else float(np.mean(np.array(scores, dtype=np.float64))),
         "calibration": calibration,
     }
     if main:
@@ -230,42 +226,43 @@ def _sweep_row(beam: int, search: dict[str, Any], block: Mapping[str, Any], forc
     }
 
 
-def _results(
-    block: BeamBlock, forced: CalibrationBlock | None, test_set: TestSet, model: dict[str, Any]
-) -> dict[str, Any]:
-    """What the results of every system have."""
-    calibration = {"teacher_forced": forced, **block["calibration"]}
-    return {**block, "calibration": calibration, "model": model, "data": test_set.description}
-
-
 def _describe(loaded: LoadedModel) -> dict[str, Any]:
     """The `model` block: what identifies it, without the path it lies at."""
     folder = loaded.folder.resolve()
-    run = f"{folder.parent.parent.name}/" if folder.parent.name == "checkpoints" else ""
     return {
-        "name": run + folder.name,
+        "name": (f"{folder.parent.parent.name}/" if folder.parent.name == "checkpoints" else "") + folder.name,
         **{key: loaded.meta.get(key) for key in ("step", "loss", "parameters")},
         "fingerprint": loaded.meta.get("weights_blake2b"),
         "tokenizer": loaded.tokenizer.fingerprint,
     }
 
 
-def _written(output: Path, results: dict[str, Any], outputs: list[Output], references: list[list[str]]) -> Results:
+def _written(
+    output: Path,
+    test_set: TestSet,
+    outputs: list[Output],
+    block: BeamBlock,
+    forced: CalibrationBlock | None,
+    *,
+    model: dict[str, Any],
+    **more: Any,
+) -> Results:
     """The results, after the files of the evaluation are written, results.json last."""
+    calibration = {"teacher_forced": forced, **block["calibration"]}
+    results = {**block, "calibration": calibration, "model": model, "data": test_set.description, **more}
     output.mkdir(parents=True, exist_ok=True)
     records = [each.record for each in outputs]
     hypotheses = [record["translation"] for record in records]
     if looks_tokenized(hypotheses):
         log_line('note: many translations end in " .": BLEU wants detokenised text on both sides')
-    for record, *lines in zip(records, *references):
+    for record, *lines in zip(records, *test_set.references):
         record |= {"reference": lines[0], **({"references": lines} if len(lines) > 1 else {})}
-    write_text(output / "hypotheses.txt", _encodable(line + "\n" for line in hypotheses))
-    write_text(output / "records.jsonl", _encodable(json_line(record) + "\n" for record in records))
-    text = json.dumps(results, ensure_ascii=False, indent=2, allow_nan=False)
-    write_text(output / "results.json", _encodable([text, "\n"]))
+    for name, written in (
+        ("hypotheses.txt", hypotheses),
+        ("records.jsonl", map(json_line, records)),
+        ("results.json", [json.dumps(results, ensure_ascii=False, indent=2, allow_nan=False)]),
+    ):
+        text = "".join(line + "\n" for line in written)
+        # lone surrogates, which JSON can spell but UTF-8 cannot, become U+FFFD
+        write_text(output / name, text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
     return cast(Results, results)
-
-
-def _encodable(parts: Iterator[str] | list[str]) -> str:
-    """Lone surrogates, which JSON can spell but UTF-8 cannot, become U+FFFD."""
-    return "".join(parts).encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mt.evaluation.records import Record
 from mt.metrics.noise import wilson_interval
-from mt.metrics.quality import Statistics, sentence_chrf, sentence_scores
+from mt.metrics.quality import Statistics, sentence_chrf
 
 COVERAGES = tuple(percent / 100 for percent in range(10, 101, 10))
 HALVES = 10_000
@@ -28,12 +28,12 @@ def sentence_level(
     halves: int = HALVES,
     seed: int = 12345,
 ) -> dict[str, Any] | None:
-    """Adds chrF, sentence BLEU and TER to the records, and chrF to their further outputs.
+    """Adds chrF2, sentence BLEU and TER to the records, each of the line alone, 0..100, and chrF2 to further outputs.
 
     Args:
         records: with `confidence` (mean of its tokens' ones) and `source`.
         references: streams, each as long as the records.
-        statistics: `quality_statistics` of their translations.
+        statistics: `quality_statistics` of their translations, TER included.
         halves: random halves that the most confident one is held against.
         seed: of the random halves.
 
@@ -43,7 +43,13 @@ def sentence_level(
         `confident_half`; `nbest`: see `expected_quality`. None where a record has no confidence, or there are fewer
         than 2.
     """
-    scores = sentence_scores(statistics)
+    from sacrebleu.metrics import BLEU
+
+    scores = {
+        "chrf": statistics["chrf"].sentence_scores(),
+        "bleu": statistics["bleu"].sentence_scores(BLEU(effective_order=True)),  # of the orders that the line has
+        "ter": statistics["ter"].sentence_scores(),
+    }
     for name, values in scores.items():
         for record, value in zip(records, values):
             record[name] = round(value, 2)

@@ -153,11 +153,6 @@ class Output:
         own = [math.exp(min(0.0, value)) for value in self.record["log_probs"]]
         return own if any(abs(first - second) > _SAME for first, second in zip(own, given)) else given
 
-    @property
-    def is_recalibrated(self) -> bool:
-        """Whether the record states another confidence than the system's own."""
-        return self.confidence(recalibrated=True) != self.confidence(recalibrated=False)
-
 
 def inference(
     outputs: Sequence[Output], *, level: Level = "subword", recalibrated: bool = False, **resampling: int

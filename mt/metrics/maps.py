@@ -66,8 +66,10 @@ class InverseLink:
         model = torch.softmax(_wide(log_probs), -1)
         true = model if self.log_end is None else encouraging_inverse_link(model, self.log_end)
         if self.smoothing:
-            classes = {name: getattr(self, name) for name in ("pad_id", "vocabulary_size", "excluded_ids")}
-            target = SmoothedTarget(self.definition, self.smoothing, **classes)
+            size, excluded = self.vocabulary_size, self.excluded_ids
+            target = SmoothedTarget(
+                self.definition, self.smoothing, pad_id=self.pad_id, vocabulary_size=size, excluded_ids=excluded
+            )
             true = torch.maximum(smoothing_inverse_link(true, target), LEAST_SHARE * true)
         return true.clamp(min=torch.finfo(true.dtype).tiny).log().log_softmax(-1)
 

@@ -56,10 +56,9 @@ class Statistics:
         self.counts = np.array(metric._extract_corpus_statistics(list(hypotheses), streams), dtype=np.float64)
         """(sentences, figures) float64"""
 
-    def score(self, lines: Any = None) -> float:
-        """Corpus score of the lines with these numbers; None: of all."""
-        chosen = self.counts if lines is None else self.counts[lines]
-        return self.score_of_sums(chosen.sum(axis=0))
+    def score(self, lines: Any = ...) -> float:
+        """Corpus score of the lines with these numbers, of all by default."""
+        return self.score_of_sums(self.counts[lines].sum(axis=0))
 
     def score_of_sums(self, sums: np.ndarray) -> float:
         """Score of summed counts (figures,)."""
@@ -67,16 +66,15 @@ class Statistics:
 
     def sentence_scores(self, metric: Any = None) -> list[float]:
         """Score of each line on its own, by another metric of the same counts if given."""
-        chosen = metric or self.metric
-        return [float(chosen._compute_score_from_stats(row.tolist()).score) for row in self.counts]
+        score = (metric or self.metric)._compute_score_from_stats
+        return [float(score(row.tolist()).score) for row in self.counts]
 
     def block(self, resamples: int = 0, seed: int = 0) -> Score:
         """The metric's part of results.json, with the interval of so many resamples of sentences."""
         low = high = None
         if resamples > 0:
-            counts = resampled_counts(len(self.counts), resamples, seed)
-            resampled = sorted(self.score_of_sums(each @ self.counts) for each in counts)
-            cut = resamples // 40
+            drawn = resampled_counts(len(self.counts), resamples, seed)
+            resampled, cut = sorted(self.score_of_sums(each @ self.counts) for each in drawn), resamples // 40
             low, high = resampled[cut], resampled[-cut - 1]
             self.metric.n_bootstrap, self.metric.seed = resamples, str(seed)  # the signature names them
         return {"score": self.score(), "low": low, "high": high, "signature": str(self.metric.get_signature())}
@@ -93,9 +91,8 @@ def quality_statistics(
     from sacrebleu.metrics import BLEU, CHRF, TER
 
     if not hypotheses or not references or any(len(stream) != len(hypotheses) for stream in references):
-        raise ValueError(
-            f"{len(hypotheses)} hypotheses and reference streams of {[len(stream) for stream in references]} lines"
-        )
+        lengths = [len(stream) for stream in references]
+        raise ValueError(f"{len(hypotheses)} hypotheses and reference streams of {lengths} lines")
     metrics = {"bleu": BLEU(force=True), "chrf": CHRF(), **({"ter": TER()} if ter else {})}
     return {name: Statistics(metric, hypotheses, references) for name, metric in metrics.items()}
 
@@ -110,19 +107,14 @@ def corpus_quality(
     seed: int = 12345,
     ter: bool = True,
 ) -> QualityBlock:
-    """Scores a corpus against one or several references.
+    """Scores a corpus of detokenised lines against one or several references.
 
     Args:
-        hypotheses: one detokenised translation per line.
-        references: reference streams, each as long as `hypotheses`.
+        hypotheses, references, ter: as of `quality_statistics`.
         statistics: `quality_statistics` of the same lines, if they are there already.
         sources: source lines; with them a hypothesis counts as empty only where its source is not blank.
         resamples: of sentences (Koehn 2004) for the 95 % percentile intervals; 0: none.
         seed: of the resampling; the same seed gives the same intervals.
-        ter: whether to compute TER, the slowest of the three.
-
-    Raises:
-        ValueError: no lines, no references, or streams of different lengths.
     """
     from sacrebleu.metrics import BLEU
 
@@ -133,31 +125,17 @@ def corpus_quality(
         [[tokenized_lowercased(line) for line in stream] for stream in references],
     ).block()
     hypothesis_words, reference_words = statistics["bleu"].counts[:, :2].sum(axis=0).tolist()
-    scores: dict[str, Any] = {name: each.block(resamples, seed) for name, each in statistics.items()}
-    scores |= {
+    empty = [line for line, hypothesis in enumerate(hypotheses) if not hypothesis.strip()]
+    scores: dict[str, Any] = {
+        **{name: each.block(resamples, seed) for name, each in statistics.items()},
         "bleu_tokenized_lowercased": {
             "score": lowercased["score"],
             "signature": f"text:13a-tokenized,lowercased|{lowercased['signature']}",
         },
         "length_ratio": hypothesis_words / reference_words if reference_words else 0.0,
-        "empties": sum(
-            not hypothesis.strip() and (sources is None or bool(sources[line].strip()))
-            for line, hypothesis in enumerate(hypotheses)
-        ),
+        "empties": sum(sources is None or bool(sources[line].strip()) for line in empty),
     }
     return cast(QualityBlock, scores)
-
-
-def sentence_scores(statistics: dict[str, Statistics]) -> dict[str, list[float]]:
-    """Score of each line on its own against all its references: `chrf` (chrF2), `bleu` (sacreBLEU's sentence BLEU:
-    smoothed, of the orders that the line has) and, where it is among the statistics, `ter`; 0..100."""
-    from sacrebleu.metrics import BLEU
-
-    scores = {
-        "chrf": statistics["chrf"].sentence_scores(),
-        "bleu": statistics["bleu"].sentence_scores(BLEU(effective_order=True)),
-    }
-    return scores | ({"ter": statistics["ter"].sentence_scores()} if "ter" in statistics else {})
 
 
 def sentence_chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:

@@ -74,9 +74,9 @@ def test_a_wrong_tail_does_not_spoil_the_confidence_in_the_likeliest_token(
 
     monkeypatch.setattr("mt.evaluation.recalibrate.score_pairs", scores)
     forced = MapComparison(loaded, [[1]] * lines, targets.tolist(), np.arange(lines) % 2)
-    picked = forced.pick()
+    picked = forced.picked
     blocks = forced.report()["candidates"]
-    temperatures = {name: getattr(each, "temperature", None) for name, (_, each) in forced.maps.items()}
+    temperatures = {name: getattr(each, "temperature", None) for name, (*_, each) in forced.maps.items()}
     assert temperatures["temperature"] > 1.5 and temperatures["top_temperature"] == pytest.approx(1, abs=0.1)
     assert blocks["temperature"]["nll"] < blocks["top_temperature"]["nll"]  # what the former is for
     assert blocks["temperature"]["ece"] > 0.05 and blocks[picked]["ece"] < 2 * blocks[picked]["noise_floor"]
