@@ -41,17 +41,10 @@ def plan_batches(
 
     Returns:
         One int64 array of pair indices for each batch. No pairs: an empty list.
-
-    Raises:
-        ValueError: a length or a weight that is out of range.
     """
-    if max_length > batch_tokens:
-        raise ValueError(f"max_length is {max_length}; it must be at most batch_tokens, {batch_tokens}")
-    source_lengths, target_lengths = np.asarray(source_lengths), np.asarray(target_lengths)
     indices = np.flatnonzero(np.maximum(source_lengths, target_lengths) <= max_length)
     if weights is not None:
-        copies = epoch_copies(np.asarray(weights, dtype=np.float64), seed=seed, epoch=epoch)
-        indices = np.repeat(indices, copies[indices])
+        indices = np.repeat(indices, epoch_copies(weights, seed=seed, epoch=epoch)[indices])
     if not len(indices):
         return []
 
@@ -73,8 +66,6 @@ def epoch_copies(weights: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
     Returns:
         (pairs,) int64.
     """
-    if not weights.min(initial=np.inf) > 0:
-        raise ValueError(f"a weight is {weights.min()}; it must be above 0")
     part, whole = np.modf(weights)
     phase = np.empty(len(weights))
     order = np.argsort(_draws(len(weights), seed, 0, _PHASE), kind="stable")

@@ -15,16 +15,13 @@ from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from mt.config import Config, TokenizerConfig
+from mt.config import Config
 from mt.corpus.prepare import Prepared
 from mt.corpus.store import CHUNK, StoreWriter, TokenStore, map_store, open_store
 from mt.corpus.tokenizer import Tokenizer, load_tokenizer
 from mt.errors import UserError
 from mt.processes import start_process
 from mt.progress import progress_bar
-
-# What decides a segmentation of the text: epoch, how, and the seed of the run.
-_Segmentation = tuple[int, TokenizerConfig, int]
 
 # An open file on its way to a process that is being started becomes a file to write to there.
 reduction.register(io.BufferedRandom, lambda file: (_write_to, (reduction.DupFd(file.fileno()),)))
@@ -39,17 +36,16 @@ def epoch_store(prepared: Prepared, config: Config, epoch: int) -> TokenStore:
     """
     if config.tokenizer.sampling == 0:
         return prepared.train
-    this, following = ((number, config.tokenizer, config.seed) for number in (epoch, epoch + 1))
     known = prepared.segmented
     try:
-        store = known.get(this)
+        store = known.get(epoch)
         if not isinstance(store, TokenStore):
-            store = _await(store) or _segment_here(prepared, this)
+            store = _await(store) or _segment_here(prepared, config, epoch)
             store.weights = prepared.train.weights
             known.clear()
-            known[this] = store
-        if following not in known and (epoch + 1 < config.train.max_epochs or not config.train.max_epochs):
-            known[following] = _begin(prepared, following)
+            known[epoch] = store
+        if epoch + 1 not in known and (epoch + 1 < config.train.max_epochs or not config.train.max_epochs):
+            known[epoch + 1] = _begin(prepared, config, epoch + 1)
     except OSError as error:
         raise UserError(
             f"{prepared.folder.parent}: the segmentation of epoch {epoch} cannot be written ({error.strerror}); "
@@ -64,16 +60,16 @@ def _nameless_file(prepared: Prepared) -> BinaryIO:
     return cast(BinaryIO, tempfile.TemporaryFile(dir=cache if os.access(cache, os.W_OK) else None))
 
 
-def _segment_here(prepared: Prepared, wanted: _Segmentation) -> TokenStore:
+def _segment_here(prepared: Prepared, config: Config, epoch: int) -> TokenStore:
     with progress_bar(len(prepared.train), "segmenting", "pair", leave=False) as bar, _nameless_file(prepared) as file:
-        _segment(prepared.train, prepared.tokenizer, file, wanted, bar)
+        _segment(prepared.train, prepared.tokenizer, file, config, epoch, bar)
         return map_store(file)
 
 
-def _begin(prepared: Prepared, wanted: _Segmentation) -> tuple[SpawnProcess, BinaryIO]:
+def _begin(prepared: Prepared, config: Config, epoch: int) -> tuple[SpawnProcess, BinaryIO]:
     """Starts a process that segments an epoch into a nameless file."""
     file = _nameless_file(prepared)
-    return start_process(_segment_ahead, prepared.folder, file, wanted, daemon=True), file
+    return start_process(_segment_ahead, prepared.folder, file, config, epoch, daemon=True), file
 
 
 def _await(begun: tuple[SpawnProcess, BinaryIO] | None) -> TokenStore | None:
@@ -90,27 +86,28 @@ def _write_to(duplicate: Any) -> BinaryIO:
     return os.fdopen(duplicate.detach(), "wb")
 
 
-def _segment_ahead(folder: Path, file: BinaryIO, wanted: _Segmentation) -> None:
+def _segment_ahead(folder: Path, file: BinaryIO, config: Config, epoch: int) -> None:
     """What the other process does."""
     os.nice(5)  # behind the training
     try:
-        _segment(open_store(folder / "train", folder), load_tokenizer(folder), file, wanted)
+        _segment(open_store(folder / "train", folder), load_tokenizer(folder), file, config, epoch)
     except Exception:  # the parent does it again, and tells what is wrong
         sys.exit(1)
 
 
-def _segment(train: TokenStore, tokenizer: Tokenizer, file: BinaryIO, wanted: _Segmentation, bar: Any = None) -> None:
-    epoch, settings, run_seed = wanted
+def _segment(
+    train: TokenStore, tokenizer: Tokenizer, file: BinaryIO, config: Config, epoch: int, bar: Any = None
+) -> None:
+    sampling = config.tokenizer.sampling
     with StoreWriter(file, with_text=False) as writer:
         for start in range(0, len(train), CHUNK):
             stop = min(start + CHUNK, len(train))
-            digest = hashlib.blake2b(f"{run_seed} {epoch} {start}".encode(), digest_size=7).digest()
+            digest = hashlib.blake2b(f"{config.seed} {epoch} {start}".encode(), digest_size=7).digest()
             seed = int.from_bytes(digest, "big")
-            sources = tokenizer.encode_sampled("source", train.texts("source", start, stop), settings.sampling, seed)
+            sources = tokenizer.encode_sampled("source", train.texts("source", start, stop), sampling, seed)
             targets: Any = [train.target(row) for row in range(start, stop)]
-            if settings.sampling_side == "both":
-                texts = train.texts("target", start, stop)
-                targets = tokenizer.encode_sampled("target", texts, settings.sampling, seed + 1)
+            if config.tokenizer.sampling_side == "both":
+                targets = tokenizer.encode_sampled("target", train.texts("target", start, stop), sampling, seed + 1)
             writer.write(sources, targets, train.corpus[start:stop])
             if bar is not None:
                 bar.update(stop - start)

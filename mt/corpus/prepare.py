@@ -50,35 +50,28 @@ _ALONE = 10  # chunks cleaned before other processes are started: a small corpus
 
 @dataclass
 class Prepared:
-    """What training needs of the data.
-
-    Attributes:
-        tokenizer: learnt from the cleaned training text, or the one that was given.
-        train, valid: token stores; valid always with its texts.
-        cleaning: the cleaning report, as `cleaning.json` holds it.
-        fingerprints: hashes of the training, validation and test text and of the tokeniser.
-        folder: the prepared folder in the cache.
-        segmented: segmentations of epochs that are there or under way (`mt.corpus.epochs`).
-    """
+    """What training needs of the data."""
 
     tokenizer: Tokenizer
+    """learnt from the cleaned training text, or the one that was given"""
     train: TokenStore
     valid: TokenStore
+    """always with its texts"""
     cleaning: dict[str, Any]
+    """the cleaning report, as `cleaning.json` holds it"""
     fingerprints: dict[str, str]
+    """hashes of the training, validation and test text and of the tokeniser"""
     folder: Path
+    """in the cache"""
     segmented: dict[Any, Any] = field(default_factory=dict)
+    """segmentations of epochs that are there or under way (`mt.corpus.epochs`)"""
 
 
 def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     """Cleans and tokenises the data of a run, or finds it in the cache.
 
-    Args:
-        config: the run.
-        tokenizer: encode with this one (fine-tuning) and do not learn one.
-
-    Raises:
-        UserError: whatever is wrong with the input or the cache folder, in one line.
+    `tokenizer`: encode with this one (fine-tuning) and do not learn one. Raises UserError where something is wrong with
+    the input or the cache folder.
     """
     cache = Path(config.data.cache) if config.data.cache else Path(config.run_dir).parent / "cache"
     splits = {"train": config.data.train, "valid": config.data.valid, "test": config.data.test}
@@ -95,12 +88,20 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
                 f"{error.filename or cache}: {error.strerror or error}; prepared data goes into {cache}: make room, "
                 "or give another folder with --data.cache FOLDER"
             ) from None
-    return _open(folder, config, texts)
+    check_manifest(folder)
+    tokenizer = load_tokenizer(folder)
+    train, valid = open_store(folder / "train", folder), open_store(folder / "valid", folder)
+    weights = [corpus.weight for corpus in config.data.train]
+    if set(weights) != {1.0}:
+        train.weights = np.array(weights)[train.corpus]
+    cleaning = json.loads((folder / "cleaning.json").read_text(encoding="utf-8"))
+    _count_too_many_tokens(cleaning, train, tokenizer, config)
+    fingerprints = {**texts, "tokenizer": tokenizer.fingerprint, "prepared": folder.name}
+    return Prepared(tokenizer, train, valid, cleaning, fingerprints, folder)
 
 
 def _key(config: Config, texts: dict[str, str], tokenizer: Tokenizer | None) -> str:
-    pieces = asdict(config.tokenizer)
-    sampled, _ = pieces.pop("sampling") > 0, pieces.pop("sampling_side")
+    pieces = {name: value for name, value in asdict(config.tokenizer).items() if not name.startswith("sampling")}
     return _hash(
         {
             "format": _FORMAT,
@@ -108,7 +109,7 @@ def _key(config: Config, texts: dict[str, str], tokenizer: Tokenizer | None) -> 
             "languages": [config.data.source_language, config.data.target_language],
             "cleaning": asdict(config.data.cleaning),
             "tokenizer": tokenizer.fingerprint if tokenizer else pieces,
-            "text_kept": sampled,
+            "text_kept": config.tokenizer.sampling > 0,
         }
     )
 
@@ -121,7 +122,7 @@ def _fingerprint(corpora: list[CorpusConfig], data: DataConfig) -> str:
         settings.pop("weight")
         if corpus.grammar is not None:
             settings["grammar"]["languages"] = [data.source_language, data.target_language]
-            settings["grammar_data"] = _grammar_fingerprint()
+            settings["grammar_data"] = _hash([[path.name, checksum(path)] for path in _grammar_files()])
         else:
             with ThreadPoolExecutor(available_cores()) as threads:
                 settings["content"] = list(threads.map(checksum, input_files(corpus, data)))
@@ -131,18 +132,16 @@ def _fingerprint(corpora: list[CorpusConfig], data: DataConfig) -> str:
     return _hash(parts)
 
 
-def _grammar_fingerprint() -> str:
-    """Hash of the grammar's code and data, wherever a change could change its text."""
+def _grammar_files() -> list[Path]:
+    """The grammar's code and data, wherever a change could change its text."""
     from mt.grammar.lexicon import data_directory
 
     code, data = Path(__file__).parents[1] / "grammar", data_directory() / "grammar"
-    files = [*sorted(code.glob("*.py")), *sorted(path for path in data.rglob("*") if path.is_file())]
-    return _hash([[path.name, checksum(path)] for path in files])
+    return [*sorted(code.glob("*.py")), *sorted(path for path in data.rglob("*") if path.is_file())]
 
 
 def _hash(value: Any) -> str:
-    text = json.dumps(value, sort_keys=True, ensure_ascii=True)
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=12).hexdigest()
 
 
 @contextmanager
@@ -181,14 +180,13 @@ def _build_in_place(folder: Path, config: Config, tokenizer: Tokenizer | None) -
 
 def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
     """Fills a prepared folder, in stages; one that a stopped preparation has finished is not done again."""
-    data = config.data
     processes = config.threads or available_cores()
     text, report_file = TextShards(folder / _SHARDS), folder / "cleaning.json"
     seconds: dict[str, float] = {}
     if not report_file.exists():
         with _timed(seconds, "cleaning"):
             shutil.rmtree(text.folder, ignore_errors=True)
-            report = _clean_into(text, data, processes)
+            report = _clean_into(text, config.data, processes)
             write_text(report_file, json.dumps(report, ensure_ascii=False, indent=2) + "\n")
     report = json.loads(report_file.read_text(encoding="utf-8"))
     if not report["kept"]:
@@ -199,12 +197,12 @@ def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
     if tokenizer is not None:
         tokenizer.save(folder)
     with _timed(seconds, "tokenising"):
-        _encode_valid(folder / "valid", data, load_tokenizer(folder))
+        _encode_valid(folder / "valid", config.data, load_tokenizer(folder))
         kept = [corpus["kept"] for corpus in report["corpora"]]
         encode_shards(text, folder, kept, with_text=config.tokenizer.sampling > 0, processes=processes)
     write_manifest(folder)
     pairs = report["read"]
-    stages = [f"{stage} {spent:.1f} s ({pairs / max(spent, 1e-9):,.0f} pairs/s)" for stage, spent in seconds.items()]
+    stages = (f"{stage} {spent:.1f} s ({pairs / max(spent, 1e-9):,.0f} pairs/s)" for stage, spent in seconds.items())
     log_line(f"{pairs:,} pairs: " + ", ".join(stages))
 
 
@@ -232,15 +230,13 @@ def _clean_into(text: TextShards, data: DataConfig, processes: int) -> dict[str,
             for found, chunk in zip(rules, chunks):
                 yield cleaner.keep(chunk, found)
                 bar.update(len(chunk[0]))
-            corpora.append({"name": _name(corpus), "read": cleaner.read - read, "kept": cleaner.kept - kept})
+            files = " ".join([*corpus.source, *corpus.target, *corpus.files])
+            name = "grammar" if corpus.grammar else corpus.hub or files
+            corpora.append({"name": name, "read": cleaner.read - read, "kept": cleaner.kept - kept})
 
     with progress_bar(None, "cleaning", "pair") as bar:
         text.write(pieces())
     return {"read": cleaner.read, "kept": cleaner.kept, "rules": cleaner.rules, "corpora": corpora}
-
-
-def _name(corpus: CorpusConfig) -> str:
-    return "grammar" if corpus.grammar else corpus.hub or " ".join([*corpus.source, *corpus.target, *corpus.files])
 
 
 def _chunks(pairs: Iterator[tuple[str, str]]) -> Iterator[tuple[list[str], list[str]]]:
@@ -272,19 +268,6 @@ def _encode_valid(folder: Path, data: DataConfig, tokenizer: Tokenizer) -> None:
             raise UserError("data.valid: there are no pairs; validation needs some")
 
 
-def _open(folder: Path, config: Config, texts: dict[str, str]) -> Prepared:
-    check_manifest(folder)
-    tokenizer = load_tokenizer(folder)
-    train, valid = open_store(folder / "train", folder), open_store(folder / "valid", folder)
-    weights = [corpus.weight for corpus in config.data.train]
-    if set(weights) != {1.0}:
-        train.weights = np.array(weights)[train.corpus]
-    cleaning = json.loads((folder / "cleaning.json").read_text(encoding="utf-8"))
-    _count_too_many_tokens(cleaning, train, tokenizer, config)
-    fingerprints = {**texts, "tokenizer": tokenizer.fingerprint, "prepared": folder.name}
-    return Prepared(tokenizer, train, valid, cleaning, fingerprints, folder)
-
-
 def _count_too_many_tokens(cleaning: dict[str, Any], train: TokenStore, tokenizer: Tokenizer, config: Config) -> None:
     """Adds the pairs that training leaves out because a side has more than `train.max_length` tokens."""
     longest = np.maximum(train.source_lengths, train.target_lengths)
@@ -293,9 +276,11 @@ def _count_too_many_tokens(cleaning: dict[str, Any], train: TokenStore, tokenize
         raise UserError(
             f"train.max_length is {config.train.max_length}, and all {len(train)} training pairs have more tokens"
         )
-    sides = [(tokenizer.decode_source, train.source), (tokenizer.decode_target, train.target)]
     examples = [
-        [decode(side(index).tolist())[:300] for decode, side in sides]
+        [
+            tokenizer.decode_source(train.source(index).tolist())[:300],
+            tokenizer.decode_target(train.target(index).tolist())[:300],
+        ]
         for index in dropped[: config.data.cleaning.examples].tolist()
     ]
     cleaning["rules"]["too_many_tokens"] = {"dropped": len(dropped), "examples": examples}

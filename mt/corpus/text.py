@@ -36,19 +36,16 @@ def read_pairs(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, st
     elif corpus.hub:
         pairs = _read_hub(corpus, data)
     elif corpus.files:
-        pairs = _read_files(corpus, data)
+        pairs = chain.from_iterable(_read_file(_find(name, data), corpus, data) for name in corpus.files)
     else:
-        pairs = _read_sides(corpus, data)
+        sides = [[_find(name, data) for name in names] for names in (corpus.source, corpus.target)]
+        pairs = chain.from_iterable(map(paired_lines, *sides))
     for source_text, target_text in pairs:
         yield source_text.strip(), target_text.strip()
 
 
 def input_files(corpus: CorpusConfig, data: DataConfig) -> list[Path]:
-    """The files that a corpus is read from: source files, target files, then others. Not for the grammar.
-
-    Raises:
-        UserError: one of them is missing.
-    """
+    """The files that a corpus is read from: source files, target files, then others. UserError where one is missing."""
     paths = [_find(name, data) for name in (*corpus.source, *corpus.target, *corpus.files)]
     folder = Path(data.root, corpus.hub)
     if corpus.hub and folder.is_dir():
@@ -70,29 +67,18 @@ def _find(name: str, data: DataConfig) -> Path:
     return path
 
 
-def _read_sides(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
-    files = [(_find(source, data), _find(target, data)) for source, target in zip(corpus.source, corpus.target)]
-    return chain.from_iterable(paired_lines(source, target) for source, target in files)
-
-
-def _read_files(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
-    for name in corpus.files:
-        path = _find(name, data)
-        kind = file_form(name)
-        if kind == ".tsv":
-            yield from _read_tsv(path, corpus, data)
-        elif kind in _BUILDERS:
-            yield from _read_table(path, _BUILDERS[kind], corpus, data)
-        else:
-            raise UserError(
-                f"{path}: its form is not known by its name; it must end in .tsv, .csv, .jsonl, .json or .parquet"
-            )
-
-
-def _read_table(path: Path, builder: str, corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
-    """A CSV, JSON or Parquet file. Every CSV field is text as it stands: "NA" and "1.50" too."""
+def _read_file(path: Path, corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
+    """A TSV, CSV, JSON or Parquet file. Every CSV field is text as it stands: "NA" and "1.50" too."""
+    form = file_form(path.name)
+    if form == ".tsv":
+        yield from _read_tsv(path, corpus, data)
+        return
+    if form not in _BUILDERS:
+        raise UserError(
+            f"{path}: its form is not known by its name; it must end in .tsv, .csv, .jsonl, .json or .parquet"
+        )
     options: dict[str, Any] = {}
-    if builder == "csv":
+    if form == ".csv":
         options = {
             "converters": dict.fromkeys(_columns(corpus, data), str),
             "keep_default_na": False,
@@ -100,11 +86,12 @@ def _read_table(path: Path, builder: str, corpus: CorpusConfig, data: DataConfig
             "lineterminator": None if next(read_lines([path]), "").endswith("\r") else "\n",
         }
     try:
+        data_files = escape(str(path.resolve()))
         yield from _read_dataset(
-            str(path), corpus, data, path=builder, split="train", data_files=escape(str(path.resolve())), **options
+            str(path), corpus, data, path=_BUILDERS[form], split="train", data_files=data_files, **options
         )
     except UserError:
-        if builder != "parquet":
+        if form != ".parquet":
             for _ in read_lines([path]):  # knows the line of a damaged or badly encoded text file
                 pass
         raise
@@ -117,12 +104,10 @@ def _columns(corpus: CorpusConfig, data: DataConfig) -> list[str]:
 def _read_tsv(path: Path, corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
     """Fields between tabs, nothing quoted. Two numbers in `columns` mean: no header."""
     wanted = _columns(corpus, data)
-    numbers: list[int] | None = None
-    if corpus.columns and all(column.isdecimal() for column in corpus.columns):
-        numbers = [int(column) for column in corpus.columns]
+    numbers = [int(column) for column in corpus.columns] if all(map(str.isdecimal, corpus.columns)) else []
     for row, line in enumerate(read_lines([path]), start=1):
         fields = line.split("\t")
-        if numbers is None:
+        if not numbers:
             header = [field.strip() for field in fields]
             if set(wanted) <= set(header):
                 numbers = [header.index(column) for column in wanted]
@@ -144,27 +129,15 @@ def _read_hub(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str
     name, _, revision = corpus.hub.partition("@")
     if folder.is_dir():
         name, revision = str(folder), ""
-    yield from _read_dataset(
-        corpus.hub,
-        corpus,
-        data,
-        path=name,
-        name=corpus.hub_config or None,
-        split=corpus.split,
-        revision=revision or None,
-    )
+    options = {"name": corpus.hub_config or None, "split": corpus.split, "revision": revision or None}
+    yield from _read_dataset(corpus.hub, corpus, data, path=name, **options)
 
 
 def _read_dataset(what: str, corpus: CorpusConfig, data: DataConfig, **arguments: Any) -> Iterator[tuple[str, str]]:
-    columns = _columns(corpus, data)
-    for number, row in enumerate(_dataset_rows(what, arguments), start=1):
-        source, target = (_field(row, column, columns, number, what) for column in columns)
-        yield source, target
-
-
-def _dataset_rows(what: str, arguments: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Rows that `datasets` streams; nothing is left in its cache. What it has to say is in the error that it raises."""
+    """Pairs that `datasets` streams; nothing is left in its cache, and all it has to say is in the error it raises."""
     import datasets
+
+    columns = _columns(corpus, data)
 
     datasets.disable_progress_bars()
     for name in ("datasets", "huggingface_hub"):
@@ -173,9 +146,17 @@ def _dataset_rows(what: str, arguments: dict[str, Any]) -> Iterator[dict[str, An
         # pandas cuts CSV rows that are too long, and only warns of it
         warnings.filterwarnings("error", message="Length of header or names")
         try:
-            yield from datasets.load_dataset(streaming=True, cache_dir=cache, **arguments)
+            for number, row in enumerate(datasets.load_dataset(streaming=True, cache_dir=cache, **arguments), start=1):
+                source, target = (_field(row, column, columns, number, what) for column in columns)
+                yield source, target
+        except UserError:
+            raise
         except Exception as error:  # whatever a file or the hub may raise: it is said in one line
-            raise _unreadable(what, error) from error
+            cause: BaseException = error
+            while cause.__cause__ is not None:
+                cause = cause.__cause__
+            reason = f"{type(cause).__name__}: {str(cause)[:500]}"
+            raise UserError(f"{what}: cannot be read: {reason}; check its name and its form") from error
 
 
 def _field(row: dict[str, Any], column: str, columns: list[str], number: int, what: str) -> str:
@@ -205,9 +186,3 @@ def _missing_column(what: str, wanted: Sequence[str], found: Sequence[str]) -> U
         f"{what}: columns {', '.join(wanted)} are needed, and there are {', '.join(found)}; name the source and "
         "the target column in `columns`"
     )
-
-
-def _unreadable(what: str, error: BaseException) -> UserError:
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return UserError(f"{what}: cannot be read: {type(error).__name__}: {str(error)[:500]}; check its name and its form")

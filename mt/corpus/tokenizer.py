@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Sequence
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,6 @@ from mt.progress import log_line
 
 Side = Literal["source", "target"]
 
-_PAD, _UNKNOWN, _BEGIN, _END = 0, 1, 2, 3
 _TRAINING_THREADS = 8  # fixed: the sums of the training depend on how many threads share them
 _LINES_PER_THREAD = 200  # fewer are not worth a thread
 _VOCABULARY = "vocabulary.json"  # {"pad", "unknown", "begin", "end": ids, "source", "target": pieces by id}
@@ -37,6 +36,11 @@ sentencepiece.set_min_log_level(3)
 class Tokenizer:
     """Text to piece ids and back, for one direction.
 
+    Args:
+        source_model: a serialised SentencePiece model.
+        target_model: the target side's model; None: joint, the source model serves both sides.
+        vocabulary: content of `vocabulary.json`: other ids for the pieces, as Marian's models have them.
+
     Attributes:
         pad_id, unknown_id, begin_id, end_id: special ids, the same on both sides.
         source_size, target_size: pieces of the source and of the target model; equal if joint.
@@ -46,15 +50,7 @@ class Tokenizer:
     """
 
     def __init__(self, source_model: bytes, target_model: bytes | None = None, vocabulary: bytes | None = None) -> None:
-        """
-        Args:
-            source_model: a serialised SentencePiece model.
-            target_model: the target side's model; None: joint, the source model serves both sides.
-            vocabulary: content of `vocabulary.json`: other ids for the pieces, as Marian's models have them.
-
-        Raises:
-            UserError: not a SentencePiece model, or one without padding, begin, end and unknown ids.
-        """
+        """Raises UserError where a model is none of SentencePiece, or has no padding, begin, end or unknown id."""
         self.joint = target_model is None
         self.models = source_model, source_model if target_model is None else target_model
         self._vocabulary = vocabulary
@@ -71,15 +67,12 @@ class Tokenizer:
         self.pad_id, self.unknown_id, self.begin_id, self.end_id = ids[0]
         self.source_size: int = self._source.get_piece_size()
         self.target_size: int = self._target.get_piece_size()
-        digests = [hashlib.blake2b(model).digest() for model in self.models[: 1 if self.joint else 2]]
-        self.fingerprint = hashlib.blake2b(b"".join(digests) + (vocabulary or b""), digest_size=16).hexdigest()
-        self._samplers: dict[str, SubwordSampler] = {}
+        digests = b"".join(hashlib.blake2b(model).digest() for model in (source_model, target_model) if model)
+        self.fingerprint = hashlib.blake2b(digests + (vocabulary or b""), digest_size=16).hexdigest()
+        self._sampler = cache(SubwordSampler)
 
     def encode_source(self, lines: Sequence[str], *, threads: int | None = None) -> list[list[int]]:
-        """Piece ids of each line; the end id closes each, there is no begin id. An empty line: the end id.
-
-        At most `threads` threads work on them; None: as many as there are cores.
-        """
+        """Piece ids of each line, and the end id; there is no begin id. `threads`: at most; None: one a core."""
         return _encode(self._source, lines, threads)
 
     def encode_target(self, lines: Sequence[str], *, threads: int | None = None) -> list[list[int]]:
@@ -89,21 +82,15 @@ class Tokenizer:
     def encode_sampled(self, side: Side, lines: Sequence[str], sampling: float, seed: int) -> list[list[int]]:
         """As `encode_source` or `encode_target`, with a random segmentation: see `mt.corpus.sampling`.
 
-        `sampling` above 0: BPE dropout probability, or the smoothing alpha of a unigram model. The same seed and lines
-        give the same ids, in any process.
+        `sampling` above 0: BPE dropout probability, or the smoothing alpha of a unigram model.
         """
         if self._vocabulary is not None:
             raise UserError("tokenizer.sampling: an imported vocabulary allows no sampling; set it to 0")
-        name = "source" if self.joint else side
-        if name not in self._samplers:
-            self._samplers[name] = SubwordSampler(self._source if name == "source" else self._target)
-        return self._samplers[name].encode([_encodable(line) for line in lines], sampling, seed)
+        processor = self._source if side == "source" else self._target  # one and the same if joint
+        return self._sampler(processor).encode([_encodable(line) for line in lines], sampling, seed)
 
     def decode_target(self, ids: Sequence[int]) -> str:
-        """Detokenised text of target ids; special ids are dropped, an unknown piece becomes "⁇".
-
-        A line feed, which byte pieces can spell, becomes a space: the result is one line.
-        """
+        """One line of text: special ids are dropped, an unknown piece becomes "⁇", a line feed a space."""
         return _decode(self._target, ids)
 
     def decode_source(self, ids: Sequence[int]) -> str:
@@ -127,20 +114,16 @@ class Tokenizer:
         return source, target
 
     def save(self, folder: Path) -> None:
-        """Writes `tokenizer.model` (joint), or `source.model` and `target.model`, into the folder, and
-        `vocabulary.json` where there is one.
-        """
-        names = ["tokenizer.model"] if self.joint else ["source.model", "target.model"]
-        files = dict(zip(names, self.models))
-        if self._vocabulary is not None:
-            files[_VOCABULARY] = self._vocabulary
-        for name, content in files.items():
-            with atomic_file(folder / name) as temporary:
-                temporary.write_bytes(content)
+        """Writes `tokenizer.model` (joint), or `source.model` and `target.model`; `vocabulary.json` if there is one."""
+        files = dict(zip(["tokenizer.model"] if self.joint else ["source.model", "target.model"], self.models))
+        for name, content in {**files, _VOCABULARY: self._vocabulary}.items():
+            if content is not None:
+                with atomic_file(folder / name) as temporary:
+                    temporary.write_bytes(content)
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokeniser that `Tokenizer.save` wrote into the folder; UserError where its files are missing or broken."""
+    """What `Tokenizer.save` wrote into the folder; UserError where files are missing or broken."""
     names = ["tokenizer.model"] if (folder / "tokenizer.model").exists() else ["source.model", "target.model"]
     vocabulary = folder / _VOCABULARY
     try:
@@ -152,7 +135,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
             f"be read ({error.strerror}); give a model directory"
         ) from None
     try:
-        return Tokenizer(models[0], models[1] if len(models) == 2 else None, mapping)
+        return Tokenizer(models[0], models[1] if len(models) > 1 else None, mapping)
     except UserError as error:
         raise UserError(f"{folder}: {error}") from None
 
@@ -160,10 +143,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
 def train_tokenizer(config: TokenizerConfig, source_lines: Iterable[str], target_lines: Iterable[str]) -> Tokenizer:
     """Learns the pieces from text, each side read once. The same text and settings give the same model.
 
-    A text too small for `vocabulary_size` pieces gives as many as it can, with a message.
-
-    Raises:
-        UserError: no text, or a vocabulary smaller than the characters that it must hold.
+    A text too small for `vocabulary_size` pieces gives as many as it can, with a message. Raises UserError where there
+    is no text, or the vocabulary is smaller than the characters that it must hold.
     """
     if config.joint:
         lines = chain.from_iterable(zip(source_lines, target_lines))
@@ -188,10 +169,10 @@ def _train(config: TokenizerConfig, lines: Iterable[str], what: str) -> bytes:
             shuffle_input_sentence=True,
             max_sentence_length=16384,  # bytes
             num_threads=_TRAINING_THREADS,
-            pad_id=_PAD,
-            unk_id=_UNKNOWN,
-            bos_id=_BEGIN,
-            eos_id=_END,
+            pad_id=0,
+            unk_id=1,
+            bos_id=2,
+            eos_id=3,
             unk_surface="⁇",
             minloglevel=3,
         )
@@ -256,10 +237,11 @@ class _MappedProcessor:
     def encode(self, lines: Sequence[str], *, add_eos: bool, num_threads: int) -> list[list[int]]:
         codes = [self._code(line) for line in lines]
         texts = [line[len(code) :] for line, code in zip(lines, codes)]
-        end = [self._end] if add_eos else []
+        encoded = self._processor.encode(texts, out_type=str, num_threads=num_threads)
         return [
-            [*([self._ids[code]] if code else []), *(self._ids.get(piece, self._unknown) for piece in pieces), *end]
-            for code, pieces in zip(codes, self._processor.encode(texts, out_type=str, num_threads=num_threads))
+            [self._ids.get(piece, self._unknown) for piece in ([code, *pieces] if code else pieces)]
+            + [self._end] * add_eos
+            for code, pieces in zip(codes, encoded)
         ]
 
     def _code(self, line: str) -> str:
