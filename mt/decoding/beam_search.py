@@ -89,13 +89,9 @@ class _Search:
         self.constraints, self.end_id = constraints, constraints.end_id
         self.device = constraints.max_lengths.device
         sentences, longest = len(constraints.max_lengths), constraints.longest
-        self.penalties, self.rewards = (
-            torch.tensor(
-                [value(options.length_penalty, length, options.length_alpha) for length in range(longest + 1)],
-                device=self.device,
-            )
-            for value in (length_penalty, length_reward)
-        )
+        name, alpha, lengths = options.length_penalty, options.length_alpha, range(longest + 1)
+        self.penalties = torch.tensor([length_penalty(name, length, alpha) for length in lengths], device=self.device)
+        self.rewards = torch.tensor([length_reward(name, length, alpha) for length in lengths], device=self.device)
         self.length = 0
         self.live = torch.arange(sentences, device=self.device)
         self.done = torch.zeros(sentences, dtype=torch.bool, device=self.device)
@@ -128,7 +124,7 @@ class _Search:
         ends = (candidates["tokens"] == self.end_id) & (candidates["totals"] > -torch.inf)
         if self.device.type != "cpu" or bool(ends.any()):
             self._finish(candidates, ends[:, : self.beam] & ~self.done[:, None])
-            order = ends.to(torch.int8).argsort(dim=1, stable=True)
+            order = ends.to(torch.int8).argsort(dim=1, stable=True)[:, : self.beam]
             candidates = {name: field.gather(1, order) for name, field in candidates.items()}
         chosen = {name: field[:, : self.beam] for name, field in candidates.items()}
         self.totals, parents, tokens = chosen["totals"], chosen["parents"], chosen["tokens"]

@@ -65,10 +65,10 @@ class Shortlist:
 
 
 class ShortlistedState:
-    """A decoder state, of one row a sentence at first, with the candidates of its sentences; tokens are local ids."""
+    """A decoder state, of one row a sentence at first, with the candidates of its sentences; tokens are local ids.
+    `ids` and `allowed`: see `Shortlist.candidate_vocabulary`."""
 
     def __init__(self, state: DecoderState, model: Transformer, ids: Tensor, allowed: Tensor, end_id: int) -> None:
-        """ids, allowed: see `Shortlist.candidate_vocabulary`."""
         self.state, self.model, self.ids = state, model, ids.to(model.output_weight.device)
         written = self.ids.clone()
         written[LOCAL_BOUNDARY] = end_id
