@@ -2,14 +2,13 @@
 
     sum_k q_k (-log p_k) + sum_k q'_k B(p_k),   B(p) = log(1 - p) up to p = log_end, then its tangent
 
-q is the smoothed target, q' the same with its own weight; the target's entropy is not subtracted. log_end 1
-is the pure bonus log(1 - p), exact here at any margin; the published code clamps 1 - p at 1e-5, and so loses
-the gradient where the loss is meant to act.
+q is the smoothed target, q' the same with its own weight; the target's entropy is not subtracted. log_end 1 is the pure
+bonus log(1 - p), exact here at any margin.
 
-How it stays finite: one class s of each row is taken out of the softmax, and the rest is normalised without
-it. With x = LSE of the others - z_s, p_s = sigmoid(-x) and 1 - p_s = sigmoid(x), both to full relative
-precision, and p_i / (1 - p_s) is the softmax without s. s is the only class whose probability can come near
-1: the arg-max, or without smoothing of the bonus the target, the only class that has one. The gradient is
+How it stays finite: one class s of each row is taken out of the softmax, and the rest is normalised without it. With
+x = LSE of the others - z_s, p_s = sigmoid(-x) and 1 - p_s = sigmoid(x), both to full relative precision, and
+p_i / (1 - p_s) is the softmax without s. s is the only class whose probability can come near 1: the arg-max, or without
+smoothing of the bonus the target, the only class that has one. The gradient is
 
     (p_i sum_k q_k - q_i) + (p_i sum_k w_k - w_i)   with   w_k = q'_k p_k / (1 - min(p_k, log_end))
 """
@@ -50,6 +49,8 @@ class _LeftOut(NamedTuple):
 class _RestBonus(NamedTuple):
     """The bonus of every class but s."""
 
+    bonus: Tensor
+    """sum over k but s of q'_k B(p_k), (rows,)"""
     quotient: Tensor
     """p_k / (1 - min(p_k, log_end)), (rows, vocabulary), 0 at excluded classes"""
     base: Tensor
@@ -79,7 +80,6 @@ class Encouraging(LossFunction):
         gold_logit, logit = (gold_logit - highest).squeeze(1), (logit - highest).squeeze(1)
 
         weights = self.target.weights(targets, logits.dtype)
-        spread = None
         if not self.target.hard:
             spread = self.target.weighted_sum(logits.scatter_(1, column, highest), highest.squeeze(1))
             spread += self.target.prior_at(ids, logits.dtype) * logit
@@ -87,17 +87,15 @@ class Encouraging(LossFunction):
         log_rest = softmax_(logits)
         log_odds = log_rest - logit
         normaliser = torch.logaddexp(log_rest, logit)
-        nll = torch.where(is_gold, -logsigmoid(-log_odds), normaliser - gold_logit)
-        loss = nll.clone()
-        if spread is not None:
+        loss = nll = torch.where(is_gold, -logsigmoid(-log_odds), normaliser - gold_logit)
+        if not self.target.hard:
             loss = weights.total * normaliser - weights.gold * gold_logit - weights.base * spread
 
         left_out = self._left_out(targets, ids, is_gold, log_odds)
-        loss += left_out.weight * left_out.bonus
-        of_rest = None
-        if not self.bonus.hard:
-            of_rest, bonus = self._rest_bonus(logits, targets, left_out)
-            loss += bonus
+        loss = loss + left_out.weight * left_out.bonus
+        of_rest = None if self.bonus.hard else self._rest_bonus(logits, targets, left_out)
+        if of_rest is not None:
+            loss += of_rest.bonus
         if gradient:
             self._gradient_(logits, targets, weights, left_out, of_rest)
         return RowLosses(loss, nll, logit >= 0 if self.bonus.hard else is_gold)
@@ -115,8 +113,8 @@ class Encouraging(LossFunction):
         weight += weights.base * self.bonus.prior_at(ids, log_odds.dtype)
         return _LeftOut(ids, is_gold, probability, rest, bonus, slope, weight)
 
-    def _rest_bonus(self, softmax: Tensor, targets: Tensor, left_out: _LeftOut) -> tuple[_RestBonus, Tensor]:
-        """softmax: without s, (rows, vocabulary). Also returns sum over k but s of q'_k B(p_k), (rows,)."""
+    def _rest_bonus(self, softmax: Tensor, targets: Tensor, left_out: _LeftOut) -> _RestBonus:
+        """softmax: without s, (rows, vocabulary)."""
         weights = self.bonus.weights(targets, softmax.dtype)
         on_gold = weights.gold * (~left_out.is_gold & self.bonus.included(targets))
         p = softmax * left_out.rest[:, None]
@@ -136,7 +134,7 @@ class Encouraging(LossFunction):
             bonus -= tangent / (1 - self.log_end)
         quotient = torch.div(p, room, out=p)
         pull = weights.base * self.bonus.weighted_sum(quotient) + on_gold * (gold / gold_room).squeeze(1)
-        return _RestBonus(quotient, weights.base, on_gold, pull), bonus
+        return _RestBonus(bonus, quotient, weights.base, on_gold, pull)
 
     def _gradient_(
         self, softmax: Tensor, targets: Tensor, weights: Weights, left_out: _LeftOut, of_rest: _RestBonus | None
@@ -163,9 +161,9 @@ class Encouraging(LossFunction):
 class ReferenceEncouraging(Encouraging):
     """The same as its authors' translation code computes it, for comparison with the exact form.
 
-    The published criterion takes log(max(1 - p, 1e-5)) of a float32 softmax: where the clamp binds, the bonus stands
-    still and has no gradient. With log_end below 1 the clamp lies beyond the tangent's start and never shows; with
-    log_end 1 it takes the gradient of every token whose p is above 0.99999, the very tokens the bonus is for.
+    The published criterion takes log(max(1 - p, 1e-5)) of a float32 softmax: where the clamp binds, the bonus has no
+    gradient. With log_end below 1 the clamp lies beyond the tangent's start and never shows; with log_end 1 it takes
+    the gradient of every token whose p is above 0.99999, the very tokens the bonus is for.
     """
 
     def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> RowLosses:
@@ -222,13 +220,9 @@ def encouraging(
     """
     if reference and excluded_ids:
         raise ValueError(f"excluded_ids is {excluded_ids!r}; the published code, reference=True, knows none")
+    size = logits.shape[-1]
     smoothed = partial(
-        SmoothedTarget,
-        definition,
-        pad_id=pad_id,
-        vocabulary_size=logits.shape[-1],
-        unigram=unigram,
-        excluded_ids=tuple(excluded_ids),
+        SmoothedTarget, definition, pad_id=pad_id, vocabulary_size=size, unigram=unigram, excluded_ids=excluded_ids
     )
     bonus = smoothed(smoothing if bonus_smoothing is None else bonus_smoothing)
     kind = ReferenceEncouraging if reference else Encouraging

@@ -22,8 +22,7 @@ class RowLosses(NamedTuple):
 
 
 def softmax_(logits: Tensor) -> Tensor:
-    """Turns logits (rows, vocabulary) into their softmax in place; returns their log-sum-exp, relative to the
-    highest of the row, (rows,)."""
+    """Turns logits (rows, vocabulary) into softmax in place; returns log-sum-exp less the row's highest, (rows,)."""
     # Torch's softmax is faster than its exp. Its highest value is 1 / sum exp (z - highest): it tells the sum.
     torch.softmax(logits, 1, out=logits)
     return logits.amax(1).log_().neg_()

@@ -32,7 +32,7 @@ class LossSums(NamedTuple):
     correct: Tensor
     """int64: tokens whose target has the highest logit"""
     tokens: Tensor
-    """int64: tokens"""
+    """int64: all of them"""
 
 
 def projected_loss(
@@ -61,17 +61,13 @@ def projected_loss(
             f"do not fit; they must be ({passes} * rows, width), (vocabulary, width) and (rows,)"
         )
     real = targets != pad_id
-    tokens = real.sum()
     kept = real.nonzero().squeeze(1)
     if len(kept) < len(targets):
         hidden = hidden.unflatten(0, (-1, passes)).index_select(0, kept).flatten(0, 1)
         targets = targets[kept]
-    inputs = [hidden, weight] if bias is None else [hidden, weight, bias]
-    gradient = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
-    total, nll, correct = _Projected.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, targets, loss, gradient
-    )
-    return LossSums(total, nll, correct, tokens)
+    gradient = torch.is_grad_enabled() and any(x.requires_grad for x in (hidden, weight, bias) if x is not None)
+    sums: Any = _Projected.apply(hidden, weight, bias, targets, loss, gradient)  # type: ignore[no-untyped-call]
+    return LossSums(sums[0], sums[1], sums[2], real.sum())
 
 
 class _Projected(torch.autograd.Function):

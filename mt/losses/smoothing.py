@@ -1,7 +1,7 @@
 """Label-smoothed Kullback-Leibler loss, KL(q || p) with q one of the named smoothed targets.
 
-KL = sum_k q_k log(q_k / p_k) = CE(q, p) - H(q): the gradient of label-smoothed cross-entropy, and a value
-that is 0 for a perfect fit. (`scatter` sums to less than 1, so its minimum lies a little below 0.)
+KL = sum_k q_k log(q_k / p_k) = CE(q, p) - H(q): the gradient of label-smoothed cross-entropy, and a value that is 0 for
+a perfect fit. (`scatter` sums to less than 1, so its minimum lies a little below 0.)
 """
 
 from __future__ import annotations

@@ -16,13 +16,11 @@ OpenNMT-py compute; `scatter` is the tutorial form that loses the mass a / n.
 A loss' link takes the true probabilities r to the distribution p that minimises its expected value; the inverse links
 here find r behind p. A smoothed target's link is affine. The Encouraging Loss with hard targets has its minimum where
 r_k (1 / p_k + 1 / (1 - min(p_k, log_end))) is the same for all classes. With both, and the same smoothing of the bonus,
-the smoothed r takes the place of r: compose the two inverses.
+compose the two inverses.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -55,11 +53,9 @@ class SmoothedTarget:
         unigram: Tensor | None = None,
         excluded_ids: tuple[int, ...] = (),
     ) -> None:
-        """See label_smoothed_kl. Raises ValueError for a value out of range.
+        """See label_smoothed_kl. excluded_ids: classes without mass; unigram is normalised over the others.
 
-        Args:
-            unigram: (vocabulary,) non-negative frequencies; normalised here over the classes that may get mass.
-            excluded_ids: classes without mass.
+        Raises ValueError for a value out of range.
         """
         if definition not in DEFINITIONS:
             raise ValueError(f"definition is {definition!r}; it must be one of {', '.join(DEFINITIONS)}")
@@ -69,9 +65,8 @@ class SmoothedTarget:
             raise ValueError("unigram frequencies belong to the definition unigram, and it needs them")
         excluded = set(excluded_ids) | ({pad_id} if definition.endswith("_nopad") else set())
         self.excluded = tuple(sorted(index for index in excluded if 0 <= index < vocabulary_size))
-        self.definition = definition
-        self.smoothing = smoothing
-        self.vocabulary_size = vocabulary_size
+        self.definition, self.smoothing, self.vocabulary_size = definition, smoothing, vocabulary_size
+        self.hard = smoothing == 0  # all weight lies on the target class
         self.classes = vocabulary_size - len(self.excluded)
         self.prior: Tensor | None = None
         if unigram is not None:
@@ -82,11 +77,6 @@ class SmoothedTarget:
             self.prior = prior / prior.sum()
         if self.classes < 2:
             raise ValueError(f"only {self.classes} classes are left to smooth over; it takes 2")
-
-    @property
-    def hard(self) -> bool:
-        """Whether all weight lies on the target class."""
-        return self.smoothing == 0
 
     def included(self, ids: Tensor) -> Tensor:
         """(rows,) bool: whether the class may get smoothing mass."""
@@ -119,8 +109,12 @@ class SmoothedTarget:
     def weighted_sum(self, values: Tensor, origin: Tensor | None = None) -> Tensor:
         """Sum over classes of prior_k * (values_k - origin): values (rows, vocabulary), origin (rows,) or 0 ->
         (rows,). Values of excluded classes, infinite ones too, play no part."""
-        with self.without_excluded(values):
-            total = values.sum(1) if self.prior is None else values @ self.prior.to(values)
+        kept = values[:, self.excluded].clone() if self.excluded else None
+        if kept is not None:
+            values[:, self.excluded] = 0
+        total = values.sum(1) if self.prior is None else values @ self.prior.to(values)
+        if kept is not None:
+            values[:, self.excluded] = kept
         if origin is not None:
             total -= origin * (self.classes if self.prior is None else 1)
         return total
@@ -144,21 +138,9 @@ class SmoothedTarget:
             elsewhere = (self.classes - inside) * torch.xlogy(weights.base, weights.base)
         else:
             prior = self.prior.to(at_gold)
-            everywhere = weights.base * torch.xlogy(prior, prior).sum()
-            everywhere = everywhere + torch.xlogy(weights.base, weights.base)
+            everywhere = weights.base * torch.xlogy(prior, prior).sum() + torch.xlogy(weights.base, weights.base)
             elsewhere = everywhere - torch.xlogy(at_gold, at_gold)
         return elsewhere + torch.xlogy(on_gold, on_gold)
-
-    @contextmanager
-    def without_excluded(self, values: Tensor) -> Iterator[None]:
-        """Within the block the excluded columns of values (rows, vocabulary) are 0."""
-        if not self.excluded:
-            yield
-            return
-        kept = values[:, self.excluded].clone()
-        values[:, self.excluded] = 0
-        yield
-        values[:, self.excluded] = kept
 
 
 def smoothing_inverse_link(model: Tensor, target: SmoothedTarget) -> Tensor:
