@@ -105,16 +105,14 @@ class Checkpoints:
         self.config = config
         self.run = Path(config.run_dir)
         self.folder = self.run / "checkpoints"
+        self._sign = 1 if config.train.best_by in _FALLING else -1
 
     def save(self, parts: TrainingParts, tokenizer: Tokenizer, meta: dict[str, Any]) -> None:
-        """Writes the checkpoint of this update, moves `last` (and `best`), and deletes what is no longer kept.
-
-        The model file holds the averaged weights where there is a moving average.
-        """
+        """Writes the checkpoint of this update, moves `last` (and `best`), and deletes what is no longer kept."""
         model, state, average = parts.model, parts.state, parts.average
         tensors = parts.optimiser.tensors(model)
         if average is not None:
-            tensors.update({f"model.{key}": value for key, value in weights(model).items()})
+            tensors |= {f"model.{key}": value for key, value in weights(model).items()}
         with atomic_folder(self.folder / state.name) as folder:
             with average.applied() if average is not None else nullcontext():
                 save_model(folder, model, tokenizer, self.config, {**meta, "step": state.step})
@@ -124,7 +122,12 @@ class Checkpoints:
         if state.best:
             write_text(self.run / "best", state.best + "\n")
         write_text(self.run / "last", state.name + "\n")
-        self._prune(state)
+        names = sorted(path.name for path in self.folder.glob("step_*") if path.is_dir())
+        kept = {*names[-self.config.train.keep_checkpoints :], state.best}
+        if self.config.train.average != "none":
+            kept.update(self._to_average(state))
+        for name in set(names) - kept:
+            shutil.rmtree(self.folder / name)
 
     def clean(self) -> None:
         """Removes what a kill in the middle of writing left behind; for the one process that holds the run."""
@@ -147,10 +150,7 @@ class Checkpoints:
         return folder
 
     def read(self, folder: Path) -> Checkpoint:
-        """What `folder` holds. Raises UserError when a file is missing or cut short.
-
-        There is no random state among it: each batch's random numbers are a function of seed, update and batch.
-        """
+        """What `folder` holds. Raises UserError when a file is missing or cut short."""
         try:
             state = TrainState(**read_json(folder / "training.json"))
         except TypeError:
@@ -161,7 +161,7 @@ class Checkpoints:
     def judge(self, name: str, figures: dict[str, float], state: TrainState) -> bool:
         """Whether a checkpoint is the best so far by `train.best_by`; the state remembers that, and its score."""
         score = figures[self.config.train.best_by]
-        best = not state.best or self._order(score) < self._order(state.scores[state.best])
+        best = not state.best or self._sign * score < self._sign * state.scores[state.best]
         if best:
             state.best = name
         if name != AVERAGE:
@@ -170,11 +170,7 @@ class Checkpoints:
         return best
 
     def averaged(self, state: TrainState) -> dict[str, Tensor]:
-        """Mean weights of the last or the best checkpoints, as `train.average` says (Vaswani et al. 2017, 6.1).
-
-        Returns:
-            Weights by name, float32. Only validated checkpoints that are still there count.
-        """
+        """Mean weights by name, float32, of the checkpoints of `_to_average` (Vaswani et al. 2017, 6.1)."""
         folders = [self.folder / name for name in self._to_average(state)]
         sums: dict[str, Tensor] = {}
         for folder in folders:
@@ -184,30 +180,14 @@ class Checkpoints:
 
     def save_averaged(self, parts: TrainingParts, tokenizer: Tokenizer, meta: dict[str, Any]) -> None:
         """Writes `checkpoints/average` (a model directory) and moves `best` onto what the state names."""
-        state = parts.state
-        about = {**meta, "step": state.step, "average_of": self._to_average(state)}
+        meta = {**meta, "step": parts.state.step, "average_of": self._to_average(parts.state)}
         with atomic_folder(self.folder / AVERAGE) as folder:
-            save_model(folder, parts.model, tokenizer, self.config, about)
-        write_text(self.run / "best", state.best + "\n")
-
-    def _order(self, score: float) -> float:
-        """Lower is better."""
-        return score if self.config.train.best_by in _FALLING else -score
+            save_model(folder, parts.model, tokenizer, self.config, meta)
+        write_text(self.run / "best", parts.state.best + "\n")
 
     def _to_average(self, state: TrainState) -> list[str]:
-        train = self.config.train
-        if train.average == "best":
-            order = sorted(state.scores, key=lambda name: self._order(state.scores[name]))
-        else:
-            order = sorted(state.scores, reverse=True)
-        return [name for name in order if (self.folder / name).is_dir()][: train.average_count]
-
-    def _prune(self, state: TrainState) -> None:
-        train = self.config.train
-        names = sorted(path.name for path in self.folder.glob("step_*") if path.is_dir())
-        kept = {*names[-train.keep_checkpoints :], state.best}
-        if train.average != "none":
-            kept.update(self._to_average(state))
-        for name in names:
-            if name not in kept:
-                shutil.rmtree(self.folder / name)
+        """The last or the best of the validated checkpoints that are still there, as `train.average` says."""
+        names = sorted(state.scores, reverse=True)
+        if self.config.train.average == "best":
+            names = sorted(state.scores, key=lambda name: self._sign * state.scores[name])
+        return [name for name in names if (self.folder / name).is_dir()][: self.config.train.average_count]

@@ -54,9 +54,7 @@ class Batch:
 def _on(device: torch.device, array: np.ndarray) -> torch.Tensor:
     """An array as a tensor there; a GPU copies it while it computes."""
     tensor = torch.from_numpy(array)
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 def batch_shape(config: Config, device: torch.device) -> tuple[int, int]:
@@ -64,11 +62,12 @@ def batch_shape(config: Config, device: torch.device) -> tuple[int, int]:
 
     There several small batches are as fast as a large one, need less memory, and can be dealt out among processes.
     """
-    train, parts = config.train, 1
-    if device.type == "cpu":
-        enough = max(_CPU_TOKENS, _CPU_ELEMENTS // config.model.width, train.max_length)
-        # A power of two, which two or four processes deal out evenly.
-        parts = 1 << max(1, train.batch_tokens // enough).bit_length() - 1
+    train = config.train
+    if device.type != "cpu":
+        return train.batch_tokens, train.accumulate
+    enough = max(_CPU_TOKENS, _CPU_ELEMENTS // config.model.width, train.max_length)
+    # A power of two, which two or four processes deal out evenly.
+    parts = 1 << max(1, train.batch_tokens // enough).bit_length() - 1
     return train.batch_tokens // parts, train.accumulate * parts
 
 
@@ -76,9 +75,9 @@ class Update(NamedTuple):
     """What one update is made of."""
 
     batches: list[tuple[int, Batch]]
-    """those of this process: number in the update, and batch"""
+    """this process's: number in the update, and batch"""
     done: int
-    """batches of the epoch that are done after it, those of other processes too"""
+    """batches of the epoch that are done after it, of all processes"""
     ends_epoch: bool
 
 
@@ -103,24 +102,22 @@ class UpdateLoader:
             for start in range(done, len(plan), self.batches):
                 end = min(start + self.batches, len(plan))
                 mine = range(start + self.group.rank, end, self.group.world_size)
-                batches = [(number - start, self._batch(store, plan[number])) for number in mine]
+                tokenizer = self.prepared.tokenizer
+                batches = [(each - start, Batch(store, plan[each], tokenizer, self.device)) for each in mine]
                 yield Update(batches, end, end == len(plan))
             epoch, done = epoch + 1, 0
-
-    def _batch(self, store: TokenStore, indices: np.ndarray) -> Batch:
-        return Batch(store, indices, self.prepared.tokenizer, self.device)
 
     def plan(self, epoch: int) -> tuple[TokenStore, list[np.ndarray]]:
         """The store of an epoch and the pairs of each of its batches; the last one asked for is kept."""
         if self._planned is None or self._planned[0] != epoch:
             self._planned = None  # the old one goes before the new one comes
-            config, store = self.config, epoch_store(self.prepared, self.config, epoch)
+            store = epoch_store(self.prepared, self.config, epoch)
             plan = plan_batches(
                 store.source_lengths,
                 store.target_lengths,
                 batch_tokens=self.batch_tokens,
-                max_length=config.train.max_length,
-                seed=config.seed,
+                max_length=self.config.train.max_length,
+                seed=self.config.seed,
                 epoch=epoch,
                 weights=store.weights,
             )
@@ -136,7 +133,7 @@ class UpdateLoader:
         store, plan = self.plan(epoch)
         sides = store.source_lengths, store.target_lengths
         positions = [len(indices) * sum(int(lengths[indices].max()) for lengths in sides) for indices in plan]
-        return self._batch(store, plan[int(np.argmax(positions))])
+        return Batch(store, plan[int(np.argmax(positions))], self.prepared.tokenizer, self.device)
 
 
 def prefetch(items: Iterator[Item]) -> Iterator[Item]:

@@ -1,10 +1,8 @@
 """The processes of a run: where they come from, what they tell each other, and that one of them has failed.
 
-`torchrun` starts them, on one machine or several, or the run itself: on a processor two processes of one thread each
-are faster than one of two threads, as most matrices of a small model are too small to share.
-
-What is computed does not depend on the number of processes, but for the order of floating-point sums: an update
-always consists of the same batches, each with its own random numbers, and the processes deal them out.
+`torchrun` starts them, or the run itself: on a processor two processes of one thread each are faster than one of two
+threads, as most matrices of a small model are too small to share. But for the order of floating-point sums their number
+changes nothing: an update has the same batches, each with its own random numbers, and they deal them out.
 """
 
 from __future__ import annotations
@@ -17,13 +15,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from uuid import uuid4
 
 import torch
@@ -51,23 +49,20 @@ class Failures:
     """
 
     def __init__(self, store: Store, world_size: int, machine: str, tells: bool) -> None:
-        """machine: name of the console that this process writes to; tells: whether it says there what has happened
-        elsewhere."""
+        """machine: where this process writes its errors; tells: whether it says there what has failed elsewhere."""
         self.store, self.world_size, self.machine, self.tells = store, world_size, machine, tells
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def notify(self, message: str) -> bool:
         """Tells the others why this process ends, and waits a moment until they know. False: another was first."""
-        try:
+        with suppress(RuntimeError):  # the store has gone with its process: everybody is about to end
             if self.store.add(_COUNT, 1) > 1:
                 return False
             self.store.set(_NOTICE, json.dumps([self.machine, message]))
             deadline = time.monotonic() + _WAIT
             while self.store.add(_SEEN, 0) < self.world_size - 1 and time.monotonic() < deadline:
                 time.sleep(0.05)
-        except RuntimeError:  # the store has gone with its process: everybody is about to end
-            pass
         return True
 
     def received(self, patience: float = _WAIT) -> BaseException | None:
@@ -95,11 +90,9 @@ class Failures:
             self._thread.join()
 
     def _watch(self) -> None:
-        ending = None
-        while ending is None:
+        while (ending := self.received(patience=0)) is None:
             if self._stopped.wait(_POLL):
                 return
-            ending = self.received(patience=0)
         if not self._stopped.wait(_GRACE):  # else the main thread has noticed by itself
             if isinstance(ending, UserError) and self.tells:
                 print(f"error: {ending}", file=sys.stderr, flush=True)
@@ -118,7 +111,7 @@ class Group:
     machine: str = ""
     """a name for this machine where a launcher has started the processes; else empty"""
     failures: Failures | None = None
-    """how a failure is passed on; None for a process alone"""
+    """None for a process alone"""
 
     @property
     def is_main(self) -> bool:
@@ -140,11 +133,10 @@ class Group:
         """The main process's value, in every process; anything that can be pickled."""
         if self.world_size == 1:
             return value
-        box: list[Any] = [value if self.is_main else None]
+        box: list[Value | None] = [value if self.is_main else None]
         with self._others():
             distributed.broadcast_object_list(box, src=0)
-        received: Value = box[0]
-        return received
+        return cast(Value, box[0])
 
     def gather(self, value: Value) -> list[Value]:
         """The values of all processes by rank, in the main process; nothing in the others."""
@@ -163,8 +155,7 @@ class Group:
     def wait_for_signal(self, name: str) -> None:
         """Waits, for hours if need be, until a process signals this name, or has failed."""
         while self.failures is not None and not self.failures.store.check([name]):
-            ending = self.failures.received(patience=0)
-            if ending is not None:
+            if ending := self.failures.received(patience=0):
                 raise ending
             time.sleep(0.2)
 
@@ -185,12 +176,10 @@ class Group:
 @contextmanager
 def torchrun_group() -> Iterator[Group]:
     """This process's place among those that `torchrun` started; alone where no launcher has set its variables."""
-    if not {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys():
-        yield Group()
-        return
+    launched = {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
     # Two agents on one machine, as in a test, count as two machines.
-    machine = f"{socket.gethostname()} {os.environ.get('GROUP_RANK', '0')}"
-    if os.environ["WORLD_SIZE"] == "1":
+    machine = f"{socket.gethostname()} {os.environ.get('GROUP_RANK', '0')}" if launched else ""
+    if not launched or os.environ["WORLD_SIZE"] == "1":
         yield Group(machine=machine)
         return
     store, rank, world_size = next(rendezvous("env://", timeout=_PATIENCE))
@@ -205,8 +194,8 @@ def _of_this_attempt(store: Store, rank: int, world_size: int) -> Store:
     """A part of the store that no earlier attempt has written into.
 
     `torchrun` begins again with the same store after a failure, and old addresses in it lead nowhere; its count of
-    restarts need not rise when another machine comes back. Rank 0 gives the attempt a new name, the others answer to
-    it with new names of their own, and it confirms what it has heard: only living processes can take part in that.
+    restarts need not rise when another machine comes back. Rank 0 names the attempt anew, the others answer with new
+    names of their own, and it confirms what it has heard: only living processes can take part in that.
     """
     own, deadline = uuid4().hex, time.monotonic() + _PATIENCE.total_seconds()
     if rank == 0:
@@ -228,10 +217,7 @@ def _of_this_attempt(store: Store, rank: int, world_size: int) -> Store:
 
 @contextmanager
 def own_processes(world_size: int, work: Callable[..., None], *arguments: Any) -> Iterator[Group]:
-    """Starts `world_size - 1` further processes that run `work(group, *arguments)`; yields the place of this one.
-
-    They end with this process, however it ends.
-    """
+    """Starts `world_size - 1` processes that run `work(group, *arguments)` and end with this one; yields its group."""
     if world_size == 1:
         yield Group()
         return
@@ -267,15 +253,11 @@ def _work_in_group(
 
 @contextmanager
 def _connected(group: Group, store: Store, backend: str, patience: timedelta) -> Iterator[Group]:
-    """Inside the block the processes can reach each other, and a failure of one ends all.
-
-    The first process of each machine tells what has failed elsewhere. Without a launcher that is rank 0, whatever
-    happens to the others, so that its exit code and its line belong together.
-    """
-    name = group.machine or f"process {group.rank}"
-    failures = Failures(store, group.world_size, name, tells=group.local_rank == 0)
-    group, failed = replace(group, failures=failures), True
-    store = PrefixStore("group", store)
+    """Inside the block the processes can reach each other, and a failure of one ends all."""
+    # The first process of each machine tells what has failed elsewhere. Without a launcher that is rank 0, whatever
+    # happens to the others, so that its exit code and its line belong together.
+    failures = Failures(store, group.world_size, group.machine or f"process {group.rank}", group.local_rank == 0)
+    group, store, failed = replace(group, failures=failures), PrefixStore("group", store), True
     try:
         try:
             distributed.init_process_group(

@@ -41,12 +41,10 @@ class Optimiser:
     def load(self, model: nn.Module, tensors: dict[str, Tensor]) -> None:
         """Puts back what `tensors` gave."""
         for name, part, parameter in self._owned(model):
-            state = {}
-            for key in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer"):
-                if f"optimiser.{key}.{name}" in tensors:
-                    state[key] = tensors[f"optimiser.{key}.{name}"].to(parameter.device).clone()
-            if state:
-                part.state[parameter] = state
+            names = {key: f"optimiser.{key}.{name}" for key in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")}
+            found = {key: tensors[name].to(parameter.device).clone() for key, name in names.items() if name in tensors}
+            if found:
+                part.state[parameter] = found
 
     def _owned(self, model: nn.Module) -> Iterator[tuple[str, torch.optim.Optimizer, Tensor]]:
         """Name, optimiser and tensor of each parameter."""
@@ -61,35 +59,31 @@ def build_optimiser(model: nn.Module, config: TrainConfig) -> Optimiser:
     With `muon` the matrices inside the layers get Muon instead (Jordan et al. 2024), its updates scaled to the size of
     AdamW's (Liu et al. 2025, arXiv:2502.16982, section 2.2), so that one learning rate serves both.
     """
-    named = list(model.named_parameters())
-    hidden = [parameter for name, parameter in named if config.optimiser == "muon" and _inside_a_layer(name, parameter)]
-    rest = [parameter for _, parameter in named if all(parameter is not each for each in hidden)]
+    hidden: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        inside_a_layer = parameter.ndim == 2 and "embedding" not in name and name != "output_weight"
+        (hidden if config.optimiser == "muon" and inside_a_layer else rest).append(parameter)
     groups = [
         {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
     ]
-    first, second = config.betas
-    parts: list[torch.optim.Optimizer] = [
-        torch.optim.AdamW(groups, lr=0.0, betas=(first, second), eps=config.epsilon, fused=True)
-    ]
-    if hidden:
-        if not hasattr(torch.optim, "Muon"):
-            raise UserError(f"train.optimiser muon: torch {torch.__version__} has none; install torch 2.9 or later")
-        parts.append(torch.optim.Muon(hidden, lr=0.0, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"))
-    return Optimiser(parts)
-
-
-def _inside_a_layer(name: str, parameter: Tensor) -> bool:
-    return parameter.ndim == 2 and "embedding" not in name and name != "output_weight"
+    adamw = torch.optim.AdamW(groups, lr=0.0, betas=(config.betas[0], config.betas[1]), eps=config.epsilon, fused=True)
+    if not hidden:
+        return Optimiser([adamw])
+    if not hasattr(torch.optim, "Muon"):
+        raise UserError(f"train.optimiser muon: torch {torch.__version__} has none; install torch 2.9 or later")
+    muon = torch.optim.Muon(hidden, lr=0.0, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
+    return Optimiser([adamw, muon])
 
 
 def learning_rate(step: int, config: TrainConfig, total_steps: int) -> float:
     """The learning rate of update `step`, counted from 1.
 
-    Linear warm-up from 0 to the peak over `warmup_steps`; then proportional to 1 / sqrt(step) (Vaswani et al.
-    2017, section 5.3), half a cosine down to `final_learning_rate` at `total_steps` (Loshchilov & Hutter 2017),
-    flat until a straight line leads there over the last `decay_share` of all updates (Hägele et al. 2024,
-    section 3), or flat. While `total_steps` is not known (0) no decay begins.
+    Linear warm-up from 0 to the peak over `warmup_steps`; then proportional to 1 / sqrt(step) (Vaswani et al. 2017,
+    section 5.3), half a cosine down to `final_learning_rate` at `total_steps` (Loshchilov & Hutter 2017), flat until a
+    straight line leads there over the last `decay_share` of all updates (Hägele et al. 2024, section 3), or flat. While
+    `total_steps` is not known (0) no decay begins.
     """
     peak, warmup = config.learning_rate, config.warmup_steps
     if step < warmup:
@@ -111,15 +105,12 @@ class Gradients:
     """All gradients in one flat buffer, so that one sum over processes and one norm serve for all parameters."""
 
     def __init__(self, model: nn.Module, group: Group) -> None:
-        parameters = list(model.parameters())
-        self.group = group
-        size = sum(parameter.numel() for parameter in parameters)
-        self.buffer = parameters[0].new_zeros(size + len(FIGURES))
-        self.flat, self.figures = self.buffer[:size], self.buffer[size:]
-        start = 0
-        for parameter in parameters:
-            parameter.grad = self.flat[start : start + parameter.numel()].view_as(parameter)
-            start += parameter.numel()
+        self.group, parameters = group, list(model.parameters())
+        sizes = [parameter.numel() for parameter in parameters]
+        self.buffer = parameters[0].new_zeros(sum(sizes) + len(FIGURES))
+        self.flat, self.figures = self.buffer.split([sum(sizes), len(FIGURES)])
+        for parameter, gradient in zip(parameters, self.flat.split(sizes)):
+            parameter.grad = gradient.view_as(parameter)
 
     def clear(self) -> None:
         """Sets gradients and figures to 0; the next backward passes add to them."""
@@ -131,11 +122,7 @@ class Gradients:
             self.figures[FIGURES.index(name)] += value
 
     def reduce(self) -> dict[str, Tensor]:
-        """Sums over all processes and divides the gradients, once, by the tokens of the whole update.
-
-        Returns:
-            The figures by name, float64.
-        """
+        """Sums over all processes; divides the gradients, once, by the update's tokens. Returns the float64 figures."""
         self.group.all_reduce(self.buffer)
         self.flat /= self.figures[FIGURES.index("tokens")]
         return dict(zip(FIGURES, self.figures.double().unbind()))
@@ -149,21 +136,18 @@ class Gradients:
 
 
 class MovingAverage:
-    """Exponential moving average of the weights (Polyak & Juditsky 1992), with a warm-up of its own.
-
-    After update t the decay is min(decay, (1 + t) / (10 + t)), so that the first weights are soon forgotten.
-    """
+    """Exponential moving average of the weights (Polyak & Juditsky 1992), with a warm-up of its own."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
-        self.parameters = [parameter for _, parameter in model.named_parameters()]
+        self.parameters = list(model.parameters())
         self.averages = [parameter.detach().clone() for parameter in self.parameters]
 
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Takes in the weights after update `step`, counted from 1."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        torch._foreach_lerp_(self.averages, [p.detach() for p in self.parameters], 1.0 - decay)
+        decay = min(self.decay, (1 + step) / (10 + step))  # so that the first weights are soon forgotten
+        torch._foreach_lerp_(self.averages, [parameter.detach() for parameter in self.parameters], 1.0 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:

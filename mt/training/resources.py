@@ -30,9 +30,9 @@ class Budget:
 
     def __init__(self, config: TrainConfig, started: float, before: float) -> None:
         """started: `time.monotonic()` when this command began; before: seconds that earlier commands have spent."""
-        self.config = config
-        self.started = started - before
-        self.seen, self.seconds, self.last = 0, 0.0, 0.0
+        self.config, self.started = config, started - before
+        self.seen, self.seconds = 0, 0.0
+        self.last = 0.0  # when the last update, or what followed it and is no part of the next one, ended
 
     @property
     def spent(self) -> float:
@@ -45,24 +45,17 @@ class Budget:
         self.seconds += now - self.last if self.seen > _UNTIMED else 0.0
         self.last = now
 
-    def leave_out(self, now: float) -> None:
-        """What has been done since the last update, and has ended now, is no part of the next one."""
-        self.last = now
-
     @property
     def measured_enough(self) -> bool:
         """Whether the updates so far tell how long the others will take."""
         return self.seconds >= _SHARE * 60 * self.config.budget_minutes
 
     def updates(self, done: int, validation_seconds: float, updates_per_epoch: int) -> int:
-        """How many updates the whole run gets, `done` of them made.
-
-        The time left is for the updates, for a validation every so often, and for those at the end.
-        """
-        config = self.config
-        closing = validation_seconds * (2 if config.average != "none" else 1)
-        left = 60 * config.budget_minutes * (1 - _RESERVE) - self.spent - closing
-        each = self.seconds / (self.seen - _UNTIMED) + validation_seconds / (config.validate_every or updates_per_epoch)
+        """How many updates the whole run gets, `done` of them made, with the validations between and after them."""
+        closing = validation_seconds * (2 if self.config.average != "none" else 1)
+        left = 60 * self.config.budget_minutes * (1 - _RESERVE) - self.spent - closing
+        between_validations = self.config.validate_every or updates_per_epoch
+        each = self.seconds / (self.seen - _UNTIMED) + validation_seconds / between_validations
         return done + max(1, int(left / each))
 
 
@@ -79,7 +72,7 @@ def explained(train: TrainConfig) -> Iterator[None]:
         yield
     except (MemoryError, RuntimeError) as error:
         known = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
-        if not known and not any(words in str(error) for words in _CPU_WORDS):
+        if not (known or any(words in str(error) for words in _CPU_WORDS)):
             raise
         raise UserError(
             f"memory ran out at train.batch_tokens {train.batch_tokens}: lower it and raise train.accumulate "

@@ -16,7 +16,7 @@ from mt.corpus.prepare import Prepared
 from mt.errors import UserError
 from mt.losses.function import LossFunction
 from mt.losses.projection import LossSums, projected_loss
-from mt.model.directory import load_weights
+from mt.model.directory import load_weights, model_directory
 from mt.model.transformer import Transformer
 from mt.progress import log_line, progress_bar
 from mt.training import resources
@@ -25,7 +25,7 @@ from mt.training.data import Batch, Update, UpdateLoader
 from mt.training.distributed import Group, interruptible, own_processes, torchrun_group
 from mt.training.optimiser import Gradients, learning_rate
 from mt.training.resources import TIMED_UPDATES, Budget
-from mt.training.run_directory import RunLog, begin, best_checkpoint, claimed, is_finished, say_figures
+from mt.training.run_directory import RunLog, begin, claimed, read_log, say_figures
 from mt.training.setup import open_log, prepare_data, setup, training_device, worker_processes
 from mt.training.validation import Validator
 
@@ -34,7 +34,6 @@ def train(config: Config, started: float | None = None) -> Path | None:
     """Trains, or goes on with, the run of `config.run_dir`; under `torchrun` as one of its processes.
 
     Args:
-        config: the run.
         started: `time.monotonic()` when the command began, which `train.budget_minutes` counts from; None: now.
 
     Returns:
@@ -47,7 +46,8 @@ def train(config: Config, started: float | None = None) -> Path | None:
     started = time.monotonic() if started is None else started
     run = Path(config.run_dir)
     with torchrun_group() as group, claimed(config) if group.is_main else nullcontext():
-        finished = group.broadcast(group.is_main and is_finished(run))
+        events = read_log(run / "log.jsonl") if group.is_main else []
+        finished = group.broadcast(bool(events) and events[-1]["event"] == "finished")
         if finished and group.is_main:
             log_line(f"{run}: this run is finished; give another run_dir to train again")
         if not finished:
@@ -55,14 +55,12 @@ def train(config: Config, started: float | None = None) -> Path | None:
             prepared = prepare_data(config, group)
             if group.is_main:
                 begin(config, prepared)
-            if group.under_torchrun:
-                finished = _take_part(group, config, prepared, device, started)
-            else:
-                with own_processes(worker_processes(config, device), _follow, config) as own_group:
-                    finished = _take_part(own_group, config, prepared, device, started)
+            own = own_processes(worker_processes(config, device), _follow, config)
+            with nullcontext(group) if group.under_torchrun else own as members:
+                finished = _take_part(members, config, prepared, device, started)
     if not finished:
         raise KeyboardInterrupt
-    return best_checkpoint(run) if group.is_main else None
+    return model_directory(run) if group.is_main else None
 
 
 def _follow(group: Group, config: Config) -> None:
@@ -75,8 +73,7 @@ def _take_part(group: Group, config: Config, prepared: Prepared, device: torch.d
     parts = setup(config, prepared, device, group)
     log = open_log(config, prepared, device, group, parts) if group.is_main else None
     training = Training(config, prepared, parts, group, log, started)
-    finished = training.run()
-    if finished:
+    if finished := training.run():
         training.average_checkpoints()
     if log is not None:
         if finished:
@@ -109,17 +106,8 @@ def add_gradients(
     gradients.count(tokens=batch.tokens, slots=batch.slots, filled=batch.filled)
 
 
-def _seed(seed: int, step: int, number: int) -> int:
-    """Seed of the random numbers of one batch."""
-    digest = hashlib.blake2b(f"{seed} {step} {number}".encode(), digest_size=7).digest()
-    return int.from_bytes(digest, "big")
-
-
 class Training:
-    """The training loop, from one update to the end of the run.
-
-    Every process of a run goes through the same updates and validations; the main one alone saves, and has a log.
-    """
+    """The training loop: the same updates and validations in every process; the main one alone saves and has a log."""
 
     def __init__(
         self, config: Config, prepared: Prepared, parts: TrainingParts, group: Group, log: RunLog | None, started: float
@@ -128,6 +116,7 @@ class Training:
         self.config, self.train, self.tokenizer = config, config.train, prepared.tokenizer
         self.parts, self.group, self.log = parts, group, log
         self.model, self.loss, self.optimiser, self.average, self.state = parts
+        self.meta = {"loss": self.loss.signature, "data": prepared.fingerprints}
         self.device = next(self.model.parameters()).device
         self.gradients = Gradients(self.model, group)
         self.loader = UpdateLoader(config, prepared, group, self.device)
@@ -138,7 +127,6 @@ class Training:
         self.bfloat16 = self.train.precision == "bfloat16" or (
             self.train.precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         )
-        self.meta = {"loss": self.loss.signature, "data": prepared.fingerprints}
         self.interruptions: float | torch.Tensor = 0.0
 
     def run(self) -> bool:
@@ -162,20 +150,17 @@ class Training:
                     self._validate()
                 elif interrupted or self._due(self.train.checkpoint_every, otherwise=False):
                     self._save(None)
-                if interrupted:
-                    return False
-                if self._finished():
-                    break
+                if interrupted or self._finished():
+                    return not interrupted
         return True
 
     def _warm_up(self) -> None:
-        """The largest batch goes first, so that a run that runs out of memory fails now.
-
-        Its gradient is dropped, and nothing else remembers it: the run is the same without it.
-        """
+        """The largest batch goes first, so that a run that runs out of memory fails now; its gradient is dropped."""
         resources.reset_peak(self.device)
         torch.manual_seed(self.config.seed)
-        self._add_gradients(self.loader.largest(self.state.epoch))
+        with resources.explained(self.train):
+            largest = self.loader.largest(self.state.epoch)
+            add_gradients(self.model, largest, self.loss, self.gradients, self.bfloat16)
 
     def _report_memory(self) -> None:
         """What warm-up and first update took; in the log once, however often the run is interrupted."""
@@ -192,23 +177,23 @@ class Training:
 
     def timed(self, updates: Iterator[Update]) -> Iterator[Update]:
         """The same updates; the time spent waiting for each counts as such."""
-        while True:
-            before = time.monotonic()
-            update = next(updates, None)
-            if update is None:
-                return
+        before = time.monotonic()
+        for update in updates:
             self.state.add(data_seconds=time.monotonic() - before)
             yield update
+            before = time.monotonic()
 
     def update(self, update: Update, interruption: bool) -> bool:
         """One update of the weights, from the gradients of all its batches. True when the run is to be stopped."""
         state, step = self.state, self.state.step + 1
         self.gradients.clear()
-        for number, batch in update.batches:
-            # Dropout is a function of seed, update and batch: resuming needs no random state, and the number of
-            # processes changes nothing.
-            torch.manual_seed(_seed(self.config.seed, step, number))
-            self._add_gradients(batch)
+        with resources.explained(self.train):
+            for number, batch in update.batches:
+                # Dropout is a function of seed, update and batch: resuming needs no random state, and the number of
+                # processes changes nothing.
+                seed = hashlib.blake2b(f"{self.config.seed} {step} {number}".encode(), digest_size=7).digest()
+                torch.manual_seed(int.from_bytes(seed, "big"))
+                add_gradients(self.model, batch, self.loss, self.gradients, self.bfloat16)
         self.gradients.count(interruptions=float(interruption))
         figures = self.gradients.reduce()
         self.gradient_norm = self.gradients.clip(self.train.clip_norm)
@@ -227,10 +212,6 @@ class Training:
         # All stop at the same update. Asking would wait for a GPU: there it is done now and then.
         self.interruptions = self.interruptions + figures["interruptions"]
         return (self.device.type == "cpu" or step % 10 == 0) and float(self.interruptions) > 0
-
-    def _add_gradients(self, batch: Batch) -> None:
-        with resources.explained(self.train):
-            add_gradients(self.model, batch, self.loss, self.gradients, self.bfloat16)
 
     def _fit_budget(self, count: int) -> None:
         """Turns the budget into a number of updates, once. count: updates that this command has made."""
@@ -293,7 +274,7 @@ class Training:
             self._save(result.figures)
         state.bad_validations = self.group.broadcast(state.bad_validations)
         self.clock = time.monotonic()
-        self.budget.leave_out(self.clock)
+        self.budget.last = self.clock
 
     def _save(self, figures: dict[str, float] | None) -> None:
         """figures: of the validation at this update."""

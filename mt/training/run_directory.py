@@ -1,7 +1,4 @@
-"""The run directory: one training in it at a time, always with the same config, and its log.
-
-`log.jsonl` is the source of truth, TensorBoard shows the same figures.
-"""
+"""The run directory: one training in it at a time, always with the same config, and its log."""
 
 from __future__ import annotations
 
@@ -31,8 +28,7 @@ MAY_CHANGE = ("run_dir", "device", "threads", "data.root", "data.cache", "train.
 def claimed(config: Config) -> Iterator[None]:
     """Holds the run directory, so that two trainings cannot write into it; a killed one lets go of it.
 
-    A directory in which nothing came about is removed again. Raises UserError when it is held by another training,
-    belongs to a run with another config, or holds something else.
+    An empty one is removed again. Raises UserError when another training holds it, or it has other contents.
     """
     run = Path(config.run_dir)
     run.mkdir(parents=True, exist_ok=True)
@@ -57,16 +53,6 @@ def begin(config: Config, prepared: Prepared) -> None:
     write_text(run / "config.yaml", dump_config(config))
     write_text(run / "cleaning.json", json.dumps(prepared.cleaning, indent=2, ensure_ascii=False) + "\n")
     Checkpoints(config).clean()
-
-
-def is_finished(run: Path) -> bool:
-    """Whether the run has come to its end."""
-    return any(event["event"] == "finished" for event in read_log(run / "log.jsonl")[-1:])
-
-
-def best_checkpoint(run: Path) -> Path:
-    """Folder of the best checkpoint."""
-    return run / "checkpoints" / (run / "best").read_text(encoding="utf-8").strip()
 
 
 def _check_config(config: Config, run: Path) -> None:
@@ -110,19 +96,16 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 class RunLog:
-    """Appends events to `log.jsonl` and draws them in TensorBoard."""
+    """Appends events to `log.jsonl`, the source of truth, and draws the same figures in TensorBoard."""
 
     def __init__(self, run_directory: Path, step: int) -> None:
-        """Opens the log of a run that stands at update `step`; events of later updates are taken back.
-
-        They come from a run that was killed after its last checkpoint, and will be made again.
-        """
+        """Opens the log of a run at update `step`; what a killed run wrote after that is taken back."""
         from torch.utils.tensorboard import SummaryWriter
 
-        self.path = run_directory / "log.jsonl"
-        kept = [event for event in read_log(self.path) if event["step"] <= step]
-        write_text(self.path, "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept))
-        self.file = self.path.open("a", encoding="utf-8", newline="\n")
+        path = run_directory / "log.jsonl"
+        kept = [event for event in read_log(path) if event["step"] <= step]
+        write_text(path, "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept))
+        self.file = path.open("a", encoding="utf-8", newline="\n")
         self.board = SummaryWriter(str(run_directory / "tensorboard"), purge_step=step + 1 if kept else None)
 
     def event(self, name: str, step: int, **figures: Any) -> None:
@@ -154,8 +137,6 @@ class RunLog:
 
 def say_figures(name: str, figures: Mapping[str, float], is_best: bool) -> None:
     """One line on standard output about a validated checkpoint."""
-    print(
-        f"{name}: nll {figures['nll']:.4f}  perplexity {figures['perplexity']:.2f}  ece {figures['ece']:.4f}  "
-        f"BLEU {figures['bleu']:.2f}  chrF {figures['chrf']:.2f}{'  best' * is_best}",
-        flush=True,
-    )
+    calibration = f"nll {figures['nll']:.4f}  perplexity {figures['perplexity']:.2f}  ece {figures['ece']:.4f}"
+    quality = f"BLEU {figures['bleu']:.2f}  chrF {figures['chrf']:.2f}"
+    print(f"{name}: {calibration}  {quality}{'  best' * is_best}", flush=True)

@@ -10,7 +10,6 @@ import torch
 
 from mt.config import Config
 from mt.corpus.prepare import Prepared, prepare
-from mt.corpus.store import TokenStore
 from mt.corpus.tokenizer import load_tokenizer
 from mt.errors import UserError
 from mt.losses.build import build_loss
@@ -26,25 +25,22 @@ from mt.training.run_directory import RunLog
 
 
 def training_device(config: Config, group: Group) -> torch.device:
-    """Where this process trains: each process of a machine has a GPU of its own, or its part of the processor.
-
-    Raises UserError when there are more processes than GPUs, or than batches of an update.
-    """
+    """Where this process trains: each process of a machine has a GPU of its own, or its part of the processor."""
     device = choose_device(config.device)
     if device.type == "cuda" and group.under_torchrun:
-        if group.local_rank >= torch.cuda.device_count():
+        if group.local_rank >= (count := torch.cuda.device_count()):
             raise UserError(
-                f"{group.local_world_size} processes on a machine with {torch.cuda.device_count()} GPUs; start one for "
-                f"each (torchrun --nproc-per-node {torch.cuda.device_count()}), or train with --device cpu"
+                f"{group.local_world_size} processes on a machine with {count} GPUs; start one for each (torchrun "
+                f"--nproc-per-node {count}), or train with --device cpu"
             )
         torch.cuda.set_device(group.local_rank)
         device = torch.device("cuda", group.local_rank)
     batches = batch_shape(config, device)[1]
-    if group.world_size > batches:
+    if (count := group.world_size) > batches:
         raise UserError(
-            f"{group.world_size} processes share the {batches} batches of an update; set train.accumulate "
-            f"({config.train.accumulate}) to {group.world_size} or a multiple (and train.batch_tokens lower by as "
-            "much for the same updates), or start fewer processes"
+            f"{count} processes share the {batches} batches of an update; set train.accumulate "
+            f"({config.train.accumulate}) to {count} or a multiple (and train.batch_tokens lower by as much for the "
+            "same updates), or start fewer processes"
         )
     return device
 
@@ -59,44 +55,37 @@ def worker_processes(config: Config, device: torch.device) -> int:
 
 
 def prepare_data(config: Config, group: Group) -> Prepared:
-    """The data of the run, encoded with the tokeniser of `train.init_from` where there is one.
-
-    One process of each machine prepares; the others find it in the machine's cache.
-    """
+    """The data of the run, encoded with the tokeniser of `train.init_from` where there is one."""
     keep_freed_memory()
     torch.set_num_threads(_threads(config, group))
     ready = f"prepared on {group.machine}"
-    if group.local_rank > 0:
+    if group.local_rank > 0:  # one process of each machine prepares; the others find it in the machine's cache
         group.wait_for_signal(ready)
     tokenizer = None
     if config.train.init_from:
         tokenizer = load_tokenizer(Checkpoints(config).last() or model_directory(Path(config.train.init_from)))
     prepared = prepare(config, tokenizer=tokenizer)
     group.signal(ready)
-    found = group.gather((prepared.fingerprints, group.machine))
-    different = [machine for fingerprints, machine in found if fingerprints != prepared.fingerprints]
-    if different:
-        raise UserError(
-            f"{different[0]}: the text or its tokeniser is not the one of {group.machine}; give all machines the "
-            "same files, and one --data.cache that all of them see or a copy of it"
-        )
+    for fingerprints, machine in group.gather((prepared.fingerprints, group.machine)):
+        if fingerprints != prepared.fingerprints:
+            raise UserError(
+                f"{machine}: the text or its tokeniser is not the one of {group.machine}; give all machines the "
+                "same files, and one --data.cache that all of them see or a copy of it"
+            )
     return prepared
 
 
 def setup(config: Config, prepared: Prepared, device: torch.device, group: Group) -> TrainingParts:
-    """Model, loss, optimiser and state, as new or as the last checkpoint left them.
-
-    The main process alone reads checkpoints and models: other machines need not see the run directory.
-    """
+    """Model, loss, optimiser and state, as new or as the last checkpoint left them."""
     torch.set_num_threads(_threads(config, group))
     torch.manual_seed(config.seed)
     tokenizer = prepared.tokenizer
     model = build_model(config, tokenizer)
     checkpoints, checkpoint = Checkpoints(config), None
-    if group.is_main:
-        last = checkpoints.last()
-        checkpoint = checkpoints.read(last) if last is not None else None
-        if last is None and config.train.init_from:
+    if group.is_main:  # alone: other machines need not see the run directory
+        if last := checkpoints.last():
+            checkpoint = checkpoints.read(last)
+        elif config.train.init_from:
             _start_from(model, config)
     checkpoint = group.broadcast(checkpoint)
     if checkpoint is None:
@@ -107,7 +96,9 @@ def setup(config: Config, prepared: Prepared, device: torch.device, group: Group
     average = MovingAverage(model, config.train.ema_decay) if config.train.ema_decay else None
     unigram = None
     if config.loss.definition == "unigram":
-        unigram = _unigram(prepared.train, tokenizer.target_size, tokenizer.begin_id).to(device)
+        counts = prepared.train.target_counts(tokenizer.target_size).astype(np.float64)
+        counts[tokenizer.begin_id] = 0  # never predicted
+        unigram = torch.from_numpy(counts / counts.sum()).float().to(device)
     ids = {"pad_id": tokenizer.pad_id, "begin_id": tokenizer.begin_id}
     loss = build_loss(config.loss, **ids, vocabulary_size=tokenizer.target_size, unigram=unigram)
     state = TrainState(fingerprints=prepared.fingerprints)
@@ -115,30 +106,22 @@ def setup(config: Config, prepared: Prepared, device: torch.device, group: Group
         checkpoint.restore(model, optimiser, average)
         state = checkpoint.state
         if state.fingerprints != prepared.fingerprints:
-            raise UserError(
-                f"{config.run_dir}: the data has changed since this run began; restore it or give another run_dir"
-            )
+            changed = "the data has changed since this run began; restore it or give another run_dir"
+            raise UserError(f"{config.run_dir}: {changed}")
     return TrainingParts(model, loss, optimiser, average, state)
 
 
 def open_log(config: Config, prepared: Prepared, device: torch.device, group: Group, parts: TrainingParts) -> RunLog:
     """The log of a run that begins or goes on."""
-    log, step = RunLog(Path(config.run_dir), parts.state.step), parts.state.step
-    if step:
-        log_line(f"{config.run_dir}: going on after update {step}")
+    log = RunLog(Path(config.run_dir), parts.state.step)
+    if parts.state.step:
+        log_line(f"{config.run_dir}: going on after update {parts.state.step}")
     else:
         model = {"loss": parts.loss.signature, "parameters": sum(p.numel() for p in parts.model.parameters())}
         data = {"pairs": len(prepared.train), "data": prepared.fingerprints}
         where = {"device": str(device), "processes": group.world_size, "threads": torch.get_num_threads()}
         log.event("start", 0, **model, **data, **where)
     return log
-
-
-def _unigram(store: TokenStore, size: int, begin_id: int) -> torch.Tensor:
-    """(size,) float32: share of each target class in the training text; padding and beginning have none."""
-    counts = store.target_counts(size).astype(np.float64)
-    counts[begin_id] = 0
-    return torch.from_numpy(counts / counts.sum()).float()
 
 
 def _start_from(model: Transformer, config: Config) -> None:

@@ -47,10 +47,7 @@ class Validator:
         self.mine = by_length[group.rank :: group.world_size]
 
     def measure(self, model: Transformer) -> Validation | None:
-        """Teacher-forced figures, then BLEU and chrF of the beam's output; the model is left in training mode.
-
-        All processes call it, the main one gets the result.
-        """
+        """Teacher-forced figures, then BLEU and chrF of the beam's output; all call it, the main process gets them."""
         parts = self.group.gather((self.mine, *self._measure_lines(model, self.config, self.mine)))
         if not parts:
             return None
@@ -59,22 +56,23 @@ class Validator:
             bins.merge(others)
         found = {index: line for lines, _, translations in parts for index, line in zip(lines, translations)}
         translations = [found[index] for index in range(len(self.sources))]
-        return self._figures(bins.result(), translations)
+        calibration: Mapping[str, Any] = bins.result()
+        quality = corpus_quality(translations, [self.references], ter=False)
+        nll, accuracy, ece = (float(calibration[name]) for name in ("nll", "accuracy", "ece"))
+        figures = {"nll": nll, "perplexity": math.exp(min(nll, 700.0)), "accuracy": accuracy, "ece": ece}
+        figures |= {name: float(quality[name]["score"]) for name in ("bleu", "chrf")}
+        return Validation(figures, calibration, list(zip(self.sources, self.references, translations))[:5])
 
     def estimated_seconds(self, model: Transformer) -> float:
-        """About how long `measure` will take. All processes call it; the main one's answer counts.
-
-        A model that has hardly been trained does not know where to end: the outputs of the sample are kept as long
-        as their sources.
-        """
+        """About how long `measure` will take. All processes call it; the main one's answer counts."""
+        # A model that has hardly been trained does not know where to end: outputs are kept as long as their sources.
         decode = replace(self.config.decode, max_length_ratio=1.0, max_length_extra=5)
-        sample = self.mine[::_SAMPLE]
-        started = time.monotonic()
+        sample, started = self.mine[::_SAMPLE], time.monotonic()
         self._measure_lines(model, replace(self.config, decode=decode), sample)
         return (time.monotonic() - started) * len(self.mine) / max(1, len(sample))
 
     def _measure_lines(self, model: Transformer, config: Config, lines: list[int]) -> tuple[SplitBins, list[str]]:
-        """Teacher-forced calibration of some lines, and their translations."""
+        """Teacher-forced calibration of some lines, and their translations; leaves the model in training mode."""
         model.eval()
         loaded = LoadedModel(model, self.tokenizer, config, {}, Path(config.run_dir))
         sources = [self.sources[index] for index in lines]
@@ -88,11 +86,3 @@ class Validator:
         translations = [str(record["translation"]) for record in Translator(loaded).translate(sources)]
         model.train()
         return bins, translations
-
-    def _figures(self, calibration: Mapping[str, Any], translations: list[str]) -> Validation:
-        quality = corpus_quality(translations, [self.references], ter=False)
-        nll, accuracy, ece = (float(calibration[name]) for name in ("nll", "accuracy", "ece"))
-        figures = {"nll": nll, "perplexity": math.exp(min(nll, 700.0)), "accuracy": accuracy, "ece": ece}
-        figures |= {name: float(quality[name]["score"]) for name in ("bleu", "chrf")}
-        samples = list(zip(self.sources, self.references, translations))[:5]
-        return Validation(figures, calibration, samples)

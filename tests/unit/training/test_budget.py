@@ -41,7 +41,7 @@ def test_time_of_earlier_commands_counts() -> None:
 def test_two_percent_of_the_budget_are_measured() -> None:
     made = budget(time.monotonic())  # 20 updates of half a second: 10 s of 12 s
     assert not made.measured_enough
-    made.leave_out(made.last + 100)  # a validation
+    made.last += 100  # a validation
     add(made, [0.5] * 3)
     assert not made.measured_enough
     add(made, [0.5])
