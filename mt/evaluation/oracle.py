@@ -27,10 +27,10 @@ _FIT_PAIRS, _FIT_SEED = 1000, 271828  # of the grammar's `valid` split, for temp
 
 
 def against_oracle(loaded: LoadedModel, test_set: TestSet, forced: Mapping[str, Any]) -> dict[str, Any]:
-    """Holds a model against the exact distribution of translations.
+    """Holds a model against the exact distribution of translations, in the languages of its config.
 
     Args:
-        loaded: the model; its config names the languages, its tokeniser cuts the translations into tokens.
+        loaded: the model.
         test_set: sources of the grammar with sampled references.
         forced: the model's teacher-forced calibration block on it.
 

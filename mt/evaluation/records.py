@@ -71,16 +71,16 @@ def _problems(given: Record) -> Iterator[str]:
             yield f"{name} {message.format(given[name])}"
     tokens = given.get("tokens", [])
     for name, is_entry, wanted in _FOR_EACH_TOKEN:
-        values = given.get(name, tokens)
+        if name not in given:
+            continue
+        values = given[name]
         if not isinstance(values, list):
             yield f"{name} must be a list of {wanted}"
         if values and "tokens" not in given:
             yield f"{name} without tokens; give the tokens it belongs to"
         if len(values) != len(tokens):
             yield f"{name} has {len(values)} entries for {len(tokens)} tokens; one each"
-        for value in values if name in given else ():
-            if not is_entry(value):
-                yield f"{name} holds {value!r}; it must hold {wanted}"
+        yield from (f"{name} holds {value!r}; it must hold {wanted}" for value in values if not is_entry(value))
     for output in given.get("nbest") or []:
         log_probs = output.get("log_probs") or [] if isinstance(output, dict) else []
         if not _is_list(log_probs, lambda each: _is_number(each, high=_LARGEST_LOG_PROB)):

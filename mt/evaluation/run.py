@@ -22,7 +22,7 @@ from mt.evaluation.records import read_records
 from mt.evaluation.results import BeamBlock, Results
 from mt.evaluation.sentences import sentence_level
 from mt.evaluation.test_set import TestSet, fingerprint, overlaps
-from mt.evaluation.tokens import Level, Output, add_alternatives, inference, label, label_words, teacher_forced
+from mt.evaluation.tokens import Output, add_alternatives, inference, label, label_words, teacher_forced
 from mt.files.atomic import write_text
 from mt.metrics.bins import CalibrationBlock
 from mt.metrics.quality import corpus_quality, looks_tokenized, quality_statistics
@@ -68,28 +68,30 @@ def evaluate(
     search = {"length_penalty": length_penalty or decode.length_penalty, "length_alpha": alpha}
     run = _Run(loaded, test_set, {"resamples": bootstrap, "seed": seed}, translation)
     blocks: dict[str, BeamBlock] = {}
-    outputs: list[Output] = []
     sweep = []
     for beam in sorted({*beams, DEFAULT_BEAM}):
         main = beam == DEFAULT_BEAM
-        found, blocks[str(beam)] = run.measure(search, main=main, beam=beam, nbest=min(nbest, beam) if main else 1)
-        if main:
-            outputs = found
+        blocks[str(beam)] = run.measure(search, main=main, beam=beam, nbest=min(nbest, beam) if main else 1)
         for name in length_penalties:
             usual = SWEEP_ALPHAS.get(name, alpha) if length_alpha is None else alpha
             other = {"length_penalty": name, "length_alpha": usual}
-            block = blocks[str(beam)] if other == search else run.measure(other, beam=beam)[1]
+            block = blocks[str(beam)] if other == search else run.measure(other, beam=beam)
             sweep.append(_sweep_row(beam, other, block, run.forced))
-    add_alternatives(loaded, [each.record for each in outputs])
-    more = {
+    add_alternatives(loaded, [each.record for each in run.outputs])
+    block = blocks[str(DEFAULT_BEAM)]
+    results = {
+        **block,
+        "calibration": {"teacher_forced": run.forced, **block["calibration"]},
+        "model": _describe(loaded),
+        "data": test_set.description,
+        "beam": DEFAULT_BEAM,
         "beams": blocks,
         "decode": {**search, "max_length": decode.max_length, "lines_cut": len(run.cut)},
         **({"sweep": sweep} if sweep else {}),
-        **run.recalibrated(outputs),
+        **run.recalibrated(),
         **({"truth": against_oracle(loaded, test_set, run.forced)} if truth else {}),
     }
-    block = blocks[str(DEFAULT_BEAM)]
-    return _written(output, test_set, outputs, block, run.forced, model=_describe(loaded), beam=DEFAULT_BEAM, **more)
+    return _written(output, results, run.outputs, test_set.references)
 
 
 class _Run:
@@ -108,11 +110,11 @@ class _Run:
         self.forced = self._teacher_forced()
         self.cut: set[int] = set()
         """numbers of lines that are too long for the model"""
+        self.outputs: list[Output] = []
+        """labelled ones, of the main setting"""
 
-    def measure(
-        self, search: dict[str, Any], *, beam: int, nbest: int = 1, main: bool = False
-    ) -> tuple[list[Output], BeamBlock]:
-        """The labelled outputs and the block of results of one setting; `main`: with everything that there is."""
+    def measure(self, search: dict[str, Any], *, beam: int, nbest: int = 1, main: bool = False) -> BeamBlock:
+        """The block of results of one setting; `main`: with everything that there is."""
         sources, references = self.test_set.sources, self.test_set.references[0]
         options = {"beam": beam, "nbest": nbest, "on_overlong": self.cut.add, **search, **self.translation}
         tokenizer, outputs = self.loaded.tokenizer, []
@@ -126,16 +128,17 @@ class _Run:
         label(outputs)
         if main:
             label_words(outputs, references)
-        return outputs, _measure(outputs, self.test_set, self.resampling, main=main)
+            self.outputs = outputs
+        return _measure(outputs, self.test_set, self.resampling, main=main)
 
-    def recalibrated(self, outputs: list[Output]) -> dict[str, Any]:
+    def recalibrated(self) -> dict[str, Any]:
         """The `recalibrated` block: both calibrations after recalibration, and what the maps are."""
         if self.recalibration is None:
             return {}
         saved = self.recalibration.saved
         block = {
             "teacher_forced": self._teacher_forced(self.recalibration.teacher_forced.apply),
-            "inference": inference(outputs, recalibrated=True, **self.resampling),
+            "inference": inference(self.outputs, recalibrated=True, **self.resampling),
             "map": {name: saved[name]["picked"] for name in ("teacher_forced", "inference")},
             "fitted_lines": saved["fitted_on"]["lines"],
             "thresholds": saved.get("thresholds", []),
@@ -163,7 +166,7 @@ def evaluate_records(
         raise UserError(f"{records_path} has {len(records)} lines, {names} has {lines}; give one record per line")
     sources = test_set.sources or [record.get("source", "") for record in records]
     outputs = [Output(record | {"source": source}) for record, source in zip(records, sources)]
-    level: Level = "subword-labelled-by-word"
+    level = "subword-labelled-by-word"
     if all("reference_tokens" in record for record in records if record.get("tokens")):
         level = "subword"
         label(outputs)
@@ -171,16 +174,22 @@ def evaluate_records(
     resampling: dict[str, Any] = {"resamples": bootstrap, "seed": seed}
     text = replace(test_set, sources=sources if any(sources) else test_set.sources)
     block = _measure(outputs, text, resampling, level, main=True)
-    model = {"name": records_path.name, "fingerprint": fingerprint([record["translation"] for record in records])}
-    more: dict[str, Any] = {"beam": None, "beams": {}}
+    results: dict[str, Any] = {
+        **block,
+        "calibration": {"teacher_forced": None, **block["calibration"]},
+        "model": {"name": records_path.name, "fingerprint": fingerprint([each["translation"] for each in records])},
+        "data": test_set.description,
+        "beam": None,
+        "beams": {},
+    }
     if any(each.confidence(True) != each.confidence(False) for each in outputs):
         own = inference(outputs, level=level, recalibrated=True, **resampling)
-        more["recalibrated"] = {"teacher_forced": None, "inference": own, "map": None}
-    return _written(output, test_set, outputs, block, None, model=model, **more)
+        results["recalibrated"] = {"teacher_forced": None, "inference": own, "map": None}
+    return _written(output, results, outputs, test_set.references)
 
 
 def _measure(
-    outputs: list[Output], text: TestSet, resampling: dict[str, Any], level: Level = "subword", *, main: bool
+    outputs: list[Output], text: TestSet, resampling: dict[str, Any], level: str = "subword", *, main: bool
 ) -> BeamBlock:
     """One block of results: quality, length ratio, empties, calibration of the output's tokens by the system's own
     probabilities; `main`: also of its words, and of whole sentences."""
@@ -197,7 +206,7 @@ def _measure(
         "calibration": calibration,
     }
     if main:
-        block["sequence"] = sentence_level(records, text.references, statistics, seed=resampling["seed"])
+        block["sequence"] = sentence_level(records, text.references, statistics, resampling["seed"])
     return cast(BeamBlock, block)
 
 
@@ -237,25 +246,14 @@ def _describe(loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
-def _written(
-    output: Path,
-    test_set: TestSet,
-    outputs: list[Output],
-    block: BeamBlock,
-    forced: CalibrationBlock | None,
-    *,
-    model: dict[str, Any],
-    **more: Any,
-) -> Results:
+def _written(output: Path, results: dict[str, Any], outputs: list[Output], references: list[list[str]]) -> Results:
     """The results, after the files of the evaluation are written, results.json last."""
-    calibration = {"teacher_forced": forced, **block["calibration"]}
-    results = {**block, "calibration": calibration, "model": model, "data": test_set.description, **more}
     output.mkdir(parents=True, exist_ok=True)
     records = [each.record for each in outputs]
     hypotheses = [record["translation"] for record in records]
     if looks_tokenized(hypotheses):
         log_line('note: many translations end in " .": BLEU wants detokenised text on both sides')
-    for record, *lines in zip(records, *test_set.references):
+    for record, *lines in zip(records, *references):
         record |= {"reference": lines[0], **({"references": lines} if len(lines) > 1 else {})}
     for name, written in (
         ("hypotheses.txt", hypotheses),

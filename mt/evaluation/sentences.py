@@ -13,20 +13,14 @@ from mt.evaluation.records import Record
 from mt.metrics.noise import wilson_interval
 from mt.metrics.quality import Statistics, sentence_chrf
 
-COVERAGES = tuple(percent / 100 for percent in range(10, 101, 10))
-HALVES = 10_000
 FEWEST = 20
 """lines above a threshold; fewer say too little"""
+_HALVES = 10_000  # random halves that the most confident one is held against
 _DRAWN = 1 << 20  # random numbers that exist at a time
 
 
 def sentence_level(
-    records: Sequence[Record],
-    references: Sequence[Sequence[str]],
-    statistics: dict[str, Statistics],
-    *,
-    halves: int = HALVES,
-    seed: int = 12345,
+    records: Sequence[Record], references: Sequence[Sequence[str]], statistics: dict[str, Statistics], seed: int
 ) -> dict[str, Any] | None:
     """Adds chrF2, sentence BLEU and TER to the records, each of the line alone, 0..100, and chrF2 to further outputs.
 
@@ -34,7 +28,6 @@ def sentence_level(
         records: with `confidence` (mean of its tokens' ones) and `source`.
         references: streams, each as long as the records.
         statistics: `quality_statistics` of their translations, TER included.
-        halves: random halves that the most confident one is held against.
         seed: of the random halves.
 
     Returns:
@@ -67,7 +60,7 @@ def sentence_level(
     confidence = np.array([record["confidence"] for record in records])
     order = np.argsort(-confidence, kind="stable")
     selective = []
-    for coverage in COVERAGES:
+    for coverage in (percent / 100 for percent in range(10, 101, 10)):
         kept = order[: max(1, round(coverage * len(order)))]
         quality = {name: each.score(kept) for name, each in statistics.items()}
         lowest = float(confidence[kept[-1]])
@@ -76,13 +69,13 @@ def sentence_level(
     return {
         "correlation": {name: spearman(confidence, np.array(values)) for name, values in scores.items()},
         "selective": selective,
-        "half": confident_half(confidence, lengths, statistics["chrf"], halves=halves, seed=seed),
+        "half": confident_half(confidence, lengths, statistics["chrf"], seed),
         "nbest": expected_quality(records),
     }
 
 
 def confident_half(
-    confidence: NDArray[np.float64], lengths: NDArray[np.int64], chrf: Statistics, *, halves: int, seed: int
+    confidence: NDArray[np.float64], lengths: NDArray[np.int64], chrf: Statistics, seed: int, halves: int = _HALVES
 ) -> dict[str, Any]:
     """Whether the most confident half is better than chance, its sentences' lengths apart.
 
@@ -96,9 +89,9 @@ def confident_half(
     chosen = np.zeros(len(confidence), dtype=bool)
     chosen[np.argsort(-confidence, kind="stable")[: len(confidence) // 2]] = True
     generator = np.random.default_rng(seed)
-    groups = [np.flatnonzero(lengths == length) for length in np.unique(lengths)]
     sums = np.zeros((halves, chrf.counts.shape[1]))
-    for lines in groups:
+    for length in np.unique(lengths):
+        lines = np.flatnonzero(lengths == length)
         taken = int(chosen[lines].sum())
         if taken in (0, len(lines)):
             sums += chrf.counts[lines].sum(axis=0) if taken else 0.0
@@ -135,22 +128,17 @@ def expected_quality(records: Sequence[Record]) -> dict[str, Any] | None:
         rows.append((weights @ quality / weights.sum(), quality[0], quality.max(), len(outputs)))
     if not rows:
         return None
-    means = np.array(rows).mean(axis=0).tolist()
-    return {"lines": len(rows), **dict(zip(("expected_chrf", "achieved_chrf", "oracle_chrf", "size"), means))}
+    names = "expected_chrf", "achieved_chrf", "oracle_chrf", "size"
+    return {"lines": len(rows), **dict(zip(names, np.array(rows).mean(axis=0).tolist()))}
 
 
-def spearman(first: NDArray[np.float64], second: NDArray[np.float64]) -> float | None:
-    """Correlation of ranks, equal values sharing their mean rank; None where one side is all equal."""
-    ranks = [_ranks(each) for each in (first, second)]
-    if any(each.std() == 0 for each in ranks):
-        return None
-    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
-
-
-def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[where], dtype=np.float64)
+def spearman(*sides: NDArray[np.float64]) -> float | None:
+    """Correlation of the ranks of two sides, equal values sharing their mean rank; None where one is all equal."""
+    ranks = []
+    for values in sides:
+        _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[where])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if all(each.std() for each in ranks) else None
 
 
 def find_threshold(
@@ -194,9 +182,7 @@ def find_threshold(
 
 def _lowest(confidence: NDArray[np.float64], good: NDArray[np.bool_], precision: float) -> float | None:
     order = np.argsort(-confidence, kind="stable")
-    ranked = confidence[order]
-    lines = np.arange(1, len(order) + 1)
+    ranked, lines = confidence[order], np.arange(1, len(order) + 1)
     last_of_equals = np.append(ranked[1:] != ranked[:-1], True)
-    enough = last_of_equals & (np.cumsum(good[order]) / lines >= precision) & (lines >= FEWEST)
-    places = np.flatnonzero(enough)
-    return float(ranked[places[-1]]) if len(places) else None
+    enough = ranked[last_of_equals & (np.cumsum(good[order]) / lines >= precision) & (lines >= FEWEST)]
+    return float(enough[-1]) if len(enough) else None

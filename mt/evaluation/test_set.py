@@ -11,8 +11,7 @@ from typing import Any
 from mt.errors import UserError
 from mt.files.lines import check_equally_many, read_lines
 
-LARGEST_SHARE = 0.1
-"""of a test set's pairs that a recalibration may have been fitted on: short sentences recur in honest test sets"""
+_LARGEST_SHARE = 0.1  # of a test set's pairs that are fitted on: short sentences recur in honest test sets
 _DIGITS = 8
 
 
@@ -29,28 +28,25 @@ class TestSet:
 
 
 def read_test_set(source: Path | None, references: Sequence[Path]) -> TestSet:
-    """Reads a test set, plain or gzip.
-
-    Args:
-        source: file of source lines; None where a system's records take their place.
-        references: one file per reference, at least one.
+    """Reads a test set, plain or gzip: source lines (None: a system's records take their place), and a file for each
+    reference, at least one.
 
     Raises:
         UserError: a file is missing, empty, or not as long as the first; names both files and their numbers of lines.
     """
-    paths = [*([] if source is None else [source]), *references]
+    paths = [*([source] if source else []), *references]
     streams = [list(read_lines([path])) for path in paths]
     for path, stream in zip(paths, streams):
         if not stream:
             raise UserError(f"{path}: is empty; evaluation needs at least one line")
         check_equally_many(paths[0], len(streams[0]), path, len(stream))
     description = {
-        "source": None if source is None else source.name,
+        "source": source.name if source else None,
         "references": [path.name for path in references],
         "lines": len(streams[0]),
         "fingerprints": {path.name: fingerprint(stream) for path, stream in zip(paths, streams)},
     }
-    return TestSet([] if source is None else streams[0], streams[len(paths) - len(references) :], description)
+    return TestSet(streams[0] if source else [], streams[-len(references) :], description)
 
 
 def fingerprint(lines: Sequence[str]) -> str:
@@ -72,11 +68,11 @@ def text_fitted_on(sources: Sequence[str], reference: Sequence[str]) -> dict[str
 
 
 def overlaps(fitted_on: dict[str, Any], test_set: TestSet) -> bool:
-    """Whether more than LARGEST_SHARE of the test set's pairs are among those of a `fitted_on` block."""
+    """Whether more than a tenth of the test set's pairs are among those of a `fitted_on` block."""
     pairs = fitted_on["pairs"]
     known = {pairs[first : first + _DIGITS] for first in range(0, len(pairs), _DIGITS)}
     leaked = [_hash(*pair) in known for pair in zip(test_set.sources, test_set.references[0])]
-    return sum(leaked) > LARGEST_SHARE * len(leaked)
+    return sum(leaked) > _LARGEST_SHARE * len(leaked)
 
 
 def _hash(source: str, reference: str) -> str:

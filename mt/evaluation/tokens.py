@@ -9,10 +9,10 @@ breakdown by frequency.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,6 @@ from mt.model.directory import LoadedModel
 
 Floats = NDArray[np.floating[Any]]
 Flags = NDArray[np.bool_]
-Level = Literal["subword", "subword-labelled-by-word", "word-product"]
 
 _SMALLEST = 1e-12  # probability of a right-or-wrong label in the logarithm
 _SAME = 1e-5  # probabilities that differ by less are the same but for rounding
@@ -43,9 +42,7 @@ class SplitBins:
 
     def __init__(self, protocol: str, *, breakdown: Collection[str] = (), **settings: Any) -> None:
         bins = PROTOCOLS[protocol]
-        self.whole, self.without_eos, self.eos = (
-            CalibrationBins(**bins, split=protocol, eos=eos, **settings) for eos in ("yes", "no", "only")
-        )
+        self.parts = [CalibrationBins(**bins, split=protocol, eos=eos, **settings) for eos in ("yes", "no", "only")]
         self.breakdown = {name: Breakdown(*groups, **bins) for name, groups in BORDERS.items() if name in breakdown}
 
     def update(
@@ -59,9 +56,8 @@ class SplitBins:
             line: number of the sentence.
             groups: for each name of the breakdown the number of each token, or of all of them; None: not known.
         """
-        for part, chosen in ((self.without_eos, ~end), (self.eos, end)):
+        for part, chosen in zip(self.parts, (end | True, ~end, end)):
             part.update(confidence[chosen], correct[chosen], nll=nll[chosen], brier=brier[chosen], lines=line)
-        self.whole.update(confidence, correct, nll=nll, brier=brier, lines=line)
         groups["position"] = np.arange(1, len(confidence) + 1)
         for name, group in self.breakdown.items():
             if groups[name] is not None:
@@ -69,14 +65,13 @@ class SplitBins:
 
     def merge(self, other: SplitBins) -> None:
         """Adds what was counted of another part of the text, by another process say."""
-        self.whole.merge(other.whole)
-        self.without_eos.merge(other.without_eos)
-        self.eos.merge(other.eos)
+        for part, of_other in zip(self.parts, other.parts):
+            part.merge(of_other)
 
     def result(self) -> CalibrationBlock:
         """The calibration block of results.json: the figures of all tokens, and `without_eos` and `eos` apart."""
-        block = self.whole.block()
-        block["without_eos"], block["eos"] = self.without_eos.block(), self.eos.block()
+        block, block_without_eos, block_of_eos = (part.block() for part in self.parts)
+        block |= {"without_eos": block_without_eos, "eos": block_of_eos}
         if self.breakdown:
             block["breakdown"] = {name: group.result() for name, group in self.breakdown.items()}
         return block
@@ -95,9 +90,7 @@ def teacher_forced(
 
     Args:
         loaded: the model, in evaluation mode.
-        sources: source lines; blank ones, which never reach the model, are left out, and longer ones than
-            decode.max_length are cut, as in translation.
-        targets: their references, as many.
+        sources, targets: lines, as many; see encoded_pairs.
         transform: recalibrates the distributions first.
         breakdown: count groups of tokens, too; without them parts of a text can be merged.
         resampling: resamples of sentences for the interval of the ECE, and their seed.
@@ -127,12 +120,12 @@ def teacher_forced(
 def encoded_pairs(
     loaded: LoadedModel, sources: Sequence[str], targets: Sequence[str]
 ) -> tuple[list[list[int]], list[list[int]], list[int]]:
-    """Ids of the sources that are not blank, as translation cuts them, of their targets, and the lines' numbers."""
+    """Ids of the sources that are not blank (blank ones never reach the model), cut after decode.max_length as in
+    translation, ids of their targets, and the lines' numbers."""
     lines = [line for line, source in enumerate(sources) if source.strip()]
-    longest = loaded.config.decode.max_length
     source_ids = loaded.tokenizer.encode_source([sources[line] for line in lines])
     target_ids = loaded.tokenizer.encode_target([targets[line] for line in lines])
-    return [truncate(ids, longest) for ids in source_ids], target_ids, lines
+    return [truncate(ids, loaded.config.decode.max_length) for ids in source_ids], target_ids, lines
 
 
 @dataclass
@@ -148,20 +141,20 @@ class Output:
     def confidence(self, recalibrated: bool) -> list[float]:
         """Of each token: `token_confidence`, or the system's own `exp(log_probs)` where that is another one."""
         given: list[float] = self.record.get("token_confidence") or []
-        if recalibrated or not given or not self.record.get("log_probs"):
-            return given
-        own = [math.exp(min(0.0, value)) for value in self.record["log_probs"]]
+        log_probs = [] if recalibrated else self.record.get("log_probs") or []
+        own = [math.exp(min(0.0, value)) for value in log_probs]
         return own if any(abs(first - second) > _SAME for first, second in zip(own, given)) else given
 
 
 def inference(
-    outputs: Sequence[Output], *, level: Level = "subword", recalibrated: bool = False, **resampling: int
+    outputs: Sequence[Output], *, level: str = "subword", recalibrated: bool = False, **resampling: int
 ) -> CalibrationBlock | None:
     """Calibration of the tokens that a system put out (Wang et al. 2020, arXiv:2005.00963); 20 bins [l, r).
 
     Args:
         outputs: labelled ones.
-        level: what is right or wrong; word-product: words, whose confidence is the product of their tokens' ones.
+        level: what is right or wrong: subword, subword-labelled-by-word or word-product, that is words, whose
+            confidence is the product of their tokens' ones.
         recalibrated: take `token_confidence`, not the system's own probabilities.
         resampling: resamples of sentences for the interval of the ECE, and their seed.
 
@@ -169,16 +162,15 @@ def inference(
         The calibration block, NLL (nats) and Brier score (0..1) of the right-or-wrong label; None where no record
         has token probabilities.
     """
-    known = [(line, output) for line, output in enumerate(outputs) if output.record.get("token_confidence")]
-    if not known:
-        return None
     words = level == "word-product"
     frequency = Counter(token for output in outputs for token in output.record.get("reference_tokens") or ())
     names = [name for name in BORDERS if name != "frequency" or (frequency and not words)]
     counted = SplitBins("inference", level=level, breakdown=names, **resampling)
-    for line, output in known:
-        tokens, correct = output.record["tokens"], output.record["correct"]
+    for line, output in enumerate(outputs):
         confidence = output.confidence(recalibrated)
+        if not confidence:
+            continue
+        tokens, correct = output.record["tokens"], output.record["correct"]
         if words:
             tokens, word_of_token = words_of_tokens(tokens)
             confidence, correct = word_confidence(confidence, word_of_token), output.correct_words
@@ -192,7 +184,7 @@ def inference(
             frequency=[frequency[token] for token in tokens],
             source_length=output.source_length,
         )
-    return counted.result()
+    return counted.result() if counted.parts[0].sums.any() else None
 
 
 def label_scores(confidence: NDArray[np.float64], correct: Flags) -> dict[str, NDArray[np.float64]]:
@@ -223,11 +215,8 @@ def label_words(outputs: Sequence[Output], references: Sequence[str]) -> None:
 
 def add_alternatives(loaded: LoadedModel, records: Sequence[Record], most: int = 3) -> None:
     """Adds `alternatives` to records with tokens: for each token the `most` likeliest ones there, as [token, natural
-    log of the model's own probability], likeliest first.
-
-    One forced pass over the outputs. Lines that were cut or translated in parts, and those with tokens that are none
-    of the model's, are left as they are.
-    """
+    log of the model's own probability], likeliest first. One forced pass over the outputs; lines that were cut or
+    translated in parts, and those with tokens that are none of the model's, are left as they are."""
     tokenizer, longest = loaded.tokenizer, loaded.config.decode.max_length
     pieces = tokenizer.target_pieces(range(tokenizer.target_size))
     ids = {piece: number for number, piece in enumerate(pieces)}
@@ -244,8 +233,7 @@ def add_alternatives(loaded: LoadedModel, records: Sequence[Record], most: int =
     for record, _ in chosen:
         record["alternatives"] = [[]] * len(record["tokens"])
     target_ids = [[ids[token] for token in record["tokens"]] for record, _ in chosen]
-    for _ in score_pairs(loaded, [source for _, source in chosen], target_ids, observe=observe):
-        pass
+    deque(score_pairs(loaded, [source for _, source in chosen], target_ids, observe=observe), maxlen=0)
 
 
 def _ended(tokens: Sequence[str]) -> list[str]:

@@ -62,17 +62,11 @@ def resampled_counts(sentences: int, resamples: int, seed: int) -> Iterator[NDAr
 def paired_bootstrap(
     statistics: Sequence[Floats], score: Callable[[Floats], float], *, resamples: int, seed: int
 ) -> list[Difference]:
-    """Differences of corpus scores from that of the first system, over the same resamples of sentences.
+    """Differences of every system's corpus score from that of the first one, over the same resamples of sentences.
 
-    Args:
-        statistics: of each system, (sentences, figures): sums over sentences determine the score.
-        score: of such sums (figures,).
-        resamples: how often as many sentences are drawn, with replacement.
-        seed: of the draws.
-
-    Returns:
-        For every system but the first. The interval is the percentile interval. sacreBLEU's paired bootstrap counts
-        one side only: its p is about half of this one.
+    `statistics` are those of each system, (sentences, figures), whose sums over sentences (figures,) make its `score`.
+    The interval is the percentile interval. sacreBLEU's paired bootstrap counts one side only: its p is about half of
+    this one.
     """
     counts = resampled_counts(len(statistics[0]), resamples, seed)
     resampled = np.array([[score(each @ system) for system in statistics] for each in counts])

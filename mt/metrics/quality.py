@@ -176,15 +176,9 @@ def quality_differences(systems: Sequence[Sequence[Record]]) -> dict[str, list[D
 def calibration_differences(
     systems: Sequence[Sequence[Record]], *, recalibrated: bool = False
 ) -> list[Difference | None]:
-    """Differences of the inference ECE (20 bins [l, r), 0..1) of every system but the first.
-
-    Args:
-        systems: records, line by line of the same test set.
-        recalibrated: of `token_confidence`, else of the system's own `exp(log_probs)`, where it tells them.
-
-    Returns:
-        None where the tokens of either system are not known for the same lines.
-    """
+    """Differences of the inference ECE (20 bins [l, r), 0..1) of every system but the first, on the same test set: of
+    `token_confidence` if `recalibrated`, else of the system's own `exp(log_probs)`, where it tells them. None where
+    the tokens of either system are not known for the same lines."""
     (first, first_error, first_lines), *others = [_measured(records, recalibrated) for records in systems]
     return [
         other.difference(first, error - first_error) if lines and lines == first_lines else None
