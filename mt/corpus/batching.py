@@ -59,12 +59,7 @@ def epoch_copies(weights: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
 
     Each pair has a phase in [0, 1), fixed by the seed. Up to epoch e it is seen floor(weight * e + phase) times: weight
     2 means twice in each epoch; 0.5 means every second epoch, half of the pairs in each; 1.5 means once plus half.
-
-    Args:
-        weights: (pairs,) float64, above 0.
-
-    Returns:
-        (pairs,) int64.
+    (pairs,) float64, above 0, give (pairs,) int64.
     """
     part, whole = np.modf(weights)
     phase = np.empty(len(weights))
@@ -98,10 +93,6 @@ def _group(
     lengths, by target length upwards and downwards in turns, so that neighbours in the line are neighbours in both
     lengths; `_cut` divides the line. Where strips begin and a little of what a cut costs are random too: otherwise
     every fifth batch would return in each epoch.
-
-    Args:
-        indices: (pairs,) int64, in random order.
-        source, target: lengths of all pairs that the indices are of.
     """
     line = _place_in_line(source[indices], target[indices], int(_draws(1, seed, epoch, _STRIPS)[0] % 2))
     order = np.argsort(line, kind="stable")
@@ -148,19 +139,11 @@ def _place_in_line(source: np.ndarray, target: np.ndarray, shift: int) -> np.nda
 def _cut(
     rows: np.ndarray, source: np.ndarray, target: np.ndarray, batch_tokens: int, cut_cost: np.ndarray
 ) -> list[tuple[int, int]]:
-    """Divides a line of pieces into batches so that the cost is least (dynamic programming).
+    """Divides a line of pieces into batches, (first piece, last piece + 1), at the least cost (dynamic programming).
 
-    The cost is the number of positions of both sides, padding included, plus `cut_cost` for each batch: without that,
-    ever smaller batches would have ever less padding.
-
-    Args:
-        rows: (pieces,) int64, pairs in each piece, all of the same lengths.
-        source, target: (pieces,) int64, their lengths; each piece alone keeps the budget.
-        batch_tokens: the budget of a batch.
-        cut_cost: (pieces,) int64, positions that a batch costs which ends after this piece.
-
-    Returns:
-        (first piece, last piece + 1) of each batch.
+    The cost is the number of positions of both sides, padding included, plus for each batch the `cut_cost` of its last
+    piece: without that, ever smaller batches would have ever less padding. `rows`, (pieces,) int64, are the pairs of
+    each piece, `source` and `target` the lengths that all of them have; each piece alone keeps the budget.
     """
     pieces = len(rows)
     before = np.concatenate([[0], np.cumsum(rows)])

@@ -20,16 +20,10 @@ RULES = ("empty", "too_long", "ratio", "identical", "overlap", "duplicate", "too
 """In the order in which they are tried. `too_many_tokens` comes after tokenisation (`train.max_length`)."""
 
 _KEPT = len(RULES)
-_OVERLAP, _DUPLICATE = RULES.index("overlap"), RULES.index("duplicate")
-_EXAMPLE_CHARACTERS = 300
 
 
 def examine(texts: tuple[Sequence[str], Sequence[str]], config: CleaningConfig) -> tuple[np.ndarray, np.ndarray]:
     """What each pair of a piece of a corpus tells alone.
-
-    Args:
-        texts: the sources and the targets.
-        config: the rules.
 
     Returns:
         (pairs,) uint8, index into `RULES` of the rule that drops a pair, or `len(RULES)`; and (pairs,) uint64,
@@ -64,15 +58,15 @@ class Cleaner:
         """Sources and targets of the pairs of a piece that no rule drops; `examined` as `examine` returns it."""
         rules, hashes = examined
         if self._config.overlap:
-            rules[(rules == _KEPT) & _isin_sorted(hashes, self._held_out)] = _OVERLAP
+            rules[(rules == _KEPT) & _isin_sorted(hashes, self._held_out)] = RULES.index("overlap")
         if self._config.duplicate:
             left = np.flatnonzero(rules == _KEPT)
-            rules[left[~self._seen.add(hashes[left])]] = _DUPLICATE
+            rules[left[~self._seen.add(hashes[left])]] = RULES.index("duplicate")
         for index in np.flatnonzero(rules != _KEPT).tolist():
             rule = self.rules[RULES[rules[index]]]
             rule["dropped"] += 1
             if len(rule["examples"]) < self._config.examples:
-                rule["examples"].append([side[index][:_EXAMPLE_CHARACTERS] for side in texts])
+                rule["examples"].append([side[index][:300] for side in texts])
         kept = (rules == _KEPT).tolist()
         sources, targets = list(compress(texts[0], kept)), list(compress(texts[1], kept))
         self.read += len(rules)

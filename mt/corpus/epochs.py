@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, cast
 
 from mt.config import Config
 from mt.corpus.prepare import Prepared
-from mt.corpus.store import CHUNK, StoreWriter, TokenStore, map_store, open_store
+from mt.corpus.store import CHUNK, StoreWriter, TokenStore, open_store
 from mt.corpus.tokenizer import Tokenizer, load_tokenizer
 from mt.errors import UserError
 from mt.processes import start_process
@@ -63,7 +63,7 @@ def _nameless_file(prepared: Prepared) -> BinaryIO:
 def _segment_here(prepared: Prepared, config: Config, epoch: int) -> TokenStore:
     with progress_bar(len(prepared.train), "segmenting", "pair", leave=False) as bar, _nameless_file(prepared) as file:
         _segment(prepared.train, prepared.tokenizer, file, config, epoch, bar)
-        return map_store(file)
+        return TokenStore(file)
 
 
 def _begin(prepared: Prepared, config: Config, epoch: int) -> tuple[SpawnProcess, BinaryIO]:
@@ -79,7 +79,7 @@ def _await(begun: tuple[SpawnProcess, BinaryIO] | None) -> TokenStore | None:
     process, file = begun
     with file:
         process.join()
-        return map_store(file) if process.exitcode == 0 else None
+        return TokenStore(file) if process.exitcode == 0 else None
 
 
 def _write_to(duplicate: Any) -> BinaryIO:

@@ -21,7 +21,7 @@ def likeliest_targets(
     targets: Sequence[np.ndarray],
     sizes: tuple[int, int],
     count: int,
-    without: np.ndarray | None = None,
+    without: Sequence[int] | np.ndarray = (),
     rounds: int = 4,
 ) -> Ids:
     """The `count` likeliest target pieces of each source piece.
@@ -48,7 +48,7 @@ def likeliest_targets(
             shares /= np.repeat(totals, np.diff([*first, len(keys)]))
             expected += np.bincount(places, shares, minlength=len(links))
         probability = expected / np.bincount(of_source, expected)[of_source]
-    kept = np.isin(links % sizes[1], [] if without is None else without, invert=True)
+    kept = np.isin(links % sizes[1], without, invert=True)
     links, of_source, probability = links[kept], of_source[kept], probability[kept]
     links = links[np.lexsort((-probability, of_source))]  # the order of the source pieces stays
     rank = np.arange(len(links)) - np.searchsorted(of_source, of_source)
@@ -57,14 +57,9 @@ def likeliest_targets(
     return likeliest
 
 
-def _chunks(
-    sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], target_size: int
-) -> Iterator[tuple[Ids, Ids]]:
-    """The links of some pairs at a time.
-
-    Yields:
-        keys: (links,) source id * target_size + target id, all links of a target token side by side.
-        first: (target tokens,) where those of each target token begin.
+def _chunks(sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], size: int) -> Iterator[tuple[Ids, Ids]]:
+    """The links of some pairs at a time: (links,) source id * size + target id, all of a target token side by side; and
+    (target tokens,) where those of each target token begin.
     """
     for begin in range(0, len(sources), _CHUNK):
         source, target = sources[begin : begin + _CHUNK], targets[begin : begin + _CHUNK]
@@ -74,4 +69,4 @@ def _chunks(
         first = np.cumsum(count) - count
         begins = np.repeat(np.cumsum(source_lengths) - source_lengths, target_lengths)
         places = np.arange(count.sum()) + np.repeat(begins - first, count)
-        yield np.concatenate(source).astype(np.int64)[places] * target_size + np.repeat(tokens, count), first
+        yield np.concatenate(source).astype(np.int64)[places] * size + np.repeat(tokens, count), first

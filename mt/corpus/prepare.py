@@ -27,14 +27,15 @@ from mt.corpus.cleaning import Cleaner, examine, pair_hashes
 from mt.corpus.store import (
     CHUNK,
     MANIFEST,
-    TextShards,
     TokenStore,
     check_manifest,
     checksum,
     create_store,
     encode_shards,
     open_store,
+    shard_lines,
     write_manifest,
+    write_shards,
 )
 from mt.corpus.text import file_form, input_files, read_pairs
 from mt.corpus.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -76,7 +77,16 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     cache = Path(config.data.cache) if config.data.cache else Path(config.run_dir).parent / "cache"
     splits = {"train": config.data.train, "valid": config.data.valid, "test": config.data.test}
     texts = {name: _fingerprint(corpora, config.data) for name, corpora in splits.items()}
-    folder = cache / _key(config, texts, tokenizer)
+    pieces = {name: value for name, value in asdict(config.tokenizer).items() if not name.startswith("sampling")}
+    key = {
+        "format": _FORMAT,
+        "texts": texts,
+        "languages": [config.data.source_language, config.data.target_language],
+        "cleaning": asdict(config.data.cleaning),
+        "tokenizer": tokenizer.fingerprint if tokenizer else pieces,
+        "text_kept": config.tokenizer.sampling > 0,
+    }
+    folder = cache / _hash(key)
     if not folder.exists():
         try:
             cache.mkdir(parents=True, exist_ok=True)
@@ -100,20 +110,6 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     return Prepared(tokenizer, train, valid, cleaning, fingerprints, folder)
 
 
-def _key(config: Config, texts: dict[str, str], tokenizer: Tokenizer | None) -> str:
-    pieces = {name: value for name, value in asdict(config.tokenizer).items() if not name.startswith("sampling")}
-    return _hash(
-        {
-            "format": _FORMAT,
-            "texts": texts,
-            "languages": [config.data.source_language, config.data.target_language],
-            "cleaning": asdict(config.data.cleaning),
-            "tokenizer": tokenizer.fingerprint if tokenizer else pieces,
-            "text_kept": config.tokenizer.sampling > 0,
-        }
-    )
-
-
 def _fingerprint(corpora: list[CorpusConfig], data: DataConfig) -> str:
     """Hash of what the corpora hold: the bytes of their files, and how they are read."""
     parts: list[Any] = []
@@ -126,8 +122,8 @@ def _fingerprint(corpora: list[CorpusConfig], data: DataConfig) -> str:
         else:
             with ThreadPoolExecutor(available_cores()) as threads:
                 settings["content"] = list(threads.map(checksum, input_files(corpus, data)))
-            settings |= {"source": len(corpus.source), "target": len(corpus.target)}
-            settings["files"] = [file_form(name) for name in corpus.files]
+            forms = [file_form(name) for name in corpus.files]
+            settings |= {"source": len(corpus.source), "target": len(corpus.target), "files": forms}
         parts.append(settings)
     return _hash(parts)
 
@@ -181,25 +177,25 @@ def _build_in_place(folder: Path, config: Config, tokenizer: Tokenizer | None) -
 def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
     """Fills a prepared folder, in stages; one that a stopped preparation has finished is not done again."""
     processes = config.threads or available_cores()
-    text, report_file = TextShards(folder / _SHARDS), folder / "cleaning.json"
+    shards, report_file = folder / _SHARDS, folder / "cleaning.json"
     seconds: dict[str, float] = {}
     if not report_file.exists():
         with _timed(seconds, "cleaning"):
-            shutil.rmtree(text.folder, ignore_errors=True)
-            report = _clean_into(text, config.data, processes)
+            shutil.rmtree(shards, ignore_errors=True)
+            report = _clean_into(shards, config.data, processes)
             write_text(report_file, json.dumps(report, ensure_ascii=False, indent=2) + "\n")
     report = json.loads(report_file.read_text(encoding="utf-8"))
     if not report["kept"]:
         raise UserError(f"data.train: no pairs are left of {report['read']} read; see data.cleaning")
     if tokenizer is None and not any((folder / name).exists() for name in ("tokenizer.model", "target.model")):
         with _timed(seconds, "learning pieces"):
-            tokenizer = _learn_pieces(text, report["kept"], config)
+            tokenizer = _learn_pieces(shards, report["kept"], config)
     if tokenizer is not None:
         tokenizer.save(folder)
     with _timed(seconds, "tokenising"):
         _encode_valid(folder / "valid", config.data, load_tokenizer(folder))
         kept = [corpus["kept"] for corpus in report["corpora"]]
-        encode_shards(text, folder, kept, with_text=config.tokenizer.sampling > 0, processes=processes)
+        encode_shards(shards, folder, kept, with_text=config.tokenizer.sampling > 0, processes=processes)
     write_manifest(folder)
     pairs = report["read"]
     stages = (f"{stage} {spent:.1f} s ({pairs / max(spent, 1e-9):,.0f} pairs/s)" for stage, spent in seconds.items())
@@ -213,7 +209,7 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     seconds[stage] = time.monotonic() - start
 
 
-def _clean_into(text: TextShards, data: DataConfig, processes: int) -> dict[str, Any]:
+def _clean_into(shards: Path, data: DataConfig, processes: int) -> dict[str, Any]:
     """Writes the cleaned training text; the report."""
     held_out = [np.empty(0, dtype=np.uint64)]
     if data.cleaning.overlap:
@@ -235,7 +231,7 @@ def _clean_into(text: TextShards, data: DataConfig, processes: int) -> dict[str,
             corpora.append({"name": name, "read": cleaner.read - read, "kept": cleaner.kept - kept})
 
     with progress_bar(None, "cleaning", "pair") as bar:
-        text.write(pieces())
+        write_shards(shards, pieces())
     return {"read": cleaner.read, "kept": cleaner.kept, "rules": cleaner.rules, "corpora": corpora}
 
 
@@ -244,12 +240,12 @@ def _chunks(pairs: Iterator[tuple[str, str]]) -> Iterator[tuple[list[str], list[
         yield [source for source, _ in chunk], [target for _, target in chunk]
 
 
-def _learn_pieces(text: TextShards, pairs: int, config: Config) -> Tokenizer:
+def _learn_pieces(shards: Path, pairs: int, config: Config) -> Tokenizer:
     """Learns from at most so many lines, evenly spread; SentencePiece would draw others in each process."""
     most = config.tokenizer.training_sentences // (2 if config.tokenizer.joint else 1)
 
     def lines(side: str) -> Iterator[str]:
-        for number, line in enumerate(text.lines(side)):
+        for number, line in enumerate(shard_lines(shards, side)):
             bar.update()
             if number * most // pairs != (number + 1) * most // pairs:
                 yield line
@@ -277,10 +273,7 @@ def _count_too_many_tokens(cleaning: dict[str, Any], train: TokenStore, tokenize
             f"train.max_length is {config.train.max_length}, and all {len(train)} training pairs have more tokens"
         )
     examples = [
-        [
-            tokenizer.decode_source(train.source(index).tolist())[:300],
-            tokenizer.decode_target(train.target(index).tolist())[:300],
-        ]
+        [tokenizer.decode_source(train.source(index))[:300], tokenizer.decode_target(train.target(index))[:300]]
         for index in dropped[: config.data.cleaning.examples].tolist()
     ]
     cleaning["rules"]["too_many_tokens"] = {"dropped": len(dropped), "examples": examples}

@@ -41,10 +41,7 @@ class SubwordSampler:
         self._pieces_inside = lru_cache(_REMEMBERED)(self._find_pieces)
 
     def encode(self, lines: Sequence[str], sampling: float, seed: int) -> list[list[int]]:
-        """Ids of each line with the end id, freshly segmented as the seed decides; some ten thousand lines at a time.
-
-        `sampling`: BPE dropout probability, or alpha of a unigram model.
-        """
+        """As `Tokenizer.encode_sampled`; some ten thousand lines at a time."""
         generator = np.random.PCG64(np.random.SeedSequence([seed, 0]))
         numbers: dict[str, int] = {}  # of the different words
         text: list[int] = []  # every word in order, as its number
@@ -124,8 +121,7 @@ def _uniform(generator: np.random.PCG64, *shape: int) -> np.ndarray:
 def _sample_unigram(spans: _Spans, words: np.ndarray, alpha: float, generator: np.random.PCG64) -> np.ndarray:
     """Forward filtering over each different word, backward sampling for each occurrence.
 
-    Returns:
-        (words, length) int64: the id of the piece that ends with this character, or -1.
+    (words, length) int64: the id of the piece that ends with this character, or -1.
     """
     count, length, widest = spans.score.shape
     forward = np.full((count, length + 1), -np.inf)  # log of the summed weight of all segmentations so far

@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice
-from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -44,18 +43,19 @@ class TokenStore:
         weights: (pairs,) float64, how often a pair is seen in an epoch, or None: once.
     """
 
-    def __init__(self, buffer: pyarrow.Buffer) -> None:
-        """`buffer`: an Arrow stream of record batches, as `StoreWriter` writes it."""
+    def __init__(self, file: BinaryIO) -> None:
+        """Maps an open file as `StoreWriter` writes it; the mapping outlives the file, even a deleted one."""
+        buffer = pyarrow.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         self._batches = list(pyarrow.ipc.open_stream(buffer))
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)]).tolist()
+        columns = ([batch[side] for batch in self._batches] for side in ("source", "target"))
         # Of each batch the offsets (rows + 1,) and the ids of a side, without copying.
-        self._sources, self._targets = (
-            [(ids.offsets.to_numpy(), ids.values.to_numpy()) for ids in map(itemgetter(side), self._batches)]
-            for side in ("source", "target")
-        )
-        self.source_lengths = _concatenate(np.diff(offsets) for offsets, _ in self._sources)
-        self.target_lengths = _concatenate(np.diff(offsets) for offsets, _ in self._targets)
-        self.corpus = _concatenate(batch["corpus"].to_numpy() for batch in self._batches)
+        sides = [[(ids.offsets.to_numpy(), ids.values.to_numpy()) for ids in column] for column in columns]
+        self._sources, self._targets = sides
+        none = np.empty(0, dtype=np.int32)
+        lengths = [np.concatenate([none, *(np.diff(offsets) for offsets, _ in side)]) for side in sides]
+        self.source_lengths, self.target_lengths = lengths
+        self.corpus = np.concatenate([none, *(batch["corpus"].to_numpy() for batch in self._batches)])
         self.weights: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -114,9 +114,7 @@ def _batch(columns: Sequence[Any], schema: pyarrow.Schema) -> pyarrow.RecordBatc
 class StoreWriter:
     """Writes an Arrow stream that `TokenStore` reads, in a `with` block; `rows`: pairs written so far.
 
-    Args:
-        file: open for writing; it is not closed.
-        with_text: the texts too, beside the ids.
+    `file`: open for writing, it is not closed; `with_text`: the texts too, beside the ids.
     """
 
     def __init__(self, file: BinaryIO, *, with_text: bool) -> None:
@@ -159,12 +157,7 @@ def open_store(folder: Path, whole: Path | None = None) -> TokenStore:
     """Maps the store of a folder into memory, after `check_manifest`."""
     check_manifest(folder, whole)
     with (folder / _FILE).open("rb") as file:
-        return map_store(file)
-
-
-def map_store(file: BinaryIO) -> TokenStore:
-    """A store over an open file; the mapping outlives the file, even a deleted one."""
-    return TokenStore(pyarrow.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+        return TokenStore(file)
 
 
 def write_manifest(folder: Path) -> None:
@@ -207,68 +200,49 @@ def checksum(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _concatenate(arrays: Iterable[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.empty(0, dtype=np.int32), *arrays])
+def write_shards(folder: Path, pieces: Iterable[tuple[Sequence[str], Sequence[str]]]) -> None:
+    """Writes text into a new folder: for each shard one file a side, a line feed after each line.
 
-
-class TextShards:
-    """Cleaned text in a folder: for each shard one file a side, a line feed after each line; then its encoded pairs."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def write(self, pieces: Iterable[tuple[list[str], list[str]]]) -> None:
-        """Writes pieces of any size, in order."""
-        self.folder.mkdir()
-        pairs = chain.from_iterable(zip(*piece) for piece in pieces)
-        for number, shard in enumerate(iter(lambda: list(islice(pairs, _SHARD)), [])):
-            for side, lines in zip(("source", "target"), zip(*shard)):
-                content = "".join(line + "\n" for line in lines).encode(errors="replace")
-                (self.folder / f"{number:06}.{side}").write_bytes(content)
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self.folder.glob("*.source"))
-
-    def read(self, number: int, side: str) -> list[str]:
-        """The lines of one shard; `side` is "source" or "target"."""
-        return (self.folder / f"{number:06}.{side}").read_bytes().decode().split("\n")[:-1]
-
-    def lines(self, side: str) -> Iterator[str]:
-        """The lines of all shards."""
-        for number in range(len(self)):
-            yield from self.read(number, side)
-
-
-def encode_shards(text: TextShards, folder: Path, kept: Sequence[int], *, with_text: bool, processes: int) -> None:
-    """Encodes cleaned text into the token store `train` of a prepared folder, which holds the tokeniser.
-
-    Args:
-        kept: pairs of each corpus, in order.
-        with_text: keep the text in the store.
-        processes: how many encode.
+    `pieces`: sources and targets, of any size, in order.
     """
-    shards = len(text)
-    threads = processes if shards == 1 else 1
-    encode = partial(_encode_shard, text=text, folder=folder, kept=kept, with_text=with_text, threads=threads)
-    paths = ordered_map(encode, range(shards), processes=min(processes, shards), alone=0)
+    folder.mkdir()
+    pairs = chain.from_iterable(zip(*piece) for piece in pieces)
+    for number, shard in enumerate(iter(lambda: list(islice(pairs, _SHARD)), [])):
+        for side, lines in zip(("source", "target"), zip(*shard)):
+            content = "".join(line + "\n" for line in lines).encode(errors="replace")
+            (folder / f"{number:06}.{side}").write_bytes(content)
+
+
+def shard_lines(folder: Path, side: str, number: int | None = None) -> Iterator[str]:
+    """The lines of one shard or of all; `side` is "source" or "target"."""
+    for path in sorted(folder.glob(f"*.{side}" if number is None else f"{number:06}.{side}")):
+        yield from path.read_bytes().decode().split("\n")[:-1]
+
+
+def encode_shards(shards: Path, folder: Path, kept: Sequence[int], *, with_text: bool, processes: int) -> None:
+    """Encodes the text of shards, in their folder, then into the token store `train` of a prepared folder.
+
+    `folder` holds the tokeniser; `kept`: pairs of each corpus, in order; `with_text`: keep the text in the store.
+    """
+    count = -(-sum(kept) // _SHARD)
+    threads = processes if count == 1 else 1
+    encode = partial(_encode_shard, shards=shards, folder=folder, kept=kept, with_text=with_text, threads=threads)
     bar = progress_bar(sum(kept), "tokenising", "pair")
     with create_store(folder / "train", with_text=with_text) as writer, bar:
-        for path in paths:
+        for path in ordered_map(encode, range(count), processes=min(processes, count), alone=0):
             with pyarrow.memory_map(str(path)) as file:
                 for batch in pyarrow.ipc.open_stream(file):
                     writer.write_batch(batch)
                     bar.update(len(batch))
 
 
-def _encode_shard(
-    number: int, text: TextShards, folder: Path, kept: Sequence[int], with_text: bool, threads: int
-) -> Path:
+def _encode_shard(number: int, shards: Path, folder: Path, kept: Sequence[int], with_text: bool, threads: int) -> Path:
     """Makes the encoded shard of that number, unless it is there; its path."""
-    path = text.folder / f"{number:06}.arrow"
+    path = shards / f"{number:06}.arrow"
     if path.exists():
         return path
     tokenizer = load_tokenizer(folder)
-    sources, targets = text.read(number, "source"), text.read(number, "target")
+    sources, targets = list(shard_lines(shards, "source", number)), list(shard_lines(shards, "target", number))
     corpora = np.searchsorted(np.cumsum(kept), number * _SHARD + np.arange(len(sources)), side="right")
     schema = _schema_of(with_text)
     with atomic_file(path) as temporary, pyarrow.ipc.new_stream(str(temporary), schema) as writer:

@@ -25,8 +25,7 @@ _BUILDERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parq
 def read_pairs(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
     """The pairs of one corpus, streamed; `data` has the languages, and the folder that file names start from.
 
-    Raises:
-        UserError: a missing, damaged or badly encoded file, sides of different length, a missing column.
+    Raises UserError for a missing, damaged or badly encoded file, sides of different length, a missing column.
     """
     if corpus.grammar is not None:
         from mt.grammar.grammar import sample_pairs
@@ -77,19 +76,16 @@ def _read_file(path: Path, corpus: CorpusConfig, data: DataConfig) -> Iterator[t
         raise UserError(
             f"{path}: its form is not known by its name; it must end in .tsv, .csv, .jsonl, .json or .parquet"
         )
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {"path": _BUILDERS[form], "split": "train", "data_files": escape(str(path.resolve()))}
     if form == ".csv":
-        options = {
+        options |= {
             "converters": dict.fromkeys(_columns(corpus, data), str),
             "keep_default_na": False,
             "index_col": False,
             "lineterminator": None if next(read_lines([path]), "").endswith("\r") else "\n",
         }
     try:
-        data_files = escape(str(path.resolve()))
-        yield from _read_dataset(
-            str(path), corpus, data, path=_BUILDERS[form], split="train", data_files=data_files, **options
-        )
+        yield from _read_dataset(str(path), corpus, data, **options)
     except UserError:
         if form != ".parquet":
             for _ in read_lines([path]):  # knows the line of a damaged or badly encoded text file
@@ -138,7 +134,6 @@ def _read_dataset(what: str, corpus: CorpusConfig, data: DataConfig, **arguments
     import datasets
 
     columns = _columns(corpus, data)
-
     datasets.disable_progress_bars()
     for name in ("datasets", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)

@@ -89,11 +89,11 @@ class Tokenizer:
         processor = self._source if side == "source" else self._target  # one and the same if joint
         return self._sampler(processor).encode([_encodable(line) for line in lines], sampling, seed)
 
-    def decode_target(self, ids: Sequence[int]) -> str:
+    def decode_target(self, ids: Iterable[int]) -> str:
         """One line of text: special ids are dropped, an unknown piece becomes "⁇", a line feed a space."""
         return _decode(self._target, ids)
 
-    def decode_source(self, ids: Sequence[int]) -> str:
+    def decode_source(self, ids: Iterable[int]) -> str:
         """As `decode_target`, for the source side."""
         return _decode(self._source, ids)
 
@@ -211,9 +211,8 @@ def _encode(processor: Any, lines: Sequence[str], threads: int | None) -> list[l
     return list(processor.encode([_encodable(line) for line in lines], add_eos=True, num_threads=threads))
 
 
-def _decode(processor: Any, ids: Sequence[int]) -> str:
-    text: str = processor.decode([int(piece) for piece in ids])
-    return text.replace("\n", " ")
+def _decode(processor: Any, ids: Iterable[int]) -> str:
+    return str(processor.decode([int(piece) for piece in ids])).replace("\n", " ")
 
 
 def _encodable(line: str) -> str:

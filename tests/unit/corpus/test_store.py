@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt.corpus.store import StoreWriter, check_manifest, create_store, map_store, open_store, write_manifest
+from mt.corpus.store import StoreWriter, TokenStore, check_manifest, create_store, open_store, write_manifest
 from mt.errors import UserError
 
 ids = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=6)
@@ -122,5 +122,5 @@ def test_a_store_in_a_nameless_file_outlives_it():
         with StoreWriter(file, with_text=False) as writer:
             writer.write([[1, 2]], [[3]], np.array([0]))
         file.flush()
-        store = map_store(file)
+        store = TokenStore(file)
     assert store.source(0).tolist() == [1, 2]
