@@ -27,12 +27,8 @@ _FIT_PAIRS, _FIT_SEED = 1000, 271828  # of the grammar's `valid` split, for temp
 
 
 def against_oracle(loaded: LoadedModel, test_set: TestSet, forced: Mapping[str, Any]) -> dict[str, Any]:
-    """Holds a model against the exact distribution of translations, in the languages of its config.
-
-    Args:
-        loaded: the model.
-        test_set: sources of the grammar with sampled references.
-        forced: the model's teacher-forced calibration block on it.
+    """Holds a model against the exact distribution of translations, in the languages of its config. `forced` is its
+    teacher-forced calibration block on the test set: sources of the grammar with sampled references.
 
     Returns:
         `bleu_bound`: BLEU of each source's most probable translation against the first references; `entropy` and
@@ -68,10 +64,10 @@ def against_oracle(loaded: LoadedModel, test_set: TestSet, forced: Mapping[str, 
 
 
 class OracleComparison:
-    """Sums over tokens of what the model believes and what is true; a stream of distributions, in any order."""
+    """Sums over tokens of what the model believes and what is true: `rows`, for each pair the true distribution at each
+    position. A stream of distributions, in any order."""
 
     def __init__(self, rows: Sequence[Sequence[Row]]) -> None:
-        """`rows`: for each pair the true distribution at each position."""
         self.rows, self.tokens, self.kl, self.gap, self.signed = rows, 0, 0.0, 0.0, np.zeros(15)
 
     def update(self, chunk: Distributions) -> None:

@@ -2,11 +2,10 @@
 
 Two maps: of the next token's distribution after a given prefix (teacher-forced), and of the confidence in the tokens of
 the model's own output (inference; labels by alignment with the reference). Each is picked by the Brier score of what
-calibration asks: is this token right, the likeliest one or the one put out? That score is proper, while the calibration
-error alone would be won by a map that always answers the mean; and it is not ruled, as the log-likelihood is, by the
-few tokens that the model gave next to nothing. For the same reason temperatures are fitted to these labels, too, and
-not only to the reference's tokens: the candidates named `top_...`. Each sentence is evaluated with maps that were
-fitted without it: folds are runs of neighbouring lines.
+calibration asks: is this token right, the likeliest one or the one put out? It is proper, while the calibration error
+alone would be won by a map that always answers the mean, and it is not ruled, as the log-likelihood is, by the few
+tokens that the model gave next to nothing; so temperatures are fitted to these labels, too (`top_...`). Each sentence
+is evaluated with maps that were fitted without it: folds are runs of neighbouring lines.
 """
 
 from __future__ import annotations
@@ -46,18 +45,14 @@ def calibrate(
     """Fits and picks the maps.
 
     Args:
-        loaded: the model.
-        text: a development set, neither trained on nor to be reported on.
+        loaded, text: the model, and a development set, neither trained on nor to be reported on.
         folds: of the cross-validation.
         precision, chrf: what the confidence threshold shall promise: of the lines above it, this share reaches this
             sentence chrF.
         search: fields of SearchConfig; what is not given is as the model's config says.
 
     Returns:
-        What calibration.json holds, for `mt.decoding.confidence.dump_recalibration`.
-
-    Raises:
-        UserError: too few sentences for the folds.
+        What calibration.json holds. Raises UserError if there are too few sentences for the folds.
     """
     source_ids, target_ids, lines = encoded_pairs(loaded, text.sources, text.references[0])
     if len(lines) < 10 * folds:
@@ -103,12 +98,8 @@ def _translate(loaded: LoadedModel, source_ids: list[list[int]], search: dict[st
 class MapComparison:
     """Every candidate map, and its figures of each token of a text by maps fitted on the other folds.
 
-    Args:
-        loaded: the model.
-        source_ids, target_ids: ids of each sentence, end of sentence last.
-        fold_of_line: (sentences,), from 0.
-        labels: (tokens,) bool, whether each token of an output is right; None: the targets are references
-            (teacher-forced).
+    `source_ids` and `target_ids` are those of each sentence, end of sentence last; `fold_of_line` (sentences,) counts
+    from 0; `labels` (tokens,): whether each token of an output is right, None: the targets are references.
     """
 
     def __init__(

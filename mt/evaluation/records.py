@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,10 +88,6 @@ def _problems(given: Record) -> Iterator[str]:
             yield f"nbest holds log_probs {log_probs!r}; they must be numbers at most 0"
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
 def _is_list(value: object, is_entry: Callable[[Any], bool]) -> bool:
     return isinstance(value, list) and all(map(is_entry, value))
 
@@ -99,25 +96,26 @@ def _is_number(value: object, low: float = -_LARGEST, high: float = _LARGEST) ->
     return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
-def _is_log_prob(value: object) -> bool:
-    return _is_number(value, -math.inf, _LARGEST_LOG_PROB)
+_is_probability = partial(_is_number, low=0.0, high=1.0)
+_is_log_prob = partial(_is_number, low=-math.inf, high=_LARGEST_LOG_PROB)
 
 
 def _is_alternative(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 2 and _is_text(value[0]) and _is_log_prob(value[1])
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str) and _is_log_prob(value[1])
 
 
-_FIELDS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("translation", _is_text, "is {!r}; it must be a text"),
-    ("source", _is_text, "is {!r}; it must be a text"),
-    ("tokens", lambda value: _is_list(value, _is_text), "must be a list of texts"),
-    ("reference_tokens", lambda value: _is_list(value, _is_text), "must be a list of texts"),
+_Checks = tuple[tuple[str, Callable[[Any], bool], str], ...]  # name of the field, what it must be, and in words
+_FIELDS: _Checks = (
+    ("translation", lambda value: isinstance(value, str), "is {!r}; it must be a text"),
+    ("source", lambda value: isinstance(value, str), "is {!r}; it must be a text"),
+    ("tokens", lambda value: _is_list(value, lambda each: isinstance(each, str)), "must be a list of texts"),
+    ("reference_tokens", lambda value: _is_list(value, lambda each: isinstance(each, str)), "must be a list of texts"),
     ("nbest", lambda value: not value or isinstance(value, list), "is {!r}; it must be a list"),
     ("score", _is_number, "is {!r}; it must be a number"),
-    ("confidence", lambda value: _is_number(value, 0.0, 1.0), "is {!r}; it must be a number from 0 to 1"),
+    ("confidence", _is_probability, "is {!r}; it must be a number from 0 to 1"),
 )
-_FOR_EACH_TOKEN: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+_FOR_EACH_TOKEN: _Checks = (
     ("log_probs", _is_log_prob, "numbers at most 0"),
-    ("token_confidence", lambda value: _is_number(value, 0.0, 1.0), "numbers from 0 to 1"),
+    ("token_confidence", _is_probability, "numbers from 0 to 1"),
     ("alternatives", lambda value: _is_list(value, _is_alternative), "lists of [token, log-probability]"),
 )

@@ -31,8 +31,7 @@ from mt.progress import log_line, progress_bar
 
 DEFAULT_BEAM = 5
 """the beam of the top level of results.json"""
-SWEEP_ALPHAS = {"none": 1.0, "average": 1.0, "gnmt": 0.6}
-"""exponents of a sweep's length penalties where none is given (Wu et al. 2016 for GNMT's)"""
+_SWEEP_ALPHAS = {"none": 1.0, "average": 1.0, "gnmt": 0.6}  # where none is given (GNMT's: Wu et al. 2016)
 
 
 def evaluate(
@@ -73,7 +72,7 @@ def evaluate(
         main = beam == DEFAULT_BEAM
         blocks[str(beam)] = run.measure(search, main=main, beam=beam, nbest=min(nbest, beam) if main else 1)
         for name in length_penalties:
-            usual = SWEEP_ALPHAS.get(name, alpha) if length_alpha is None else alpha
+            usual = _SWEEP_ALPHAS.get(name, alpha) if length_alpha is None else alpha
             other = {"length_penalty": name, "length_alpha": usual}
             block = blocks[str(beam)] if other == search else run.measure(other, beam=beam)
             sweep.append(_sweep_row(beam, other, block, run.forced))
@@ -88,7 +87,7 @@ def evaluate(
         "beams": blocks,
         "decode": {**search, "max_length": decode.max_length, "lines_cut": len(run.cut)},
         **({"sweep": sweep} if sweep else {}),
-        **run.recalibrated(),
+        **({"recalibrated": run.recalibrated()} if run.recalibration else {}),
         **({"truth": against_oracle(loaded, test_set, run.forced)} if truth else {}),
     }
     return _written(output, results, run.outputs, test_set.references)
@@ -133,17 +132,15 @@ class _Run:
 
     def recalibrated(self) -> dict[str, Any]:
         """The `recalibrated` block: both calibrations after recalibration, and what the maps are."""
-        if self.recalibration is None:
-            return {}
+        assert self.recalibration is not None
         saved = self.recalibration.saved
-        block = {
+        return {
             "teacher_forced": self._teacher_forced(self.recalibration.teacher_forced.apply),
             "inference": inference(self.outputs, recalibrated=True, **self.resampling),
             "map": {name: saved[name]["picked"] for name in ("teacher_forced", "inference")},
             "fitted_lines": saved["fitted_on"]["lines"],
             "thresholds": saved.get("thresholds", []),
         }
-        return {"recalibrated": block}
 
     def _teacher_forced(self, transform: Any = None) -> CalibrationBlock:
         text = self.test_set.sources, self.test_set.references[0]
@@ -226,8 +223,7 @@ def _sweep_row(beam: int, search: dict[str, Any], block: Mapping[str, Any], forc
         "beam": beam,
         **search,
         "bleu": bleu["score"],
-        "bleu_low": bleu["low"],
-        "bleu_high": bleu["high"],
+        **{f"bleu_{end}": bleu[end] for end in ("low", "high")},
         **{name: block[name] for name in ("length_ratio", "empties", "repetitions", "mean_score")},
         "ece_inference": own["ece"] if own else None,
         "ece_teacher_forced": forced["ece"],

@@ -26,8 +26,7 @@ def sentence_level(
 
     Args:
         records: with `confidence` (mean of its tokens' ones) and `source`.
-        references: streams, each as long as the records.
-        statistics: `quality_statistics` of their translations, TER included.
+        references, statistics: streams as long as the records, and `quality_statistics` of both, TER included.
         seed: of the random halves.
 
     Returns:

@@ -51,10 +51,8 @@ def read_test_set(source: Path | None, references: Sequence[Path]) -> TestSet:
 
 def fingerprint(lines: Sequence[str]) -> str:
     """Hash of the lines, whatever form their file has."""
-    digest = hashlib.blake2b(digest_size=16)
-    for line in lines:
-        digest.update(line.encode("utf-8", "surrogatepass") + b"\n")
-    return digest.hexdigest()
+    text = "".join(line + "\n" for line in lines).encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, digest_size=16).hexdigest()
 
 
 def text_fitted_on(sources: Sequence[str], reference: Sequence[str]) -> dict[str, Any]:

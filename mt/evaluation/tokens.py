@@ -34,10 +34,8 @@ _SAME = 1e-5  # probabilities that differ by less are the same but for rounding
 class SplitBins:
     """Calibration of all tokens, of those that end a sentence, and of the others; parts may be merged.
 
-    Args:
-        protocol: of PROTOCOLS; the `split` of the signature.
-        breakdown: names of BORDERS whose groups are counted, too; these are not merged.
-        settings: level, resamples and seed of CalibrationBins.
+    `protocol` is one of PROTOCOLS, `breakdown` names those of BORDERS whose groups are counted, too (these are not
+    merged), `settings` are level, resamples and seed of CalibrationBins.
     """
 
     def __init__(self, protocol: str, *, breakdown: Collection[str] = (), **settings: Any) -> None:
@@ -149,10 +147,9 @@ class Output:
 def inference(
     outputs: Sequence[Output], *, level: str = "subword", recalibrated: bool = False, **resampling: int
 ) -> CalibrationBlock | None:
-    """Calibration of the tokens that a system put out (Wang et al. 2020, arXiv:2005.00963); 20 bins [l, r).
+    """Calibration of the tokens that a system put out (Wang et al. 2020, arXiv:2005.00963), labelled; 20 bins [l, r).
 
     Args:
-        outputs: labelled ones.
         level: what is right or wrong: subword, subword-labelled-by-word or word-product, that is words, whose
             confidence is the product of their tokens' ones.
         recalibrated: take `token_confidence`, not the system's own probabilities.
@@ -194,10 +191,8 @@ def label_scores(confidence: NDArray[np.float64], correct: Flags) -> dict[str, N
 
 
 def label(outputs: Sequence[Output]) -> None:
-    """Adds `correct` to records with tokens, one bool per token, by alignment (TER) with their `reference_tokens`.
-
-    Both sides are aligned with their end of sentence, which is appended to the reference where it has none.
-    """
+    """Adds `correct` to records with tokens, one bool per token, by alignment (TER) with their `reference_tokens`; the
+    end of sentence is appended to the reference where it has none."""
     for record in (each.record for each in outputs):
         if record.get("tokens"):
             record["correct"] = token_labels(record["tokens"], _ended(record["reference_tokens"]))

@@ -74,12 +74,10 @@ class CalibrationBins:
     """Counts and sums of confidence and correctness in bins of equal width; parts may be merged, and pickled.
 
     Args:
-        bins: how many.
-        edges: which end a bin includes.
+        bins, edges: how many, and which end a bin includes.
         level, eos, split: stand in the signature only: whether tokens are subwords or words, whether ends of sentence
             are among them, and what was measured (teacher_forced, inference).
-        resamples: of sentences, for the interval of the ECE and for paired differences; 0: none.
-        seed: of these.
+        resamples, seed: of sentences, for the interval of the ECE and for paired differences; 0: none.
     """
 
     def __init__(
@@ -110,11 +108,9 @@ class CalibrationBins:
         """Counts tokens.
 
         Args:
-            confidence: array-like or tensor of probabilities.
-            correct: as many booleans, or 0 and 1.
-            nll: each token's -log p in nats; left out in one call, the mean is unknown for the whole.
-            brier: each token's Brier score in 0..1, the multi-class one halved, (1 - 2 p_y + sum_k p_k^2) / 2; left
-                out in one call, the mean is unknown for the whole.
+            confidence, correct: array-like or tensor of probabilities, and as many booleans, or 0 and 1.
+            nll, brier: each token's -log p in nats, and its Brier score in 0..1, the multi-class one halved,
+                (1 - 2 p_y + sum_k p_k^2) / 2; what is left out in one call is unknown for the whole.
             lines: number of the sentence, one for all or one for each token; needed for resamples.
 
         Raises:
@@ -179,10 +175,7 @@ class CalibrationBins:
 class Breakdown:
     """Calibration by a whole number that each token has: how frequent its type is, its position, ...
 
-    Args:
-        lowest: the lowest number that there is.
-        borders: rising; (1, 10) makes the groups "0", "1-9" and "10+".
-        bins, edges: as in CalibrationBins.
+    With the lowest number 0, the borders (1, 10), which rise, make the groups "0", "1-9" and "10+".
     """
 
     def __init__(self, lowest: int, borders: Sequence[int], *, bins: int = 15, edges: str = "(l,r]") -> None:
@@ -227,24 +220,20 @@ def expected_calibration_error(
     """Sum over bins of their share of tokens times |accuracy - mean confidence|, in 0..1; 0 without tokens.
 
     Args:
-        confidence: array-like of probabilities.
-        correct: as many booleans, or 0 and 1.
-        bins: how many.
+        confidence, correct: array-like of probabilities, and as many booleans, or 0 and 1.
+        bins, edges: how many, and which end belongs to a bin of equal width.
         scheme: `width`: bins of equal width; `mass`: bins of equally many tokens, by a stable sort, bin = floor(rank *
             bins / n).
-        edges: which end belongs to a bin of equal width.
 
     Raises:
         ValueError: an argument outside of its range.
     """
+    counted = CalibrationBins(bins=bins, edges=edges)
     if scheme == "width":
-        counted = CalibrationBins(bins=bins, edges=edges)
         counted.update(confidence, correct)
         return counted.ece()
     if scheme != "mass":
         raise ValueError(f"scheme is {scheme!r}; it must be 'width' or 'mass'")
-    if bins < 1:
-        raise ValueError(f"bins is {bins}; it must be at least 1")
     certain, right = checked(confidence, correct)
     by_rank = (right - certain)[np.argsort(certain, kind="stable")]
     bin_of_rank = np.arange(len(by_rank)) * bins // max(1, len(by_rank))

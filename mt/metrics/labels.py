@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import NamedTuple, TypeVar
 
 END = "</s>"
@@ -67,10 +68,10 @@ def words_of_tokens(tokens: Sequence[str]) -> tuple[list[str], list[int]]:
 def word_confidence(confidence: Sequence[float], word_of_token: Sequence[int]) -> list[float]:
     """Confidence of each word: the product of its tokens' ones, which is the model's own probability of the whole
     word given what is before it."""
-    parts: list[list[float]] = [[] for _ in range(max(word_of_token, default=-1) + 1)]
+    products = [1.0] * (max(word_of_token, default=-1) + 1)
     for value, word in zip(confidence, word_of_token, strict=True):
-        parts[word].append(float(value))
-    return [math.prod(part) for part in parts]
+        products[word] *= value
+    return products
 
 
 def align(hypothesis: Sequence[str], reference: Sequence[str]) -> tuple[int, list[str]]:
@@ -114,12 +115,8 @@ def _best_shift(
             or alignment.positions[reference_start] in inside
         ):
             continue
-        last_target = -1
-        for before in range(reference_start - 1, reference_start + length):
-            target = 0 if before < 0 else alignment.positions[before] + 1
-            if target == last_target:
-                continue
-            last_target = target
+        befores = range(reference_start - 1, reference_start + length)
+        for target, _ in groupby(0 if before < 0 else alignment.positions[before] + 1 for before in befores):
             candidates += 1
             shift = start, length, target
             if shift in tried:

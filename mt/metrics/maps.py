@@ -126,14 +126,8 @@ class TemperatureFit:
     """of ends of sentence and of all other tokens, at each 1 / temperature"""
 
     def update(self, log_probs: Tensor, tokens: Tensor, correct: Any = None) -> None:
-        """Counts tokens.
-
-        Args:
-            log_probs: (n, vocabulary).
-            tokens: (n,) int64, the targets or, with `correct`, the tokens put out.
-            correct: (n,), whether each is right; the likelihood is that of these labels, under the probability of
-                the token.
-        """
+        """Counts tokens: log_probs (n, vocabulary); tokens (n,) int64, the targets or, with `correct`, the tokens put
+        out; correct (n,), whether each is right: then the likelihood is that of these labels."""
         values = _wide(log_probs.detach()) if self.link is None else self.link.apply(log_probs.detach())
         right = torch.as_tensor(np.ones(len(tokens)) if correct is None else as_floats(correct), device=tokens.device)
         ends = values.argmax(-1) == self.end_id if self.end_id is not None else torch.zeros_like(tokens).bool()

@@ -113,17 +113,13 @@ def corpus_quality(
         hypotheses, references, ter: as of `quality_statistics`.
         statistics: `quality_statistics` of the same lines, if they are there already.
         sources: source lines; with them a hypothesis counts as empty only where its source is not blank.
-        resamples: of sentences (Koehn 2004) for the 95 % percentile intervals; 0: none.
-        seed: of the resampling; the same seed gives the same intervals.
+        resamples, seed: of sentences (Koehn 2004) for the 95 % percentile intervals; 0: none.
     """
     from sacrebleu.metrics import BLEU
 
     statistics = statistics or quality_statistics(hypotheses, references, ter=ter)
-    lowercased = Statistics(
-        BLEU(tokenize="none", force=True),
-        [tokenized_lowercased(hypothesis) for hypothesis in hypotheses],
-        [[tokenized_lowercased(line) for line in stream] for stream in references],
-    ).block()
+    translations, *streams = ([*map(tokenized_lowercased, stream)] for stream in (hypotheses, *references))
+    lowercased = Statistics(BLEU(tokenize="none", force=True), translations, streams).block()
     hypothesis_words, reference_words = statistics["bleu"].counts[:, :2].sum(axis=0).tolist()
     empty = [line for line, hypothesis in enumerate(hypotheses) if not hypothesis.strip()]
     scores: dict[str, Any] = {
