@@ -180,13 +180,10 @@ class MapComparison:
             chosen = values.gather(1, ids[:, None])[:, 0].double()
             if self.labels is None:
                 best, best_ids = values.max(-1)
-                found = {
-                    "confidence": best.double().exp().clamp(max=1),
-                    "correct": (best_ids == ids).double(),
-                    "nll": -chosen,
-                    "brier": ((1 - 2 * chosen.exp() + (2 * values).exp().sum(-1).double()) / 2).clamp(min=0),
-                }
-                figures = {each: value.numpy(force=True) for each, value in found.items()}
+                confidence, right = best.double().exp().clamp(max=1), (best_ids == ids).double()
+                brier = ((1 - 2 * chosen.exp() + (2 * values).exp().sum(-1).double()) / 2).clamp(min=0)
+                found = zip(("confidence", "correct", "nll", "brier"), (confidence, right, -chosen, brier))
+                figures = {each: value.numpy(force=True) for each, value in found}
             else:
                 figures = _label_figures(chosen.exp().clamp(max=1).numpy(force=True), self.labels[tokens])
             for each, of_tokens in figures.items():

@@ -81,11 +81,11 @@ def evaluate(
     results = {
         **block,
         "calibration": {"teacher_forced": run.forced, **block["calibration"]},
-        "model": _describe(loaded),
-        "data": test_set.description,
         "beam": DEFAULT_BEAM,
         "beams": blocks,
         "decode": {**search, "max_length": decode.max_length, "lines_cut": len(run.cut)},
+        "model": _describe(loaded),
+        "data": test_set.description,
         **({"sweep": sweep} if sweep else {}),
         **({"recalibrated": run.recalibrated()} if run.recalibration else {}),
         **({"truth": against_oracle(loaded, test_set, run.forced)} if truth else {}),
@@ -169,15 +169,15 @@ def evaluate_records(
         label(outputs)
     label_words(outputs, test_set.references[0])
     resampling: dict[str, Any] = {"resamples": bootstrap, "seed": seed}
-    text = replace(test_set, sources=sources if any(sources) else test_set.sources)
+    text = replace(test_set, sources=sources if any(sources) else [])
     block = _measure(outputs, text, resampling, level, main=True)
     results: dict[str, Any] = {
         **block,
         "calibration": {"teacher_forced": None, **block["calibration"]},
-        "model": {"name": records_path.name, "fingerprint": fingerprint([each["translation"] for each in records])},
-        "data": test_set.description,
         "beam": None,
         "beams": {},
+        "model": {"name": records_path.name, "fingerprint": fingerprint([each["translation"] for each in records])},
+        "data": test_set.description,
     }
     if any(each.confidence(True) != each.confidence(False) for each in outputs):
         own = inference(outputs, level=level, recalibrated=True, **resampling)

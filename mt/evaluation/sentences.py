@@ -113,9 +113,7 @@ def confident_half(
 def expected_quality(records: Sequence[Record]) -> dict[str, Any] | None:
     """What the model expects of its n-best lists, and what it gets: chrF of each output under the model's
     renormalised probabilities, the mean over lines, beside that of the best output and of the best possible choice.
-
-    Needs `nbest` outputs that bring their `chrf` and `log_probs`; None without them.
-    """
+    Needs `nbest` outputs that bring their `chrf` and `log_probs`; None without them."""
     rows = []
     for record in records:
         outputs = [output for output in record.get("nbest") or () if isinstance(output, dict) and "chrf" in output]
@@ -143,11 +141,8 @@ def spearman(*sides: NDArray[np.float64]) -> float | None:
 def find_threshold(
     confidence: NDArray[np.float64], good: NDArray[np.bool_], precision: float, fold: NDArray[np.intp]
 ) -> dict[str, Any] | None:
-    """The lowest confidence such that of the lines at or above it the share `precision` is good.
-
-    Args:
-        confidence, good, fold: of each line; thresholds are also sought without each fold and tried on it.
-        precision: 0..1.
+    """The lowest confidence such that of the lines at or above it the share `precision`, 0..1, is good; the other
+    arguments are those of each line.
 
     Returns:
         `confidence`; `coverage` and `lines`: share and number of lines above; `reached`: their share of good ones,

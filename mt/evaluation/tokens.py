@@ -46,14 +46,9 @@ class SplitBins:
     def update(
         self, confidence: Floats, correct: Flags, end: Flags, *, nll: Floats, brier: Floats, line: int, **groups: Any
     ) -> None:
-        """Counts the tokens of one sentence, in their order.
-
-        Args:
-            confidence, correct, nll, brier: (tokens,), as in CalibrationBins.update.
-            end: (tokens,), whether the end of the sentence was predicted.
-            line: number of the sentence.
-            groups: for each name of the breakdown the number of each token, or of all of them; None: not known.
-        """
+        """Counts the tokens of one sentence, number `line`, in their order: figures (tokens,) as in
+        CalibrationBins.update; `end` (tokens,): whether the end of the sentence was predicted; `groups`: for each name
+        of the breakdown the number of each token, or of all of them, None: not known."""
         for part, chosen in zip(self.parts, (end | True, ~end, end)):
             part.update(confidence[chosen], correct[chosen], nll=nll[chosen], brier=brier[chosen], lines=line)
         groups["position"] = np.arange(1, len(confidence) + 1)
@@ -86,16 +81,15 @@ def teacher_forced(
 ) -> SplitBins:
     """Calibration of the likeliest token after each prefix of the reference; 15 bins (l, r].
 
+    Correct is argmax = reference token; NLL (nats) of the reference token and Brier score over the whole vocabulary,
+    halved to lie in 0..1.
+
     Args:
         loaded: the model, in evaluation mode.
         sources, targets: lines, as many; see encoded_pairs.
         transform: recalibrates the distributions first.
         breakdown: count groups of tokens, too; without them parts of a text can be merged.
         resampling: resamples of sentences for the interval of the ECE, and their seed.
-
-    Returns:
-        Correct is argmax = reference token; NLL (nats) of the reference token and Brier score over the whole
-        vocabulary, halved to lie in 0..1.
     """
     counted = SplitBins("teacher_forced", breakdown=BORDERS if breakdown else (), **resampling)
     source_ids, target_ids, lines = encoded_pairs(loaded, sources, targets)
@@ -199,8 +193,7 @@ def label(outputs: Sequence[Output]) -> None:
 
 
 def label_words(outputs: Sequence[Output], references: Sequence[str]) -> None:
-    """Labels the words of the tokens by alignment with the reference's words. Where tokens have no labels yet, each
-    becomes as right as its word."""
+    """Labels words of the tokens by alignment with the reference's. Tokens without labels become as right as theirs."""
     for output, reference in zip(outputs, references):
         if output.record.get("tokens"):
             words, word_of_token = words_of_tokens(output.record["tokens"])

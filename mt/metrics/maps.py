@@ -46,12 +46,9 @@ class InverseLink:
 
     @staticmethod
     def of_loss(loss: LossConfig, vocabulary_size: int, pad_id: int, begin_id: int) -> InverseLink | None:
-        """The inverse link of a training loss; classes are those of the target's tokeniser.
-
-        Returns:
-            None where there is none in closed form (focal losses, R-Drop, the confidence penalty, unigram targets, a
-            bonus smoothed otherwise), or the loss has no minimum (log_end 1).
-        """
+        """The inverse link of a training loss; classes are those of the target's tokeniser. None where there is none in
+        closed form (focal losses, R-Drop, the confidence penalty, unigram targets, a bonus smoothed otherwise), or the
+        loss has no minimum (log_end 1)."""
         settings = loss.settings()
         if loss.name not in ("label_smoothed_kl", "encouraging") or settings["definition"] == "unigram":
             return None

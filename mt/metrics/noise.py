@@ -105,25 +105,20 @@ class SentenceBootstrap:
         """95 % basic interval of the ECE within 0..1: 2 estimate - quantile. Resampled ECE is biased upward as the
         ECE itself is; the percentile interval would inherit that, this one takes it off. It need not hold the
         estimate."""
-        low, high = _basic(estimate, self.errors())
-        return min(1.0, max(0.0, low)), min(1.0, max(0.0, high))
+        low, high = (2 * estimate - np.quantile(self.errors(), [0.975, 0.025])).clip(0.0, 1.0).tolist()
+        return low, high
 
     def difference(self, other: SentenceBootstrap, estimate: float) -> Difference:
         """The difference of two ECEs, which is `estimate`, over the same sentences and with the same seed, with its
         basic interval."""
         drawn = self.errors() - other.errors()
-        low, high = _basic(estimate, drawn)
+        low, high = (2 * estimate - np.quantile(drawn, [0.975, 0.025])).tolist()
         return {"difference": estimate, "low": low, "high": high, "p": _p_value(estimate, drawn)}
 
 
 def _p_value(difference: float, drawn: Floats) -> float:
     beyond = np.abs(drawn - drawn.mean()) >= abs(difference)
     return float((1 + beyond.sum()) / (1 + len(drawn)))
-
-
-def _basic(estimate: float, resampled: Floats) -> tuple[float, float]:
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return float(2 * estimate - high), float(2 * estimate - low)
 
 
 @lru_cache(maxsize=4096)

@@ -22,21 +22,13 @@ TOKENIZED_LINES = 100
 """so many lines ending in " ." make sacreBLEU, and us, suspect tokenised text"""
 
 
-class Score(TypedDict):
-    """A metric in results.json, 0..100 (TER can exceed it); its 95 % interval is None without resamples."""
-
-    score: float
-    low: float | None
-    high: float | None
-    signature: str
-
-
 class QualityBlock(TypedDict, total=False):
     """The quality figures of results.json; the signatures say how scores were computed."""
 
-    bleu: Score
-    chrf: Score
-    ter: Score
+    bleu: dict[str, Any]
+    """score, 0..100 (TER can exceed it), low, high: its 95 % interval, None without resamples, and signature"""
+    chrf: dict[str, Any]
+    ter: dict[str, Any]
     bleu_tokenized_lowercased: dict[str, Any]
     """score and signature, see `tokenized_lowercased`"""
     length_ratio: float
@@ -69,7 +61,7 @@ class Statistics:
         score = (metric or self.metric)._compute_score_from_stats
         return [float(score(row.tolist()).score) for row in self.counts]
 
-    def block(self, resamples: int = 0, seed: int = 0) -> Score:
+    def block(self, resamples: int = 0, seed: int = 0) -> dict[str, Any]:
         """The metric's part of results.json, with the interval of so many resamples of sentences."""
         low = high = None
         if resamples > 0:
@@ -85,8 +77,7 @@ def quality_statistics(
 ) -> dict[str, Statistics]:
     """The counts behind `bleu` (13a tokenisation, mixed case), `chrf` (chrF2) and, the slowest, `ter`.
 
-    Raises:
-        ValueError: no lines, no references, or streams of different lengths.
+    Raises ValueError for no lines, no references, or streams of different lengths.
     """
     from sacrebleu.metrics import BLEU, CHRF, TER
 
