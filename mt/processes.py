@@ -144,7 +144,6 @@ def ordered_map(
 
     Args:
         function: of a module, or a `functools.partial` of one; it and the items travel to other processes.
-        items: what it is called with.
         processes: how many work. 1: this one alone.
         alone: so many items are done in this process before others are started, which takes a second.
     """

@@ -104,12 +104,11 @@ def _group(
     # (cells,): the lengths of every cell
     source, target = (side[indices[start]].astype(np.int64) for side in (source, target))
     capacity = batch_tokens // np.maximum(np.maximum(source, target), 1)
-    whole = (end - start) // capacity
-    leftover = start + whole * capacity
+    leftover = end - (end - start) % capacity
     batches = [
-        indices[first : first + capacity[cell]]
-        for cell in np.flatnonzero(whole)
-        for first in range(start[cell], leftover[cell], capacity[cell])
+        indices[first : first + rows]
+        for begin, stop, rows in zip(start, leftover, capacity)
+        for first in range(begin, stop, rows)
     ]
 
     remaining = end - leftover

@@ -68,10 +68,9 @@ class Cleaner:
             if len(rule["examples"]) < self._config.examples:
                 rule["examples"].append([side[index][:300] for side in texts])
         kept = (rules == _KEPT).tolist()
-        sources, targets = list(compress(texts[0], kept)), list(compress(texts[1], kept))
-        self.read += len(rules)
-        self.kept += len(sources)
-        return sources, targets
+        self.read += len(kept)
+        self.kept += sum(kept)
+        return list(compress(texts[0], kept)), list(compress(texts[1], kept))
 
 
 class SeenHashes:

@@ -266,12 +266,10 @@ def _encode_valid(folder: Path, data: DataConfig, tokenizer: Tokenizer) -> None:
 
 def _count_too_many_tokens(cleaning: dict[str, Any], train: TokenStore, tokenizer: Tokenizer, config: Config) -> None:
     """Adds the pairs that training leaves out because a side has more than `train.max_length` tokens."""
-    longest = np.maximum(train.source_lengths, train.target_lengths)
-    dropped = np.flatnonzero(longest > config.train.max_length)
+    limit = config.train.max_length
+    dropped = np.flatnonzero(np.maximum(train.source_lengths, train.target_lengths) > limit)
     if len(dropped) == len(train):
-        raise UserError(
-            f"train.max_length is {config.train.max_length}, and all {len(train)} training pairs have more tokens"
-        )
+        raise UserError(f"train.max_length is {limit}, and all {len(train)} training pairs have more tokens")
     examples = [
         [tokenizer.decode_source(train.source(index))[:300], tokenizer.decode_target(train.target(index))[:300]]
         for index in dropped[: config.data.cleaning.examples].tolist()

@@ -21,15 +21,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mt.corpus.batching import pad_batch
+
 _SPACE = "▁"  # SentencePiece's sign for a space, the first character of each word
 _REMEMBERED = 100_000  # words whose pieces are remembered, about 1 kB each
 
 
 class SubwordSampler:
-    """Draws segmentations with the pieces of one SentencePiece model."""
+    """Draws segmentations with the pieces of a loaded SentencePieceProcessor, BPE or unigram."""
 
     def __init__(self, processor: Any) -> None:
-        """`processor`: a loaded SentencePieceProcessor, BPE or unigram."""
         self._processor = processor
         special = (processor.is_control, processor.is_unknown, processor.is_byte, processor.is_unused)
         ids = range(processor.get_piece_size())
@@ -77,11 +78,7 @@ class SubwordSampler:
     ) -> np.ndarray:
         """(words, width) ids of each word of a group in order, with -1 between and after them."""
         if length == 0:
-            encoded = self._processor.encode([text[1:] for text in texts])
-            table = np.full((len(texts), max(map(len, encoded))), -1, dtype=np.int64)
-            for row, ids in zip(table, encoded):
-                row[: len(ids)] = ids
-            return np.asarray(table[words])
+            return pad_batch(self._processor.encode([text[1:] for text in texts]), -1)[words]
         inside = [self._pieces_inside(text) for text in texts]
         rows = np.repeat(np.arange(len(texts)), [found.shape[1] for found in inside])
         end, characters, ids = np.concatenate(inside, axis=1)
@@ -160,9 +157,8 @@ def _drop_merges(spans: _Spans, words: np.ndarray, dropout: float, generator: np
     borders = np.minimum(np.arange(length + 1), spans.lengths[words][:, None])
     while len(rows):
         merged = borders[:, 2:] - borders[:, :-2]  # characters of each two neighbours
-        possible = (merged <= widest) & (borders[:, 2:] > borders[:, 1:-1])
         score = np.full(merged.shape, -np.inf)
-        row, column = np.nonzero(possible)
+        row, column = np.nonzero((merged <= widest) & (borders[:, 2:] > borders[:, 1:-1]))
         end = borders[row, column + 2] - 1
         score[row, column] = spans.score[words[rows[row]], end, merged[row, column] - 1]
         if dropout > 0:

@@ -35,7 +35,7 @@ _SHARD = 50_000  # pairs: some 7 MB of text and as much of tokens; whole chunks
 
 
 class TokenStore:
-    """Pairs of one split. Both sides end with the end-of-sentence id.
+    """Pairs of one split, mapped from a file as `StoreWriter` writes it; both sides end with the end-of-sentence id.
 
     Attributes:
         source_lengths, target_lengths: (pairs,) int32, tokens of each side, end of sentence included.
@@ -44,7 +44,7 @@ class TokenStore:
     """
 
     def __init__(self, file: BinaryIO) -> None:
-        """Maps an open file as `StoreWriter` writes it; the mapping outlives the file, even a deleted one."""
+        # The mapping outlives the file, even a deleted one.
         buffer = pyarrow.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         self._batches = list(pyarrow.ipc.open_stream(buffer))
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)]).tolist()
@@ -171,19 +171,18 @@ def write_manifest(folder: Path) -> None:
 
 
 def check_manifest(folder: Path, whole: Path | None = None) -> None:
-    """Raises UserError when the manifest of a folder or a file in it is missing, cut or changed; says what to delete:
-    `whole`, the folder that is made as a whole, or None: this one.
+    """Raises UserError when the manifest of a folder or a file in it is missing, cut or changed.
+
+    `whole`: the folder to delete then, because it is made as a whole; None: this one.
     """
     remedy = f"delete the folder {whole or folder} and run again"
     try:
         files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        for name, before in files.items():
-            path = folder / name
-            if (length := path.stat().st_size) != before["bytes"]:
-                raise UserError(
-                    f"{path}: is {length} bytes long, and was {before['bytes']} when it was written; {remedy}"
-                )
-            if checksum(path) != before["blake2b"]:
+        for name, expected in files.items():
+            path, before = folder / name, expected["bytes"]
+            if (length := path.stat().st_size) != before:
+                raise UserError(f"{path}: is {length} bytes long, and was {before} when it was written; {remedy}")
+            if checksum(path) != expected["blake2b"]:
                 raise UserError(f"{path}: was changed or damaged after it was written; {remedy}")
     except OSError as error:
         raise UserError(f"{error.filename}: cannot be read ({error.strerror}); {remedy}") from None

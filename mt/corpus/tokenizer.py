@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache, cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import sentencepiece
 
@@ -23,8 +23,6 @@ from mt.errors import UserError
 from mt.files.atomic import atomic_file
 from mt.processes import available_cores
 from mt.progress import log_line
-
-Side = Literal["source", "target"]
 
 _TRAINING_THREADS = 8  # fixed: the sums of the training depend on how many threads share them
 _LINES_PER_THREAD = 200  # fewer are not worth a thread
@@ -69,7 +67,7 @@ class Tokenizer:
         self.target_size: int = self._target.get_piece_size()
         digests = b"".join(hashlib.blake2b(model).digest() for model in (source_model, target_model) if model)
         self.fingerprint = hashlib.blake2b(digests + (vocabulary or b""), digest_size=16).hexdigest()
-        self._sampler = cache(SubwordSampler)
+        self._sampler = cache(SubwordSampler)  # one for each model, made when it is needed
 
     def encode_source(self, lines: Sequence[str], *, threads: int | None = None) -> list[list[int]]:
         """Piece ids of each line, and the end id; there is no begin id. `threads`: at most; None: one a core."""
@@ -79,8 +77,8 @@ class Tokenizer:
         """As `encode_source`, for the target side."""
         return _encode(self._target, lines, threads)
 
-    def encode_sampled(self, side: Side, lines: Sequence[str], sampling: float, seed: int) -> list[list[int]]:
-        """As `encode_source` or `encode_target`, with a random segmentation: see `mt.corpus.sampling`.
+    def encode_sampled(self, side: str, lines: Sequence[str], sampling: float, seed: int) -> list[list[int]]:
+        """As `encode_source` or `encode_target` (`side`), with a random segmentation: see `mt.corpus.sampling`.
 
         `sampling` above 0: BPE dropout probability, or the smoothing alpha of a unigram model.
         """
@@ -147,8 +145,7 @@ def train_tokenizer(config: TokenizerConfig, source_lines: Iterable[str], target
     is no text, or the vocabulary is smaller than the characters that it must hold.
     """
     if config.joint:
-        lines = chain.from_iterable(zip(source_lines, target_lines))
-        return Tokenizer(_train(config, lines, "both sides"))
+        return Tokenizer(_train(config, chain.from_iterable(zip(source_lines, target_lines)), "both sides"))
     source_model = _train(config, source_lines, "the source side")
     return Tokenizer(source_model, _train(config, target_lines, "the target side"))
 
@@ -178,12 +175,9 @@ def _train(config: TokenizerConfig, lines: Iterable[str], what: str) -> bytes:
         )
     except RuntimeError as error:
         raise _training_error(str(error), config, what) from None
-    size = _load_processor(model.getvalue()).get_piece_size()
-    if size < config.vocabulary_size:
-        log_line(
-            f"tokeniser: the text of {what} holds {size} pieces, fewer than tokenizer.vocabulary_size, "
-            f"{config.vocabulary_size}"
-        )
+    size, wanted = _load_processor(model.getvalue()).get_piece_size(), config.vocabulary_size
+    if size < wanted:
+        log_line(f"tokeniser: the text of {what} holds {size} pieces, fewer than tokenizer.vocabulary_size, {wanted}")
     return model.getvalue()
 
 
