@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from mt.cli.main import main  # noqa: E402
+from mt.cli.main import main
 
 if __name__ == "__main__":  # processes that are started import this file again
     sys.exit(main("import_marian"))

@@ -1,9 +1,9 @@
 """The token store: the pairs of one split as piece ids in a memory-mapped Arrow file.
 
-Read without copying, through the Arrow buffers. A manifest beside the file holds its length and checksum, so that a
-truncated or edited file is an error and not a crash. Training text is encoded in shards: files of so many pairs, each
-made on its own. A shard that is there is not made again, so that an interrupted preparation goes on where it stopped;
-and where shards begin does not depend on the number of processes, so that neither does the store.
+Written through `datasets`, read without copying through the Arrow buffers. A manifest beside the file holds its length
+and checksum, so that a truncated or edited file is an error and not a crash. Training text is encoded in shards: files of
+so many pairs, each made on its own. A shard that is there is not made again, so that an interrupted preparation goes on
+where it stopped; and where shards begin does not depend on the number of processes, so that neither does the store.
 """
 
 from __future__ import annotations
@@ -118,12 +118,13 @@ class StoreWriter:
     """
 
     def __init__(self, file: BinaryIO, *, with_text: bool) -> None:
-        import datasets
+        from datasets import Features
+        from datasets.arrow_writer import ArrowWriter
 
-        # With the metadata by which `datasets` opens the file too.
-        self._schema = datasets.Features.from_arrow_schema(_schema_of(with_text)).arrow_schema
+        self._schema = _schema_of(with_text)
         # Python's own file, so that an error while writing is an OSError with its reason
-        self._writer = pyarrow.ipc.new_stream(pyarrow.PythonFile(file, mode="w"), self._schema)
+        stream = pyarrow.PythonFile(file, mode="w")
+        self._writer = ArrowWriter(features=Features.from_arrow_schema(self._schema), stream=stream)
         self.rows = 0
 
     def write(self, *columns: Any) -> None:
@@ -133,7 +134,7 @@ class StoreWriter:
     def write_batch(self, batch: pyarrow.RecordBatch) -> None:
         """Adds the pairs of a record batch with the columns of the store."""
         if len(batch):
-            self._writer.write_batch(batch)
+            self._writer.write_table(pyarrow.Table.from_batches([batch]), writer_batch_size=len(batch))
         self.rows += len(batch)
 
     def __enter__(self) -> StoreWriter:
@@ -141,7 +142,9 @@ class StoreWriter:
 
     def __exit__(self, kind: Any, *error: Any) -> None:
         if kind is None:
-            self._writer.close()
+            if not self.rows:  # a stream needs its schema, even without pairs
+                self._writer.write_table(self._schema.empty_table())
+            self._writer.finalize(close_stream=False)
 
 
 @contextmanager
