@@ -1,9 +1,10 @@
 """The token store: the pairs of one split as piece ids in a memory-mapped Arrow file.
 
-Written through `datasets`, read without copying through the Arrow buffers. A manifest beside the file holds its length
-and checksum, so that a truncated or edited file is an error and not a crash. Training text is encoded in shards: files of
-so many pairs, each made on its own. A shard that is there is not made again, so that an interrupted preparation goes on
-where it stopped; and where shards begin does not depend on the number of processes, so that neither does the store.
+Written through `datasets`, read without copying through the Arrow buffers. A manifest beside the file holds its
+length and checksum, so that a truncated or edited file is an error and not a crash. Training text is encoded in
+shards: files of so many pairs, each made on its own. A shard that is there is not made again, so that an interrupted
+preparation goes on where it stopped; and where shards begin does not depend on the number of processes, so that
+neither does the store.
 """
 
 from __future__ import annotations
