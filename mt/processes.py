@@ -66,7 +66,7 @@ def _serve_parent() -> None:
     def end_with_parent() -> None:
         while os.getppid() == parent.pid:
             time.sleep(_POLL_SECONDS)
-        os._exit(1)
+        os._exit(1)  # sys.exit would end this thread alone
 
     threading.Thread(target=end_with_parent, daemon=True).start()
 

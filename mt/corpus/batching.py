@@ -79,7 +79,7 @@ def pad_batch(sequences: Sequence[np.ndarray], pad_id: int) -> np.ndarray:
 
 def _draws(count: int, seed: int, epoch: int, stream: int) -> np.ndarray:
     """(count,) uint64, a stream of its own for each (seed, epoch, stream)."""
-    entropy = [seed & 0xFFFFFFFFFFFFFFFF, epoch, stream]
+    entropy = [seed & 0xFFFFFFFFFFFFFFFF, epoch, stream]  # SeedSequence refuses negative numbers
     return np.asarray(np.random.PCG64(np.random.SeedSequence(entropy)).random_raw(count), dtype=np.uint64)
 
 
@@ -95,7 +95,7 @@ def _group(
     every fifth batch would return in each epoch.
     """
     line = _place_in_line(source[indices], target[indices], int(_draws(1, seed, epoch, _STRIPS)[0] % 2))
-    order = np.argsort(line, kind="stable")
+    order = np.argsort(line, kind="stable")  # pairs of equal lengths stay in their random order
     indices, line = indices[order], line[order]
     del order
 
@@ -112,7 +112,7 @@ def _group(
     ]
 
     remaining = end - leftover
-    parting = _draws(len(remaining), seed, epoch, _PARTING) >> np.uint64(1)
+    parting = _draws(len(remaining), seed, epoch, _PARTING) >> np.uint64(1)  # so that it fits int64
     middle = leftover + parting.astype(np.int64) % np.maximum(remaining, 1)
     piece_start = np.stack([leftover, middle], axis=1).ravel()
     piece_end = np.stack([middle, end], axis=1).ravel()

@@ -108,7 +108,7 @@ def pair_hashes(sources: Sequence[str], targets: Sequence[str]) -> np.ndarray:
     # the length keeps ("ab", "c") apart from ("a", "bc")
     pairs = (b"%d:%b%b" % (len(source), source, target) for source, target in zip(*sides))
     digests = b"".join(hashlib.blake2b(pair, digest_size=8).digest() for pair in pairs)
-    return np.frombuffer(digests, dtype="<u8").astype(np.uint64, copy=False)
+    return np.frombuffer(digests, dtype="<u8").astype(np.uint64, copy=False)  # the same on every machine
 
 
 def _isin_sorted(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:

@@ -111,4 +111,4 @@ def _segment(
             writer.write(sources, targets, train.corpus[start:stop])
             if bar is not None:
                 bar.update(stop - start)
-    file.flush()
+    file.flush()  # the parent maps what is in the file, not what is in the buffer

@@ -91,7 +91,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with _only_one(cache, folder.name):
-                if not folder.exists():
+                if not folder.exists():  # another process may have made it while this one waited
                     _build_in_place(folder, config, tokenizer)
         except OSError as error:
             raise UserError(
@@ -161,7 +161,7 @@ def _build_in_place(folder: Path, config: Config, tokenizer: Tokenizer | None) -
     for half_written in building.rglob(".*.tmp"):
         half_written.unlink()
     try:
-        if not (building / MANIFEST).exists():
+        if not (building / MANIFEST).exists():  # it is written last: with it all is there
             _build(building, config, tokenizer)
     except UserError as error:
         if not isinstance(error, WorkerKilled):  # but of the input, which it would meet again
@@ -181,7 +181,7 @@ def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
     seconds: dict[str, float] = {}
     if not report_file.exists():
         with _timed(seconds, "cleaning"):
-            shutil.rmtree(shards, ignore_errors=True)
+            shutil.rmtree(shards, ignore_errors=True)  # of a cleaning that was stopped
             report = _clean_into(shards, config.data, processes)
             write_text(report_file, json.dumps(report, ensure_ascii=False, indent=2) + "\n")
     report = json.loads(report_file.read_text(encoding="utf-8"))

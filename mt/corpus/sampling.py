@@ -62,7 +62,7 @@ class SubwordSampler:
             found.append(pieces[rows, columns])
             places.append(where[rows])
         place = np.concatenate(places)
-        order = np.argsort(place, kind="stable")
+        order = np.argsort(place, kind="stable")  # the pieces of a word stay in order
         of_lines = np.split(np.concatenate(found)[order], np.searchsorted(place[order], line_ends))[:-1]
         return [[*line.tolist(), self._processor.eos_id()] for line in of_lines]
 
@@ -112,7 +112,7 @@ class _Spans(NamedTuple):
 def _uniform(generator: np.random.PCG64, *shape: int) -> np.ndarray:
     """Numbers in [0, 1) from the raw stream of PCG64, which no NumPy version changes."""
     raw = np.asarray(generator.random_raw(int(np.prod(shape))), dtype=np.uint64)
-    return np.asarray((raw >> np.uint64(11)) * 2.0**-53).reshape(shape)
+    return np.asarray((raw >> np.uint64(11)) * 2.0**-53).reshape(shape)  # 53 bits, all that float64 holds
 
 
 def _sample_unigram(spans: _Spans, words: np.ndarray, alpha: float, generator: np.random.PCG64) -> np.ndarray:

@@ -212,14 +212,14 @@ def write_shards(folder: Path, pieces: Iterable[tuple[Sequence[str], Sequence[st
     pairs = chain.from_iterable(zip(*piece) for piece in pieces)
     for number, shard in enumerate(iter(lambda: list(islice(pairs, _SHARD)), [])):
         for side, lines in zip(("source", "target"), zip(*shard)):
-            content = "".join(line + "\n" for line in lines).encode(errors="replace")
+            content = "".join(line + "\n" for line in lines).encode(errors="replace")  # UTF-8 has no surrogates
             (folder / f"{number:06}.{side}").write_bytes(content)
 
 
 def shard_lines(folder: Path, side: str, number: int | None = None) -> Iterator[str]:
     """The lines of one shard or of all; `side` is "source" or "target"."""
     for path in sorted(folder.glob(f"*.{side}" if number is None else f"{number:06}.{side}")):
-        yield from path.read_bytes().decode().split("\n")[:-1]
+        yield from path.read_bytes().decode().split("\n")[:-1]  # splitlines would know other ends of lines
 
 
 def encode_shards(shards: Path, folder: Path, kept: Sequence[int], *, with_text: bool, processes: int) -> None:
@@ -228,7 +228,7 @@ def encode_shards(shards: Path, folder: Path, kept: Sequence[int], *, with_text:
     `folder` holds the tokeniser; `kept`: pairs of each corpus, in order; `with_text`: keep the text in the store.
     """
     count = -(-sum(kept) // _SHARD)
-    threads = processes if count == 1 else 1
+    threads = processes if count == 1 else 1  # of several shards each has a process of its own
     encode = partial(_encode_shard, shards=shards, folder=folder, kept=kept, with_text=with_text, threads=threads)
     bar = progress_bar(sum(kept), "tokenising", "pair")
     with create_store(folder / "train", with_text=with_text) as writer, bar:

@@ -62,7 +62,7 @@ def beam_search(
     tokens = torch.full_like(constraints.max_lengths, begin_id)
     while True:
         logits = step(tokens, state)
-        if search.length == 0:
+        if search.length == 0:  # all beams of a sentence begin alike: the first step is made once for them
             state.expand(search.beam)
         rows, tokens, left = search.advance(logits)
         if not len(rows):
@@ -122,8 +122,10 @@ class _Search:
         self.length += 1
         candidates = self._candidates(logits)
         ends = (candidates["tokens"] == self.end_id) & (candidates["totals"] > -torch.inf)
+        # Without ends the branch changes nothing; a GPU takes it always, as asking would stop it.
         if self.device.type != "cpu" or bool(ends.any()):
-            self._finish(candidates, ends[:, : self.beam] & ~self.done[:, None])
+            self._finish(candidates, ends[:, : self.beam] & ~self.done[:, None])  # done ones do not change
+            # Stable: those that go on come first and stay in the order of their totals.
             order = ends.to(torch.int8).argsort(dim=1, stable=True)[:, : self.beam]
             candidates = {name: field.gather(1, order) for name, field in candidates.items()}
         chosen = {name: field[:, : self.beam] for name, field in candidates.items()}
@@ -168,7 +170,7 @@ class _Search:
         new["scores"] = scores.masked_fill(~ends, -torch.inf)
         new["lengths"] = torch.full_like(new["parents"], self.length)
         scores = torch.cat([self.finished["scores"][self.live], new["scores"]], dim=1)
-        order = scores.argsort(dim=1, descending=True, stable=True)[:, : self.beam]
+        order = scores.argsort(dim=1, descending=True, stable=True)[:, : self.beam]  # ties: earlier first
         for name, field in self.finished.items():
             field[self.live] = torch.cat([field[self.live], new[name]], dim=1).gather(1, order)
         self.finished_count[self.live] += ends.sum(1)
@@ -214,7 +216,7 @@ class _Search:
         for position in range(self.length - 1, -1, -1):
             at = position, sentences, hypothesis
             tokens[:, :, position], log_probs[:, :, position] = history["tokens"][at], history["log_probs"][at]
-            hypothesis = np.where(position < lengths - 1, history["parents"][at], hypothesis)
+            hypothesis = np.where(position < lengths - 1, history["parents"][at], hypothesis)  # else not reached yet
         at_end = np.arange(self.length) == lengths[:, :, None] - 1
         tokens[at_end] = self.end_id
         log_probs = np.where(at_end, finished["log_probs"][:, :, None], log_probs)
@@ -268,7 +270,7 @@ def best_continuations(log_probs: Tensor, totals: Tensor, count: int) -> tuple[T
 def _ordered(values: Tensor, places: Tensor, log_probs: Tensor, totals: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The first `count` of values, largest first, with ties in their order."""
     if values.device.type != "cpu":
-        places, order = places.sort(dim=1)
+        places, order = places.sort(dim=1)  # so that the stable sort leaves ties by place
         values, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)
         return values[:, :count], places.gather(1, order)[:, :count]
     tied = ((values[:, 1:] == values[:, :-1]) & (values[:, 1:] > -torch.inf)).any(1)

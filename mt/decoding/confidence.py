@@ -63,7 +63,7 @@ def recalibrated(
     else:
         sources, tokens = [ids for ids, _ in flat], [each.tokens for _, each in flat]
         scored = score_pairs(loaded, sources, tokens, transform=chosen.apply)
-        confidence = (np.exp(each.log_probs, dtype=np.float64).clip(0, 1) for each in scored)
+        confidence = (np.exp(each.log_probs, dtype=np.float64).clip(0, 1) for each in scored)  # rounding may exceed 1
     return [[each._replace(confidence=next(confidence)) for each in hypotheses] for hypotheses in found]
 
 

@@ -54,8 +54,8 @@ class Constraints:
         """
         forced = self._forced(length, len(scores) // max(len(self.max_lengths), 1))
         if forced is not None:
-            places = forced.clamp(min=0)
-            free = scores.gather(1, places)
+            places = forced.clamp(min=0)  # -1, nothing forced, is no index to gather at
+            free = scores.gather(1, places)  # before the rules below: what is forced goes before them
         for forbidden in self.forbidden_ids:
             scores[:, forbidden] = -torch.inf
         if length < self.min_length:

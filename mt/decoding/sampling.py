@@ -60,7 +60,7 @@ def sample(
             state.expand(count)
             own = own.repeat_interleave(count, dim=0)
         rows = live.flatten()
-        searched = tempered(own.clone(), options.temperature)
+        searched = tempered(own.clone(), options.temperature)  # cloned: `apply` writes into it, `own` is reported
         written = tokens[:position, rows].T if constraints.no_repeat_ngram else None
         constraints.apply(searched, position + 1, written)
         chosen = _drawn(searched, numbers[position, rows], options.top_k, options.top_p)
@@ -103,7 +103,7 @@ def _drawn(log_probs: Tensor, numbers: Tensor, top_k: int, top_p: float) -> Tens
         # A token is kept if those before it do not yet reach top_p: at least the first one.
         kept = cumulative - probabilities < top_p
         kept[:, 0] = True
-        cumulative = cumulative.masked_fill(~kept, 0).cummax(1).values
+        cumulative = cumulative.masked_fill(~kept, 0).cummax(1).values  # dropped: no width
     places = torch.searchsorted(cumulative, numbers[:, None] * cumulative[:, -1:], right=True)
     # Rounding must not lead past the last token that may be drawn.
     places = torch.minimum(places, torch.searchsorted(cumulative, cumulative[:, -1:].contiguous()))
@@ -132,7 +132,7 @@ def by_expected_chrf(hypotheses: Sequence[Hypothesis], texts: Sequence[str]) -> 
         texts: of each of them.
     """
     counts = Counter(texts)
-    first = dict(zip(reversed(texts), reversed(hypotheses)))
+    first = dict(zip(reversed(texts), reversed(hypotheses)))  # reversed: of equal texts the first one stays
     expected = pairwise_chrf(list(counts)) @ (np.array(list(counts.values())) / max(len(texts), 1))
     found = [first[text]._replace(score=float(score)) for text, score in zip(counts, expected)]
     return sorted(found, key=lambda hypothesis: -hypothesis.score)
@@ -143,11 +143,11 @@ def pairwise_chrf(texts: Sequence[str]) -> Floats:
 
     Of all pairs at once: the n-grams that two texts share are counted by one product of 0/1 matrices.
     """
-    characters = ["".join(text.split()) for text in texts]
+    characters = ["".join(text.split()) for text in texts]  # as sacreBLEU, whose chrF leaves out white space
     precision, recall, orders = (np.zeros((len(texts), len(texts))) for _ in range(3))
     for size in range(1, _ORDER + 1):
         counts, shared = _matches(characters, size)
-        both = (counts[:, None] > 0) & (counts[None] > 0)
+        both = (counts[:, None] > 0) & (counts[None] > 0)  # sacreBLEU averages over these orders only
         precision += np.where(both, shared / np.maximum(counts[:, None], 1), 0)
         recall += np.where(both, shared / np.maximum(counts[None], 1), 0)
         orders += both
@@ -168,6 +168,6 @@ def _matches(texts: Sequence[str], size: int) -> tuple[Floats, Floats]:
             columns.append(places.setdefault((ngram, seen[ngram]), len(places)))
             rows.append(row)
             seen[ngram] += 1
-    present = np.zeros((len(texts), len(places)), dtype=np.float32)
+    present = np.zeros((len(texts), len(places)), dtype=np.float32)  # counts this small are exact in float32
     present[rows, columns] = 1
     return present.sum(1, dtype=np.float64), (present @ present.T).astype(np.float64)

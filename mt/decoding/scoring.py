@@ -142,7 +142,7 @@ def _score_batch(
     lengths = [len(target) for target in targets]
     target_ids = padded(targets, tokenizer.pad_id, device)
     target_input = target_ids.roll(1, dims=1)
-    target_input[:, 0] = tokenizer.begin_id
+    target_input[:, 0] = tokenizer.begin_id  # over the last token, which has rolled round to here
     hidden = model.decode(target_input, model.encode(padded(sources, tokenizer.pad_id, device)))
     real = torch.arange(target_ids.size(1), device=device) < torch.tensor(lengths, device=device)[:, None]
     hidden, target_ids = hidden[real], target_ids[real]  # (tokens, width), (tokens,)
@@ -159,6 +159,7 @@ def _score_batch(
             observe(Distributions(log_probs, ids, numbers[rows], positions[rows]))
         best, best_ids = log_probs.max(-1)
         chosen = log_probs.gather(1, ids[:, None])[:, 0]
+        # The squares come last, in place: nobody needs the block any more.
         parts.append((chosen, best.exp(), best_ids == ids, best_ids, log_probs.mul_(2).exp_().sum(-1)))
     fields = (torch.cat(field).cpu().numpy() for field in zip(*parts))
     return [ForcedScores(*own) for own in zip(*(np.split(field, np.cumsum(lengths)[:-1]) for field in fields))]
@@ -196,6 +197,7 @@ def attention(model: Transformer, source_ids: Tensor, target_input: Tensor) -> T
     source_length), each row sums to 1, 0 at padding; arguments as `Transformer.forward` reads them."""
     layer = cast(DecoderLayer, model.decoder[max(len(model.decoder) - 2, 0)])
     seen: list[tuple[Any, ...]] = []
+    # Torch's attention returns no weights: they are computed again from what goes into it.
     hook = layer.cross.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
     try:
         model(source_ids, target_input)

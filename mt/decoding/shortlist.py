@@ -59,7 +59,7 @@ class Shortlist:
             row[self.likely[torch.tensor(ids)].flatten()] = True
         allowed[:, [tokenizer.pad_id, tokenizer.begin_id, tokenizer.end_id]] = False
         rising = allowed.any(0).nonzero()[:, 0]
-        allowed[:, tokenizer.begin_id] = True
+        allowed[:, tokenizer.begin_id] = True  # only now: it comes first, and not among the rising ones
         candidates = torch.cat([torch.tensor([tokenizer.begin_id]), rising])
         return candidates, allowed[:, candidates]
 
@@ -108,7 +108,7 @@ def learn_shortlist(store: TokenStore, tokenizer: Tokenizer, frequent: int, like
         likely: at most so many further ones for each source piece, beside the target piece of the same spelling.
     """
     sizes = tokenizer.source_size, tokenizer.target_size
-    always = np.argsort(-store.target_counts(sizes[1]), kind="stable")[:frequent]
+    always = np.argsort(-store.target_counts(sizes[1]), kind="stable")[:frequent]  # ties by the lower id
     picked = np.unique(np.linspace(0, len(store) - 1, min(len(store), _MOST_PAIRS)).astype(int)).tolist()
     sources, targets = [store.source(index) for index in picked], [store.target(index) for index in picked]
     best = likeliest_targets(sources, targets, sizes, likely, without=always)
@@ -116,7 +116,7 @@ def learn_shortlist(store: TokenStore, tokenizer: Tokenizer, frequent: int, like
     spelled = {piece: number for number, piece in enumerate(target_pieces)}
     same = [spelled.get(piece, -1) for piece in source_pieces]
     best = np.concatenate([np.array(same)[:, None], best], axis=1)
-    best = np.where(best < 0, always[0], best)
+    best = np.where(best < 0, always[0], best)  # a piece that is allowed anyway: rows stay equally long
     return Shortlist(torch.from_numpy(always), torch.from_numpy(best), tokenizer)
 
 

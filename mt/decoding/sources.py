@@ -50,7 +50,7 @@ def _split_before_words(ids: list[int], tokenizer: Tokenizer, longest: int) -> l
     while rest:
         size = len(rest)
         if size >= longest:
-            size = max(longest - 1, 1)
+            size = max(longest - 1, 1)  # room for the end of sentence; never 0, or the loop would not end
             pieces = tokenizer.source_pieces(rest[: size + 1])
             begins = [place for place in range(1, size + 1) if pieces[place].startswith("▁")]
             size = begins[-1] if begins else size

@@ -71,7 +71,7 @@ class TorchEngine:
         constraints = Constraints(
             [options.longest_output(len(ids)) for ids in source_ids],
             end_id=LOCAL_BOUNDARY if options.shortlist else tokenizer.end_id,
-            forbidden_ids=() if options.shortlist else (tokenizer.pad_id, tokenizer.begin_id),
+            forbidden_ids=() if options.shortlist else (tokenizer.pad_id, tokenizer.begin_id),  # it holds neither
             min_length=options.min_length,
             no_repeat_ngram=options.no_repeat_ngram,
             prefixes=prefixes,
@@ -85,7 +85,7 @@ class TorchEngine:
         step: Step[Any] = model.step if len(states) == 1 else self._ensemble_step
         state = states[0] if len(states) == 1 else _EnsembleState(states)
         if options.sample:
-            seeds = [[options.seed, *ids] for ids in source_ids]
+            seeds = [[options.seed, *ids] for ids in source_ids]  # the text decides, not its place or its batch
             return sample(step, state, constraints, seeds, options, tokenizer.begin_id)
         return beam_search(step, state, constraints, options, tokenizer.begin_id)
 

@@ -51,7 +51,7 @@ class _Window:
         """The records of its lines; `outputs`: of its sources."""
         used: set[int] = set()
         for number, (line, place) in enumerate(zip(self.lines, self.places), self.first):
-            output = copy.deepcopy(outputs[place]) if place in used else outputs[place]
+            output = copy.deepcopy(outputs[place]) if place in used else outputs[place]  # records may be changed
             used.add(place)
             yield {"line": number, "source": line, **output}
 
@@ -169,6 +169,7 @@ class Translator:
                 shares = ([window.sources[place] for place in group] for group in groups)
                 futures = [pool.submit(share, options, alignments) for share in shares]
                 pending.append((window, groups, futures))
+                # Where no further line waits, whoever writes them may be waiting for these translations.
                 while pending and not (pool.has_capacity() and (more_waiting is None or more_waiting())):
                     yield next_translated()
             while pending:

@@ -164,7 +164,7 @@ class MapComparison:
                 fit.update(log_probs, *((best, best == ids) if objective else (ids, correct)))
 
         self._pass_over_text("fit", count)
-        self.maps["identity"] = [Temperature()] * len(self.folds)
+        self.maps["identity"] = [Temperature()] * len(self.folds)  # first: it wins where no other is better
         if link is not None:
             self.maps["link"] = [link] * len(self.folds)
         for (objective, _), parts in zip(candidates, zip(*fits)):

@@ -57,7 +57,7 @@ def _checked(line: str, number: int, place: str) -> Record:
     for problem in _problems(given):
         raise UserError(f"{place}: {problem}")
     kept = {name: value for name, value in given.items() if name not in _MEASURED}
-    kept |= {"line": number, "translation": " ".join(record["translation"].split("\n"))}
+    kept |= {"line": number, "translation": " ".join(record["translation"].split("\n"))}  # hypotheses.txt: a line each
     if "log_probs" in kept and "token_confidence" not in kept:
         kept["token_confidence"] = [math.exp(min(0.0, value)) for value in kept["log_probs"]]
     if kept.get("token_confidence") and "confidence" not in kept:

@@ -120,7 +120,7 @@ def expected_quality(records: Sequence[Record]) -> dict[str, Any] | None:
         if not outputs:
             continue
         total = np.array([sum(output["log_probs"]) for output in outputs])
-        weights = np.exp(total - total.max())
+        weights = np.exp(total - total.max())  # long outputs alone would underflow
         quality = np.array([output["chrf"] for output in outputs])
         rows.append((weights @ quality / weights.sum(), quality[0], quality.max(), len(outputs)))
     if not rows:
@@ -177,6 +177,6 @@ def find_threshold(
 def _lowest(confidence: NDArray[np.float64], good: NDArray[np.bool_], precision: float) -> float | None:
     order = np.argsort(-confidence, kind="stable")
     ranked, lines = confidence[order], np.arange(1, len(order) + 1)
-    last_of_equals = np.append(ranked[1:] != ranked[:-1], True)
+    last_of_equals = np.append(ranked[1:] != ranked[:-1], True)  # a threshold cannot part equals
     enough = ranked[last_of_equals & (np.cumsum(good[order]) / lines >= precision) & (lines >= FEWEST)]
     return float(enough[-1]) if len(enough) else None

@@ -49,7 +49,7 @@ class SplitBins:
         """Counts the tokens of one sentence, number `line`, in their order: figures (tokens,) as in
         CalibrationBins.update; `end` (tokens,): whether the end of the sentence was predicted; `groups`: for each name
         of the breakdown the number of each token, or of all of them, None: not known."""
-        for part, chosen in zip(self.parts, (end | True, ~end, end)):
+        for part, chosen in zip(self.parts, (end | True, ~end, end)):  # end | True: all of them
             part.update(confidence[chosen], correct[chosen], nll=nll[chosen], brier=brier[chosen], lines=line)
         groups["position"] = np.arange(1, len(confidence) + 1)
         for name, group in self.breakdown.items():
@@ -219,7 +219,7 @@ def add_alternatives(loaded: LoadedModel, records: Sequence[Record], most: int =
             chosen[pair][0]["alternatives"][place] = found
 
     for record, _ in chosen:
-        record["alternatives"] = [[]] * len(record["tokens"])
+        record["alternatives"] = [[]] * len(record["tokens"])  # one list: entries are replaced, not changed
     target_ids = [[ids[token] for token in record["tokens"]] for record, _ in chosen]
     deque(score_pairs(loaded, [source for _, source in chosen], target_ids, observe=observe), maxlen=0)
 

@@ -23,7 +23,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        _sync(temporary)
+        _sync(temporary)  # else a crash could leave the new name without its content
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -58,6 +58,6 @@ def move_folder(temporary: Path, path: Path) -> None:
             _sync(file)
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
     if path.exists():
-        os.replace(path, old)
+        os.replace(path, old)  # a folder cannot be renamed onto one that holds files
     os.replace(temporary, path)
     shutil.rmtree(old, ignore_errors=True)

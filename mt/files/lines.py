@@ -98,7 +98,7 @@ def _blocks(path: Path) -> Iterator[str]:
     lines = 0
     try:
         with path.open("rb") as plain:
-            packed = plain.peek(len(_GZIP)).startswith(_GZIP)
+            packed = plain.peek(len(_GZIP)).startswith(_GZIP)  # what is read from a pipe would be gone
             stream = cast(io.BufferedReader, gzip.GzipFile(fileobj=plain)) if packed else plain
             # read1 gives what a slow pipe has to give, readline the rest of the last line.
             while data := stream.read1(_BLOCK_BYTES):

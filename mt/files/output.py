@@ -69,7 +69,7 @@ class Output:
     def flush(self) -> None:
         """Ends the gzip member that is being gathered."""
         if self._member:
-            _write(self._stream, gzip.compress(bytes(self._member), mtime=0))
+            _write(self._stream, gzip.compress(bytes(self._member), mtime=0))  # no time: the same bytes in every call
             self._member.clear()
 
 
@@ -107,7 +107,7 @@ def open_output(
         with stream:
             yield (output := Output(stream, window, packed, kept))
             output.flush()
-            os.fsync(stream.fileno())
+            os.fsync(stream.fileno())  # before the rename: the name must not outlast the content
     except BaseException as error:
         if partial.stat().st_size == 0:
             partial.unlink()
@@ -143,7 +143,7 @@ def _check_fingerprint(partial: Path, facts: Path, fingerprint: dict[str, Any] |
         begun = json.loads(facts.read_text(encoding="utf-8"))
     except ValueError:
         begun = {}
-    now = json.loads(json.dumps(fingerprint)) or {}
+    now = json.loads(json.dumps(fingerprint)) or {}  # as the file holds it: tuples are lists there
     for group in {**begun, **now}:
         before, after = begun.get(group), now.get(group)
         if before == after:
@@ -192,7 +192,7 @@ def _members(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 def _write(stream: FileIO | BinaryIO, data: bytes) -> None:
     """All of it, at once: a kill leaves whole lines but for one that it hits."""
-    while data:
+    while data:  # an unbuffered stream may take a part only
         data = data[stream.write(data) :]
     stream.flush()
 

@@ -241,4 +241,4 @@ def _drawn(choices: list[tuple[T, float]], uniform: Uniform) -> T:
             point -= probability
             if point < 0:
                 return choice
-    return choices[-1][0]
+    return choices[-1][0]  # also where rounding leaves a little of `point`

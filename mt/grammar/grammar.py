@@ -100,7 +100,7 @@ class Grammar:
         for meaning, weight in meanings:
             for target, probability in self._target.sentences(meaning).items():
                 result[target] = result.get(target, 0.0) + probability * weight / total
-        return dict(sorted(result.items(), key=lambda item: (-item[1], item[0])))
+        return dict(sorted(result.items(), key=lambda item: (-item[1], item[0])))  # ties by text
 
 
 def split_of(source: str) -> str:
@@ -118,6 +118,7 @@ def sample_pairs(
     """
     if split not in SPLITS:
         raise UserError(f"the grammar has no split {split!r}; choose from {', '.join(SPLITS)}")
+    # Random hashes a string with SHA-512, the same in every process.
     grammar, rng = Grammar.load(*languages), random.Random(f"{languages[0]}-{languages[1]} {split} {seed}")
-    endless = iter(lambda: grammar.sample(rng), None)
+    endless = iter(lambda: grammar.sample(rng), None)  # a pair is never None: it goes on for ever
     return itertools.islice((pair for pair in endless if split_of(pair[0]) == split), pairs)

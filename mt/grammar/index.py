@@ -136,5 +136,5 @@ def _without_irrelevant(forms: dict[tuple[str, ...], str]) -> list[tuple[Key, st
                 if values == domain:
                     keys -= {(*general[:position], value, *general[position + 1 :]) for value in values}
                     keys.add(general)
-        result.extend((key, text) for key in sorted(keys, key=str))
+        result.extend((key, text) for key in sorted(keys, key=str))  # sets have no order; None cannot be compared
     return result

@@ -37,13 +37,13 @@ def german_noun(entry: str) -> tuple[dict[str, str], Forms]:
         long = re.search(r"(s|ß|x|z|sch|tz)$", word) or len(re.findall(r"[aeiouyäöü]+", word.lower())) == 1
         short = plural == "-s" or re.search(r"[aeouäöüé]$", word)  # des Parks, des Sees
         forms["gen", "s"] = genitive or word + ("es" if long and not short else "s")
-        if re.search(r"nis$", word):
+        if re.search(r"nis$", word):  # des Ergebnisses
             forms["gen", "s"] = word + "ses"
     if plural:
         stem = _umlaut(word) if "¨" in plural else word
         many = stem + plural.lstrip("-¨") if plural.startswith("-") else plural
         forms |= {(case, "p"): many for case in _CASES}
-        if not re.search(r"[nsa]$", many):
+        if not re.search(r"[nsa]$", many):  # den Hunden, but den Autos
             forms["dat", "p"] = many + "n"
     return {"gender": gender}, {"form": forms}
 
@@ -59,7 +59,7 @@ _ENDINGS = {
 def german_adjective(entry: str) -> tuple[dict[str, str], Forms]:
     """`klein`, `dunkel stem=dunkl`, `rosa invariable`."""
     word, *rest = entry.split()
-    stem = next((mark[5:] for mark in rest if mark.startswith("stem=")), word).removesuffix("e")
+    stem = next((mark[5:] for mark in rest if mark.startswith("stem=")), word).removesuffix("e")  # müde, müder
     attributive = {}
     for kind, rows in _ENDINGS.items():
         for case, row in zip(_CASES, rows):
@@ -91,9 +91,9 @@ def _german_present(infinitive: str, third: str) -> tuple[str, ...]:
         return third, third + ("t" if third == "weiß" else "st"), third, infinitive, stem + "t", infinitive
     regular = stem + ("e" if re.search(_SECOND_PLURAL_LINK, stem) else "") + "t"
     second = third + "st" if third != regular and stem.endswith("t") else third[:-1] + "st"
-    if re.search(r"[sßzx]st$", second):
+    if re.search(r"[sßzx]st$", second):  # du liest
         second = second[:-2] + "t"
-    first = stem + "e" if not infinitive.endswith("eln") else stem[:-2] + "le"
+    first = stem + "e" if not infinitive.endswith("eln") else stem[:-2] + "le"  # ich sammle
     return first, second, third, infinitive, regular, infinitive
 
 
@@ -104,7 +104,7 @@ def _german_imperative(infinitive: str, third: str) -> str:
         return stem[:-2] + "le"
     vowel = re.findall(r"[aeiouäöü]+", stem)[-1]
     if vowel == "e" and re.findall(r"[aeiouäöü]+", third)[-1] in ("i", "ie"):
-        return third if stem.endswith("t") else third[:-1]
+        return third if stem.endswith("t") else third[:-1]  # tritt, but lies
     return stem + ("e" if re.search(_SECOND_PLURAL_LINK + "|[^e]ig$|[^aeiou]er$", stem) else "")
 
 
@@ -112,7 +112,7 @@ def _german_past(past: str, weak: bool) -> tuple[str, ...]:
     if weak or past.endswith("e"):
         return past, past + "st", past, past + "n", past + "t", past + "n"
     second = past + ("est" if re.search(r"[dtsßz]$", past) else "st")
-    plural = past if past.endswith("ie") else past + "e"
+    plural = past if past.endswith("ie") else past + "e"  # schrie, schrien
     return past, second, past, plural + "n", past + ("et" if re.search(r"[dt]$", past) else "t"), plural + "n"
 
 
@@ -186,9 +186,9 @@ def english_verb(entry: str) -> tuple[dict[str, str], Forms]:
         third, regular = base[:-1] + "ies", base[:-1] + "ied"
     elif base.endswith("e"):
         regular = base + "d"
-        gerund = base + "ing" if base.endswith("ee") else base[:-1] + "ing"
+        gerund = base + "ing" if base.endswith("ee") else base[:-1] + "ing"  # seeing, but making
     if base.endswith("ie"):
-        gerund = base[:-2] + "ying"
+        gerund = base[:-2] + "ying"  # lying
     third = {"have": "has", "be": "is"}.get(base, third)
     past = words[1] if len(words) > 1 else regular
     participle = words[2] if len(words) > 2 else past
@@ -216,7 +216,7 @@ def english_verb(entry: str) -> tuple[dict[str, str], Forms]:
             rows["simple"], rows["past"] = (be[person][0], ""), (be[person][1], "")
         plain = {"simple": simple, "past": past, "want": ("wants" if singular else "want") + " to " + base}
         for group, (auxiliary, rest) in rows.items():
-            drop = (group in plain and base != "be") or group == "want"
+            drop = (group in plain and base != "be") or group == "want"  # she walks, not she does walk
             short = _SHORT_NEGATIONS.get(auxiliary, auxiliary + "n't")
             full = "cannot" if group == "can" else f"{auxiliary} not"
             modes = {"pos": "" if drop else auxiliary, "ask": auxiliary, "full": full, "short": short}
@@ -239,7 +239,7 @@ def french_noun(entry: str) -> tuple[dict[str, str], Forms]:
 
 
 def _french_plural(word: str) -> str:
-    if re.search(r"[sxz]$", word):
+    if re.search(r"[sxz]$", word):  # le nez, les nez
         return word
     if word.endswith("al"):
         return word[:-2] + "aux"
@@ -292,12 +292,12 @@ def _french_parts(infinitive: str, irregular: dict[str, str]) -> tuple[tuple[str
     stem = infinitive[:-2]
     if infinitive.endswith("er"):
         strong = stem
-        if re.search(r"[ou]y$", stem) or stem.endswith("ay"):
+        if re.search(r"[ou]y$", stem) or stem.endswith("ay"):  # envoyer, envoie
             strong = stem[:-1] + "i"
         elif match := re.search(r"é([^aeiouyéèê]+)$", stem):
             strong = stem[: match.start()] + "è" + match.group(1)
         elif match := re.search(r"e([^aeiouy])$", stem):
-            doubled = re.search(r"(appel|jet)$", stem)
+            doubled = re.search(r"(appel|jet)$", stem)  # appelle, jette, but achète
             strong = stem + match.group(1) if doubled else stem[: match.start()] + "è" + match.group(1)
         first = stem + "e" if stem.endswith("g") else stem[:-1] + "ç" if stem.endswith("c") else stem
         present = (strong + "e", strong + "es", strong + "e", first + "ons", stem + "ez", strong + "ent")
@@ -322,15 +322,15 @@ def french_verb(entry: str, irregular: dict[str, str]) -> tuple[dict[str, str], 
     tail = "" if with_etre else "".join(" " + word for word in rest)
     present, participle, future = _french_parts(infinitive, irregular)
     auxiliary = _ETRE if with_etre else _AVOIR
-    stem = "ét" if infinitive == "être" else present[3][:-3]
-    hard = re.sub(r"ge$", "g", stem) if infinitive.endswith("ger") else re.sub(r"ç$", "c", stem)
+    stem = "ét" if infinitive == "être" else present[3][:-3]  # nous parl-ons, je parl-ais
+    hard = re.sub(r"ge$", "g", stem) if infinitive.endswith("ger") else re.sub(r"ç$", "c", stem)  # mangions
     endings = ("ais", "ais", "ait", "ions", "iez", "aient")
     imperfect = [(hard if ending.startswith("i") else stem) + ending for ending in endings]
     futures = [future + ending for ending in ("ai", "as", "a", "ons", "ez", "ont")]
     rows = {"pres": present, "imparf": imperfect, "pc": auxiliary, "fut": futures, **_FRENCH_MODALS}
     finite = {(group, person): row[index] for index, person in enumerate(PERSONS) for group, row in rows.items()}
     agreement = {"ms": "", "fs": "e", "mp": "" if participle.endswith("s") else "s", "fp": "es"}
-    base = participle.replace("û", "u") if infinitive == "devoir" else participle
+    base = participle.replace("û", "u") if infinitive == "devoir" else participle  # dû, but due
     end: dict[tuple[str, ...], str] = {}
     for subject in agreement:
         for obj in agreement:
@@ -339,7 +339,7 @@ def french_verb(entry: str, irregular: dict[str, str]) -> tuple[dict[str, str], 
             agreeing = subject if with_etre else obj
             form = participle if agreeing == "ms" or infinitive == "être" else base + agreement[agreeing]
             end["pc", subject, obj] = form + tail
-    loses_s = infinitive.endswith("er") or infinitive in ("ouvrir", "offrir")
+    loses_s = infinitive.endswith("er") or infinitive in ("ouvrir", "offrir")  # parle! but finis!
     familiar = re.sub(r"(?<=[ea])s$", "", present[1]) if loses_s else present[1]
     orders = {("thou",): familiar + tail, ("ye",): present[4] + tail, ("formal",): present[4] + tail}
     attributes = {"prep": prep or "o", "refl": "yes" if reflexive else "no"}

@@ -32,7 +32,7 @@ def data_directory() -> Path:
 
 def load_yaml(path: Path) -> Any:
     """A data file, in which every scalar is a string, `no` and `3s` included."""
-    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)  # the fast one, where PyYAML was built with it
     return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
 
 
@@ -183,7 +183,7 @@ class LexiconReader:
     def _numbers(self) -> None:
         """Days of a month and years, written in figures."""
         days = self.lexicon["DayNumber"] = []
-        for day in range(1, 29):
+        for day in range(1, 29):  # days that every month has
             days.append(_atom("DayNumber", f"day{day}", _plain([f"{day}.", str(day), "1er" if day == 1 else str(day)])))
         years = range(1950, 2025)
         self.lexicon["Year"] = [_atom("Year", f"year{year}", _plain([str(year)] * 3)) for year in years]

@@ -37,7 +37,7 @@ class OracleDistribution:
     def next(self, prefix: Sequence[int]) -> Row:
         """The distribution of the token after `prefix`; empty where no translation begins so."""
         row = self._next.get(tuple(prefix), {})
-        total = math.fsum(row.values())
+        total = math.fsum(row.values())  # exact, in whatever order translations come
         return np.array(list(row), dtype=np.int64), np.array([each / total for each in row.values()], dtype=np.float64)
 
     def entropy(self) -> float:
@@ -82,7 +82,7 @@ def oracle_of(languages: tuple[str, str], sources: list[str], references: list[s
     for translations, reference in zip(_all_translations(languages, sources), references):
         *sequences, reference_ids = encode([*translations, reference])
         distribution = OracleDistribution(sequences, translations.values())
-        best.append(next(iter(translations)))
+        best.append(next(iter(translations)))  # they come most probable first
         rows.append([distribution.next(reference_ids[:place]) for place in range(len(reference_ids))])
         entropy += distribution.entropy()
         expected_tokens += distribution.expected_tokens()
@@ -93,7 +93,7 @@ def oracle_of(languages: tuple[str, str], sources: list[str], references: list[s
 
 def _all_translations(languages: tuple[str, str], sources: list[str]) -> Iterator[dict[str, float]]:
     Grammar.load(*languages)  # an unknown language is refused here, once
-    processes = min(available_cores(), max(1, len(sources) // 50))
+    processes = min(available_cores(), max(1, len(sources) // 50))  # each has to load the grammar, a second
     with progress_bar(len(sources), "truth", "line") as bar:
         for translations in ordered_map(partial(_translations, languages), sources, processes=processes, alone=0):
             bar.update()

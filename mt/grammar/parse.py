@@ -111,7 +111,7 @@ class Parser:
             chart = Chart(self.abstract, self.concrete, self.index, tokens)
             for end, tree, _ in chart.parse("Sentence", "", (), 0):
                 key = _identity(tree)
-                if end != len(tokens) or key in seen:
+                if end != len(tokens) or key in seen:  # both readings of the first word may give it
                     continue
                 seen.add(key)
                 weight = self.abstract.probability(tree.meaning, "Sentence", "")
@@ -236,9 +236,9 @@ class Chart:
             if tokens[start : start + len(element.tokens)] == element.tokens:
                 yield start + len(element.tokens), state
         elif start < len(tokens):
-            if tokens[start] in _MARKS:
+            if tokens[start] in _MARKS:  # not written before another mark
                 yield start, state
-            if tokens[start] == ",":
+            if tokens[start] == ",":  # this comma may be it, or the mark that silences it
                 yield start + 1, state
 
     def _found(

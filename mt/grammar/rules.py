@@ -41,7 +41,7 @@ def read_tables(settings: dict[str, Any]) -> Tables:
             options = [features[name] if cell == "*" else cell.split("|") for name, cell in zip(arguments, cells)]
             for key in itertools.product(*options):
                 word = "" if text == "-" else text.replace("~", stems.get(key[0], "~"))
-                if "~" not in word:
+                if "~" not in word:  # where there is no stem, there is no entry
                     entries.setdefault(key, word)
         tables[title] = entries
     return tables
@@ -73,7 +73,7 @@ class _Scope:
         """References with commas between them."""
         pieces, depth = [""], 0
         for character in text:
-            depth += (character == "[") - (character == "]")
+            depth += (character == "[") - (character == "]")  # commas in brackets belong to what is inside
             if character == "," and not depth:
                 pieces.append("")
             else:

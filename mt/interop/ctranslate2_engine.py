@@ -101,10 +101,10 @@ class CTranslate2Engine:
                 beam_size=options.beam,
                 num_hypotheses=options.nbest,
                 length_penalty=alpha,
-                max_input_length=0,
-                max_decoding_length=max(limits[index] for index in group),
+                max_input_length=0,  # no limit: by default it cuts sources after 1,024 tokens
+                max_decoding_length=max(limits[index] for index in group),  # one for all: `_ended` cuts the others
                 return_scores=True,
-                min_decoding_length=options.min_length - 1,
+                min_decoding_length=options.min_length - 1,  # ours counts the end of sentence
                 no_repeat_ngram_size=options.no_repeat_ngram,
                 return_end_token=True,
                 suppress_sequences=self._forbidden,
@@ -145,7 +145,7 @@ class CTranslate2Engine:
         theirs = [each[0] for each in self._scored(sources, self._outputs(sources, options), options)]
         equal = sum(one.tokens == other.tokens for one, other in zip(ours, theirs))
         worse = float(np.mean([one.score - other.score for one, other in zip(ours, theirs)]))
-        if not worse <= _TOLERANCE[self.compute_type]:
+        if not worse <= _TOLERANCE[self.compute_type]:  # true for nan too
             raise UserError(
                 f"{self.folder}: CTranslate2's {self.compute_type} outputs do not agree with ours on a sample ({equal} "
                 f"of {len(sources)} are equal, {worse:.2g} nats a token worse on average); use --engine torch"

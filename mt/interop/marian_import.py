@@ -92,7 +92,7 @@ def _config(folder: Path, theirs: dict[str, Any]) -> Config:
         raise UserError(f"{path}: activation_function is {activation!r}; it must be one of {', '.join(_ACTIVATIONS)}")
     names = _optional_json(folder / "tokenizer_config.json")
     generation = {**theirs, **_optional_json(folder / "generation_config.json")}
-    unused = CorpusConfig(files=["imported.tsv"])
+    unused = CorpusConfig(files=["imported.tsv"])  # a config must name text; this one is never trained with
     dropout = theirs.get("dropout", 0.1)
     try:
         return Config(

@@ -81,6 +81,7 @@ class Encouraging(LossFunction):
 
         weights = self.target.weights(targets, logits.dtype)
         if not self.target.hard:
+            # In the place of s the highest adds 0, where -inf would make it infinite; s is added below.
             spread = self.target.weighted_sum(logits.scatter_(1, column, highest), highest.squeeze(1))
             spread += self.target.prior_at(ids, logits.dtype) * logit
             logits.scatter_(1, column, -torch.inf)
@@ -98,7 +99,7 @@ class Encouraging(LossFunction):
             loss += of_rest.bonus
         if gradient:
             self._gradient_(logits, targets, weights, left_out, of_rest)
-        return RowLosses(loss, nll, logit >= 0 if self.bonus.hard else is_gold)
+        return RowLosses(loss, nll, logit >= 0 if self.bonus.hard else is_gold)  # logit: ahead of the others
 
     def _left_out(self, targets: Tensor, ids: Tensor, is_gold: Tensor, log_odds: Tensor) -> _LeftOut:
         """log_odds: log((1 - p_s) / p_s), (rows,)."""

@@ -70,10 +70,10 @@ class _PerToken(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor, function: LossFunction, gradient: bool) -> Tensor:
         wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
-        rows = logits.reshape(-1, logits.shape[-1]).to(wide, copy=True)
+        rows = logits.reshape(-1, logits.shape[-1]).to(wide, copy=True)  # `rows_` overwrites them
         flat = targets.reshape(-1)
         padding = flat == function.pad_id
-        loss = function.rows_(rows, flat.masked_fill(padding, 0), gradient=gradient).loss
+        loss = function.rows_(rows, flat.masked_fill(padding, 0), gradient=gradient).loss  # any class: dropped below
         if gradient:
             rows.view(len(flat), -1)[padding] = 0
             ctx.save_for_backward(rows)

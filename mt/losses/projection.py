@@ -85,7 +85,7 @@ class _Projected(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         device = hidden.device.type
         product = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-        with torch.autocast(device, enabled=False):
+        with torch.autocast(device, enabled=False):  # types are chosen by hand: sums and the loss stay wide
             sums, gradients = _sums_and_gradients(hidden.to(product), weight.to(product), bias, targets, loss, gradient)
         if gradient:
             dtypes = hidden.dtype, weight.dtype, weight.dtype if bias is None else bias.dtype
@@ -96,7 +96,7 @@ class _Projected(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, incoming: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        gradients, ctx.gradients = ctx.gradients, None
+        gradients, ctx.gradients = ctx.gradients, None  # they are scaled in place: a second time would be wrong
         if gradients is None:
             raise RuntimeError("the gradient of a projected loss can be asked for once")
         needed = zip(gradients, ctx.needs_input_grad[:3], strict=True)
@@ -117,7 +117,7 @@ def _sums_and_gradients(
     # Summed in float64, so that long batches lose nothing.
     total, nll = (buffer.new_zeros((), dtype=torch.float64) for _ in range(2))
     correct = torch.zeros((), dtype=torch.int64, device=buffer.device)
-    of_hidden = torch.empty_like(hidden) if gradient else hidden
+    of_hidden = torch.empty_like(hidden) if gradient else hidden  # else never written: it only fills its place below
     of_weight = torch.zeros_like(weight, dtype=wide) if gradient else None
     of_bias = None if bias is None or not gradient else torch.zeros_like(bias, dtype=wide)
     blocks = zip(hidden.split(step * passes), of_hidden.split(step * passes), targets.split(step), strict=True)
@@ -126,7 +126,7 @@ def _sums_and_gradients(
         if weight.dtype == wide:
             torch.mm(rows, weight.t(), out=logits)
         else:
-            logits.copy_(rows @ weight.t())
+            logits.copy_(rows @ weight.t())  # mm cannot write into a wider type
         if bias is not None:
             logits += bias
         for part, part_targets in zip(logits.split(inner_step * passes), block_targets.split(inner_step), strict=True):

@@ -28,7 +28,7 @@ class LabelSmoothedKL(LossFunction):
         loss = target.negative_entropy(targets, weights) - weights.gold * gold
         if not target.hard:
             loss -= weights.base * target.weighted_sum(logits, highest)
-        normaliser = softmax_(logits)
+        normaliser = softmax_(logits)  # overwrites the logits: what needs them stands above
         loss += weights.total * normaliser
         if gradient:  # total * p - q
             if target.definition == "scatter":

@@ -111,7 +111,7 @@ class SmoothedTarget:
         (rows,). Values of excluded classes, infinite ones too, play no part."""
         kept = values[:, self.excluded].clone() if self.excluded else None
         if kept is not None:
-            values[:, self.excluded] = 0
+            values[:, self.excluded] = 0  # for the moment of the sum: a copy of all values would cost more
         total = values.sum(1) if self.prior is None else values @ self.prior.to(values)
         if kept is not None:
             values[:, self.excluded] = kept

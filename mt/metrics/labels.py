@@ -117,7 +117,7 @@ def _best_shift(
             continue
         befores = range(reference_start - 1, reference_start + length)
         for target, _ in groupby(0 if before < 0 else alignment.positions[before] + 1 for before in befores):
-            candidates += 1
+            candidates += 1  # sacreBLEU counts repeated ones too
             shift = start, length, target
             if shift in tried:
                 continue
@@ -202,7 +202,7 @@ def _edit_alignment(hypothesis: list[str], reference: list[str]) -> _Alignment:
     inserts before it deletes."""
     width = len(reference)
     ratio = width / len(hypothesis)
-    beam = _BEAM if ratio / 2 <= _BEAM else math.ceil(ratio / 2 + _BEAM)
+    beam = _BEAM if ratio / 2 <= _BEAM else math.ceil(ratio / 2 + _BEAM)  # sacreBLEU's, for unequal lengths
     row, choices = list(range(width + 1)), [["D"] * (width + 1)]
     for i, token in enumerate(hypothesis, start=1):
         diagonal = int(i * ratio)

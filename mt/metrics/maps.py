@@ -68,7 +68,7 @@ class InverseLink:
                 self.definition, self.smoothing, pad_id=self.pad_id, vocabulary_size=size, excluded_ids=excluded
             )
             true = torch.maximum(smoothing_inverse_link(true, target), LEAST_SHARE * true)
-        return true.clamp(min=torch.finfo(true.dtype).tiny).log().log_softmax(-1)
+        return true.clamp(min=torch.finfo(true.dtype).tiny).log().log_softmax(-1)  # 0 has no finite logarithm
 
     def to_json(self) -> dict[str, Any]:
         """For map_from_json."""
@@ -163,7 +163,7 @@ class Isotonic:
         counts, sums = np.bincount(where).astype(np.float64), np.bincount(where, weights=right)
         steps: list[tuple[float, float, float]] = []  # start, count, sum of right ones
         for start, count, total in zip(starts.tolist(), counts.tolist(), sums.tolist(), strict=True):
-            while steps and steps[-1][2] * count >= total * steps[-1][1]:
+            while steps and steps[-1][2] * count >= total * steps[-1][1]:  # products, as quotients round
                 start, more, others = steps.pop()
                 count, total = count + more, total + others
             steps.append((start, count, total))
@@ -218,7 +218,7 @@ def _likelihoods(values: Tensor, tokens: Tensor, right: Tensor, grid: Floats) ->
         total = weights.sum(-1).double()
         mean = torch.linalg.vecdot(weights, values).double() / total
         variance = (torch.linalg.vecdot(weights, squares).double() / total - mean * mean).clamp(min=0)
-        log_c = (float(b) * chosen - total.log()).clamp(max=-_SMALLEST)
+        log_c = (float(b) * chosen - total.log()).clamp(max=-_SMALLEST)  # with c = 1 the odds would be infinite
         d, c, rest = chosen - mean, log_c.exp(), -torch.expm1(log_c)
         odds = c / rest
         loss = -(right * log_c + (1 - right) * rest.log())

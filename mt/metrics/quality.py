@@ -84,7 +84,7 @@ def quality_statistics(
     if not hypotheses or not references or any(len(stream) != len(hypotheses) for stream in references):
         lengths = [len(stream) for stream in references]
         raise ValueError(f"{len(hypotheses)} hypotheses and reference streams of {lengths} lines")
-    metrics = {"bleu": BLEU(force=True), "chrf": CHRF(), **({"ter": TER()} if ter else {})}
+    metrics = {"bleu": BLEU(force=True), "chrf": CHRF(), **({"ter": TER()} if ter else {})}  # force: we warn
     return {name: Statistics(metric, hypotheses, references) for name, metric in metrics.items()}
 
 
@@ -187,7 +187,7 @@ def _measured(records: Sequence[Record], recalibrated: bool) -> tuple[SentenceBo
         if not confidence or not record.get("correct"):
             continue
         if record.get("log_probs") and not recalibrated:
-            confidence = np.exp(np.minimum(record["log_probs"], 0.0))
+            confidence = np.exp(np.minimum(record["log_probs"], 0.0))  # rounding may lift one above 0
         counted.update(confidence, record["correct"], lines=number)
         lines.append(number)
     assert counted.bootstrap is not None

@@ -28,7 +28,7 @@ class ConfidenceHistogram:
 
     def update(self, confidence: Floats, correct: Floats) -> None:
         """Counts tokens: confidence in 0..1 and correct 0 or 1, both (n,)."""
-        with np.errstate(divide="ignore"):
+        with np.errstate(divide="ignore"):  # 0 and 1 become infinite, and are clipped
             logit = np.log(confidence) - np.log1p(-confidence)
         cell = np.floor(logit.clip(-100, 100) * CELLS_PER_UNIT).astype(np.int64) + CELLS // 2
         cell = cell.clip(0, CELLS - 1)

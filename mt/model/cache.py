@@ -74,7 +74,7 @@ class DecoderState:
             return
         if self.visible is None:
             used = self.cache[:, :, :, :, : self.length]
-            used.copy_(used.index_select(2, beam_indices))
+            used.copy_(used.index_select(2, beam_indices))  # by way of a copy: rows may change places with each other
         else:
             used = self.visible[:, :, :, : self.length * self.beams]
             used.copy_(used.flatten(0, 2).index_select(0, beam_indices).view_as(used))

@@ -41,9 +41,10 @@ class Dropout(nn.Module):
             return hidden
         if hidden.device.type != "cpu":
             return functional.dropout(hidden, self.probability, training=True)
-        draws = torch.empty((hidden.numel() + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
+        draws = torch.empty((hidden.numel() + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)  # all 64 bits
         levels = draws.view(torch.int16)[: hidden.numel()].view(hidden.shape)
-        scale = _LEVELS / (_LEVELS - self.dropped_levels)
+        scale = _LEVELS / (_LEVELS - self.dropped_levels)  # of the rounded probability: keeps the mean exactly
+        # int16 has a sign: levels begin at -32768.
         mask = torch.where(levels >= self.dropped_levels - _LEVELS // 2, scale, 0.0).to(hidden.dtype)
         return hidden * mask
 

@@ -126,12 +126,13 @@ class Checkpoints:
         kept = {*names[-self.config.train.keep_checkpoints :], state.best}
         if self.config.train.average != "none":
             kept.update(self._to_average(state))
-        for name in set(names) - kept:
+        for name in set(names) - kept:  # only now, when no pointer names them any more
             shutil.rmtree(self.folder / name)
 
     def clean(self) -> None:
         """Removes what a kill in the middle of writing left behind; for the one process that holds the run."""
         for path in [*self.run.glob(".*.tmp"), *self.folder.glob(".*.tmp"), *self.folder.glob(".*.old")]:
+            # Killed between the two renames of `move_folder`: the old folder is still the whole one.
             if path.suffix == ".old" and not (target := self.folder / path.name.split(".")[1]).exists():
                 path.rename(target)
             elif path.is_dir():

@@ -57,11 +57,11 @@ class Failures:
     def notify(self, message: str) -> bool:
         """Tells the others why this process ends, and waits a moment until they know. False: another was first."""
         with suppress(RuntimeError):  # the store has gone with its process: everybody is about to end
-            if self.store.add(_COUNT, 1) > 1:
+            if self.store.add(_COUNT, 1) > 1:  # atomic: exactly one process is the first
                 return False
             self.store.set(_NOTICE, json.dumps([self.machine, message]))
             deadline = time.monotonic() + _WAIT
-            while self.store.add(_SEEN, 0) < self.world_size - 1 and time.monotonic() < deadline:
+            while self.store.add(_SEEN, 0) < self.world_size - 1 and time.monotonic() < deadline:  # get would wait
                 time.sleep(0.05)
         return True
 
@@ -96,7 +96,7 @@ class Failures:
         if not self._stopped.wait(_GRACE):  # else the main thread has noticed by itself
             if isinstance(ending, UserError) and self.tells:
                 print(f"error: {ending}", file=sys.stderr, flush=True)
-            os._exit(2)
+            os._exit(2)  # the main thread may hang in a sum, where no exception reaches it
 
 
 @dataclass(frozen=True)

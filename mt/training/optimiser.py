@@ -110,7 +110,7 @@ class Gradients:
         self.buffer = parameters[0].new_zeros(sum(sizes) + len(FIGURES))
         self.flat, self.figures = self.buffer.split([sum(sizes), len(FIGURES)])
         for parameter, gradient in zip(parameters, self.flat.split(sizes)):
-            parameter.grad = gradient.view_as(parameter)
+            parameter.grad = gradient.view_as(parameter)  # a view: backward adds straight into the buffer
 
     def clear(self) -> None:
         """Sets gradients and figures to 0; the next backward passes add to them."""
@@ -131,7 +131,7 @@ class Gradients:
         """Scales the gradients down to norm `largest` (0: leaves them); returns the norm before."""
         norm = self.flat.norm()
         if largest > 0:
-            self.flat *= (largest / (norm + 1e-6)).clamp(max=1.0)
+            self.flat *= (largest / (norm + 1e-6)).clamp(max=1.0)  # as torch's clip_grad_norm_; to ask would stop a GPU
         return norm
 
 
@@ -160,4 +160,4 @@ class MovingAverage:
 
     def _swap(self) -> None:
         for parameter, average in zip(self.parameters, self.averages):
-            parameter.data, average.data = average.data, parameter.data
+            parameter.data, average.data = average.data, parameter.data  # the optimiser knows the parameters

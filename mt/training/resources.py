@@ -86,7 +86,7 @@ def reset_peak(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     else:
         with suppress(OSError):  # not Linux, or not allowed: then what came before counts too
-            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # 5 resets VmHWM
 
 
 def peak_bytes(device: torch.device) -> int:

@@ -59,7 +59,7 @@ def train(config: Config, started: float | None = None) -> Path | None:
             with nullcontext(group) if group.under_torchrun else own as members:
                 finished = _take_part(members, config, prepared, device, started)
     if not finished:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt  # noted and saved, it still decides the exit code
     return model_directory(run) if group.is_main else None
 
 
@@ -221,7 +221,7 @@ class Training:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # time what is done, not what is asked for
         self.budget.measure(time.monotonic())
-        if count % TIMED_UPDATES or not self.group.broadcast(self.budget.measured_enough):
+        if count % TIMED_UPDATES or not self.group.broadcast(self.budget.measured_enough):  # all ask together
             return
         validation = self.validator.estimated_seconds(self.model)
         steps = self.budget.updates(self.state.step, validation, self.loader.updates_per_epoch())

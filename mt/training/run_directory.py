@@ -112,7 +112,7 @@ class RunLog:
         """Writes one event; numbers also go to TensorBoard under `name/figure`."""
         record = {"event": name, "step": step, "time": round(time.time(), 3), **figures}
         self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self.file.flush()
+        self.file.flush()  # a kill must lose no event
         for key, value in figures.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 self.board.add_scalar(f"{name}/{key}", value, step)

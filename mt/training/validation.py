@@ -59,6 +59,7 @@ class Validator:
         calibration: Mapping[str, Any] = bins.result()
         quality = corpus_quality(translations, [self.references], ter=False)
         nll, accuracy, ece = (float(calibration[name]) for name in ("nll", "accuracy", "ece"))
+        # exp overflows from 710 on.
         figures = {"nll": nll, "perplexity": math.exp(min(nll, 700.0)), "accuracy": accuracy, "ece": ece}
         figures |= {name: float(quality[name]["score"]) for name in ("bleu", "chrf")}
         return Validation(figures, calibration, list(zip(self.sources, self.references, translations))[:5])
