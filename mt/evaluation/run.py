@@ -16,7 +16,6 @@ import numpy as np
 from mt.decoding.confidence import load_recalibration
 from mt.decoding.records import json_line
 from mt.decoding.translator import Translator
-from mt.errors import UserError
 from mt.evaluation.oracle import against_oracle
 from mt.evaluation.records import read_records
 from mt.evaluation.results import BeamBlock, Results
@@ -24,6 +23,7 @@ from mt.evaluation.sentences import sentence_level
 from mt.evaluation.test_set import TestSet, fingerprint, overlaps
 from mt.evaluation.tokens import Output, add_alternatives, inference, label, label_words, teacher_forced
 from mt.files.atomic import write_text
+from mt.files.lines import check_equally_many
 from mt.metrics.bins import CalibrationBlock
 from mt.metrics.quality import corpus_quality, looks_tokenized, quality_statistics
 from mt.model.directory import LoadedModel
@@ -157,10 +157,9 @@ def evaluate_records(
     Raises:
         UserError: a line that is no record, or another number of records than of references.
     """
-    records, lines = read_records(records_path), test_set.description["lines"]
-    if len(records) != lines:
-        names = ", ".join(test_set.description["references"])
-        raise UserError(f"{records_path} has {len(records)} lines, {names} has {lines}; give one record per line")
+    records = read_records(records_path)
+    names = ", ".join(test_set.description["references"])
+    check_equally_many(records_path, len(records), names, test_set.description["lines"])
     sources = test_set.sources or [record.get("source", "") for record in records]
     outputs = [Output(record | {"source": source}) for record, source in zip(records, sources)]
     level = "subword-labelled-by-word"
