@@ -203,5 +203,5 @@ def test_a_bad_record_names_line_and_field(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"r\.jsonl, line 2: translation is 1"):
         main(["--records", str(path), "--reference", str(reference), "--output", str(tmp_path / "out")])
     lines(path, ['{"translation": "a"}'])
-    with pytest.raises(UserError, match=r"r\.jsonl has 1 lines, test\.en has 2"):
+    with pytest.raises(UserError, match=r"r\.jsonl has 1 lines and test\.en has 2"):
         main(["--records", str(path), "--reference", str(reference), "--output", str(tmp_path / "out")])
