@@ -145,6 +145,7 @@ def three(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_three_processes_make_the_updates_and_validations_of_one(alone: Path, three: Path) -> None:
     assert [events(run)[0]["processes"] for run in (alone, three)] == [1, 3]
     assert len(figures(alone)) == len(figures(three)) > 40
@@ -154,6 +155,7 @@ def test_three_processes_make_the_updates_and_validations_of_one(alone: Path, th
             assert left == (None if right is None else pytest.approx(right, rel=1e-4, abs=1e-5))
 
 
+@pytest.mark.slow
 def test_processes_of_its_own_end_as_those_of_torchrun_bit_for_bit(corpus: Path, three: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     code, _, errors = done(start([sys.executable, "train.py", str(config(corpus, run))]))
@@ -162,6 +164,7 @@ def test_processes_of_its_own_end_as_those_of_torchrun_bit_for_bit(corpus: Path,
     assert last_weights(run) == last_weights(three)
 
 
+@pytest.mark.slow
 def test_two_machines_without_a_shared_disk_train_one_model(corpus: Path, three: Path, tmp_path: Path) -> None:
     """Two agents, one rendezvous, as docs/scaling.md says; each machine prepares for itself."""
     runs = [tmp_path / f"machine{number}" / "run" for number in range(2)]
@@ -181,6 +184,7 @@ def test_two_machines_without_a_shared_disk_train_one_model(corpus: Path, three:
     assert last_weights(written[0]) == last_weights(three)
 
 
+@pytest.mark.slow
 def test_machines_with_different_text_are_told_so(corpus: Path, tmp_path: Path) -> None:
     port = free_port()
     processes = []

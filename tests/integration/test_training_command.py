@@ -49,7 +49,8 @@ def write_corpus(folder: Path, split: str, count: int, seed: int) -> None:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
-    write_corpus(folder, "train", 400, 1)
+    # enough for an epoch of some twenty updates: with sampling every epoch costs a process of its own
+    write_corpus(folder, "train", 1200, 1)
     write_corpus(folder, "valid", 10, 2)
     return folder
 
