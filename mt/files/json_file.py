@@ -1,0 +1,65 @@
+"""JSON that is checked when it is read: unchanged since it was written, of the form and the ranges that are expected.
+
+The form is a dataclass, a TypedDict or any other type that msgspec knows; a dataclass that raises ValueError when it is
+made, as every `Section` does out of range, refuses the file. NaN, infinity and numbers too large for a float are never
+taken. A checksum finds damage, it does not prove who wrote the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import xxhash
+
+from mt.errors import UserError
+from mt.files.atomic import write_text
+
+Kind = TypeVar("Kind")
+
+_CHECKSUM = ',\n  "checksum": "'
+_BLOCK_BYTES = 1 << 20
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes an object that is not empty, atomically, with the checksum of its text as its last entry."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False).removesuffix("\n}")
+    write_text(path, f'{text}{_CHECKSUM}{xxhash.xxh3_128_hexdigest(text.encode())}"\n}}\n')
+
+
+def read_json(path: Path, kind: type[Kind], remedy: str = "restore the file") -> Kind:
+    """The content of a JSON file, as `kind`. Raises UserError when the file is missing, of another form, out of range,
+    or not as `write_json` left it; one without a checksum, by hand or by an earlier version, is taken as it is."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {remedy}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    text, mark, rest = data.rpartition(_CHECKSUM.encode())
+    if mark and rest.partition(b'"')[0] != xxhash.xxh3_128_hexdigest(text).encode():
+        raise UserError(
+            f"{path}: is damaged, its checksum does not fit; {remedy}, or take its last entry, the checksum, out if "
+            "you changed it yourself"
+        )
+    return parse_json(data, kind, str(path), remedy)
+
+
+def parse_json(text: bytes | str, kind: type[Kind], place: str, remedy: str = "restore the file") -> Kind:
+    """A JSON text as `kind`. Raises UserError, which names `place`, when it is not of that form."""
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:  # ValueError: bytes that are not UTF-8
+        raise UserError(f"{place}: not as expected ({str(error)[:200]}); {remedy}") from None
+
+
+def file_digest(path: Path) -> str:
+    """XXH3 of a file's bytes, at several gigabytes a second."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as stream:
+        while data := stream.read(_BLOCK_BYTES):
+            digest.update(data)
+    return digest.hexdigest()
