@@ -1,18 +1,21 @@
 """Translation quality through sacreBLEU, with signatures and intervals; which differences of systems are real.
 
 Post (2018), "A Call for Clarity in Reporting BLEU Scores": hypotheses and references are raw (detokenised)
-text, sacreBLEU tokenises, and the signature says how.
+text, sacreBLEU tokenises, by the target language, and the signature says how.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, TypedDict, cast
 
 import numpy as np
 
+from mt.errors import UserError
 from mt.metrics.bins import PROTOCOLS, CalibrationBins
 from mt.metrics.noise import Difference, SentenceBootstrap, paired_bootstrap, resampled_counts
+from mt.progress import log_line
 
 Record = dict[str, Any]
 
@@ -20,6 +23,14 @@ RESAMPLES, SEED = 1000, 12345
 """of the differences of systems"""
 TOKENIZED_LINES = 100
 """so many lines ending in " ." make sacreBLEU, and us, suspect tokenised text"""
+_TOKENIZERS = {
+    "zh": "zh zho chi cn cmn yue wuu lzh nan hak gan hsn chinese mandarin cantonese",
+    "ja-mecab": "ja jpn jp japanese",
+    "ko-mecab": "ko kor korean",
+}
+"""of BLEU, and the languages that they are for; 13a is for all others"""
+_NO_SPACES = "th tha thai lo lao km khm khmer my mya bur burmese bo bod tib tibetan dz dzo dzongkha"
+"""languages in which 13a finds hardly any words; sacreBLEU has no tokeniser of its own for them"""
 
 
 class QualityBlock(TypedDict, total=False):
@@ -30,7 +41,7 @@ class QualityBlock(TypedDict, total=False):
     chrf: dict[str, Any]
     ter: dict[str, Any]
     bleu_tokenized_lowercased: dict[str, Any]
-    """score and signature, see `tokenized_lowercased`"""
+    """score and signature, tokenised as for `bleu`, then lower-cased"""
     length_ratio: float
     """hypothesis words over words of the closest references, as BLEU counts both"""
     empties: int
@@ -72,19 +83,50 @@ class Statistics:
         return {"score": self.score(), "low": low, "high": high, "signature": str(self.metric.get_signature())}
 
 
-def quality_statistics(
-    hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, ter: bool = True
-) -> dict[str, Statistics]:
-    """The counts behind `bleu` (13a tokenisation, mixed case), `chrf` (chrF2) and, the slowest, `ter`.
+def bleu_tokenizer(language: str | None) -> str:
+    """The name of sacreBLEU's tokeniser for a target language, as it chooses itself: zh, ja-mecab, ko-mecab, else 13a.
+    Codes may be of two or three letters, with script or region: zh-CN, zho_Hans, cmn. None: not known."""
+    return next((name for name, languages in _TOKENIZERS.items() if _code(language) in languages.split()), "13a")
 
-    Raises ValueError for no lines, no references, or streams of different lengths.
+
+def check_bleu(language: str | None) -> None:
+    """Before the work: raises UserError where BLEU's tokeniser is not installed, and notes where BLEU says little."""
+    _bleu(language)
+    if _code(language) in _NO_SPACES.split():
+        log_line(f"note: BLEU finds hardly any words in {language}, which has no spaces between them; trust chrF")
+
+
+def _code(language: str | None) -> str:
+    return re.split("[^a-z]", (language or "").lower().strip("<> "))[0]
+
+
+def _bleu(language: str | None) -> Any:
+    from sacrebleu.metrics import BLEU
+
+    name = bleu_tokenizer(language)
+    try:
+        return BLEU(tokenize=name, force=True)  # force: we warn
+    except (RuntimeError, AssertionError):  # no MeCab, or another dictionary
+        needed = f"BLEU of target language {language} needs sacreBLEU's tokeniser {name}, which is missing or unfit"
+        raise UserError(f'{needed}; pip install "sacrebleu[{name[:2]}]"') from None
+
+
+def quality_statistics(
+    hypotheses: Sequence[str], references: Sequence[Sequence[str]], *, language: str | None = None, ter: bool = True
+) -> dict[str, Statistics]:
+    """The counts behind `bleu` (mixed case, tokenised for the target language), `chrf` (chrF2) and, the slowest, `ter`,
+    of characters in Chinese and Japanese, where a line would be one word.
+
+    Raises ValueError for no lines, no references, or streams of different lengths; UserError as `check_bleu`.
     """
-    from sacrebleu.metrics import BLEU, CHRF, TER
+    from sacrebleu.metrics import CHRF, TER
 
     if not hypotheses or not references or any(len(stream) != len(hypotheses) for stream in references):
         lengths = [len(stream) for stream in references]
         raise ValueError(f"{len(hypotheses)} hypotheses and reference streams of {lengths} lines")
-    metrics = {"bleu": BLEU(force=True), "chrf": CHRF(), **({"ter": TER()} if ter else {})}  # force: we warn
+    characters = bleu_tokenizer(language) in ("zh", "ja-mecab")
+    metrics = {"bleu": _bleu(language), "chrf": CHRF()}
+    metrics |= {"ter": TER(normalized=characters, asian_support=characters)} if ter else {}
     return {name: Statistics(metric, hypotheses, references) for name, metric in metrics.items()}
 
 
@@ -96,20 +138,24 @@ def corpus_quality(
     sources: Sequence[str] | None = None,
     resamples: int = 0,
     seed: int = 12345,
+    language: str | None = None,
     ter: bool = True,
 ) -> QualityBlock:
     """Scores a corpus of detokenised lines against one or several references.
 
     Args:
-        hypotheses, references, ter: as of `quality_statistics`.
+        hypotheses, references, language, ter: as of `quality_statistics`.
         statistics: `quality_statistics` of the same lines, if they are there already.
         sources: source lines; with them a hypothesis counts as empty only where its source is not blank.
         resamples, seed: of sentences (Koehn 2004) for the 95 % percentile intervals; 0: none.
     """
     from sacrebleu.metrics import BLEU
 
-    statistics = statistics or quality_statistics(hypotheses, references, ter=ter)
-    translations, *streams = ([*map(tokenized_lowercased, stream)] for stream in (hypotheses, *references))
+    statistics = statistics or quality_statistics(hypotheses, references, language=language, ter=ter)
+    tokenize = statistics["bleu"].metric.tokenizer
+    # Tokenised, then lower-cased, as papers on IWSLT14 score text; by sacreBLEU's tokeniser, which everyone can repeat:
+    # the papers used Moses' one, which also splits apostrophes from English words, so figures are near, not equal.
+    translations, *streams = ([tokenize(line.rstrip()).lower() for line in each] for each in (hypotheses, *references))
     lowercased = Statistics(BLEU(tokenize="none", force=True), translations, streams).block()
     hypothesis_words, reference_words = statistics["bleu"].counts[:, :2].sum(axis=0).tolist()
     empty = [line for line, hypothesis in enumerate(hypotheses) if not hypothesis.strip()]
@@ -117,7 +163,7 @@ def corpus_quality(
         **{name: each.block(resamples, seed) for name, each in statistics.items()},
         "bleu_tokenized_lowercased": {
             "score": lowercased["score"],
-            "signature": f"text:13a-tokenized,lowercased|{lowercased['signature']}",
+            "signature": f"text:{tokenize.signature()}-tokenized,lowercased|{lowercased['signature']}",
         },
         "length_ratio": hypothesis_words / reference_words if reference_words else 0.0,
         "empties": sum(sources is None or bool(sources[line].strip()) for line in empty),
@@ -132,26 +178,18 @@ def sentence_chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]
     return Statistics(CHRF(), hypotheses, references).sentence_scores() if hypotheses else []
 
 
-def tokenized_lowercased(text: str) -> str:
-    """Text as papers on IWSLT14 score it: tokenised, then lower-cased.
-
-    The tokeniser is sacreBLEU's 13a, so that everyone can repeat the figure; the papers used Moses' tokeniser,
-    which also splits apostrophes from English words, so their figures are near but not equal.
-    """
-    from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
-
-    return str(Tokenizer13a()(text.rstrip())).lower()
-
-
 def looks_tokenized(hypotheses: Sequence[str]) -> bool:
     """Whether many lines end in a full stop of its own, which detokenised text rarely does."""
     return sum(hypothesis.endswith(" .") for hypothesis in hypotheses) >= TOKENIZED_LINES
 
 
-def quality_differences(systems: Sequence[Sequence[Record]]) -> dict[str, list[Difference]]:
+def quality_differences(
+    systems: Sequence[Sequence[Record]], language: str | None = None
+) -> dict[str, list[Difference]]:
     """`bleu`, `chrf` and `ter`: the differences of every system but the first, from the texts of the records."""
     references = [list(stream) for stream in zip(*(references_of(record) for record in systems[0]))]
-    counted = [quality_statistics([record["translation"] for record in records], references) for records in systems]
+    texts = [[record["translation"] for record in records] for records in systems]
+    counted = [quality_statistics(each, references, language=language) for each in texts]
     return {
         name: paired_bootstrap(
             [each[name].counts for each in counted], first.score_of_sums, resamples=RESAMPLES, seed=SEED

@@ -6,9 +6,18 @@ import math
 import random
 
 import pytest
+import sacrebleu.tokenizers.tokenizer_ja_mecab
 from sacrebleu.metrics import BLEU, CHRF, TER
 
-from mt.metrics.quality import corpus_quality, looks_tokenized, sentence_chrf, tokenized_lowercased
+from mt.errors import UserError
+from mt.metrics.quality import (
+    bleu_tokenizer,
+    check_bleu,
+    corpus_quality,
+    looks_tokenized,
+    quality_differences,
+    sentence_chrf,
+)
 
 WORDS = ["a", "the", "dog", "cat", "man", "woman", "runs", "sleeps", ",", ".", "in", "on", "park", "House"]
 
@@ -76,7 +85,6 @@ def test_the_seed_alone_decides_the_intervals() -> None:
 
 
 def test_tokenized_lowercased_bleu_ignores_case_and_tokenises_by_13a() -> None:
-    assert tokenized_lowercased("The Dog's House, 3.5 m (new).") == "the dog's house , 3.5 m ( new ) ."
     hypotheses, references = corpus(30)
     quality = corpus_quality([line.upper() for line in hypotheses], [references], resamples=0, seed=1, ter=False)
     expected = BLEU(lowercase=True).corpus_score(hypotheses, [references]).score
@@ -116,3 +124,63 @@ def test_sentence_chrf_tells_the_worst_line() -> None:
     scores = sentence_chrf(["a man runs", "xyz", ""], [["a man runs", "a dog", "b"], ["no", "xyz", "c"]])
     assert scores == pytest.approx([100, 100, 0])
     assert sentence_chrf(["xyz"], [["a dog"]]) == [0]
+
+
+CHINESE = ["今天下午我们去公园散步。", "她昨天买了一本旧书。", "那只黑狗在院子里跑。", "老师正在教室里上课。"]
+NEARLY = ["今天下午我们去公园走走。", "她昨天买了一本新书。", "这只黑狗在院子里跑。", "老师正在教室里讲课。"]
+
+
+def test_chinese_lines_score_as_sacrebleus_own_choice_of_tokeniser_does() -> None:
+    quality = corpus_quality(NEARLY, [CHINESE], language="zh_CN", resamples=20)
+    metric = BLEU(trg_lang="zh")
+    assert quality["bleu"]["score"] == pytest.approx(metric.corpus_score(NEARLY, [CHINESE]).score)
+    assert quality["bleu"]["score"] > 50
+    assert "|tok:zh|" in quality["bleu"]["signature"]
+    assert corpus_quality(NEARLY, [CHINESE])["bleu"]["score"] == 0  # 13a: each line is one word
+    assert quality["bleu_tokenized_lowercased"]["score"] == pytest.approx(quality["bleu"]["score"])
+    assert quality["bleu_tokenized_lowercased"]["signature"].startswith("text:zh-tokenized,lowercased|")
+    assert 0 < quality["bleu"]["low"] < quality["bleu"]["score"] < quality["bleu"]["high"] <= 100
+
+
+def test_ter_of_chinese_counts_characters() -> None:
+    quality = corpus_quality(NEARLY, [CHINESE], language="zho_Hans")
+    assert 0 < quality["ter"]["score"] < 20 and "asian:yes" in quality["ter"]["signature"]  # one or two of ten each
+
+
+def test_differences_of_chinese_systems_are_measured_with_the_same_tokeniser() -> None:
+    systems = [
+        [{"translation": text, "reference": reference} for text, reference in zip(texts, CHINESE)]
+        for texts in (NEARLY, CHINESE)
+    ]
+    scores = [corpus_quality(texts, [CHINESE], language="zh")["bleu"]["score"] for texts in (NEARLY, CHINESE)]
+    assert quality_differences(systems, "zh")["bleu"][0]["difference"] == pytest.approx(scores[1] - scores[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "languages"),
+    [
+        ("zh", "zh zh-CN zh_TW zh-Hant-HK zho zho_Hans cmn cmn_Hant >>cmn_Hans<< yue Chinese"),
+        ("ja-mecab", "ja ja_JP ja_XX jpn jpn_Jpan Japanese"),
+        ("ko-mecab", "ko ko-KR kor_Hang"),
+        ("13a", "de en en_XX deu_Latn th tha_Thai zu kok jav target x"),
+    ],
+)
+def test_codes_of_a_language_have_one_tokeniser(name: str, languages: str) -> None:
+    assert {bleu_tokenizer(language) for language in languages.split()} == {name}
+    assert bleu_tokenizer(None) == bleu_tokenizer("") == "13a"
+
+
+def test_a_tokeniser_that_is_not_installed_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sacrebleu.tokenizers.tokenizer_ja_mecab, "MeCab", None)
+    with pytest.raises(UserError, match=r'ja_JP.*ja-mecab.*pip install "sacrebleu\[ja\]"') as raised:
+        check_bleu("ja_JP")
+    assert "\n" not in str(raised.value)
+
+
+def test_where_words_have_no_spaces_and_no_tokeniser_chrf_is_recommended(capsys: pytest.CaptureFixture[str]) -> None:
+    check_bleu("tha_Thai")
+    said = capsys.readouterr().err
+    assert "tha_Thai" in said and "chrF" in said and said.count("\n") == 1
+    for language in ("de", "zh", None):
+        check_bleu(language)
+    assert not capsys.readouterr().err
