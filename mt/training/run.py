@@ -16,6 +16,7 @@ from mt.corpus.prepare import Prepared
 from mt.errors import UserError
 from mt.losses.function import LossFunction
 from mt.losses.projection import LossSums, projected_loss
+from mt.metrics.quality import check_bleu
 from mt.model.directory import load_weights, model_directory
 from mt.model.transformer import Transformer
 from mt.progress import log_line, progress_bar
@@ -51,6 +52,8 @@ def train(config: Config, started: float | None = None) -> Path | None:
         if finished and group.is_main:
             log_line(f"{run}: this run is finished; give another run_dir to train again")
         if not finished:
+            if group.is_main:
+                check_bleu(config.data.target_language)  # of validation, which may be days away
             device = training_device(config, group)
             prepared = prepare_data(config, group)
             if group.is_main:

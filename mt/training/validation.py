@@ -57,7 +57,7 @@ class Validator:
         found = {index: line for lines, _, translations in parts for index, line in zip(lines, translations)}
         translations = [found[index] for index in range(len(self.sources))]
         calibration: Mapping[str, Any] = bins.result()
-        quality = corpus_quality(translations, [self.references], ter=False)
+        quality = corpus_quality(translations, [self.references], language=self.config.data.target_language, ter=False)
         nll, accuracy, ece = (float(calibration[name]) for name in ("nll", "accuracy", "ece"))
         # exp overflows from 710 on.
         figures = {"nll": nll, "perplexity": math.exp(min(nll, 700.0)), "accuracy": accuracy, "ece": ece}

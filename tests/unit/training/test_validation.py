@@ -1,0 +1,62 @@
+"""Validation: its BLEU is that of the target language, and what it needs is there before the training."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import sacrebleu.tokenizers.tokenizer_ja_mecab
+from sacrebleu.metrics import BLEU
+
+from mt.config_file import read_config
+from mt.errors import UserError
+from mt.evaluation.tokens import SplitBins
+from mt.training.distributed import Group
+from mt.training.run import train
+from mt.training.validation import Validator
+
+REFERENCES = ["今天下午我们去公园散步。", "那只黑狗在院子里跑。"]
+TRANSLATIONS = ["今天下午我们去公园走走。", "这只黑狗在院子里跑。"]
+
+
+class Texts:
+    """A token store of which only the texts are asked for."""
+
+    def __len__(self) -> int:
+        return len(REFERENCES)
+
+    def texts(self, side: str, first: int, last: int) -> list[str]:
+        return REFERENCES[first:last] if side == "target" else ["x"] * (last - first)
+
+
+def test_a_chinese_validation_has_the_bleu_of_chinese(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = read_config(tiny_config)
+    config = replace(config, data=replace(config.data, target_language="zh-CN"))
+    bins = SplitBins("teacher_forced")
+    one = np.ones(1)
+    bins.update(one / 2, one > 0, one > 0, nll=one, brier=one / 2, line=0)
+
+    def measured(self: Validator, model: Any, config: Any, lines: list[int]) -> tuple[SplitBins, list[str]]:
+        return bins, [TRANSLATIONS[line] for line in lines]
+
+    monkeypatch.setattr(Validator, "_measure_lines", measured)
+    validator = Validator(config, SimpleNamespace(), Texts(), Group())  # type: ignore[arg-type]
+    validation = validator.measure(SimpleNamespace())  # type: ignore[arg-type]
+    assert validation is not None
+    expected = BLEU(trg_lang="zh").corpus_score(TRANSLATIONS, [REFERENCES]).score
+    assert validation.figures["bleu"] == pytest.approx(expected) and expected > 50
+
+
+def test_a_missing_tokeniser_of_bleu_is_told_before_any_text_is_prepared(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sacrebleu.tokenizers.tokenizer_ja_mecab, "MeCab", None)
+    config = read_config(tiny_config)
+    config = replace(config, data=replace(config.data, target_language="ja"))
+    with pytest.raises(UserError, match=r"sacrebleu\[ja\]"):
+        train(config)
+    assert not (tiny_config.parent / "run" / "config.yaml").exists()
