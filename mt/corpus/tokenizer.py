@@ -21,6 +21,7 @@ from mt.config import TokenizerConfig
 from mt.corpus.sampling import SubwordSampler
 from mt.errors import UserError
 from mt.files.atomic import atomic_file
+from mt.files.json_file import check_no_lfs_pointer
 from mt.processes import available_cores
 from mt.progress import log_line
 
@@ -125,6 +126,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     names = ["tokenizer.model"] if (folder / "tokenizer.model").exists() else ["source.model", "target.model"]
     vocabulary = folder / _VOCABULARY
     try:
+        for name in names:
+            check_no_lfs_pointer(folder / name)
         models = [(folder / name).read_bytes() for name in names]
         mapping = vocabulary.read_bytes() if vocabulary.exists() else None
     except OSError as error:

@@ -12,8 +12,9 @@ import numpy as np
 from mt.decoding.scoring import score_pairs
 from mt.decoding.types import Hypothesis
 from mt.errors import UserError
+from mt.files.json_file import read_json
 from mt.metrics.maps import Isotonic, Map, map_from_json
-from mt.model.directory import LoadedModel, read_json
+from mt.model.directory import LoadedModel
 
 FILE = "calibration.json"
 VERSION = 1
@@ -40,7 +41,7 @@ def load_recalibration(loaded: LoadedModel) -> Recalibration | None:
     path = loaded.folder / FILE
     if not path.is_file():
         return None
-    saved = read_json(path)
+    saved = read_json(path, dict[str, Any])
     if saved.get("version") != VERSION:
         raise UserError(f"{path}: version {saved.get('version')!r}, this program reads {VERSION}; calibrate again")
     if saved.get("weights") != loaded.meta.get("weights_blake2b"):

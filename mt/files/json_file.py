@@ -3,6 +3,8 @@
 The form is a dataclass, a TypedDict or any other type that msgspec knows; a dataclass that raises ValueError when it is
 made, as every `Section` does out of range, refuses the file. NaN, infinity and numbers too large for a float are never
 taken. A checksum finds damage, it does not prove who wrote the file.
+
+A JSON file may also list the files beside it with their digests, under `files`: so one of them vouches for a folder.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import msgspec
 import xxhash
@@ -22,6 +24,11 @@ Kind = TypeVar("Kind")
 
 _CHECKSUM = ',\n  "checksum": "'
 _BLOCK_BYTES = 1 << 20
+_LFS_POINTER = b"version https://git-lfs"
+
+
+class _Listing(TypedDict, total=False):
+    files: dict[str, str]
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -39,6 +46,7 @@ def read_json(path: Path, kind: type[Kind], remedy: str = "restore the file") ->
         raise UserError(f"{path}: no such file; {remedy}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    check_no_lfs_pointer(path)
     text, mark, rest = data.rpartition(_CHECKSUM.encode())
     if mark and rest.partition(b'"')[0] != xxhash.xxh3_128_hexdigest(text).encode():
         raise UserError(
@@ -63,3 +71,37 @@ def file_digest(path: Path) -> str:
         while data := stream.read(_BLOCK_BYTES):
             digest.update(data)
     return digest.hexdigest()
+
+
+def list_files(listing: Path) -> dict[str, str]:
+    """For `files` of the JSON file `listing`: the digest of each other file directly in its folder, by name."""
+    paths = sorted(listing.parent.iterdir())
+    return {path.name: file_digest(path) for path in paths if path.is_file() and path != listing}
+
+
+def check_listed(listing: Path, remedy: str) -> bool:
+    """Whether a JSON file lists the files beside it; an earlier version did not. Raises UserError when one of them is
+    missing or not as it was."""
+    listed = read_json(listing, _Listing, remedy).get("files")
+    for path, digest in ((listing.parent / name, digest) for name, digest in (listed or {}).items()):
+        try:
+            intact = file_digest(path) == digest
+        except OSError as error:
+            raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+        if not intact:
+            check_no_lfs_pointer(path)
+            raise UserError(
+                f"{path}: was changed or damaged since {listing} was written; {remedy}, or take it out of the files "
+                "there if you changed it yourself"
+            )
+    return listed is not None
+
+
+def check_no_lfs_pointer(path: Path) -> None:
+    """Raises UserError where a file is what Git LFS leaves in place of a large one until that is asked for."""
+    with path.open("rb") as stream:
+        if stream.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise UserError(
+                f"{path}: is a Git LFS pointer, which says where the content is, not the content; run git lfs pull in "
+                "the repository that it comes from"
+            )

@@ -17,8 +17,9 @@ from torch import Tensor
 from mt.config import Config, CorpusConfig, DataConfig, DecodeConfig, ModelConfig, TokenizerConfig, TrainConfig
 from mt.corpus.tokenizer import Tokenizer
 from mt.errors import UserError
+from mt.files.json_file import read_json
 from mt.model.attention import sinusoids_in_halves
-from mt.model.directory import build_model, load_weights, read_json, read_tensors
+from mt.model.directory import build_model, load_weights, read_tensors
 from mt.model.transformer import Transformer
 
 SIZES = {
@@ -72,7 +73,7 @@ def read_marian(folder: Path) -> tuple[Transformer, Tokenizer, Config]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give one with a Marian model in Hugging Face's format")
-    theirs = read_json(folder / "config.json")
+    theirs = read_json(folder / "config.json", dict[str, Any])
     if theirs.get("model_type") != "marian":
         raise UserError(f"{folder / 'config.json'}: model_type is {theirs.get('model_type')!r}, not marian")
     config = _config(folder, theirs)
@@ -139,9 +140,9 @@ def _tie(theirs: dict[str, Any]) -> Any:
 
 
 def _tokenizer(folder: Path, theirs: dict[str, Any]) -> Tokenizer:
-    source = read_json(folder / "vocab.json")
+    source = read_json(folder / "vocab.json", dict[str, Any])
     separate = folder / "target_vocab.json"
-    target = read_json(separate) if not _shared(theirs) and separate.exists() else source
+    target = read_json(separate, dict[str, Any]) if not _shared(theirs) and separate.exists() else source
     unknown = {vocabulary.get("<unk>") for vocabulary in (source, target)}
     special = {
         "pad": theirs.get("pad_token_id"),
@@ -225,4 +226,4 @@ def _our_tensors(
 
 
 def _optional_json(path: Path) -> dict[str, Any]:
-    return read_json(path) if path.exists() else {}
+    return read_json(path, dict[str, Any]) if path.exists() else {}

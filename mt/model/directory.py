@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
 
+import msgspec
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -19,9 +20,26 @@ from mt.config_file import dump_config, read_config
 from mt.corpus.tokenizer import Tokenizer, load_tokenizer
 from mt.errors import UserError
 from mt.files.atomic import write_text
+from mt.files.json_file import check_listed, check_no_lfs_pointer, list_files, read_json, write_json
 from mt.model.transformer import Transformer
 
 FORMAT_VERSION = 1
+AVERAGE = "average"
+"""name of the checkpoint with averaged weights; the others are named after their update"""
+
+_CHECKPOINT = re.compile(rf"step_\d{{8,}}|{AVERAGE}")
+_REMEDY = "restore it or use another checkpoint"
+
+
+class _Meta(TypedDict, total=False):
+    step: Annotated[int, msgspec.Meta(ge=0)]
+    parameters: Annotated[int, msgspec.Meta(ge=0)]
+    weights_blake2b: str
+    loss: str
+
+
+class _Progress(TypedDict):
+    best: str
 
 
 @dataclass(frozen=True)
@@ -61,7 +79,8 @@ def weights(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def load_weights(model: torch.nn.Module, tensors: dict[str, Tensor], origin: Path) -> None:
-    """Copies `tensors` into the model's parameters. Raises UserError when names or shapes differ."""
+    """Copies `tensors` into the model's parameters. Raises UserError when names or shapes differ, or not all values are
+    finite."""
     parameters = dict(model.named_parameters())
     if parameters.keys() != tensors.keys():
         name = sorted(parameters.keys() ^ tensors.keys())[0]
@@ -73,7 +92,15 @@ def load_weights(model: torch.nn.Module, tensors: dict[str, Tensor], origin: Pat
                     f"{origin}: {name} has shape {tuple(tensors[name].shape)}, the model of its config.yaml needs "
                     f"{tuple(parameter.shape)}; restore the folder"
                 )
+            check_finite(name, tensors[name], origin)
             parameter.copy_(tensors[name])
+
+
+def check_finite(name: str, tensor: Tensor, origin: Path) -> None:
+    """Raises UserError, which names the file `origin`, unless a tensor holds finite numbers with a fraction."""
+    # The extremes tell of NaN as well, and are found many times faster than all values are looked at.
+    if not tensor.is_floating_point() or not all(each.isfinite() for each in torch.aminmax(tensor)):
+        raise UserError(f"{origin}: {name} holds values that are no finite numbers; {_REMEDY}")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -81,35 +108,39 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a model directory or a run directory that holds one")
     try:
+        check_no_lfs_pointer(path)
         return load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: broken weights ({error}); restore the file or use another checkpoint") from None
+        raise UserError(f"{path}: broken weights ({error}); {_REMEDY}") from None
 
 
-def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Writes a safetensors file. Raises UserError when that fails, for instance on a full disk."""
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a model directory, by name. Raises UserError when a file of it is missing or is not as
+    `save_model` wrote it."""
+    listed, path = check_listed(folder / "meta.json", _REMEDY), folder / "model.safetensors"
+    tensors = read_tensors(path)
+    before = read_json(folder / "meta.json", _Meta).get("weights_blake2b")
+    if not listed and before is not None and fingerprint(tensors) != before:
+        raise UserError(f"{path}: was changed or damaged, its weights are not those of its meta.json; {_REMEDY}")
+    return tensors
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path, **facts: str) -> None:
+    """Writes a safetensors file; `facts` go into its header. Raises UserError when that fails, for instance on a full
+    disk."""
     try:
-        save_file(tensors, path)
+        path.touch()
+        mode = path.stat().st_mode  # as the user wants new files to be; save_file allows the owner alone
+        save_file(tensors, path, {"format": "pt", **facts})
+        path.chmod(mode)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path.parent}: cannot be written ({error}); free space or choose another place") from None
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object. Raises UserError when the file is missing or broken."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; the folder is not whole, restore it") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); restore the file") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: not a JSON object; restore the file")
-    return content
-
-
 def save_model(folder: Path, model: Transformer, tokenizer: Tokenizer, config: Config, meta: dict[str, Any]) -> None:
     """Writes a model directory into an existing folder. The caller makes the folder appear at once (`atomic_folder`).
-    `meta`: step, signatures, scores, data fingerprints; versions, size and hash of the weights are added here."""
+    `meta`: step, signatures, scores, data fingerprints; versions, size and hash of the weights, and the digest of each
+    file are added here."""
     tensors = weights(model)
     write_tensors(tensors, folder / "model.safetensors")
     tokenizer.save(folder)
@@ -120,8 +151,9 @@ def save_model(folder: Path, model: Transformer, tokenizer: Tokenizer, config: C
         "parameters": sum(tensor.numel() for tensor in tensors.values()),
         "weights_blake2b": fingerprint(tensors),
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "files": list_files(folder / "meta.json"),
     }
-    write_text(folder / "meta.json", json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    write_json(folder / "meta.json", facts)
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:
@@ -133,36 +165,65 @@ def fingerprint(tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
+def read_pointer(path: Path) -> Path | None:
+    """The checkpoint that `best` or `last` of a run directory names; None where there is no such file yet. Raises
+    UserError when it names none of this run."""
+    try:
+        name = path.read_bytes().decode(errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); restore it") from None
+    folder = path.parent / "checkpoints" / name
+    if not _CHECKPOINT.fullmatch(name) or not folder.is_dir():
+        shown = name if len(name) < 40 else name[:40] + "..."
+        raise UserError(
+            f"{path}: names {shown!r}, which is not there in {folder.parent}; write the name of one that is there into "
+            "it, or give another folder"
+        )
+    return folder
+
+
 def model_directory(path: Path) -> Path:
     """The model directory of `path`: itself, or the best checkpoint of a run directory. Raises UserError where there
-    is neither."""
+    is neither, or the run's checkpoints say that another one is the best."""
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; give a model directory or a run directory")
     if (path / "model.safetensors").exists():
         return path
-    for pointer in (path / "best", path / "last"):
-        if pointer.is_file():
-            folder = path / "checkpoints" / pointer.read_text(encoding="utf-8").strip()
-            if not folder.is_dir():
-                raise UserError(f"{pointer}: names {folder}, which is not there; restore it or give another folder")
-            return folder
-    raise UserError(f"{path}: holds neither model.safetensors nor a checkpoint; give a model or run directory")
+    # In this order, as a training that goes on beside moves them in the other one.
+    last, best = read_pointer(path / "last"), read_pointer(path / "best")
+    # Killed in the middle of a save, a run has a newer checkpoint than `last`.
+    newest = max((path / "checkpoints").glob("step_*"), default=None)
+    told = [folder / "training.json" for folder in (last, newest) if folder is not None]
+    names = {read_json(each, _Progress)["best"] for each in told if each.is_file()}
+    name = best.name if best else ""
+    if names and name not in names | {AVERAGE}:
+        raise UserError(
+            f"{path / 'best'}: {f'names {name}' if best else 'is missing'}, but the best checkpoint is "
+            f"{max(names)}, as {told[-1]} says; write that name into it, or give the folder of a checkpoint"
+        )
+    folder = best or last
+    if folder is None:
+        raise UserError(f"{path}: holds neither model.safetensors nor a checkpoint; give a model or run directory")
+    return folder
 
 
 def load_model(path: str | Path, device: str = "auto") -> LoadedModel:
     """Loads a model directory, or the best checkpoint of a run directory, onto a device: "auto", "cpu" or "cuda".
 
     Raises:
-        UserError: the folder or a file of it is missing, cut short or of another format.
+        UserError: the folder or a file of it is missing, damaged, cut short or of another format.
     """
     folder = model_directory(Path(path))
-    meta = read_json(folder / "meta.json")
+    meta = read_json(folder / "meta.json", dict[str, Any], "the folder is not whole, restore it")
     if meta.get("format_version") != FORMAT_VERSION:
         raise UserError(
             f"{folder / 'meta.json'}: format version {meta.get('format_version')!r}, this program reads "
             f"{FORMAT_VERSION}; use the version of mt that wrote it"
         )
-    target, config, tokenizer = choose_device(device), read_config(folder / "config.yaml"), load_tokenizer(folder)
+    target, tensors = choose_device(device), read_weights(folder)  # first: it looks at all files
+    config, tokenizer = read_config(folder / "config.yaml"), load_tokenizer(folder)
     model = build_model(config, tokenizer)
-    load_weights(model, read_tensors(folder / "model.safetensors"), folder / "model.safetensors")
+    load_weights(model, tensors, folder / "model.safetensors")
     return LoadedModel(model.to(target).eval(), tokenizer, config, meta, folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -15,38 +14,47 @@ from mt.config import Config
 from mt.corpus.tokenizer import Tokenizer
 from mt.errors import UserError
 from mt.files.atomic import atomic_folder, write_text
+from mt.files.json_file import check_listed, list_files, read_json, write_json
 from mt.losses.function import LossFunction
-from mt.model.directory import load_weights, read_json, read_tensors, save_model, weights, write_tensors
+from mt.model.directory import (
+    AVERAGE,
+    check_finite,
+    load_weights,
+    read_pointer,
+    read_tensors,
+    read_weights,
+    save_model,
+    weights,
+    write_tensors,
+)
 from mt.model.transformer import Transformer
+from mt.settings import NotNegative, Section, Whole
 from mt.training.optimiser import MovingAverage, Optimiser
-
-AVERAGE = "average"
-"""name of the folder with averaged weights"""
 
 _FALLING = ("nll", "perplexity", "ece")  # validation figures that are better when lower
 
 
 @dataclass
-class TrainState:
+class TrainState(Section):
     """Where a run stands: small numbers that go to `training.json`."""
 
-    step: int = 0
+    step: Whole = 0
     """updates made"""
-    epoch: int = 0
+    epoch: Whole = 0
     """passes over the data that are complete"""
-    batch: int = 0
+    batch: Whole = 0
     """batches of the current epoch that are done"""
-    tokens: int = 0
+    tokens: Whole = 0
     """target tokens trained on"""
-    seconds: float = 0.0
+    seconds: NotNegative = 0.0
     """time spent in training, validation left out, up to the last line of the log"""
-    spent: float = 0.0
+    spent: NotNegative = 0.0
     """time that the commands of this run have taken in all, preparation and validation included"""
-    budget_steps: int = 0
+    budget_steps: Whole = 0
     """updates of the whole run that `train.budget_minutes` allows; 0: not counted yet"""
     best: str = ""
     """name of the best checkpoint so far"""
-    bad_validations: int = 0
+    bad_validations: Whole = 0
     """validations since the best one"""
     scores: dict[str, float] = field(default_factory=dict)
     """validation figure (`train.best_by`) of each validated checkpoint"""
@@ -54,6 +62,13 @@ class TrainState:
     """loss, nll, tokens, seconds and the like since the last line of the log; scalar tensors until they are saved"""
     fingerprints: dict[str, str] = field(default_factory=dict)
     """what the data was made from"""
+
+    def _check(self) -> None:
+        self._require(not self.best or self.best in {AVERAGE, *self.scores}, "best", "one of the scores")
+        self._require(self.epoch <= self.step, "epoch", f"at most step, {self.step}")
+        self._require(self.bad_validations <= len(self.scores), "bad_validations", "at most the number of scores")
+        for name, value in self.sums.items():
+            self._require(isinstance(value, int | float | Tensor), "sums", "numbers", {name: value})
 
     def add(self, **figures: float | Tensor) -> None:
         """Adds to the sums of the next line of the log, on the device where they are."""
@@ -95,7 +110,7 @@ class Checkpoint(NamedTuple):
             load_weights(model, raw, self.folder / "training.safetensors")
             with average.applied():
                 load_weights(model, self.model, self.folder / "model.safetensors")
-        optimiser.load(model, self.training)
+        optimiser.load(model, self.training, self.folder / "training.safetensors")
 
 
 class Checkpoints:
@@ -117,13 +132,14 @@ class Checkpoints:
             with average.applied() if average is not None else nullcontext():
                 save_model(folder, model, tokenizer, self.config, {**meta, "step": state.step})
             write_tensors(tensors, folder / "training.safetensors")
-            write_text(folder / "training.json", json.dumps(asdict(state), indent=2) + "\n")
+            path = folder / "training.json"
+            write_json(path, {**asdict(state), "files": list_files(path)})
         # `last` comes last: a run killed before it begins again at the checkpoint before, and writes `best` anew.
         if state.best:
             write_text(self.run / "best", state.best + "\n")
         write_text(self.run / "last", state.name + "\n")
         names = sorted(path.name for path in self.folder.glob("step_*") if path.is_dir())
-        kept = {*names[-self.config.train.keep_checkpoints :], state.best}
+        kept = {*names[-self.config.train.keep_checkpoints :], state.best, state.name}
         if self.config.train.average != "none":
             kept.update(self._to_average(state))
         for name in set(names) - kept:  # only now, when no pointer names them any more
@@ -141,23 +157,32 @@ class Checkpoints:
                 path.unlink()
 
     def last(self) -> Path | None:
-        """The newest checkpoint; None where there is none yet."""
-        pointer = self.run / "last"
-        if not pointer.exists():
-            return None
-        folder = self.folder / pointer.read_text(encoding="utf-8").strip()
-        if not folder.is_dir():
-            raise UserError(f"{pointer}: names {folder}, which is not there; restore it or take another run_dir")
-        return folder
+        """The checkpoint to go on from; None where there is none yet. Raises UserError when `last` names none, or one
+        long before the newest."""
+        last, names = read_pointer(self.run / "last"), sorted(path.name for path in self.folder.glob("step_*"))
+        if last is None:
+            return self.folder / names[-1] if names else None  # killed before `last` was written, or it was lost
+        if last.name not in names[-2:]:  # killed in the middle of a save, a run has one that is newer than `last`
+            raise UserError(
+                f"{self.run / 'last'}: names {last.name}, but there are newer ones up to {names[-1]}; write that name "
+                "into it, or remove the newer folders to go on from this one"
+            )
+        return last
 
     def read(self, folder: Path) -> Checkpoint:
-        """What `folder` holds. Raises UserError when a file is missing or cut short."""
-        try:
-            state = TrainState(**read_json(folder / "training.json"))
-        except TypeError:
-            raise UserError(f"{folder / 'training.json'}: not a training state; restore the file") from None
+        """What `folder` holds. Raises UserError when a file is missing, damaged or of another checkpoint."""
+        path, remedy = (
+            folder / "training.json",
+            "restore it, or remove this folder and write the name of an earlier checkpoint into last",
+        )
+        state = read_json(path, TrainState, remedy)
+        if state.name != folder.name:
+            raise UserError(f"{path}: is of update {state.step}, not of this checkpoint; {remedy}")
+        check_listed(path, remedy)
         tensors = read_tensors(folder / "training.safetensors")
-        return Checkpoint(folder, state, read_tensors(folder / "model.safetensors"), tensors)
+        for name, tensor in tensors.items():
+            check_finite(name, tensor, folder / "training.safetensors")
+        return Checkpoint(folder, state, read_weights(folder), tensors)
 
     def judge(self, name: str, figures: dict[str, float], state: TrainState) -> bool:
         """Whether a checkpoint is the best so far by `train.best_by`; the state remembers that, and its score."""
@@ -175,7 +200,7 @@ class Checkpoints:
         folders = [self.folder / name for name in self._to_average(state)]
         sums: dict[str, Tensor] = {}
         for folder in folders:
-            for name, tensor in read_tensors(folder / "model.safetensors").items():
+            for name, tensor in read_weights(folder).items():
                 sums[name] = sums[name] + tensor.double() if name in sums else tensor.double()
         return {name: (tensor / len(folders)).float() for name, tensor in sums.items()}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -38,13 +39,15 @@ class Optimiser:
             for key, value in part.state.get(parameter, {}).items()
         }
 
-    def load(self, model: nn.Module, tensors: dict[str, Tensor]) -> None:
-        """Puts back what `tensors` gave."""
+    def load(self, model: nn.Module, tensors: dict[str, Tensor], origin: Path) -> None:
+        """Puts back what `tensors` gave after an update. Raises UserError, which names the file `origin`, when they are
+        of another model or optimiser."""
         for name, part, parameter in self._owned(model):
-            names = {key: f"optimiser.{key}.{name}" for key in ("step", "exp_avg", "exp_avg_sq", "momentum_buffer")}
-            found = {key: tensors[name].to(parameter.device).clone() for key, name in names.items() if name in tensors}
-            if found:
-                part.state[parameter] = found
+            keys = ("step", "exp_avg", "exp_avg_sq") if isinstance(part, torch.optim.AdamW) else ("momentum_buffer",)
+            found = {key: tensors.get(f"optimiser.{key}.{name}", torch.empty(0)) for key in keys}
+            if any(it.shape != (() if key == "step" else parameter.shape) for key, it in found.items()):
+                raise UserError(f"{origin}: no state of the optimiser that fits {name} of this run's model; restore it")
+            part.state[parameter] = {key: value.to(parameter.device).clone() for key, value in found.items()}
 
     def _owned(self, model: nn.Module) -> Iterator[tuple[str, torch.optim.Optimizer, Tensor]]:
         """Name, optimiser and tensor of each parameter."""

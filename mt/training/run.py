@@ -17,11 +17,11 @@ from mt.errors import UserError
 from mt.losses.function import LossFunction
 from mt.losses.projection import LossSums, projected_loss
 from mt.metrics.quality import check_bleu
-from mt.model.directory import load_weights, model_directory
+from mt.model.directory import AVERAGE, load_weights, model_directory
 from mt.model.transformer import Transformer
 from mt.progress import log_line, progress_bar
 from mt.training import resources
-from mt.training.checkpoint import AVERAGE, Checkpoints, TrainingParts
+from mt.training.checkpoint import Checkpoints, TrainingParts
 from mt.training.data import Batch, Update, UpdateLoader
 from mt.training.distributed import Group, interruptible, own_processes, torchrun_group
 from mt.training.optimiser import Gradients, learning_rate

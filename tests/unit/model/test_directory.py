@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -48,16 +49,87 @@ def test_a_damaged_file_is_named(tiny_model: Path, name: str, damage: str) -> No
     assert str(tiny_model) in str(caught.value)
 
 
+def without_checksums(folder: Path, **changes: object) -> None:
+    """A meta.json as an earlier version wrote it, or as a person changed it."""
+    path = folder / "meta.json"
+    facts = {name: it for name, it in json.loads(path.read_text()).items() if name not in ("files", "checksum")}
+    path.write_text(json.dumps({**facts, **changes}))
+
+
+FILES = ["config.yaml", "meta.json", "model.safetensors", "tokenizer.model"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_one_flipped_bit_anywhere_is_refused(tiny_model: Path, name: str) -> None:
+    path = tiny_model / name
+    content = path.read_bytes()
+    places = [round(share * (len(content) - 1)) for share in (0, 0.1, 0.33, 0.5, 0.77, 0.99)]
+    for place, bit in zip(places, (0, 6, 3, 6, 1, 4), strict=True):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << bit]) + content[place + 1 :])
+        with pytest.raises(UserError, match=name):
+            load_model(tiny_model, "cpu")
+    path.write_bytes(content)
+    load_model(tiny_model, "cpu")
+
+
+def test_files_of_another_model_of_the_same_shape_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    loaded = load_model(tiny_model, "cpu")
+    other = tmp_path / "other"
+    other.mkdir()
+    with torch.no_grad():
+        loaded.model.output_weight.mul_(2)
+    save_model(other, loaded.model, loaded.tokenizer, loaded.config, {"step": 0})
+    shutil.copy(other / "model.safetensors", tiny_model)
+    with pytest.raises(UserError, match=r"model\.safetensors: was changed or damaged since .*meta\.json"):
+        load_model(tiny_model, "cpu")
+    without_checksums(tiny_model)  # as an earlier version wrote it
+    with pytest.raises(UserError, match=r"model\.safetensors: was changed or damaged, its weights are not those"):
+        load_model(tiny_model, "cpu")
+
+
 def test_weights_of_another_shape_are_refused(tiny_model: Path) -> None:
     config = tiny_model / "config.yaml"
     config.write_text(config.read_text().replace("width: 16", "width: 32"))
+    without_checksums(tiny_model)
     with pytest.raises(UserError, match="shape"):
         load_model(tiny_model, "cpu")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_finite_numbers_are_refused(tiny_model: Path, value: float) -> None:
+    loaded = load_model(tiny_model, "cpu")
+    with torch.no_grad():
+        loaded.model.output_weight[3, 5] = value
+    save_model(tiny_model, loaded.model, loaded.tokenizer, loaded.config, {"step": 0})
+    with pytest.raises(UserError, match=r"model\.safetensors: output_weight holds values that are no finite numbers"):
+        load_model(tiny_model, "cpu")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.model", "meta.json"])
+def test_a_git_lfs_pointer_is_called_by_its_name(tiny_model: Path, name: str) -> None:
+    (tiny_model / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 9\n")
+    with pytest.raises(UserError, match=f"{name}: is a Git LFS pointer.*git lfs pull"):
+        load_model(tiny_model, "cpu")
+    if name != "meta.json":
+        without_checksums(tiny_model)
+        with pytest.raises(UserError, match=f"{name}: is a Git LFS pointer.*git lfs pull"):
+            load_model(tiny_model, "cpu")
+
+
+def test_the_files_of_a_model_have_the_mode_that_the_umask_gives(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    assert {path.stat().st_mode for path in tiny_model.iterdir()} == {(tmp_path / "plain").stat().st_mode}
+
+
+@pytest.mark.parametrize("change", [{"step": -1}, {"step": "1"}, {"weights_blake2b": 5}, {"files": {"meta.json": 1}}])
+def test_facts_of_a_wrong_kind_are_refused(tiny_model: Path, change: dict[str, object]) -> None:
+    without_checksums(tiny_model, **change)
+    with pytest.raises(UserError, match=r"meta\.json: not as expected"):
+        load_model(tiny_model, "cpu")
+
+
 def test_another_format_version_is_refused(tiny_model: Path) -> None:
-    path = tiny_model / "meta.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format_version": 99}))
+    without_checksums(tiny_model, format_version=99)
     with pytest.raises(UserError, match="format version 99"):
         load_model(tiny_model, "cpu")
 

@@ -38,6 +38,8 @@ def test_a_checkpoint_brings_back_weights_average_and_progress(run) -> None:  # 
     average = MovingAverage(model, 0.9)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter)
+        parameter.grad = torch.ones_like(parameter)
+    optimiser.step(0.0)
     average.update(1)
     state = TrainState(
         step=3, epoch=1, batch=2, best="step_00000003", scores={"step_00000003": 0.1}, sums={"loss": 1 / 3}

@@ -11,8 +11,8 @@ import torch
 from mt.config import Config, LossConfig, ModelConfig
 from mt.config_file import read_config
 from mt.errors import UserError
+from mt.files.json_file import read_json
 from mt.losses.build import build_loss
-from mt.model.directory import read_json
 from mt.model.transformer import Transformer
 from mt.training import resources
 from mt.training.distributed import Group
@@ -39,7 +39,7 @@ def test_the_warm_up_changes_no_weight_and_is_measured(
     monkeypatch.setattr(Training, "_warm_up", lambda self: None)
     other = train(configured(tiny_config, "without"))
     assert best is not None and other is not None
-    fingerprints = [read_json(folder / "meta.json")["weights_blake2b"] for folder in (best, other)]
+    fingerprints = [read_json(folder / "meta.json", dict)["weights_blake2b"] for folder in (best, other)]
     assert fingerprints[0] == fingerprints[1]
 
 
