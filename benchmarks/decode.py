@@ -136,7 +136,7 @@ def _direct(loaded: LoadedModel, text: list[str], compute_type: str, device: str
         )
 
         def translate(lines: list[str]) -> None:
-            pieces = [tokenizer.source_pieces(ids) for ids in tokenizer.encode_source(lines)]
+            pieces = [tokenizer.source_pieces(ids[:-1]) for ids in tokenizer.encode_source(lines)]
             results = translator.translate_batch(pieces, beam_size=BEAM, length_penalty=1.0, **length, **batches)
             ids = [[target[piece] for piece in result.hypotheses[0]] for result in results]
             assert len([tokenizer.decode_target(each) for each in ids]) == len(lines)

@@ -11,8 +11,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Writes a folder that CTranslate2, or Hugging Face's MarianMTModel and MarianTokenizer, loads."""
     parser = CommandParser(
         description="Writes a model for other programs. ctranslate2: what ctranslate2.Translator loads, with the\n"
-        "SentencePiece models beside it; pieces go in with </s> at the end. marian: what MarianMTModel and\n"
-        "MarianTokenizer of transformers load; post-norm models with sinusoidal positions only.",
+        "SentencePiece models beside it; pieces go in as SentencePiece gives them, without </s>, which is added.\n"
+        "marian: what MarianMTModel and MarianTokenizer of transformers load; post-norm models with sinusoidal\n"
+        "positions only.",
         example="tools/export.py runs/demo --format ctranslate2 --output demo-ct2",
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="model directory or run directory")

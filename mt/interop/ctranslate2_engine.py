@@ -6,9 +6,11 @@ from a forced pass of ours), and its length penalties are none and length ** alp
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import fields
@@ -24,12 +26,15 @@ from mt.decoding.torch_engine import TorchEngine
 from mt.decoding.types import Hypothesis, length_penalty
 from mt.errors import UserError
 from mt.files.atomic import atomic_folder, write_text
+from mt.files.json_file import check_listed, list_files, write_json
 from mt.interop.ctranslate2_export import export_ctranslate2, import_ctranslate2, longest_output, unique_pieces
 from mt.model.directory import LoadedModel, fingerprint, weights
 from mt.processes import available_cores
+from mt.progress import log_line
 
 COMPUTE_TYPES = ("float32", "int8")
-_EXPORT_VERSION = 1  # of what `export_ctranslate2` writes: another one makes exports anew
+_EXPORT_VERSION = 2  # of what `export_ctranslate2` writes: another one makes exports anew
+_LISTING = "files.json"  # in the folder of an export: its other files, with their digests
 # Options that it honours the way our search does.
 _SEARCH = {"beam", "nbest", "length_penalty", "length_alpha", "no_repeat_ngram", "batch_tokens", "token_scores"}
 _LIMITS = {"min_length", "max_output", "max_length", "max_length_ratio", "max_length_extra"}
@@ -96,7 +101,8 @@ class CTranslate2Engine:
         waiting: dict[int, Any] = {}  # by number of the sentence
         for group in length_groups([len(ids) for ids in sources], budget):
             results = self._translator.translate_batch(
-                [[self._source_pieces[token] for token in sources[index]] for index in group],
+                # Without their end of sentence, which CTranslate2 adds: see `add_source_eos` in its config.json.
+                [[self._source_pieces[token] for token in sources[index][:-1]] for index in group],
                 asynchronous=True,
                 beam_size=options.beam,
                 num_hypotheses=options.nbest,
@@ -170,7 +176,7 @@ def refuse_unknown_options(options: SearchConfig) -> None:
 
 def cached_export(loaded: LoadedModel) -> Path:
     """The folder of the exported model: made on first use, in the model directory or, where that cannot be written,
-    in the user's folder of caches."""
+    in the user's folder of caches. One whose files are not as they were written is made anew."""
     # A hash of all that an export depends on.
     model, lengths = loaded.config.model, [loaded.config.decode.max_length, longest_output(loaded)]
     parts = [_EXPORT_VERSION, fingerprint(weights(loaded.model)), loaded.tokenizer.fingerprint, model, *lengths]
@@ -178,14 +184,37 @@ def cached_export(loaded: LoadedModel) -> Path:
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     places = [loaded.folder / "ctranslate2" / name, caches / "mt" / "ctranslate2" / name]
     for place in places:
-        if (place / "model.bin").is_file():
+        if _is_whole(place):
             return place
     failure: OSError | None = None
     for place in places if loaded.folder.is_dir() else places[1:]:
         try:
-            with atomic_folder(place) as temporary:
-                export_ctranslate2(loaded, temporary)
+            _export(loaded, place)
             return place
         except OSError as error:
             failure = error
     raise UserError(f"{places[-1]}: cannot be written ({failure}); set XDG_CACHE_HOME to a folder that can") from None
+
+
+def _is_whole(place: Path) -> bool:
+    try:
+        return check_listed(place / _LISTING, "it is made anew")
+    except UserError:
+        return False
+
+
+def _export(loaded: LoadedModel, place: Path) -> None:
+    """Makes the export, unless another process does: that one is waited for."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with (place.parent / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if _is_whole(place):
+            return
+        for left in place.parent.glob(f".{place.name}.*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        damaged = place.exists()
+        with atomic_folder(place) as temporary:
+            export_ctranslate2(loaded, temporary)
+            write_json(temporary / _LISTING, {"files": list_files(temporary / _LISTING)})
+        if damaged:
+            log_line(f"{place}: this export was damaged; it has been made anew")

@@ -98,6 +98,7 @@ def export_ctranslate2(loaded: LoadedModel, folder: Path) -> None:
     spec.config.unk_token = target[tokenizer.unknown_id]
     spec.config.bos_token = spec.config.decoder_start_token = target[tokenizer.begin_id]
     spec.config.eos_token = target[tokenizer.end_id]
+    spec.config.add_source_eos = True  # as that library's own converters do: SentencePiece gives pieces without it
     spec.config.layer_norm_epsilon = cast(EncoderLayer, model.encoder[0]).attention_residual.norm.eps
     spec.validate()
     spec.optimize(quantization=None)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 
 from mt.config import SearchConfig
 from mt.decoding.scoring import score_pairs
@@ -17,9 +21,10 @@ from mt.decoding.torch_engine import TorchEngine
 from mt.errors import UserError
 from mt.interop import ctranslate2_engine
 from mt.interop.ctranslate2_engine import CTranslate2Engine, cached_export
+from mt.interop.ctranslate2_export import export_ctranslate2
 from mt.model.directory import LoadedModel
 
-pytest.importorskip("ctranslate2")
+ctranslate2 = pytest.importorskip("ctranslate2")
 
 OPTIONS = SearchConfig(beam=1, batch_tokens=600, max_length_ratio=1.0, max_length_extra=8)  # as `loaded` has them
 
@@ -45,6 +50,28 @@ def test_greedy_outputs_are_ours(loaded: LoadedModel) -> None:
     ours = TorchEngine(loaded).search(sources, OPTIONS)
     assert [[each.tokens for each in found] for found in theirs] == [[each.tokens for each in found] for found in ours]
     assert len(theirs) == 30
+
+
+def test_the_library_itself_gives_our_translations_of_pieces_as_sentencepiece_cuts_them(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
+    export_ctranslate2(loaded, tmp_path)
+    loaded.tokenizer.save(tmp_path)
+    generator = random.Random(7)
+    lines = [" ".join(generator.choices(["hund", "ball", "liest", "am", "fluss"], k=1 + n % 9)) for n in range(20)]
+    processor = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+    translator = ctranslate2.Translator(str(tmp_path), intra_threads=1)
+    found = translator.translate_batch(
+        processor.encode(lines, out_type=str),
+        beam_size=1,
+        max_decoding_length=12,
+        suppress_sequences=[["<pad>"], ["<s>"]],  # which only random weights write
+    )
+    options = dataclasses.replace(OPTIONS, min_length=2, max_output=13, max_length_extra=20)  # its limits: 1 and 12
+    ours = TorchEngine(loaded).search(loaded.tokenizer.encode_source(lines), options)
+    assert [each.hypotheses[0] for each in found] == [
+        loaded.tokenizer.target_pieces(each[0].tokens[:-1]) for each in ours
+    ]
 
 
 @pytest.mark.parametrize("changes", [{"min_length": 9}, {"max_output": 5}, {"no_repeat_ngram": 2}], ids=str)
@@ -96,6 +123,54 @@ def test_an_export_is_made_once_and_checked_once(
     monkeypatch.setattr(ctranslate2_engine, "export_ctranslate2", None)
     monkeypatch.setattr(CTranslate2Engine, "_check", None)
     CTranslate2Engine(loaded, 1).search(sources, OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["model.bin", "config.json", "files.json", "shared_vocabulary.json"])
+@pytest.mark.parametrize("damage", ["flipped", "cut", "missing"])
+def test_a_damaged_export_is_made_anew_with_a_line(
+    loaded: LoadedModel, name: str, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = cached_export(loaded) / name
+    whole = path.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 64]) + whole[middle + 1 :]
+    path.unlink() if damage == "missing" else path.write_bytes(flipped if damage == "flipped" else whole[:middle])
+    capsys.readouterr()
+    assert cached_export(loaded) == path.parent
+    assert path.read_bytes() == whole
+    assert capsys.readouterr().err == f"{path.parent}: this export was damaged; it has been made anew\n"
+
+
+def test_of_several_who_need_an_export_at_once_one_makes_it(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Path] = []
+
+    def export(loaded: LoadedModel, folder: Path) -> None:
+        made.append(folder)
+        time.sleep(0.05)
+        export_ctranslate2(loaded, folder)
+
+    monkeypatch.setattr(ctranslate2_engine, "export_ctranslate2", export)
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(cached_export, [loaded] * 4))) == len(made) == 1
+
+
+def test_an_export_that_was_killed_leaves_nothing_half_made(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(loaded: LoadedModel, folder: Path) -> None:
+        export_ctranslate2(loaded, folder)
+        (folder / "config.json").unlink()
+        os._exit(9)
+
+    if not (child := os.fork()):
+        monkeypatch.setattr(ctranslate2_engine, "export_ctranslate2", killed)
+        cached_export(loaded)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    folder = cached_export(loaded)
+    assert (folder / "config.json").is_file()
+    assert sorted(path.name for path in folder.parent.iterdir()) == sorted([folder.name, "lock"])
 
 
 def test_a_writable_model_directory_keeps_its_export(loaded: LoadedModel, tmp_path: Path, caches: Path) -> None:

@@ -75,7 +75,7 @@ def test_an_exported_model_gives_our_scores(
     targets = [[*generator.integers(4, tokenizer.target_size, length).tolist(), end] for length in (2, 3, 12, 25)]
     ours = score_pairs(loaded, sources, targets)
     theirs = ctranslate2.Translator(str(tmp_path), compute_type="float32", intra_threads=1).score_batch(
-        [tokenizer.source_pieces(ids) for ids in sources], [tokenizer.target_pieces(ids[:-1]) for ids in targets]
+        [tokenizer.source_pieces(ids[:-1]) for ids in sources], [tokenizer.target_pieces(ids[:-1]) for ids in targets]
     )
     for one, other in zip(ours, theirs):
         np.testing.assert_allclose(other.log_probs, one.log_probs, atol=1e-4, rtol=0)
