@@ -49,7 +49,7 @@ def sentence_level(
         (output, line)
         for line, record in enumerate(records)
         for output in record.get("nbest") or ()
-        if isinstance(output, dict) and isinstance(output.get("translation"), str) and output.get("log_probs")
+        if output.get("translation") is not None and output.get("log_probs")
     ]
     streams = [[stream[line] for _, line in nbest] for stream in references]
     for (output, _), value in zip(nbest, sentence_chrf([output["translation"] for output, _ in nbest], streams)):
@@ -116,7 +116,7 @@ def expected_quality(records: Sequence[Record]) -> dict[str, Any] | None:
     Needs `nbest` outputs that bring their `chrf` and `log_probs`; None without them."""
     rows = []
     for record in records:
-        outputs = [output for output in record.get("nbest") or () if isinstance(output, dict) and "chrf" in output]
+        outputs = [output for output in record.get("nbest") or () if "chrf" in output]
         if not outputs:
             continue
         total = np.array([sum(output["log_probs"]) for output in outputs])

@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from mt.metrics.noise import Floats, SentenceBootstrap, noise_floor, noise_quantile, wilson_interval
@@ -21,6 +22,7 @@ from mt.metrics.ranks import ConfidenceHistogram
 
 ROUNDING = 1e-6
 """a float32 softmax may exceed 1 by so much; it is taken as 1"""
+Probability: TypeAlias = Annotated[float, Meta(ge=0, le=1 + ROUNDING)]
 PROTOCOLS: dict[str, dict[str, Any]] = {
     "teacher_forced": {"bins": 15, "edges": "(l,r]"},
     "inference": {"bins": 20, "edges": "[l,r)"},

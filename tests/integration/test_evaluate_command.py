@@ -200,7 +200,7 @@ def test_mistakes_are_one_line(
 def test_a_bad_record_names_line_and_field(tmp_path: Path) -> None:
     reference = lines(tmp_path / "test.en", ["a", "b"])
     path = lines(tmp_path / "r.jsonl", ['{"translation": "a"}', '{"translation": 1}'])
-    with pytest.raises(UserError, match=r"r\.jsonl, line 2: translation is 1"):
+    with pytest.raises(UserError, match=r"r\.jsonl, line 2: .*translation"):
         main(["--records", str(path), "--reference", str(reference), "--output", str(tmp_path / "out")])
     lines(path, ['{"translation": "a"}'])
     with pytest.raises(UserError, match=r"r\.jsonl has 1 lines and test\.en has 2"):

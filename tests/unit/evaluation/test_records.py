@@ -43,9 +43,25 @@ def test_labels_of_an_earlier_evaluation_are_dropped(tmp_path: Path) -> None:
     assert read_records(written(tmp_path, given))[0].keys() == {*TOKENS, "line"}
 
 
-def test_alternatives_are_kept(tmp_path: Path) -> None:
-    given = {**TOKENS, "alternatives": [[["a", -0.1], ["c", -3]], []]}
-    assert read_records(written(tmp_path, given))[0]["alternatives"] == given["alternatives"]
+@pytest.mark.parametrize("others", [["c", -3], {"token": "c", "log_prob": -3}])
+def test_alternatives_are_kept_in_one_shape(tmp_path: Path, others: Any) -> None:
+    path = written(tmp_path, {**TOKENS, "alternatives": [[others], []]})
+    assert read_records(path)[0]["alternatives"] == [[{"token": "c", "log_prob": -3}], []]
+
+
+def test_what_a_record_says_besides_is_kept(tmp_path: Path) -> None:
+    path = written(tmp_path, {"translation": "a", "flagged": True, "mine": {"x": [1, None]}})
+    assert read_records(path)[0] == {"translation": "a", "flagged": True, "mine": {"x": [1, None]}, "line": 0}
+
+
+def test_rounding_above_one_is_no_mistake(tmp_path: Path) -> None:
+    given = {**TOKENS, "log_probs": [0.00001, 0], "token_confidence": [1.0000005, 1]}
+    assert read_records(written(tmp_path, given))[0]["token_confidence"] == [1.0000005, 1]
+
+
+def test_a_lone_surrogate_becomes_a_replacement_character(tmp_path: Path) -> None:
+    path = written(tmp_path, r'{"translation": "a \ud800 \ud83d\ude00 \\ud800"}')
+    assert read_records(path)[0]["translation"] == "a \ufffd \U0001f600 \\ud800"
 
 
 def test_line_separator_characters_do_not_end_a_record(tmp_path: Path) -> None:
@@ -59,34 +75,55 @@ TOKENS = {"translation": "a b", "tokens": ["a", "b"]}
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        ("{broken", "not JSON"),
-        ("[1]", "not a JSON object"),
-        ({"source": "x"}, "translation is missing"),
-        ({"translation": 3}, "translation is 3; it must be a text"),
-        ({"translation": "a", "source": []}, "source is []"),
+        ("{broken", "JSON is malformed"),
+        ("", "such as"),
+        ("[1]", "Expected `object`"),
+        ({"source": "x"}, "missing required field `translation`"),
+        ({"translation": None}, "$.translation"),
+        ({"translation": 3}, "$.translation"),
+        ({"translation": "a", "source": []}, "$.source"),
         ({"translation": "a", "line": 7}, "line is 7, expected 1"),
-        ({"translation": "a", "tokens": "a"}, "tokens must be a list of texts"),
-        ({"translation": "a", "tokens": [1]}, "tokens must be a list of texts"),
-        ({"translation": "a", "log_probs": [-1]}, "log_probs without tokens"),
+        ({"translation": "a", "line": -1}, "line is -1, expected 1"),
+        ({"translation": "a", "line": 1.0}, "$.line"),
+        ({"translation": "a", "tokens": "a"}, "$.tokens"),
+        ({"translation": "a", "tokens": [1]}, "$.tokens[0]"),
+        ({"translation": "a", "reference_tokens": [None]}, "$.reference_tokens[0]"),
+        ({"translation": "a", "log_probs": [-1]}, "log_probs has 1 entries for 0 tokens"),
         ({**TOKENS, "log_probs": [-1]}, "log_probs has 1 entries for 2 tokens"),
-        ({**TOKENS, "log_probs": [-1, 0.5]}, "log_probs holds 0.5"),
-        ({**TOKENS, "log_probs": [-1, "x"]}, "log_probs holds 'x'"),
-        ({**TOKENS, "log_probs": 1}, "log_probs must be a list of numbers"),
-        ('{"translation": "a b", "tokens": ["a", "b"], "log_probs": [-1, NaN]}', "log_probs holds nan"),
-        ({**TOKENS, "token_confidence": [0.5, 1.5]}, "token_confidence holds 1.5"),
-        ({**TOKENS, "token_confidence": [0.5, True]}, "token_confidence holds True"),
-        ({"translation": "a", "confidence": 2}, "confidence is 2"),
-        ({"translation": "a", "score": "x"}, "score is 'x'"),
-        ('{"translation": "a", "score": Infinity}', "score is inf"),
-        ({"translation": "a", "nbest": 3}, "nbest is 3; it must be a list"),
-        ({"translation": "a", "nbest": [{"log_probs": ["x"]}]}, "nbest holds log_probs ['x']"),
-        ({**TOKENS, "alternatives": 3}, "alternatives must be a list of lists"),
+        ({**TOKENS, "log_probs": [-1, 0.5]}, "$.log_probs[1]"),
+        ({**TOKENS, "log_probs": [-1, "x"]}, "$.log_probs[1]"),
+        ({**TOKENS, "log_probs": 1}, "$.log_probs"),
+        ('{"translation": "a b", "tokens": ["a", "b"], "log_probs": [-1, NaN]}', "invalid character (byte 63)"),
+        ('{"translation": "a b", "tokens": ["a", "b"], "log_probs": [-1, -Infinity]}', "invalid character"),
+        (f'{{"translation": "a", "tokens": ["a"], "log_probs": [-{"9" * 400}]}}', "$.log_probs[0]"),
+        (f'{{"translation": "a", "tokens": ["a"], "log_probs": [-{"9" * 5000}]}}', "$.log_probs[0]"),
+        ('{"translation": "a", "tokens": ["a"], "log_probs": [-1e400]}', "$.log_probs[0]"),
+        ({**TOKENS, "log_probs": [-1, -1e305]}, "$.log_probs[1]"),
+        ({**TOKENS, "token_confidence": [0.5, 1.5]}, "$.token_confidence[1]"),
+        ({**TOKENS, "token_confidence": [0.5, -0.1]}, "$.token_confidence[1]"),
+        ({**TOKENS, "token_confidence": [0.5, True]}, "$.token_confidence[1]"),
+        ({**TOKENS, "token_confidence": [0.5]}, "token_confidence has 1 entries for 2 tokens"),
+        ({"translation": "a", "confidence": 2}, "$.confidence"),
+        ({"translation": "a", "score": "x"}, "$.score"),
+        ({"translation": "a", "score": 1e301}, "$.score"),
+        ('{"translation": "a", "score": Infinity}', "invalid character"),
+        ({"translation": "a", "nbest": 3}, "$.nbest"),
+        ({"translation": "a", "nbest": [3]}, "$.nbest[0]"),
+        ({"translation": "a", "nbest": [{"log_probs": ["x"]}]}, "$.nbest[0].log_probs[0]"),
+        ({"translation": "a", "nbest": [{**TOKENS, "log_probs": [-1]}]}, "one each - at `$.nbest[0]`"),
+        ({**TOKENS, "alternatives": 3}, "$.alternatives"),
         ({**TOKENS, "alternatives": [[]]}, "alternatives has 1 entries for 2 tokens"),
-        ({"translation": "a", "alternatives": [[]]}, "alternatives without tokens"),
-        ({**TOKENS, "alternatives": [[], "b"]}, "alternatives holds 'b'"),
-        ({**TOKENS, "alternatives": [[], [["b"]]]}, "alternatives holds [['b']]"),
-        ({**TOKENS, "alternatives": [[["a", "x"]], []]}, "alternatives holds [['a', 'x']]"),
-        ({**TOKENS, "alternatives": [[["a", 0.5]], []]}, "alternatives holds [['a', 0.5]]"),
+        ({"translation": "a", "alternatives": [[]]}, "alternatives has 1 entries for 0 tokens"),
+        ({**TOKENS, "alternatives": [[], "b"]}, "$.alternatives[1]"),
+        ({**TOKENS, "alternatives": [[], [["b"]]]}, "$.alternatives[1][0]"),
+        ({**TOKENS, "alternatives": [[["a", "x"]], []]}, "$.alternatives[0][0][1]"),
+        ({**TOKENS, "alternatives": [[["a", 0.5]], []]}, "$.alternatives[0][0][1]"),
+        ({**TOKENS, "alternatives": [[{"token": "a", "log_prob": 0.5}], []]}, "$.alternatives[0][0].log_prob"),
+        ({**TOKENS, "alternatives": [[{"token": "a"}], []]}, "`log_prob`"),
+        ("[" * 2000 + "]" * 2000, "Expected `object`"),
+        (f'{{"translation": "a", "x": {"[" * 2000 + "]" * 2000}}}', "recursion"),
+        (f'{{"translation": "a\\ud800", "x": {"[" * 2000 + "]" * 2000}}}', "such as"),
+        ('{"translation": "\\ud800", "score": NaN}', "such as"),
     ],
 )
 def test_a_bad_line_is_named_with_its_field(tmp_path: Path, bad: Any, words: str) -> None:
