@@ -11,16 +11,16 @@ from typing import Annotated, Literal
 from mt.loss_config import LossConfig as LossConfig
 from mt.search_config import DecodeConfig as DecodeConfig
 from mt.search_config import SearchConfig as SearchConfig
-from mt.settings import AboveZero, Allowed, BelowOne, Count, NotNegative, Positive, Section, Share, Whole
+from mt.settings import AboveZero, Allowed, BelowOne, Count, NotNegative, Section, Seed, Share, Threads, Whole, within
 
 
 @dataclass(frozen=True, kw_only=True)
 class GrammarConfig(Section):
     """Pairs drawn from the grammar that the project ships."""
 
-    pairs: Count
+    pairs: Annotated[int, within(1, 10**9)]
     """number of sentence pairs to draw"""
-    seed: int = 1
+    seed: Seed = 1
     """seed of the draw"""
     languages: list[str] = field(default_factory=list)
     """source and target language, if given those of the data section: two of de, en, fr"""
@@ -133,15 +133,18 @@ class TokenizerConfig(Section):
     """how pieces are learnt"""
     joint: bool = True
     """one model for both languages, or one each"""
-    vocabulary_size: Annotated[int, Allowed(lambda value: value >= 32, "at least 32")] = 8000
+    vocabulary_size: Annotated[int, within(32, 10**7)] = 8000
     """pieces (of each model); fewer where the text is too small to hold so many"""
     byte_fallback: bool = False
     """spell unknown characters in bytes"""
-    character_coverage: Annotated[float, Allowed(lambda value: 0.9 <= value <= 1, "0.9 to 1")] = 1.0
+    character_coverage: Annotated[float, within(0.98, 1)] = 1.0
     """share of the characters that get a piece of their own"""
     normalization: Literal["nmt_nfkc", "nmt_nfkc_cf", "nfkc", "nfkc_cf", "identity"] = "nmt_nfkc"
     """SentencePiece's normalisation rule; those with _cf fold case"""
-    training_sentences: int = 2_000_000
+    invisible: Literal["remove", "keep"] = "remove"
+    """what to do with characters that a reader cannot see (soft hyphens, zero-width spaces, direction marks ...), in
+    training and in every later input"""
+    training_sentences: Annotated[int, within(200, 10**9)] = 2_000_000
     """at most so many sentences are sampled for learning the pieces"""
     sampling: Share = 0.0
     """subword sampling, a new segmentation each epoch: BPE dropout probability, or unigram smoothing alpha
@@ -154,15 +157,15 @@ class TokenizerConfig(Section):
 class ModelConfig(Section):
     """The Transformer encoder-decoder (Vaswani et al. 2017), one width throughout."""
 
-    width: Count = 256
+    width: Annotated[int, within(1, 65_536)] = 256
     """size of embeddings and hidden states"""
-    encoder_layers: Count = 3
-    decoder_layers: Count = 3
+    encoder_layers: Annotated[int, within(1, 1_000)] = 3
+    decoder_layers: Annotated[int, within(1, 1_000)] = 3
     encoder_heads: Count = 4
     decoder_heads: Count = 4
-    encoder_feed_forward: Count = 1024
+    encoder_feed_forward: Annotated[int, within(1, 10**6)] = 1024
     """inner size of the encoder's feed-forward layers"""
-    decoder_feed_forward: Count = 1024
+    decoder_feed_forward: Annotated[int, within(1, 10**6)] = 1024
     """inner size of the decoder's feed-forward layers"""
     norm: Literal["pre", "post"] = "pre"
     """layer norm before each sublayer, or after its residual sum"""
@@ -201,20 +204,20 @@ class TrainConfig(Section):
     """stop after so many passes over the data; 0: no limit"""
     max_steps: Whole = 0
     """stop after so many updates; 0: no limit"""
-    budget_minutes: NotNegative = 0.0
+    budget_minutes: Annotated[float, within(0, 10**7)] = 0.0
     """stop after so many minutes, preparation and validation included: after a few updates their time is turned into
     a number of updates, which the checkpoints keep; 0: no limit"""
-    batch_tokens: Count = 4096
+    batch_tokens: Annotated[int, within(1, 10**9)] = 4096
     """most positions of a batch on either side, padding included"""
-    max_length: Count = 256
+    max_length: Annotated[int, within(1, 4096)] = 256
     """pairs with more tokens on a side (end of sentence included) are not trained on, and counted"""
-    accumulate: Count = 1
+    accumulate: Annotated[int, within(1, 10**6)] = 1
     """batches summed into one update; processes share them, so there are at most so many"""
     activation_checkpointing: bool = False
     """keep what enters each layer and compute the rest again for the gradient: a third slower, far less memory"""
     optimiser: Literal["adamw", "muon"] = "adamw"
     """AdamW, or Muon for the matrices inside the layers beside AdamW for the rest"""
-    learning_rate: Positive = 1e-3
+    learning_rate: Annotated[float, Allowed(lambda value: 0 < value <= 10, "above 0 and at most 10")] = 1e-3
     """peak learning rate"""
     schedule: Literal["inverse_sqrt", "cosine", "warmup_stable_decay", "constant"] = "inverse_sqrt"
     """after the warm-up: proportional to 1 / sqrt(step), a half cosine down to the end of training, flat with a
@@ -227,9 +230,9 @@ class TrainConfig(Section):
     """warmup_stable_decay: share of all updates over which the learning rate falls"""
     betas: list[float] = field(default_factory=lambda: [0.9, 0.98])
     """AdamW's decay rates"""
-    epsilon: Positive = 1e-9
+    epsilon: Annotated[float, within(1e-30, 1)] = 1e-9
     """AdamW's epsilon"""
-    weight_decay: NotNegative = 0.0
+    weight_decay: Annotated[float, within(0, 100)] = 0.0
     """decoupled weight decay, on matrices only"""
     clip_norm: NotNegative = 1.0
     """largest gradient norm; 0: no clipping"""
@@ -262,8 +265,10 @@ class TrainConfig(Section):
         self._require(ends, "max_epochs", limits)
         fits = self.max_length <= self.batch_tokens
         self._require(fits, "max_length", f"at most train.batch_tokens, {self.batch_tokens}")
-        rates = len(self.betas) == 2 and all(0 <= beta < 1 for beta in self.betas)
-        self._require(rates, "betas", "two numbers, at least 0 and below 1")
+        rates = len(self.betas) == 2 and all(0 <= beta <= 0.99999 for beta in self.betas)
+        self._require(rates, "betas", "two numbers, 0 to 0.99999")
+        falls = self.final_learning_rate <= self.learning_rate
+        self._require(falls, "final_learning_rate", f"at most train.learning_rate, {self.learning_rate}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -278,11 +283,11 @@ class Config(Section):
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig
     decode: DecodeConfig = field(default_factory=DecodeConfig)
-    seed: int = 1
+    seed: Seed = 1
     """seed of initialisation, dropout, order and sampling"""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """where to train; auto: a GPU where there is one"""
-    threads: Whole = 0
+    threads: Threads = 0
     """processor threads; 0: as many as there are cores"""
 
     def _check(self) -> None:
@@ -290,4 +295,3 @@ class Config(Section):
         shared = self.tokenizer.joint or self.model.tie != "all" or bool(self.train.init_from)
         allowed = "none or target when tokenizer.joint is false"
         self._require(shared, "model.tie", allowed, self.model.tie)
-        self._require(self.train.max_length <= 4096, "train.max_length", "at most 4096", self.train.max_length)

@@ -7,20 +7,26 @@ names the key, its value and what is allowed.
 from __future__ import annotations
 
 import difflib
+import os
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import yaml
-
 from mt.config import Config, DecodeConfig, SearchConfig
 from mt.errors import UserError
+from mt.files.yaml_file import read_yaml, yaml_text
 from mt.settings import settings_help
 
 _SECTION = "a section of `key: value` lines"
+_PLAIN: dict[Any, tuple[Any, str]] = {  # what is taken for a value of the type (NumPy's numbers too), and its name
+    int: (Integral, "a whole number"),
+    float: (Real, "a number"),
+    bool: (bool, "true or false"),
+    str: (str, "text (put it in quotes)"),
+}
 EXAMPLE = """\
 usage: {program} CONFIG.yaml [--section.key VALUE ...] [--print_config]
 
@@ -32,22 +38,6 @@ options:
   --config CONFIG.yaml  the config file, if not named alone
   --print_config        print the whole config as YAML and exit
 """
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which a key that stands twice is an error instead of silently the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = []
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":  # <<: *anchor
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                problem = f"the key {key!r} stands twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
-            seen.append(key)
-        return super().construct_mapping(node, deep)
 
 
 @dataclass(frozen=True)
@@ -111,15 +101,17 @@ def read_config(path: Path) -> Config:
 def search_config(decode: DecodeConfig, **given: Any) -> SearchConfig:
     """How to search: what is given and not None over what the model's config says. Raises UserError."""
     configured = {item.name: getattr(decode, item.name) for item in fields(DecodeConfig)}
+    hints, origin = get_type_hints(SearchConfig), _Origin("the call", {})
+    built = {name: _build(hints[name], value, name, origin) for name, value in given.items() if value is not None}
     try:
-        return SearchConfig(**configured | {name: value for name, value in given.items() if value is not None})
+        return SearchConfig(**configured | built)
     except ValueError as error:
         raise UserError(str(error)) from None
 
 
 def dump_config(config: Config) -> str:
     """The whole config as YAML, every default written out; `read_config` reads an equal config back."""
-    return yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True, width=100)
+    return yaml_text(asdict(config))
 
 
 # The command line
@@ -165,10 +157,7 @@ def _take_option(tree: dict[str, Any], key: str, text: str, origin: _Origin) -> 
         tree[section] = inner
         tree = inner
     annotation = get_type_hints(annotation)[name]
-    value: Any = text
-    if annotation is not str:
-        with suppress(yaml.YAMLError):
-            value = yaml.load(text, _Loader)
+    value: Any = text if annotation is str else read_yaml(text, f"--{key}")
     if is_dataclass(annotation) and isinstance(value, dict) and isinstance(tree.get(name), dict):
         value = _merged(tree[name], value)
     elif key.endswith("+") and isinstance(value, list) and isinstance(tree.get(name), list):
@@ -204,14 +193,8 @@ def _read_tree(path: Path) -> Any:
         raise UserError(f"cannot read the config file {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"the config file {path} is not UTF-8 text (byte {error.start})") from None
-    try:
-        return yaml.load(text, _Loader) or {}
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML: {error.problem or error.context}") from None
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from None
+    tree = read_yaml(text, str(path))
+    return {} if tree is None else tree
 
 
 # Names and types
@@ -253,12 +236,15 @@ def _build(annotation: Any, value: Any, path: str, origin: _Origin) -> Any:
             hint = f" (did you mean {near[0]}?)" if near else ""
             raise _wrong(path, value, f"one of {', '.join(map(str, choices))}{hint}", origin)
         return value
-    if annotation is float:
-        return _number(value, path, origin)
-    if not isinstance(value, annotation) or (annotation is int and isinstance(value, bool)):
-        allowed = {int: "a whole number", bool: "true or false", str: "text (put it in quotes)"}[annotation]
+    kinds, allowed = _PLAIN[annotation]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and annotation is not bool):
         raise _wrong(path, value, allowed, origin)
-    return value
+    try:
+        if (annotation is str and b"\0" in os.fsencode(value)) or (annotation is int and abs(value) >= 2**63):
+            raise ValueError
+        return annotation(value)
+    except (ValueError, OverflowError):  # what no file can be called, or 64 bits cannot hold
+        raise _wrong(path, value, f"{allowed}, of usual size and characters", origin) from None
 
 
 def _build_section(kind: Any, value: Any, path: str, origin: _Origin) -> Any:
@@ -289,16 +275,6 @@ def _build_section(kind: Any, value: Any, path: str, origin: _Origin) -> Any:
 
 def _required(item: Field[Any]) -> bool:
     return item.default is MISSING and item.default_factory is MISSING
-
-
-def _number(value: Any, path: str, origin: _Origin) -> float:
-    """A float setting; YAML 1.1 reads 1e-3 as text, which is taken for the number that it looks like."""
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        return float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise _wrong(path, value, "a number", origin) from None
 
 
 def _wrong(path: str, value: Any, allowed: str, origin: _Origin) -> UserError:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from mt.settings import BelowOne, NotNegative, Section, Share
+from mt.settings import BelowOne, Section, Share, within
 
 _SMOOTHED: dict[str, Any] = {"smoothing": 0.1, "definition": "uniform_nopad"}
 _LOSSES: dict[str, dict[str, Any]] = {
@@ -40,13 +40,13 @@ class LossConfig(Section):
     reference: bool | None = None
     """encouraging: as the published code computes it, for comparison: 1 - p clamped, all classes smoothed over
     (default false)"""
-    gamma: NotNegative | None = None
+    gamma: Annotated[float, within(0, 10)] | None = None
     """focal, inverse_focal: exponent of the factor 1 - p (default 2) or 1 + scale * p (default 1)"""
-    scale: NotNegative | None = None
+    scale: Annotated[float, within(0, 100)] | None = None
     """inverse_focal: how much p counts in that factor (default 1)"""
-    beta: NotNegative | None = None
+    beta: Annotated[float, within(0, 100)] | None = None
     """confidence_penalty: weight of the entropy (default 0.1)"""
-    alpha: NotNegative | None = None
+    alpha: Annotated[float, within(0, 100)] | None = None
     """r_drop: weight of the divergence between two passes (default 5)"""
 
     def _check(self) -> None:

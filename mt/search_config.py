@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Literal, TypeAlias
 
-from mt.settings import AboveZero, Count, NotNegative, Positive, Section, Whole
+from mt.settings import AboveZero, Count, Section, Whole, within
+
+# Far beyond what is of use, and near enough that memory, lengths and float32 hold it.
+Hypotheses: TypeAlias = Annotated[int, within(1, 10_000)]
+Length: TypeAlias = Annotated[int, within(1, 100_000)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig(Section):
     """How sentences are translated, in validation and by `translate.py`, unless told otherwise."""
 
-    beam: Count = 5
+    beam: Hypotheses = 5
     """hypotheses kept at each position"""
     length_penalty: Literal["none", "average", "gnmt", "reward"] = "average"
     """divide the score by nothing, by length ** alpha, or by GNMT's ((5 + length) / 6) ** alpha; reward:
     add alpha a token"""
-    length_alpha: NotNegative = 1.0
+    length_alpha: Annotated[float, within(0, 5)] = 1.0
     """exponent of the length penalty, or the reward"""
     stop: Literal["exact", "first_beam", "no_gain"] = "first_beam"
     """a sentence is done: when nothing better can come; when `beam` outputs are finished; or then, but only if the
@@ -26,13 +30,13 @@ class DecodeConfig(Section):
     """fewest tokens of an output, end of sentence included"""
     no_repeat_ngram: Whole = 0
     """so many tokens in a row never stand twice in an output; 0: they may"""
-    max_length: Count = 256
+    max_length: Annotated[int, within(2, 100_000)] = 256
     """longest source, in tokens: what is beyond is cut and counted"""
-    max_length_ratio: NotNegative = 2.0
+    max_length_ratio: Annotated[float, within(0, 100)] = 2.0
     """longest output: this times the source length, plus max_length_extra"""
-    max_length_extra: Count = 20
+    max_length_extra: Length = 20
     """tokens added to the longest output"""
-    batch_tokens: Count = 8192
+    batch_tokens: Annotated[int, within(1, 10**9)] = 8192
     """most positions of a batch, beams included"""
 
 
@@ -40,23 +44,23 @@ class DecodeConfig(Section):
 class SearchConfig(DecodeConfig):
     """The decode section, and what a call can ask for beside it; every engine is told all of it."""
 
-    nbest: Count = 1
+    nbest: Hypotheses = 1
     """up to so many different translations of each line, best first"""
     max_output: Whole = 0
     """most tokens of an output, end of sentence included; 0: only what max_length_ratio and max_length_extra allow"""
-    temperature: Positive = 1.0
+    temperature: Annotated[float, within(0.01, 100)] = 1.0
     """log-probabilities are divided by it before the search or the draw: below 1 they are sharpened"""
     sample: bool = False
     """draw outputs at random in place of the search; equal lines are drawn alike, whatever stands around them"""
-    top_k: Whole = 0
+    top_k: Annotated[int, within(0, 10**9)] = 0
     """sample: draw from the K likeliest tokens; 0: from all"""
     top_p: AboveZero = 1.0
     """sample: draw from the likeliest tokens that together reach this probability"""
-    seed: Whole = 1
+    seed: Annotated[int, within(0, 10**18)] = 1
     """sample: seed of the draw"""
     minimum_bayes_risk: Literal["none", "chrf"] = "none"
     """of the candidates take the one that agrees most with the others, by sentence chrF"""
-    candidates: Whole = 0
+    candidates: Annotated[int, within(0, 10_000)] = 0
     """minimum_bayes_risk: how many candidates, samples or the best of a beam of N; 0: as many as the beam"""
     shortlist: bool = False
     """write only what tools/shortlist.py has found for the words of a line: faster with a large vocabulary"""
@@ -79,9 +83,6 @@ class SearchConfig(DecodeConfig):
         return min(longest, self.max_output) if self.max_output else longest
 
     def _check(self) -> None:
-        for name, hint in get_type_hints(SearchConfig).items():
-            if get_origin(hint) is Literal:  # a caller of `translate` has passed no parser
-                self._require(getattr(self, name) in get_args(hint), name, f"one of {', '.join(get_args(hint))}")
         choosing = self.minimum_bayes_risk != "none"
         if self.nbest > self.beam and not self.sample and not choosing:
             raise ValueError(f"nbest is {self.nbest}; it must be at most beam, {self.beam}: raise beam or lower nbest")

@@ -24,12 +24,19 @@ class Allowed(NamedTuple):
     """what an error message says the value must be"""
 
 
+def within(low: float, high: float) -> Allowed:
+    """Both ends included."""
+    return Allowed(lambda value: low <= value <= high, f"{low:,} to {high:,}")
+
+
 Count: TypeAlias = Annotated[int, Allowed(lambda value: value >= 1, "at least 1")]
 Whole: TypeAlias = Annotated[int, Allowed(lambda value: value >= 0, "0 or more")]
 Positive: TypeAlias = Annotated[float, Allowed(lambda value: 0 < value < math.inf, "above 0")]
 NotNegative: TypeAlias = Annotated[float, Allowed(lambda value: 0 <= value < math.inf, "0 or more")]
-Share: TypeAlias = Annotated[float, Allowed(lambda value: 0 <= value <= 1, "0 to 1")]
+Share: TypeAlias = Annotated[float, within(0, 1)]
 BelowOne: TypeAlias = Annotated[float, Allowed(lambda value: 0 <= value < 1, "at least 0 and below 1")]
+Seed: TypeAlias = Annotated[int, within(-(10**18), 10**18)]
+Threads: TypeAlias = Annotated[int, within(0, 1024)]
 AboveZero: TypeAlias = Annotated[float, Allowed(lambda value: 0 < value <= 1, "above 0 and at most 1")]
 
 

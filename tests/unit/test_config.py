@@ -37,7 +37,7 @@ CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"
         (CleaningConfig, {"max_ratio": 0.5}, "max_ratio is 0.5"),
         (CleaningConfig, {"max_words": -1}, "max_words is -1"),
         (DataConfig, {"source_language": "de", "target_language": "en", "train": [], "valid": []}, "train is"),
-        (TokenizerConfig, {"vocabulary_size": 4}, "at least 32"),
+        (TokenizerConfig, {"vocabulary_size": 4}, "32 to"),
         (TokenizerConfig, {"sampling": 1.5}, "0 to 1"),
         (ModelConfig, {"width": 100, "encoder_heads": 3}, "divisor of model.width"),
         (ModelConfig, {"dropout": 1.0}, "below 1"),
@@ -48,7 +48,7 @@ CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"
             "label_smoothed_kl, encouraging, r_drop, and loss.name is focal",
         ),
         (LossConfig, {"name": "inverse_focal", "beta": 0.1}, "belongs to confidence_penalty"),
-        (LossConfig, {"name": "r_drop", "alpha": -1.0}, "0 or more"),
+        (LossConfig, {"name": "r_drop", "alpha": -1.0}, "0 to 100"),
         (LossConfig, {"name": "encouraging", "reference": True, "definition": "others"}, "uniform or left out"),
         (LossConfig, {"name": "encouraging", "reference": True, "exclude_special": True}, "False or left out"),
         (LossConfig, {"name": "encouraging", "log_end": 1.5}, "0 to 1"),
@@ -56,7 +56,7 @@ CONFIGS = sorted((Path(__file__).resolve().parents[2] / "configs").glob("*.yaml"
         (TrainConfig, {"max_steps": 1, "learning_rate": 0.0}, "above 0"),
         (TrainConfig, {"max_steps": 1, "betas": [0.9]}, "two numbers"),
         (TrainConfig, {"max_steps": 1, "batch_tokens": 8, "max_length": 9}, "at most train.batch_tokens"),
-        (DecodeConfig, {"beam": 0}, "at least 1"),
+        (DecodeConfig, {"beam": 0}, "1 to"),
     ],
 )
 def test_a_value_out_of_range_is_named_with_what_is_allowed(kind: Any, values: dict[str, Any], words: str) -> None:
