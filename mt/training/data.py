@@ -15,6 +15,7 @@ from mt.corpus.batching import pad_batch, plan_batches
 from mt.corpus.epochs import epoch_store
 from mt.corpus.prepare import Prepared
 from mt.corpus.store import TokenStore
+from mt.errors import UserError
 from mt.training.distributed import Group
 
 # Positions times width, and positions, that make a micro-batch large enough for a processor.
@@ -99,6 +100,11 @@ class UpdateLoader:
         train = self.config.train
         while train.max_epochs == 0 or epoch < train.max_epochs:
             store, plan = self.plan(epoch)
+            if 0 < len(plan) <= done:
+                raise UserError(
+                    f"{self.config.run_dir}: its last training.json says that {done} batches of an epoch of "
+                    f"{len(plan)} are done; restore it or give another run_dir"
+                )
             for start in range(done, len(plan), self.batches):
                 end = min(start + self.batches, len(plan))
                 mine = range(start + self.group.rank, end, self.group.world_size)

@@ -26,7 +26,7 @@ from mt.training.data import Batch, Update, UpdateLoader
 from mt.training.distributed import Group, interruptible, own_processes, torchrun_group
 from mt.training.optimiser import Gradients, learning_rate
 from mt.training.resources import TIMED_UPDATES, Budget
-from mt.training.run_directory import RunLog, begin, claimed, read_log, say_figures
+from mt.training.run_directory import RunLog, begin, claimed, is_finished, say_figures
 from mt.training.setup import open_log, prepare_data, setup, training_device, worker_processes
 from mt.training.validation import Validator
 
@@ -47,8 +47,7 @@ def train(config: Config, started: float | None = None) -> Path | None:
     started = time.monotonic() if started is None else started
     run = Path(config.run_dir)
     with torchrun_group() as group, claimed(config) if group.is_main else nullcontext():
-        events = read_log(run / "log.jsonl") if group.is_main else []
-        finished = group.broadcast(bool(events) and events[-1]["event"] == "finished")
+        finished = group.broadcast(group.is_main and is_finished(config))
         if finished and group.is_main:
             log_line(f"{run}: this run is finished; give another run_dir to train again")
         if not finished:
@@ -274,6 +273,13 @@ class Training:
         if result is not None and self.log is not None:
             best = self.checkpoints.judge(state.name, result.figures, state)
             self.log.validation(state.name, result, state.step, state.epoch, best)
+            if self.checkpoints.unmoved(state):
+                name, value = self.train.best_by, result.figures[self.train.best_by]
+                log_line(
+                    f"train.best_by {name} has been {value:.4g} at three validations in a row: while it stays there the "
+                    "lower nll decides; see the text, its cleaning and the languages, or choose another train.best_by"
+                )
+                self.log.event("unmoved", state.step, **{name: value})
             self._save(result.figures)
         state.bad_validations = self.group.broadcast(state.bad_validations)
         self.clock = time.monotonic()

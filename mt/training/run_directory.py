@@ -5,23 +5,33 @@ from __future__ import annotations
 import fcntl
 import html
 import json
+import math
+import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypedDict
+
+import msgspec
 
 from mt.config import Config
 from mt.config_file import dump_config, read_config
 from mt.corpus.prepare import Prepared
 from mt.errors import UserError
 from mt.files.atomic import write_text
-from mt.training.checkpoint import Checkpoints
+from mt.files.json_file import parse_json
+from mt.training.checkpoint import Checkpoints, TrainState
 from mt.training.validation import Validation
 
 MAY_CHANGE = ("run_dir", "device", "threads", "data.root", "data.cache", "train.activation_checkpointing")
 """settings that say where and how, not what: a run may go on with others"""
+
+
+class _Event(TypedDict):
+    event: str
+    step: Annotated[int, msgspec.Meta(ge=0)]
 
 
 @contextmanager
@@ -31,13 +41,21 @@ def claimed(config: Config) -> Iterator[None]:
     An empty one is removed again. Raises UserError when another training holds it, or it has other contents.
     """
     run = Path(config.run_dir)
-    run.mkdir(parents=True, exist_ok=True)
-    lock = run / ".lock"
-    with lock.open("w") as file:
+    lock, ours = run / ".lock", False
+    while not ours:
+        run.mkdir(parents=True, exist_ok=True)
+        file = lock.open("w")
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
+            file.close()
             raise UserError(f"{run}: another training is running in this run_dir; stop it or give another") from None
+        # One that has just ended may have removed this very file: who comes next would lock another.
+        with suppress(FileNotFoundError):
+            ours = os.path.samestat(os.fstat(file.fileno()), lock.stat())
+        if not ours:
+            file.close()
+    with file:
         try:
             _check_config(config, run)
             yield
@@ -58,7 +76,7 @@ def begin(config: Config, prepared: Prepared) -> None:
 def _check_config(config: Config, run: Path) -> None:
     """A run that has a checkpoint goes on with its own config only; before the first one it may still change."""
     path = run / "config.yaml"
-    if (run / "last").exists():
+    if (run / "last").exists() or any(run.glob("checkpoints/step_*")):
         begun = dict(_settings(asdict(read_config(path))))
         for name, value in _settings(asdict(config)):
             if begun.get(name) != value and name not in MAY_CHANGE:
@@ -80,19 +98,27 @@ def _settings(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """All events of a log; none where there is no file yet. A last line that a kill cut short is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
+    """All events of a log; none where there is no file yet. A last line that a kill cut short is left out. Raises
+    UserError, which names the line, when another one is no event."""
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
     events = []
     for number, line in enumerate(lines, start=1):
+        place, remedy = f"{path} line {number}", "restore the file or take another run_dir"
         try:
             if line:
-                events.append(json.loads(line))
-        except ValueError:
+                parse_json(line, _Event, place, remedy)
+                events.append(parse_json(line, dict[str, Any], place, remedy))
+        except UserError:
             if number < len(lines):
-                raise UserError(f"{path} line {number}: not JSON; restore the file or take another run_dir") from None
+                raise
     return events
+
+
+def is_finished(config: Config) -> bool:
+    """Whether the log says so, and the last checkpoint is the one that it says so of."""
+    events, last = read_log(Path(config.run_dir) / "log.jsonl"), Checkpoints(config).last()
+    end = TrainState(step=events[-1]["step"]).name if events and events[-1]["event"] == "finished" else ""
+    return last is not None and last.name == end
 
 
 class RunLog:
@@ -110,6 +136,8 @@ class RunLog:
 
     def event(self, name: str, step: int, **figures: Any) -> None:
         """Writes one event; numbers also go to TensorBoard under `name/figure`."""
+        # JSON has no infinity, which a gradient's norm may be
+        figures = {key: None if isinstance(it, float) and not math.isfinite(it) else it for key, it in figures.items()}
         record = {"event": name, "step": step, "time": round(time.time(), 3), **figures}
         self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
         self.file.flush()  # a kill must lose no event

@@ -14,6 +14,7 @@ import torch
 from mt.config import Config, CorpusConfig, DataConfig, ModelConfig, TrainConfig
 from mt.config_file import read_config
 from mt.corpus.prepare import prepare
+from mt.errors import UserError
 from mt.training.data import Update, UpdateLoader, batch_shape, prefetch
 from mt.training.distributed import Group
 
@@ -109,3 +110,8 @@ def test_micro_batches_are_a_power_of_two_and_multiply_the_batches_of_an_update(
 
 def test_a_gpu_gets_batches_as_configured() -> None:
     assert shape(256, 4096, 2, "cuda") == (4096, 2)
+
+
+def test_a_position_beyond_the_epoch_is_refused(config: Config) -> None:
+    with pytest.raises(UserError, match=r"training\.json says that 1000000000 batches of an epoch of \d+ are done"):
+        next(loader(config).updates(0, 10**9))

@@ -24,7 +24,7 @@ def test_events_after_the_checkpoint_and_a_cut_last_line_are_taken_back(tmp_path
 
 
 def test_a_broken_line_in_the_middle_is_named(tmp_path: Path) -> None:
-    (tmp_path / "log.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
+    (tmp_path / "log.jsonl").write_text('{"event": "start", "step": 1}\nnonsense\n{"event": "train", "step": 2}\n')
     with pytest.raises(UserError, match="line 2"):
         read_log(tmp_path / "log.jsonl")
 
