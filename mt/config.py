@@ -247,9 +247,9 @@ class TrainConfig(Section):
     keep_checkpoints: Count = 5
     """newest checkpoints kept, the best one aside"""
     best_by: Literal["nll", "perplexity", "accuracy", "ece", "bleu", "chrf"] = "bleu"
-    """validation figure that picks the best checkpoint"""
+    """validation figure that picks the best checkpoint, the lower nll among equal ones"""
     patience: Whole = 0
-    """stop after so many validations without a better best_by; 0: never"""
+    """stop after so many validations without a better checkpoint; 0: never"""
     average: Literal["none", "last", "best"] = "none"
     """at the end average the weights of the last or the best checkpoints; kept as best if it validates better"""
     average_count: Count = 5

@@ -31,7 +31,6 @@ def within(low: float, high: float) -> Allowed:
 
 Count: TypeAlias = Annotated[int, Allowed(lambda value: value >= 1, "at least 1")]
 Whole: TypeAlias = Annotated[int, Allowed(lambda value: value >= 0, "0 or more")]
-Positive: TypeAlias = Annotated[float, Allowed(lambda value: 0 < value < math.inf, "above 0")]
 NotNegative: TypeAlias = Annotated[float, Allowed(lambda value: 0 <= value < math.inf, "0 or more")]
 Share: TypeAlias = Annotated[float, within(0, 1)]
 BelowOne: TypeAlias = Annotated[float, Allowed(lambda value: 0 <= value < 1, "at least 0 and below 1")]

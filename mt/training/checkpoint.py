@@ -58,6 +58,8 @@ class TrainState(Section):
     """validations since the best one"""
     scores: dict[str, float] = field(default_factory=dict)
     """validation figure (`train.best_by`) of each validated checkpoint"""
+    nll: dict[str, float] = field(default_factory=dict)
+    """NLL of each, which decides among equal scores; none of checkpoints of earlier versions"""
     sums: dict[str, Any] = field(default_factory=dict)
     """loss, nll, tokens, seconds and the like since the last line of the log; scalar tensors until they are saved"""
     fingerprints: dict[str, str] = field(default_factory=dict)
@@ -185,15 +187,25 @@ class Checkpoints:
         return Checkpoint(folder, state, read_weights(folder), tensors)
 
     def judge(self, name: str, figures: dict[str, float], state: TrainState) -> bool:
-        """Whether a checkpoint is the best so far by `train.best_by`; the state remembers that, and its score."""
-        score = figures[self.config.train.best_by]
-        best = not state.best or self._sign * score < self._sign * state.scores[state.best]
+        """Whether a checkpoint is the best so far by `train.best_by`, or as good with a lower NLL; the state notes it."""
+        score, nll = figures[self.config.train.best_by], figures["nll"]
+        best = not state.best or (self._sign * score, nll) < self._rank(state.best, state)
         if best:
             state.best = name
         if name != AVERAGE:
             state.bad_validations = 0 if best else state.bad_validations + 1
-            state.scores[name] = score
+            state.scores[name], state.nll[name] = score, nll
         return best
+
+    def _rank(self, name: str, state: TrainState) -> tuple[float, float]:
+        """Lower is better."""
+        return self._sign * state.scores[name], state.nll.get(name, 0.0)
+
+    @staticmethod
+    def unmoved(state: TrainState) -> bool:
+        """Whether `train.best_by` has now, but not before, been the same at three validations in a row."""
+        recent = list(state.scores.values())[-4:]
+        return len(recent) > 2 and len(set(recent[-3:])) == 1 and recent[-4:-3] != recent[-1:]
 
     def averaged(self, state: TrainState) -> dict[str, Tensor]:
         """Mean weights by name, float32, of the checkpoints of `_to_average` (Vaswani et al. 2017, 6.1)."""
@@ -215,5 +227,5 @@ class Checkpoints:
         """The last or the best of the validated checkpoints that are still there, as `train.average` says."""
         names = sorted(state.scores, reverse=True)
         if self.config.train.average == "best":
-            names = sorted(state.scores, key=lambda name: self._sign * state.scores[name])
+            names = sorted(state.scores, key=lambda name: self._rank(name, state))
         return [name for name in names if (self.folder / name).is_dir()][: self.config.train.average_count]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,47 @@ def test_only_the_newest_checkpoints_and_the_best_are_kept(run) -> None:  # type
     assert sorted(path.name for path in checkpoints.folder.iterdir()) == [
         f"step_{step:08d}" for step in (1, 4, 5, 6, 7, 8)
     ]
+
+
+def test_of_equal_scores_the_lower_nll_is_the_best(run) -> None:  # type: ignore[no-untyped-def]
+    """A young run has BLEU 0.00 for a while, in which it learns all the same."""
+    checkpoints, *_ = run  # by BLEU
+    state = TrainState()
+    found = [(0.0, 5.0), (0.0, 4.0), (0.0, 4.5), (1.0, 6.0), (0.5, 1.0), (1.0, 6.0), (1.0, 5.5)]
+    best = [
+        checkpoints.judge(f"step_{step:08d}", {"bleu": bleu, "nll": nll}, state)
+        for step, (bleu, nll) in enumerate(found)
+    ]
+    assert best == [True, True, False, True, False, False, True]
+    assert (state.best, state.bad_validations) == ("step_00000006", 0)
+    for name in state.scores:
+        (checkpoints.folder / name).mkdir(parents=True)
+    object.__setattr__(checkpoints.config, "train", replace(checkpoints.config.train, average="best", average_count=3))
+    assert checkpoints._to_average(state) == ["step_00000006", "step_00000003", "step_00000005"]
+
+
+def test_by_a_falling_figure_the_lower_one_is_the_best(run) -> None:  # type: ignore[no-untyped-def]
+    checkpoints = Checkpoints(replace(run[0].config, train=replace(run[0].config.train, best_by="ece")))
+    state = TrainState()
+    found = [(0.2, 5.0), (0.2, 6.0), (0.2, 4.0), (0.3, 1.0), (0.1, 9.0)]
+    best = [
+        checkpoints.judge(f"step_{step:08d}", {"ece": ece, "nll": nll}, state) for step, (ece, nll) in enumerate(found)
+    ]
+    assert best == [True, False, True, False, True]
+
+
+def test_a_state_of_earlier_versions_knows_no_nll_and_keeps_its_best_among_equals(run) -> None:  # type: ignore[no-untyped-def]
+    state = TrainState(step=1, best="step_00000001", scores={"step_00000001": 0.0})
+    assert not run[0].judge("step_00000002", {"bleu": 0.0, "nll": 4.0}, state)
+
+
+def test_a_figure_that_does_not_move_is_told_once_each_time_that_it_stands_still(run) -> None:  # type: ignore[no-untyped-def]
+    found = {0: [0.0] * 6, 1: [1.0, 0.0, 0.0, 0.0, 0.0, 2.0, 2.0, 2.0], 2: [0.0, 1.0, 0.0, 1.0], 3: [3.0, 3.0]}
+    told = {}
+    for number, scores in found.items():
+        state = TrainState()
+        told[number] = []
+        for step, score in enumerate(scores):
+            state.scores[f"step_{step:08d}"] = score
+            told[number] += [step] if run[0].unmoved(state) else []
+    assert told == {0: [2], 1: [3, 7], 2: [], 3: []}
