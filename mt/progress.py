@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
-from typing import Any
+from typing import Any, TextIO
+
+from mt.errors import concerning, visible
+
+_NAMED_LINES = 5  # whose numbers a warning gives
 
 
 def progress_bar(total: float | None, description: str, unit: str, **options: Any) -> Any:
@@ -32,10 +38,48 @@ def progress_bar(total: float | None, description: str, unit: str, **options: An
 
 
 def log_line(text: str) -> None:
-    """One line for people on standard error, kept clear of a bar that is being drawn."""
-    if sys.stderr.isatty():
-        from tqdm import tqdm
+    """One line for people on standard error, kept clear of a bar that is being drawn; lost where nobody can read it."""
+    try:
+        if sys.stderr.isatty():
+            from tqdm import tqdm
 
-        tqdm.write(text, file=sys.stderr)
-    else:
-        print(text, file=sys.stderr, flush=True)
+            tqdm.write(visible(text), file=sys.stderr)
+        else:
+            print(visible(text), file=sys.stderr, flush=True)
+    except OSError:
+        abandon(sys.stderr)
+
+
+class LineNotes:
+    """Lines that something is said of at the end: how many there are, and the numbers of the first few."""
+
+    def __init__(self) -> None:
+        self.count, self._first = 0, list[str]()
+
+    def add(self, line: int, detail: str = "") -> None:
+        """Counts the line with this number, from 0; the detail stands behind its number."""
+        self.count += 1
+        if self.count <= _NAMED_LINES:
+            self._first.append(f"{line + 1}{detail}")
+
+    def warn(self, what: str) -> None:
+        """Tells of them, if there are any."""
+        if self.count:
+            more = ", ..." * (self.count > _NAMED_LINES)
+            log_line(f"warning: {what}: {self.count}, counted from 1 these: {', '.join(self._first)}{more}")
+
+
+def say(text: object) -> None:
+    """One line of results on standard output; on a terminal, control characters are shown as `visible` does."""
+    try:
+        with concerning("standard output"):
+            print(visible(str(text)) if sys.stdout.isatty() else text, flush=True)
+    except OSError as error:
+        if error.errno != errno.EIO:  # so writes end on a terminal that is gone, where the work goes on
+            raise
+        abandon(sys.stdout)
+
+
+def abandon(stream: TextIO) -> None:
+    """Lets what a stream still holds, and all that follows, go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

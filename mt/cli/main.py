@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import errno
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -17,8 +18,9 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from mt.config import SearchConfig
-from mt.errors import UserError
+from mt.errors import UserError, concerning
 from mt.processes import available_cores
+from mt.progress import abandon, log_line
 from mt.settings import Allowed, Count, allowed_values, descriptions
 
 COMMANDS = (
@@ -49,6 +51,11 @@ REMEDIES = {
     errno.EDQUOT: "the disk quota is used up; free some space or choose another place",
     errno.EFBIG: "the file would be larger than allowed; choose another place",
     errno.EMFILE: "too many open files; raise the limit (ulimit -n)",
+    errno.EBADF: "is closed, or open for reading only; give another place",
+    errno.ELOOP: "its links lead in a circle; give another name",
+    errno.EIO: "input/output error: its disk or network drive fails; look into that, or choose another place",
+    errno.ESTALE: "the network drive has lost it; mount it again and give the same command again",
+    errno.ENXIO: "no such device, or nobody at the other end; choose another place",
     errno.ENOMEM: "not enough memory; use a machine with more, or smaller batches",
 }
 
@@ -72,24 +79,26 @@ def run(command: Callable[[], int]) -> int:
     Returns:
         The exit code for `sys.exit`.
     """
+    _open_standard_streams()
     try:
-        code = command()
-        sys.stdout.flush()  # a reader that went away shows here, not in the interpreter's last moments
-        return code
+        try:
+            return command()
+        finally:
+            with concerning("standard output"):
+                sys.stdout.flush()  # a reader that went away shows here, not in the interpreter's last moments
     except UserError as error:
         return _fail(str(error))
     except KeyboardInterrupt as interrupt:
         return _fail(f"interrupted: {interrupt}" if interrupt.args else "interrupted", INTERRUPTED, "")
     except BrokenPipeError:
-        # The interpreter flushes standard output once more at its end; let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _settle_output()
         return READER_GONE
     except OSError as error:
-        if error.errno not in REMEDIES:
-            raise
+        _settle_output()
         name = error.filename2 or error.filename
         place = f"{os.fsdecode(name)}: " if isinstance(name, (str, bytes, os.PathLike)) else ""
-        return _fail(place + REMEDIES[error.errno])
+        reason = f"{error.strerror or error}; check the disk, the network or whatever it lies on, and run it again"
+        return _fail(place + REMEDIES.get(error.errno or 0, reason))
     except MemoryError:
         return _fail("not enough memory; use smaller batches or a machine with more")
     except RuntimeError as error:
@@ -100,8 +109,28 @@ def run(command: Callable[[], int]) -> int:
 
 
 def _fail(message: str, code: int = USER_ERROR, prefix: str = "error: ") -> int:
-    print(prefix + " ".join(message.split()), file=sys.stderr, flush=True)
+    log_line(prefix + " ".join(message.split()))
     return code
+
+
+def _open_standard_streams() -> None:
+    """Lets a standard stream that was closed lead nowhere: else the next file that is opened would take its number, and
+    whatever a library prints. Text that it cannot encode, such as a name that is not UTF-8, is written escaped."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the number: the lowest one that is free
+            if number:
+                setattr(sys, name, open(number, "w", encoding="utf-8"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _settle_output() -> None:
+    """The interpreter flushes standard output once more at its end; lets that go nowhere where it would fail."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        abandon(sys.stdout)
 
 
 def program_name() -> str:
@@ -195,6 +224,12 @@ def check_new(path: Path) -> None:
     """Raises UserError where a folder is to be made and something is there already."""
     if path.exists():
         raise UserError(f"{path}: exists already; choose another name or remove it")
+
+
+def model_files(model: Path) -> list[Path]:
+    """The files of a model directory, or those of a run that a model is taken from."""
+    own = [model / name for name in ("config.yaml", "best", "last", "log.jsonl")]
+    return [*own, *model.glob("checkpoints/*/*")] if (model / "checkpoints").is_dir() else [*model.glob("*")]
 
 
 def use_threads(count: int | None) -> int:

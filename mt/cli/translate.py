@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt import load
-from mt.cli.main import DONE, CommandParser, add_model, add_search, use_threads
+from mt.cli.main import DONE, CommandParser, add_model, add_search, model_files, use_threads
 from mt.errors import UserError
-from mt.progress import log_line, progress_bar
+from mt.progress import LineNotes, progress_bar
 
 if TYPE_CHECKING:
     from mt.decoding.translator import Translator
     from mt.files.lines import TextDigest
 
-_NAMED_LINES = 5  # line numbers that the warning about too long lines gives
 _SEARCH = (
     "beam",
     "nbest",
@@ -47,11 +46,13 @@ def main(arguments: list[str] | None = None) -> int:
     """Translates files or standard input."""
     options = _parser().parse_args(arguments)
     _check_options(options)
+    from mt.decoding.sources import unknown_characters
     from mt.decoding.translator import WINDOW
     from mt.files.lines import WaitingLines, check_equally_many, check_readable, read_lines, text_digest
     from mt.files.output import flagged_lines, open_output
 
     prefix = [] if options.prefix is None else [options.prefix]
+    _check_files(options, prefix)
     check_readable([*options.input, *prefix])
     waiting = None if options.input else WaitingLines(_standard_input())
     lines = read_lines(options.input) if waiting is None else waiting
@@ -64,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     on_cpu = translator.loaded.model.output_weight.device.type == "cpu"
     fingerprint = _fingerprint(translator, text, begun, options)
     numbered = options.format == "text" and (options.nbest or 1) > 1
-    too_long = _TooLong(translator.loaded.config.decode.max_length, options.overlong)
+    too_long, unknown = LineNotes(), LineNotes()
     with (
         open_output(options.output, fingerprint, window=WINDOW, numbered=numbered) as output,
         flagged_lines(options.flagged, options.flag_below, output.kept) as flagged,
@@ -84,8 +85,13 @@ def main(arguments: list[str] | None = None) -> int:
         for record in _shown(records, options, text.lines if text else None, output.kept):
             if flagged is not None:
                 flagged(record)
+            if record["unknown"]:
+                unknown.add(record["line"], unknown_characters(record["source"], translator.loaded.tokenizer))
             output.write(record["line"], _formatted(record, options).encode("utf-8"))
-    too_long.warn()
+    done = "cut" if options.overlong == "cut" else "split into sentences, translated one by one,"
+    longest = translator.loaded.config.decode.max_length
+    too_long.warn(f"lines {done} because they are longer than {longest} tokens (decode.max_length)")
+    unknown.warn("lines with characters that the model has never seen")
     return DONE
 
 
@@ -131,9 +137,7 @@ def _parser() -> CommandParser:
 
 
 def _check_options(options: argparse.Namespace) -> None:
-    """Raises UserError for options that do not go together and for places that cannot be written."""
-    from mt.files.output import check_writable
-
+    """Raises UserError for options that do not go together."""
     if options.alignments and options.format != "jsonl":
         raise UserError("--alignments: only JSON lines have a place for them; add --format jsonl")
     if options.flagged is not None and options.flag_below is None:
@@ -143,9 +147,25 @@ def _check_options(options: argparse.Namespace) -> None:
     marked = options.flag_below is not None and options.flagged is None
     if marked and (options.nbest or 1) > 1 and options.format == "text":
         raise UserError("--flag_below: n-best lists as text have no place for marks; add --flagged F or --format jsonl")
-    for path in (options.output, options.flagged):
-        if path is not None:
+
+
+def _check_files(options: argparse.Namespace, prefix: list[Path]) -> None:
+    """Raises UserError for places that cannot be written, or that are read or written twice."""
+    from mt.files.output import check_apart, check_writable, partial_files, standard_output
+
+    written = [("standard output", Path("/dev/stdout"))]
+    if options.output is None:
+        standard_output()
+    else:
+        written = [("--output", path) for path in (options.output, *partial_files(options.output))]
+    if options.flagged is not None:
+        written.append(("--flagged", options.flagged))
+    for option, path in written:
+        if option != "standard output":
             check_writable(path)
+    read = {"--input": options.input or [Path("/dev/stdin")], "--prefix": prefix}
+    read["a file of MODEL"] = [path for model in (options.model, *options.ensemble) for path in model_files(model)]
+    check_apart([(option, path) for option, paths in read.items() for path in paths], *written)
 
 
 def _translator(options: argparse.Namespace, threads: int) -> Translator:
@@ -221,27 +241,3 @@ def _formatted(record: dict[str, Any], options: argparse.Namespace) -> str:
         return f"{record['translation']}{mark}\n"
     outputs = record["nbest"]
     return "".join(f"{record['line']} ||| {each['translation']} ||| {each['score']}\n" for each in outputs)
-
-
-class _TooLong:
-    """Counts the lines that are longer than the model takes."""
-
-    def __init__(self, longest: int, overlong: str) -> None:
-        self.longest, self.overlong = longest, overlong
-        self.count, self.named = 0, list[int]()
-
-    def add(self, line: int) -> None:
-        """Counts the line with this number, from 0."""
-        self.count += 1
-        if len(self.named) < _NAMED_LINES:
-            self.named.append(line + 1)
-
-    def warn(self) -> None:
-        """Tells how many there were, if any."""
-        if self.count:
-            done = "cut" if self.overlong == "cut" else "split into sentences, translated one by one,"
-            named = ", ".join(map(str, self.named)) + ", ..." * (self.count > _NAMED_LINES)
-            log_line(
-                f"warning: lines {done} because they are longer than {self.longest} tokens (decode.max_length): "
-                f"{self.count}, counted from 1 these: {named}"
-            )

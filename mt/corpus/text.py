@@ -17,7 +17,7 @@ from typing import Any
 
 from mt.config import CorpusConfig, DataConfig
 from mt.errors import UserError
-from mt.files.lines import paired_lines, read_lines
+from mt.files.lines import line_end, paired_lines, read_lines
 
 _BUILDERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 
@@ -82,7 +82,7 @@ def _read_file(path: Path, corpus: CorpusConfig, data: DataConfig) -> Iterator[t
             "converters": dict.fromkeys(_columns(corpus, data), str),
             "keep_default_na": False,
             "index_col": False,
-            "lineterminator": None if next(read_lines([path]), "").endswith("\r") else "\n",
+            "lineterminator": None if line_end(path) == "\r\n" else "\n",
         }
     try:
         yield from _read_dataset(str(path), corpus, data, **options)

@@ -3,28 +3,74 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO
+
+from mt.errors import UserError, concerning
+
+_MOST_LINKS = 40  # as many as Linux follows
+
+
+def destination(path: Path) -> Path | int:
+    """Where writing to `path` ends, its links followed: a path, of a file that need not be there yet, or the number of
+    a descriptor of this process (/dev/stdout, /dev/fd/3). Raises UserError when the links lead in a circle."""
+    for _ in range(_MOST_LINKS):
+        folder = os.path.realpath(path.parent)
+        if re.fullmatch(rf"/proc/{os.getpid()}(/task/\d+)?/fd", folder) and path.name.isdecimal():
+            return int(path.name)  # opened by its name, a file would be written from its beginning
+        path = Path(folder, path.name)
+        if not path.is_symlink():
+            return path
+        path = Path(folder, os.readlink(path))
+    raise UserError(f"{path}: its links lead in a circle; give another name")
+
+
+def open_direct(target: Path | int) -> FileIO | None:
+    """A device, a pipe or a descriptor, which are written directly; None for a file."""
+    if isinstance(target, Path) and (target.is_file() or not target.exists()):
+        return None
+    return FileIO(target, "w", closefd=isinstance(target, Path))
+
+
+def write_all(stream: FileIO | BinaryIO, data: bytes, name: str | Path) -> None:
+    """Writes all of it, at once. An error names `name`."""
+    with concerning(name):
+        while data:  # an unbuffered stream may take a part only
+            data = data[stream.write(data) :]
+        stream.flush()
 
 
 def _sync(path: Path) -> None:
-    with path.open("rb") as stream:
+    with concerning(path), path.open("rb") as stream:
         os.fsync(stream)
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path`; renames it onto `path` when the block ends without an error.
+    """Yields a temporary path; what the block writes there appears at `path` when it ends without an error.
 
-    On an error the temporary file is removed and `path` is left as it was.
+    It lies beside the file that `path`, its links followed, stands for, and is renamed onto it. On an error it is
+    removed and `path` is left as it was. A device or pipe gets the whole content at the end of the block.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    target = destination(path)
+    if direct := open_direct(target):
+        with direct, TemporaryDirectory() as folder:
+            yield Path(folder, path.name)
+            write_all(direct, Path(folder, path.name).read_bytes(), path)
+        return
+    assert isinstance(target, Path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
+        with concerning(path):
+            yield temporary
         _sync(temporary)  # else a crash could leave the new name without its content
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -39,13 +85,16 @@ def write_text(path: Path, text: str) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder beside `path`; renames it to `path` when the block ends without an error.
 
-    A folder that already stands at `path` is replaced. On an error nothing of the new folder is left.
+    A folder that already stands at `path`, its links followed, is replaced. On an error nothing of the new folder is
+    left.
     """
+    path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
-        yield temporary
+        with concerning(path):
+            yield temporary
         move_folder(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -1,31 +1,51 @@
 """Lines of text in: one rule for the files of every command, and one for what can be read only once.
 
-Only a line feed ends a line: a carriage return, a form feed, U+2028 or NUL is a character like any other. A byte order
-mark at the beginning of a file, or of standard input, is left out.
+Only a line feed ends a line, with the carriage returns directly before it; one elsewhere, a form feed, U+2028 or NUL is
+a character like any other. A byte order mark at the beginning of a file, or of standard input, is left out.
 
-A line of a file that is not UTF-8 is the user's error: the file can be mended and read again. On standard input, a pipe
-or a terminal, lines out equal to lines in matter most and nothing can be read again: there bad bytes become U+FFFD.
+Inputs may be packed by gzip, bzip2 or xz, told by their first bytes and not by their names. What is no UTF-8 text by
+these, such as UTF-16 or a zip archive, is refused. A line of a file that is not UTF-8 is the user's error: the file can
+be mended and read again. On standard input, a pipe or a terminal, lines out equal to lines in matter most and nothing
+can be read again: there bad bytes become U+FFFD, and the first such line is told.
 """
 
 from __future__ import annotations
 
-import gzip
+import bz2
 import hashlib
-import io
+import lzma
 import os
+import re
 import select
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
-from itertools import zip_longest
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, zip_longest
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple
 
-from mt.errors import UserError
+from mt.errors import UserError, concerning
+from mt.progress import log_line
 
-_GZIP = b"\x1f\x8b"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _BLOCK_BYTES = 1 << 17
+_PACKED: dict[str, tuple[bytes, Callable[[], Any]]] = {
+    "gzip": (rb"\x1f\x8b", lambda: zlib.decompressobj(16 + zlib.MAX_WBITS)),  # 16: with gzip's head and checksum
+    "bzip2": (rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", bz2.BZ2Decompressor),
+    "xz": (rb"\xfd7zXZ\x00", lzma.LZMADecompressor),
+}  # the first bytes, and what unpacks one stream of which a file holds one or more
+_NO_TEXT = {
+    rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff": "UTF-32; convert it: iconv -f UTF-32 -t UTF-8",
+    rb"\xff\xfe|\xfe\xff": "UTF-16; convert it: iconv -f UTF-16 -t UTF-8",
+    rb"\x28\xb5\x2f\xfd": "packed by zstd; unpack it: zstd -d",
+    rb"\x04\x22\x4d\x18": "packed by lz4; unpack it: lz4 -d",
+    rb"PK\x03\x04|PK\x05\x06": "a zip archive or an office document; unpack it, or save its text as a plain file",
+    rb"7z\xbc\xaf|Rar!\x1a": "an archive; unpack it",
+    rb"%PDF-": "a PDF; save its text as a plain file: pdftotext",
+    rb".{257}ustar": "a tar archive; unpack it: tar -x",
+    rb"PAR1": "a Parquet file; here a text file of lines is wanted",
+}  # by the first bytes
+_NUL_SHARE = 10  # one byte in so many is a NUL: no text
 
 
 def check_readable(paths: Sequence[Path]) -> None:
@@ -40,18 +60,16 @@ def check_readable(paths: Sequence[Path]) -> None:
 def read_lines(paths: Sequence[Path]) -> Iterator[str]:
     """The lines of text files, one file after the other, without their line feeds; the last one may lack its own.
 
-    Files may be gzip-compressed, told by their first bytes and not by their name.
-
     Raises:
-        UserError: a file that cannot be read, is damaged gzip, or holds a line that is not UTF-8.
+        UserError: a file that cannot be read, is damaged, is no text, or holds a line that is not UTF-8.
     """
     for path in paths:
-        for text in _blocks(path):
-            yield from text.removesuffix("\n").split("\n")
+        for text in _file_blocks(path):
+            yield from text.split("\n")[:-1]
 
 
 class TextDigest(NamedTuple):
-    """How many lines files hold, and a hash of them, the same for plain and gzip files."""
+    """How many lines files hold, and a hash of them, the same for plain and packed files."""
 
     lines: int
     digest: str
@@ -66,8 +84,7 @@ def text_digest(paths: Sequence[Path]) -> TextDigest | None:
         return None
     lines, digest = 0, hashlib.blake2b(digest_size=16)
     for path in paths:
-        for text in _blocks(path):
-            text = text if text.endswith("\n") else text + "\n"
+        for text in _file_blocks(path):
             lines += text.count("\n")
             digest.update(text.encode())
     return TextDigest(lines, digest.hexdigest())
@@ -93,29 +110,93 @@ def check_equally_many(first: object, first_lines: int, second: object, second_l
         )
 
 
-def _blocks(path: Path) -> Iterator[str]:
-    """The text of a file in blocks of whole lines, none of them empty; the last may lack its line feed."""
-    lines = 0
+def line_end(path: Path) -> str:
+    """How the first line of a file ends, "\\n" or "\\r\\n"."""
+    with path.open("rb") as stream:
+        first = next(_unpacked(lambda: stream.read1(_BLOCK_BYTES), str(path)), b"").partition(b"\n")[0]
+    return "\r\n" if first.endswith(b"\r") else "\n"
+
+
+def _file_blocks(path: Path) -> Iterator[str]:
     try:
-        with path.open("rb") as plain:
-            packed = plain.peek(len(_GZIP)).startswith(_GZIP)  # what is read from a pipe would be gone
-            stream = cast(io.BufferedReader, gzip.GzipFile(fileobj=plain)) if packed else plain
-            # read1 gives what a slow pipe has to give, readline the rest of the last line.
-            while data := stream.read1(_BLOCK_BYTES):
-                data = data if data.endswith(b"\n") else data + stream.readline()
-                if text := (data if lines else data.removeprefix(_BYTE_ORDER_MARK)).decode():
-                    yield text
-                lines += data.count(b"\n")
-    except UnicodeDecodeError as error:
-        *before, line = error.object[: error.start].split(b"\n")
-        raise UserError(
-            f"{path}: line {lines + len(before) + 1} is not UTF-8 (byte {len(line) + 1} of the line); convert the "
-            "file, for example with iconv -f ISO-8859-1 -t UTF-8"
-        ) from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path}: damaged gzip file ({error}); copy it again") from None
+        with path.open("rb") as stream:
+            yield from _blocks(lambda: stream.read1(_BLOCK_BYTES), str(path), strict=True)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the file and its disk") from None
+
+
+def _blocks(read: Callable[[], bytes], name: str, strict: bool) -> Iterator[str]:
+    """The text of an input in blocks of whole lines, each with its line feed; "" where what `read` gave ends no line.
+
+    A line that is not UTF-8 raises UserError where `strict`; else it is told, the first time, and mended.
+    """
+    rest, lines, told = bytearray(), 0, strict
+    for data in chain(_unpacked(read, name), [b""]):
+        end = data.rfind(b"\n") + 1
+        rest += data[:end]
+        block = bytes(rest) if end or not data else b""
+        if block and not lines:
+            _check_text(block + data[end:], name)  # with the NUL behind the last line feed of UTF-16
+            block = block.removeprefix(_BYTE_ORDER_MARK)
+        block += b"" if end or not block else b"\n"
+        try:
+            text = block.decode()
+        except UnicodeDecodeError as error:
+            *before, line = block[: error.start].split(b"\n")
+            place = f"{name}: line {lines + len(before) + 1} is not UTF-8 (byte {len(line) + 1} of the line);"
+            remedy = "convert the text, for example with iconv -f ISO-8859-1 -t UTF-8"
+            if strict:
+                raise UserError(f"{place} {remedy}") from None
+            if not told:
+                log_line(f"warning: {place} such bytes, here and further on, become U+FFFD; {remedy}")
+            text, told = block.decode(errors="replace"), True
+        while "\r\n" in text:
+            text = text.replace("\r\n", "\n")
+        lines += block.count(b"\n")
+        if block:
+            rest.clear()
+        rest += data[end:]
+        yield text
+
+
+def _unpacked(read: Callable[[], bytes], name: str) -> Iterator[bytes]:
+    """What an input holds, as it comes. Not by the classes of gzip, bz2 and lzma: they take a damaged second stream of
+    a file for padding, and end there."""
+    data = read()
+    kind, new = next(((kind, new) for kind, (first, new) in _PACKED.items() if re.match(first, data)), ("", None))
+    if new is None:
+        while data:
+            yield data
+            data = read()
+        return
+    unpacker = new()
+    try:
+        while data or (data := read()):
+            if unpacker.eof and (data := data.lstrip(b"\0")):  # padding may stand between streams
+                unpacker = new()
+            if data:
+                yield unpacker.decompress(data)
+                data = unpacker.unused_data
+        if not unpacker.eof:
+            raise EOFError("it is cut short")
+    except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # else it is what bz2 says of damage
+            raise
+        raise UserError(f"{name}: damaged {kind} file ({error}); copy it again") from None
+
+
+def _check_text(data: bytes, name: str) -> None:
+    """Raises UserError when these first bytes of an input are those of something else than UTF-8 text."""
+    for first, what in _NO_TEXT.items():
+        if re.match(first, data, re.DOTALL):
+            raise UserError(f"{name}: is {what}")
+    beside = data.count(b"\n\0") + data.count(b"\0\n")  # as every line of UTF-16 ends
+    if b"\0" in data and (data.count(b"\0") * _NUL_SHARE >= len(data) or beside >= data.count(b"\n") > 0):
+        kind = "UTF-16BE" if data.startswith(b"\0") else "UTF-16LE"
+        raise UserError(
+            f"{name}: holds NUL bytes, as UTF-16 and binary files do; if it is text, convert it: "
+            f"iconv -f {kind} -t UTF-8"
+        )
 
 
 class WaitingLines:
@@ -123,10 +204,8 @@ class WaitingLines:
 
     def __init__(self, descriptor: int) -> None:
         """Reads the file descriptor up to its end; nobody else may read it."""
-        self._descriptor = descriptor
-        self._complete: deque[bytearray] = deque()
-        self._rest = bytearray()
-        self._mark, self._ended = _BYTE_ORDER_MARK, False
+        self._descriptor, self._complete, self._ended = descriptor, deque[str](), False
+        self._blocks = _blocks(lambda: os.read(descriptor, _BLOCK_BYTES), "standard input", strict=False)
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -136,7 +215,7 @@ class WaitingLines:
             self._read()
         if not self._complete:
             raise StopIteration
-        return self._complete.popleft().decode(errors="replace")
+        return self._complete.popleft()
 
     def more_waiting(self) -> bool:
         """Whether a complete line, or the end, has arrived."""
@@ -145,9 +224,7 @@ class WaitingLines:
         return bool(self._complete) or self._ended
 
     def _read(self) -> None:
-        data = os.read(self._descriptor, _BLOCK_BYTES)
-        self._rest += data
-        if not data or b"\n" in data:
-            *complete, self._rest = self._rest.removeprefix(self._mark).split(b"\n")
-            self._mark, self._ended = b"", not data
-            self._complete += [self._rest] if self._ended and self._rest else complete
+        with concerning("standard input"):
+            text = next(self._blocks, None)
+        self._ended = text is None
+        self._complete.extend((text or "").split("\n")[:-1])

@@ -8,22 +8,25 @@ A gzip file has one member for each window.
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import hashlib
 import json
 import os
 import sys
+import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from mt.errors import UserError
-from mt.files.atomic import write_text
+from mt.errors import UserError, concerning
+from mt.files.atomic import destination, open_direct, write_all, write_text
 
 _READ_BYTES = 1 << 20
+_LOCK_SECONDS = 1.5  # processes that a killed call has started keep its lock until they notice
 _GZIP = 31  # zlib's number for a gzip stream with the largest window
 
 FLAGGED_HEADER = "line\tconfidence\tsource\ttranslation\n"
@@ -31,11 +34,41 @@ FLAGGED_HEADER = "line\tconfidence\tsource\ttranslation\n"
 
 def check_writable(path: Path) -> None:
     """Raises UserError when `path` could not be written, so that nothing is done before that is known."""
-    if path.is_dir():
+    target = destination(path)
+    if isinstance(target, int):
+        with concerning(path):
+            os.fstat(target)
+        return
+    if target.is_dir():
         raise UserError(f"{path}: is a folder; give the name of a file to write")
-    if not os.access(path.parent, os.W_OK):
-        reason = "permission denied" if path.parent.is_dir() else "no such folder"
+    if not os.access(target.parent, os.W_OK):
+        reason = "permission denied" if target.parent.is_dir() else "no such folder"
         raise UserError(f"{path}: cannot be written ({reason}); choose another place")
+
+
+def check_apart(read: Iterable[tuple[str, Path]], *written: tuple[str, Path]) -> None:
+    """Raises UserError when a file that is written is one that is read, or another that is written, whatever the names
+    and links; each is given with the option that names it. Devices and pipes may be the same."""
+    others = list(read)
+    for option, path in written:
+        for other_option, other in others:
+            if _same_file(path, other):
+                raise UserError(f"{option}: {path} is the same file as {other_option}, {other}; give another name")
+        others.append((option, path))
+
+
+def _same_file(first: Path, second: Path) -> bool:
+    try:
+        return os.path.samefile(first, second) and first.is_file()
+    except OSError:  # one is not there yet
+        return destination(first) == destination(second)
+
+
+def standard_output() -> BinaryIO:
+    """Standard output, for bytes. Raises UserError when it was closed."""
+    if getattr(sys.stdout, "name", None) == 1:  # as the command line opens it in place of one that was closed
+        raise UserError("standard output is closed; send it to a file, or name one with --output")
+    return sys.stdout.buffer
 
 
 def folder_digest(folder: Path) -> str:
@@ -53,14 +86,16 @@ def folder_digest(folder: Path) -> str:
 class Output:
     """Where records are written, one after the other; `kept`: how many an earlier call has left."""
 
-    def __init__(self, stream: FileIO | BinaryIO, window: int = 1, packed: bool = False, kept: int = 0) -> None:
-        self._stream, self._window, self._packed, self.kept = stream, window, packed, kept
+    def __init__(
+        self, stream: FileIO | BinaryIO, name: str | Path, window: int = 1, packed: bool = False, kept: int = 0
+    ) -> None:
+        self._stream, self._name, self._window, self._packed, self.kept = stream, name, window, packed, kept
         self._member = bytearray()
 
     def write(self, number: int, data: bytes) -> None:
         """Writes the whole lines of record `number` (from 0)."""
         if not self._packed:
-            _write(self._stream, data)
+            write_all(self._stream, data, self._name)
             return
         self._member += data
         if (number + 1) % self._window == 0:
@@ -69,7 +104,8 @@ class Output:
     def flush(self) -> None:
         """Ends the gzip member that is being gathered."""
         if self._member:
-            _write(self._stream, gzip.compress(bytes(self._member), mtime=0))  # no time: the same bytes in every call
+            # no time: the same bytes in every call
+            write_all(self._stream, gzip.compress(bytes(self._member), mtime=0), self._name)
             self._member.clear()
 
 
@@ -80,61 +116,97 @@ def open_output(
     """Yields where to write; `path` appears when the block ends without an error.
 
     Args:
-        path: with the ending .gz it is written packed. A device or a named pipe is written directly. None: standard
-            output, where each record is seen at once.
+        path: with the ending .gz it is written packed. A link is followed; a device, a named pipe or a descriptor
+            (/dev/stdout) is written directly. None: standard output, where each record is seen at once.
         fingerprint: what the content depends on, by group, for JSON; None: not known, no earlier call is continued.
         window: records that are translated together.
         numbered: each line begins with the number of its record, of which there may be several lines.
 
     Raises:
-        UserError: `path` cannot be written, or what an earlier call left has another fingerprint.
+        UserError: `path` cannot be written, another process is writing it, or what an earlier call left has another
+            fingerprint.
     """
     if path is None:
-        yield Output(sys.stdout.buffer)
+        yield Output(standard_output(), "standard output")
         return
-    packed = path.suffix == ".gz"
-    if path.exists() and not path.is_file():
-        with FileIO(path, "w") as stream:
-            yield (output := Output(stream, window, packed))
+    packed, target = path.suffix == ".gz", destination(path)
+    if direct := open_direct(target):
+        with direct:
+            yield (output := Output(direct, path, window, packed))
             output.flush()
         return
-    partial, facts = (path.with_name(path.name + ending) for ending in (".partial", ".partial.json"))
-    try:
-        stream, kept = _begin(partial, facts, fingerprint, window, packed, numbered)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); choose another place") from None
-    try:
-        with stream:
-            yield (output := Output(stream, window, packed, kept))
+    assert isinstance(target, Path)
+    partial, facts = partial_files(path)
+    with _open_locked(partial) as stream:
+        try:
+            kept = _begin(stream, partial, facts, fingerprint, window, packed, numbered)
+            yield (output := Output(stream, path, window, packed, kept))
             output.flush()
-            os.fsync(stream.fileno())  # before the rename: the name must not outlast the content
-    except BaseException as error:
-        if partial.stat().st_size == 0:
-            partial.unlink()
+            with concerning(path):
+                os.fsync(stream.fileno())  # before the rename: the name must not outlast the content
+            os.replace(partial, target)
             facts.unlink(missing_ok=True)
-        elif isinstance(error, KeyboardInterrupt) and fingerprint is not None:
-            raise KeyboardInterrupt(f"{partial} keeps what is done, the same command goes on there") from None
-        raise
-    os.replace(partial, path)
-    facts.unlink(missing_ok=True)
+        except BaseException as error:
+            if os.fstat(stream.fileno()).st_size == 0:
+                partial.unlink()
+                facts.unlink(missing_ok=True)
+            elif isinstance(error, KeyboardInterrupt) and fingerprint is not None:
+                raise KeyboardInterrupt(f"{partial} keeps what is done, the same command goes on there") from None
+            raise
+
+
+def partial_files(path: Path) -> tuple[Path, Path]:
+    """Where the beginning of the file `path`, its links followed, grows, and where it says what it comes from."""
+    target = str(destination(path))
+    return Path(f"{target}.partial"), Path(f"{target}.partial.json")
+
+
+def _open_locked(path: Path) -> FileIO:
+    """Opens a file, new where there is none, that no other process may write until it is closed. Raises UserError when
+    another one is writing it; where a file system has no locks, nobody is kept out."""
+    patience = time.monotonic() + _LOCK_SECONDS
+    while True:
+        stream = FileIO(path, "r+", opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            stream.close()
+            if time.monotonic() > patience:
+                raise UserError(
+                    f"{path}: another process is writing it; wait until that ends, or give another name"
+                ) from None
+            time.sleep(0.1)
+            continue
+        except OSError:
+            return stream
+        if path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+            return stream
+        stream.close()  # the process before has just given it its name
 
 
 def _begin(
-    partial: Path, facts: Path, fingerprint: dict[str, Any] | None, window: int, packed: bool, numbered: bool
-) -> tuple[FileIO, int]:
-    """The open partial file, cut behind its last whole window, and how many records it holds."""
-    if partial.exists() and facts.exists():
+    stream: FileIO,
+    partial: Path,
+    facts: Path,
+    fingerprint: dict[str, Any] | None,
+    window: int,
+    packed: bool,
+    numbered: bool,
+) -> int:
+    """Cuts the partial file behind its last whole window; how many records it holds."""
+    kept = end = 0
+    if facts.exists() and partial.stat().st_size:
         _check_fingerprint(partial, facts, fingerprint)
-        stream = FileIO(partial, "r+")
         kept, end = _whole_windows(partial, window, packed, numbered)
         stream.truncate(end)
-        stream.seek(end)
-        return stream, kept
-    # In this order, so that a kill in between leaves no old content with a new fingerprint.
-    partial.unlink(missing_ok=True)
-    if fingerprint is not None:
-        write_text(facts, json.dumps(fingerprint, indent=2, ensure_ascii=False) + "\n")
-    return FileIO(partial, "w"), 0
+    else:
+        # In this order, so that a kill in between leaves no old content with a new fingerprint.
+        stream.truncate(0)
+        facts.unlink(missing_ok=True)
+        if fingerprint is not None:
+            write_text(facts, json.dumps(fingerprint, indent=2, ensure_ascii=False) + "\n")
+    stream.seek(end)
+    return kept
 
 
 def _check_fingerprint(partial: Path, facts: Path, fingerprint: dict[str, Any] | None) -> None:
@@ -190,13 +262,6 @@ def _members(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
         data = data or stream.read(_READ_BYTES)
 
 
-def _write(stream: FileIO | BinaryIO, data: bytes) -> None:
-    """All of it, at once: a kill leaves whole lines but for one that it hits."""
-    while data:  # an unbuffered stream may take a part only
-        data = data[stream.write(data) :]
-    stream.flush()
-
-
 @contextmanager
 def flagged_lines(
     path: Path | None, limit: float | None, kept: int
@@ -209,15 +274,18 @@ def flagged_lines(
     if path is None or limit is None:
         yield None
         return
-    earlier = path.read_bytes().split(b"\n")[1:-1] if kept and path.is_file() else []
-    rows = [row + b"\n" for row in earlier if (number := row.split(b"\t")[0]).isdigit() and int(number) <= kept]
+    target = destination(path)
+    with open_direct(target) or _open_locked(Path(str(target))) as stream:  # a number is no file
+        earlier = stream.readall().split(b"\n")[1:-1] if kept and stream.readable() else []
+        rows = [row + b"\n" for row in earlier if (number := row.split(b"\t")[0]).isdigit() and int(number) <= kept]
+        if stream.readable():
+            stream.truncate(stream.seek(0))
 
-    def add(record: dict[str, Any]) -> None:
-        if record["confidence"] < limit:
-            texts = (record[name].replace("\t", " ") for name in ("source", "translation"))
-            row = "\t".join([str(record["line"] + 1), f"{record['confidence']:.4f}", *texts]) + "\n"
-            _write(stream, row.encode("utf-8"))
+        def add(record: dict[str, Any]) -> None:
+            if record["confidence"] < limit:
+                texts = (record[name].replace("\t", " ") for name in ("source", "translation"))
+                row = "\t".join([str(record["line"] + 1), f"{record['confidence']:.4f}", *texts]) + "\n"
+                write_all(stream, row.encode("utf-8"), path)
 
-    with FileIO(path, "w") as stream:
-        _write(stream, FLAGGED_HEADER.encode() + b"".join(rows))
+        write_all(stream, FLAGGED_HEADER.encode() + b"".join(rows), path)
         yield add

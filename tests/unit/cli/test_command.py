@@ -50,6 +50,29 @@ def test_the_exit_code_of_a_command_is_passed_on() -> None:
             "error: no space left on the device; free some or choose another place\n",
         ),
         (
+            OSError(errno.EIO, "Input/output error", "/x/in.txt"),
+            2,
+            "error: /x/in.txt: input/output error: its disk or network drive fails; look into that, or choose another "
+            "place\n",
+        ),
+        (
+            OSError(errno.ETIMEDOUT, "Connection timed out", "/x/in.txt"),
+            2,
+            "error: /x/in.txt: Connection timed out; check the disk, the network or whatever it lies on, and run it "
+            "again\n",
+        ),
+        (
+            OSError("a library's own words"),
+            2,
+            "error: a library's own words; check the disk, the network or whatever it lies on, and run it again\n",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, "No such file", "/x/\x1b[31m\u202egpj.txt"),
+            2,
+            "error: /x/\\x1b[31m\\u202egpj.txt: no such file or folder; check the name\n",
+        ),
+        (UserError("unknown key \x1b]0;title\x07"), 2, "error: unknown key \\x1b]0;title\\x07\n"),
+        (
             FileNotFoundError(errno.ENOENT, "No such file", "/x/in.txt"),
             2,
             "error: /x/in.txt: no such file or folder; check the name\n",
@@ -72,7 +95,7 @@ def test_every_remedy_is_one_line() -> None:
     assert all("\n" not in remedy for remedy in REMEDIES.values())
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), RuntimeError("x"), AssertionError(), OSError("no number")])
+@pytest.mark.parametrize("error", [ValueError("x"), RuntimeError("x"), AssertionError()])
 def test_a_fault_of_the_program_keeps_its_traceback(error: Exception) -> None:
     with pytest.raises(type(error)):
         ended_by(error)

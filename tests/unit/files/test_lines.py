@@ -1,10 +1,13 @@
-"""One reader of lines for all commands: line feeds, byte order marks, bad UTF-8, gzip, pipes."""
+"""One reader of lines for all commands: ends of lines, byte order marks, other encodings, packed files, pipes."""
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import os
 import random
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mt.errors import UserError
-from mt.files.lines import WaitingLines, check_readable, paired_lines, read_lines, text_digest
+from mt.files.lines import WaitingLines, check_readable, line_end, paired_lines, read_lines, text_digest
 
 BYTES = "eins\r\n\n\u2028zwei\x0b\x85\n\x00drei\nvier".encode()
-LINES = ["eins\r", "", "\u2028zwei\x0b\x85", "\x00drei", "vier"]
+LINES = ["eins", "", "\u2028zwei\x0b\x85", "\x00drei", "vier"]
 MARK = b"\xef\xbb\xbf"
 
 
@@ -25,16 +28,22 @@ def waiting_lines(path: Path) -> list[str]:
         return list(WaitingLines(stream.fileno()))
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\n", exclude_categories=["Cs"]))), st.booleans())
+@given(
+    st.lists(st.text(st.characters(exclude_characters="\n\0", exclude_categories=["Cs"]))),
+    st.sampled_from([bytes, gzip.compress, bz2.compress, lzma.compress]),
+    st.sampled_from(["\n", "\r\n"]),
+)
 def test_lines_of_any_characters_come_back(
-    tmp_path_factory: pytest.TempPathFactory, lines: list[str], compressed: bool
+    tmp_path_factory: pytest.TempPathFactory, lines: list[str], pack: Callable[[bytes], bytes], end: str
 ) -> None:
     path = tmp_path_factory.mktemp("lines") / "text"
-    content = "".join(line + "\n" for line in lines).encode()
+    content = "".join(line + end for line in lines).encode()
+    path.write_bytes(pack(content))
+    lines = [line.rstrip("\r") for line in lines]
     if content.startswith(MARK):
         lines[0] = lines[0][1:]
-    path.write_bytes(gzip.compress(content) if compressed else content)
     assert list(read_lines([path])) == lines
+    assert waiting_lines(path) == lines
 
 
 def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
@@ -51,7 +60,8 @@ def test_only_a_line_feed_ends_a_line(tmp_path: Path) -> None:
         (b"", []),
         (b"\n", [""]),
         (b"a", ["a"]),
-        (b"a \r\n\r", ["a \r", "\r"]),
+        (b"a \r\n\r", ["a ", ""]),
+        (b"\ra\rb\r\r\nc\r\n", ["\ra\rb", "c"]),
         (b"a\n", ["a"]),
         (b"a\n\n", ["a", ""]),
         (MARK, []),
@@ -74,7 +84,7 @@ def test_a_final_line_feed_adds_no_line_and_a_byte_order_mark_is_dropped(
 
 def test_the_digest_is_that_of_the_lines(tmp_path: Path) -> None:
     path, packed = tmp_path / "text", tmp_path / "text.gz"
-    path.write_bytes(MARK + b"eins\nzwei")
+    path.write_bytes(MARK + b"eins\r\nzwei")
     packed.write_bytes(gzip.compress(b"eins\nzwei\n"))
     assert text_digest([path]) == text_digest([packed])
     assert text_digest([path]) != text_digest([path, packed])
@@ -95,18 +105,86 @@ def test_a_line_of_a_file_that_is_not_utf8_is_named(tmp_path: Path, before: int,
             read()
 
 
-def test_bad_bytes_of_standard_input_are_replaced_and_its_byte_order_mark_is_dropped(tmp_path: Path) -> None:
+def test_bad_bytes_of_standard_input_are_replaced_and_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = tmp_path / "text"
-    path.write_bytes(MARK + b"\xff\x00drei\n\xc3\nvier")
-    assert waiting_lines(path) == ["\ufffd\x00drei", "\ufffd", "vier"]
+    path.write_bytes(MARK + b"null\n\xff\x00drei\n\xc3\nvier")
+    assert waiting_lines(path) == ["null", "\ufffd\x00drei", "\ufffd", "vier"]
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "standard input: line 2 is not UTF-8" in told and "iconv" in told
 
 
-@pytest.mark.parametrize("damage", [lambda packed: packed[:2000], lambda packed: packed[:30] + b"????" + packed[34:]])
-def test_a_damaged_gzip_file_is_the_users_error(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
-    path = tmp_path / "cut.gz"
-    path.write_bytes(damage(gzip.compress(random.Random(1).randbytes(2500).hex().encode())))
-    with pytest.raises(UserError, match=r"cut\.gz: damaged gzip file"):
+DAMAGES: list[Callable[[bytes], bytes]] = [
+    lambda packed: packed[:2000],
+    lambda packed: packed[:-3],
+    lambda packed: packed[:1000] + b"????" + packed[1004:],
+    lambda packed: packed + b"rest",
+    lambda packed: packed + b"\xff" + packed[1:],
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(("kind", "pack"), [("gzip", gzip.compress), ("bzip2", bz2.compress), ("xz", lzma.compress)])
+def test_a_damaged_packed_file_is_the_users_error(
+    tmp_path: Path, kind: str, pack: Callable[[bytes], bytes], damage: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "cut"
+    path.write_bytes(damage(pack(random.Random(1).randbytes(2500).hex().encode())))
+    with pytest.raises(UserError, match=f"cut: damaged {kind} file"):
         list(read_lines([path]))
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_a_packed_file_may_have_several_parts_and_padding(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(pack(b"eins\nzw") + pack(b"ei\n") + bytes(8) + pack(b"drei") + bytes(4))
+    assert list(read_lines([path])) == waiting_lines(path) == ["eins", "zwei", "drei"]
+
+
+TEXT = "Ein Hund läuft.\nZwei Katzen sehen ihn an.\n"
+TAR = b"a.txt".ljust(257, b"\0") + b"ustar" + b"text\n" * 3000
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (TEXT.encode("utf-16"), "UTF-16; convert it: iconv -f UTF-16 "),
+        (b"\xfe\xff" + TEXT.encode("utf-16-be"), "UTF-16; convert it: iconv -f UTF-16 "),
+        (TEXT.encode("utf-32"), "UTF-32; convert it: iconv -f UTF-32 "),
+        (TEXT.replace("ä", "a").encode("utf-16-le"), "iconv -f UTF-16LE "),
+        (TEXT.replace("ä", "a").encode("utf-16-be"), "iconv -f UTF-16BE "),
+        ("Иван\nАнна\n".encode("utf-16-le"), "iconv -f UTF-16LE "),
+        (b"\x28\xb5\x2f\xfd rest\n", "zstd -d"),
+        (b"PK\x03\x04 rest\n", "zip archive"),
+        (b"%PDF-1.4\nrest\n", "PDF"),
+        (TAR, "tar archive"),
+        (b"text and\0\0\0 other\0\0\0 things\n", "NUL bytes"),
+    ],
+)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_what_is_no_utf8_text_is_refused_with_its_remedy(
+    tmp_path: Path, content: bytes, words: str, pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(pack(content))
+    for name, read in (("text", lambda: list(read_lines([path]))), ("standard input", lambda: waiting_lines(path))):
+        with pytest.raises(UserError, match=f"{name}: .*{re.escape(words)}"):
+            read()
+
+
+def test_the_first_line_tells_how_lines_end(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(gzip.compress(b"a\r\nb\n"))
+    assert line_end(path) == "\r\n"
+    path.write_bytes(b"a\nb\r\n")
+    assert line_end(path) == "\n"
+
+
+def test_a_line_longer_than_any_block_comes_whole(tmp_path: Path) -> None:
+    path = tmp_path / "text"
+    path.write_bytes(b"a" * 3_000_001 + b"\nb\n")
+    assert [len(line) for line in read_lines([path])] == [3_000_001, 1]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
