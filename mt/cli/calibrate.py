@@ -20,16 +20,14 @@ def main(arguments: list[str] | None = None) -> int:
 
     text = read_test_set(given.source, given.reference)
     use_threads(given.threads)
-    from mt.decoding.confidence import FILE, dump_recalibration
+    from mt.decoding.confidence import save_recalibration
     from mt.evaluation.recalibrate import calibrate
-    from mt.files.atomic import write_text
     from mt.model.directory import load_model
 
     loaded = load_model(given.model, given.device)
     options = {name: getattr(given, name) for name in ("folds", "precision", "chrf", "beam", "batch_tokens")}
     saved = calibrate(loaded, text, **options)
-    path = loaded.folder / FILE
-    write_text(path, dump_recalibration(saved))
+    path = save_recalibration(saved, loaded.folder)
     print(f"{text.description['lines']} lines; each judged by maps fitted on the other folds ({given.folds})")
     for name, title in (("teacher_forced", "next token, prefix given"), ("inference", "tokens of the output")):
         print(f"\n{title}\n{table(saved[name])}")

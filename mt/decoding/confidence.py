@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, TypedDict
 
 import numpy as np
+from msgspec import Meta
 
 from mt.decoding.scoring import score_pairs
 from mt.decoding.types import Hypothesis
 from mt.errors import UserError
-from mt.files.json_file import read_json
-from mt.metrics.maps import Isotonic, Map, map_from_json
+from mt.files.json_file import read_json, write_json
+from mt.metrics.maps import Isotonic, Map, Temperature, map_from_json
 from mt.model.directory import LoadedModel
 
 FILE = "calibration.json"
 VERSION = 1
+
+
+class _Fitted(TypedDict):
+    map: dict[str, Any]
+    picked: str
+
+
+class _Text(TypedDict):
+    lines: Annotated[int, Meta(ge=0)]
+    pairs: str
+
+
+class _Threshold(TypedDict):
+    confidence: Annotated[float, Meta(ge=0, le=1)]
+
+
+class _Saved(TypedDict):
+    teacher_forced: _Fitted
+    inference: _Fitted
+    fitted_on: _Text
+    thresholds: list[_Threshold]
 
 
 @dataclass(frozen=True)
@@ -41,16 +63,29 @@ def load_recalibration(loaded: LoadedModel) -> Recalibration | None:
     path = loaded.folder / FILE
     if not path.is_file():
         return None
-    saved = read_json(path, dict[str, Any])
+    remedy = "remove it or run tools/calibrate.py again"
+    saved = read_json(path, dict[str, Any], remedy)
     if saved.get("version") != VERSION:
-        raise UserError(f"{path}: version {saved.get('version')!r}, this program reads {VERSION}; calibrate again")
+        raise UserError(f"{path}: version {saved.get('version')!r}, this program reads {VERSION}; {remedy}")
     if saved.get("weights") != loaded.meta.get("weights_blake2b"):
-        raise UserError(f"{path}: was fitted to other weights; remove it or run tools/calibrate.py again")
+        raise UserError(f"{path}: was fitted to other weights; {remedy}")
+    checked = read_json(path, _Saved, remedy)
     try:
-        forced, own = (map_from_json(saved[name]["map"]) for name in ("teacher_forced", "inference"))
-        return Recalibration(forced, own, saved)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: broken ({error}); run tools/calibrate.py again") from None
+        forced, own = map_from_json(checked["teacher_forced"]["map"]), map_from_json(checked["inference"]["map"])
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; {remedy}") from None
+    if isinstance(forced, Isotonic) or not (_fits(forced, loaded) and _fits(own, loaded)):
+        raise UserError(f"{path}: its maps are not for the vocabulary of this model; {remedy}")
+    return Recalibration(forced, own, saved)
+
+
+def _fits(found: Map, loaded: LoadedModel) -> bool:
+    """Whether a map speaks of the ids of this model."""
+    tokenizer = loaded.tokenizer
+    if isinstance(found, Temperature):
+        return found.end_id in (None, tokenizer.end_id) and (found.link is None or _fits(found.link, loaded))
+    sizes = tokenizer.target_size, tokenizer.pad_id
+    return isinstance(found, Isotonic) or (found.vocabulary_size, found.pad_id) == sizes
 
 
 def recalibrated(
@@ -68,6 +103,7 @@ def recalibrated(
     return [[each._replace(confidence=next(confidence)) for each in hypotheses] for hypotheses in found]
 
 
-def dump_recalibration(saved: dict[str, Any]) -> str:
-    """The text of calibration.json."""
-    return json.dumps({"version": VERSION, **saved}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def save_recalibration(saved: dict[str, Any], folder: Path) -> Path:
+    """Writes calibration.json into a model directory; its path."""
+    write_json(folder / FILE, {"version": VERSION, **saved})
+    return folder / FILE

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
@@ -24,8 +23,9 @@ from mt.corpus.store import TokenStore
 from mt.corpus.tokenizer import Tokenizer
 from mt.errors import UserError
 from mt.files.atomic import atomic_file
+from mt.files.json_file import check_no_lfs_pointer
 from mt.model.cache import DecoderState, select_in_place
-from mt.model.directory import LoadedModel
+from mt.model.directory import LoadedModel, fingerprint, write_tensors
 from mt.model.transformer import Transformer
 
 FILE = "shortlist.safetensors"
@@ -123,24 +123,29 @@ def learn_shortlist(store: TokenStore, tokenizer: Tokenizer, frequent: int, like
 def save_shortlist(shortlist: Shortlist, folder: Path) -> None:
     """Writes it into a model directory. Raises UserError when that fails."""
     tensors = {"frequent": shortlist.frequent.int(), "likely": shortlist.likely.int()}
-    try:
-        with atomic_file(folder / FILE) as temporary:
-            save_file(tensors, temporary, {"tokenizer": shortlist.tokenizer.fingerprint})
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{folder / FILE}: cannot be written ({error}); make room") from None
+    with atomic_file(folder / FILE) as temporary:
+        write_tensors(tensors, temporary, tokenizer=shortlist.tokenizer.fingerprint, content=fingerprint(tensors))
 
 
 def load_shortlist(loaded: LoadedModel) -> Shortlist:
-    """The shortlist of the model directory. Raises UserError where there is none, or a broken or foreign one."""
-    path, remedy = loaded.folder / FILE, f"with tools/shortlist.py {loaded.folder}"
+    """The shortlist of the model directory. Raises UserError where there is none, or a damaged or foreign one."""
+    path, remedy = loaded.folder / FILE, f"make it again with tools/shortlist.py {loaded.folder}"
     if not path.is_file():
-        raise UserError(f"{path}: no such file; make it {remedy}")
+        raise UserError(f"{path}: no such file; {remedy}")
+    check_no_lfs_pointer(path)
     try:
         with safe_open(path, "pt") as file:
-            fingerprint = (file.metadata() or {}).get("tokenizer")
-            frequent, likely = (file.get_tensor(name).long() for name in ("frequent", "likely"))
+            facts = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in ("frequent", "likely")}
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: broken ({error}); make it again {remedy}") from None
-    if fingerprint != loaded.tokenizer.fingerprint:
-        raise UserError(f"{path}: is of another tokenizer; make it again {remedy}")
-    return Shortlist(frequent, likely, loaded.tokenizer)
+        raise UserError(f"{path}: broken ({error}); {remedy}") from None
+    tokenizer, (frequent, likely) = loaded.tokenizer, tensors.values()
+    if facts.get("tokenizer") != tokenizer.fingerprint:
+        raise UserError(f"{path}: is of another tokenizer; {remedy}")
+    if facts.get("content", content := fingerprint(tensors)) != content:  # an earlier version wrote none
+        raise UserError(f"{path}: was changed or damaged after it was written; {remedy}")
+    ids = torch.cat([frequent.flatten(), likely.flatten()])
+    whole = (frequent.ndim, likely.ndim, ids.dtype) == (1, 2, torch.int32) and len(likely) == tokenizer.source_size
+    if not whole or ids.min() < 0 or ids.max() >= tokenizer.target_size:
+        raise UserError(f"{path}: holds other than ids of the vocabulary for each source piece; {remedy}")
+    return Shortlist(frequent.long(), likely.long(), tokenizer)

@@ -7,11 +7,14 @@ a few temperatures, not tokens, and sums of parts add up, so that cross-validati
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
+import msgspec
 import numpy as np
 import torch
+from msgspec import Meta
 from torch import Tensor
 
 from mt.config import LossConfig
@@ -24,6 +27,8 @@ LEAST_SHARE = 0.01
 _GRID = 4.0 ** (np.arange(-6, 4) / 3)  # 1 / temperature of a fit: temperatures from 16 to 1/4
 _SMALLEST = 1e-12
 _CACHED = 1 << 17  # scores worked on at a time: they stay in the processor's cache
+_Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
+_Degree: TypeAlias = Annotated[float, Meta(ge=0.01, le=100)]
 
 
 @dataclass(frozen=True)
@@ -35,14 +40,18 @@ class InverseLink:
     the inverse is 0: they keep LEAST_SHARE of their probability, so that no target is impossible.
     """
 
-    smoothing: float
-    definition: str
+    smoothing: Annotated[float, Meta(ge=0, lt=1)]
+    definition: Literal["uniform", "others", "uniform_nopad", "others_nopad", "scatter"]
     vocabulary_size: int
     pad_id: int
     excluded_ids: tuple[int, ...] = ()
-    log_end: float | None = None
+    log_end: Annotated[float, Meta(ge=0, lt=1)] | None = None
 
     name: ClassVar[str] = "link"
+
+    def __post_init__(self) -> None:
+        if not all(0 <= each < self.vocabulary_size for each in (self.pad_id, *self.excluded_ids)):
+            raise ValueError("ids lie outside the vocabulary")
 
     @staticmethod
     def of_loss(loss: LossConfig, vocabulary_size: int, pad_id: int, begin_id: int) -> InverseLink | None:
@@ -84,10 +93,14 @@ class Temperature:
     class stays the same, and with temperature 1 everything does.
     """
 
-    temperature: float = 1.0
-    end_temperature: float | None = None
+    temperature: _Degree = 1.0
+    end_temperature: _Degree | None = None
     end_id: int | None = None
     link: InverseLink | None = None
+
+    def __post_init__(self) -> None:
+        if (self.end_temperature is None) != (self.end_id is None):
+            raise ValueError("end_temperature and end_id go together")
 
     @property
     def name(self) -> str:
@@ -148,10 +161,20 @@ class Isotonic:
     confidence: where each step begins, rising; value: its height. Right-continuous; below the first step its height.
     """
 
-    confidence: tuple[float, ...]
-    value: tuple[float, ...]
+    confidence: tuple[_Share, ...]
+    value: tuple[_Share, ...]
 
     name: ClassVar[str] = "isotonic"
+
+    def __post_init__(self) -> None:
+        rising = all(low < high for low, high in pairwise(self.confidence))
+        if (
+            len(self.confidence) != len(self.value)
+            or not self.value
+            or not rising
+            or sorted(self.value) != [*self.value]
+        ):
+            raise ValueError("the steps of an isotonic map must rise, a value for each confidence")
 
     @staticmethod
     def fit(confidence: Any, correct: Any) -> Isotonic:
@@ -182,20 +205,16 @@ class Isotonic:
 Map = InverseLink | Temperature | Isotonic
 
 
-def map_from_json(saved: dict[str, Any]) -> Map:
-    """The map that `to_json` described. Raises ValueError if it is none."""
+def map_from_json(saved: Any) -> Map:
+    """The map that `to_json` described. Raises ValueError if it is none, or out of range."""
     try:
-        name, fields = saved["name"], {key: value for key, value in saved.items() if key != "name"}
-        if name == "isotonic":
-            return Isotonic(tuple(map(float, fields["confidence"])), tuple(map(float, fields["value"])))
-        if name == "link":
-            return replace(InverseLink(**fields), excluded_ids=tuple(fields["excluded_ids"]))
-        link = map_from_json(fields.pop("link")) if "link" in fields else None
-        if name.endswith("temperature") and not isinstance(link, Temperature | Isotonic):
-            return Temperature(**fields, link=link)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a recalibration map: {error!r}") from None
-    raise ValueError(f"not a recalibration map: its name is {name!r}")
+        kind: Any = {"isotonic": Isotonic, "link": InverseLink}.get(saved["name"], Temperature)
+        found: Map = msgspec.convert(saved, kind)
+        if found.name == saved["name"] and saved.keys() <= {"name", *asdict(found)}:
+            return found
+    except (KeyError, TypeError, AttributeError, msgspec.MsgspecError) as error:
+        raise ValueError(f"not a recalibration map: {error}") from None
+    raise ValueError(f"not a recalibration map: name {saved['name']!r} with {', '.join(saved)}")
 
 
 def _wide(values: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from mt.corpus.store import create_store, open_store
 from mt.corpus.tokenizer import Tokenizer
@@ -129,6 +130,34 @@ def test_a_missing_broken_or_foreign_file_is_told_in_one_line(loaded: LoadedMode
         with pytest.raises(UserError, match=said) as error:
             list(Translator(translator.loaded).translate(LINES, shortlist=True))
         assert "\n" not in str(error.value) and FILE in str(error.value) and "tools/shortlist.py" in str(error.value)
+
+
+def test_a_flipped_bit_anywhere_is_refused(loaded: LoadedModel, tmp_path: Path) -> None:
+    folder = dataclasses.replace(loaded, folder=tmp_path)
+    _translator(loaded, tmp_path, [10], _likely(loaded.tokenizer, 1))
+    whole = (tmp_path / FILE).read_bytes()
+    tensors = 8 + int.from_bytes(whole[:8], "little")
+    for place in (0, 5, tensors // 2, tensors, tensors + 4, len(whole) - 1):
+        (tmp_path / FILE).write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(UserError, match="tools/shortlist.py"):
+            load_shortlist(folder)
+
+
+@pytest.mark.parametrize("frequent", [[-5], [10**6], [[10]], [10.0]])
+def test_ids_outside_the_vocabulary_are_refused(loaded: LoadedModel, tmp_path: Path, frequent: list[Any]) -> None:
+    likely = torch.from_numpy(_likely(loaded.tokenizer, 1)).int()
+    facts = {"tokenizer": loaded.tokenizer.fingerprint}  # and no digest, as an earlier version wrote it
+    folder = dataclasses.replace(loaded, folder=tmp_path)
+    for wrong in (likely[1:], likely[:, 0], likely.clone().fill_(-5), likely.clone().fill_(10**6)):
+        save_file({"frequent": torch.tensor([10]).int(), "likely": wrong.contiguous()}, tmp_path / FILE, facts)
+        with pytest.raises(UserError, match="holds other than ids"):
+            load_shortlist(folder)
+    first = torch.tensor(frequent)
+    save_file(
+        {"frequent": first if first.is_floating_point() else first.int(), "likely": likely}, tmp_path / FILE, facts
+    )
+    with pytest.raises(UserError, match="holds other than ids"):
+        load_shortlist(folder)
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.5}, {"sample": True}], ids=str)

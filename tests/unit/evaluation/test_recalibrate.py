@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from mt.cli.calibrate import main
-from mt.decoding.confidence import FILE, dump_recalibration, load_recalibration
+from mt.decoding.confidence import FILE, load_recalibration, save_recalibration
 from mt.decoding.scoring import Distributions, score_pairs
 from mt.decoding.translator import Translator
 from mt.errors import UserError
@@ -37,7 +37,7 @@ def calibrated(tiny_model: Path) -> tuple[LoadedModel, dict]:
     loaded = load_model(tiny_model, "cpu")
     development = text(SOURCES * 2, REFERENCES * 2)
     saved = calibrate(loaded, development, folds=2, beam=2)
-    (tiny_model / FILE).write_text(dump_recalibration(saved))
+    save_recalibration(saved, tiny_model)
     return loaded, saved
 
 
@@ -94,7 +94,7 @@ def test_translation_states_the_recalibrated_confidence(calibrated: tuple[Loaded
     raw = list(Translator(loaded, recalibrate=False).translate(["ein Hund läuft", ""]))
     # a whole-distribution map: the forced pass must agree with temperature on the spot
     saved = {**saved, "inference": {**saved["inference"], "map": Temperature(2.0).to_json()}}
-    (tiny_model / FILE).write_text(dump_recalibration(saved))
+    save_recalibration(saved, tiny_model)
     record, blank = Translator(loaded).translate(["ein Hund läuft", ""])
     assert record["translation"] == raw[0]["translation"] and record["log_probs"] == raw[0]["log_probs"]
     assert record["token_confidence"] != raw[0]["token_confidence"]
@@ -129,8 +129,56 @@ def test_maps_of_other_weights_are_refused(calibrated: tuple[LoadedModel, dict],
     with pytest.raises(UserError, match="other weights"):
         load_recalibration(loaded)
     (tiny_model / FILE).write_text(json.dumps({"version": 1, "weights": saved["weights"]}))
-    with pytest.raises(UserError, match="broken"):
+    with pytest.raises(UserError, match="not as expected"):
         load_recalibration(loaded)
+
+
+WRONG_MAPS = [
+    {"name": "temperature", "temperature": 0.0},
+    {"name": "temperature", "temperature": float("nan")},
+    {"name": "temperature", "temperature": -1.0},
+    {"name": "temperature", "temperature": 1e300},
+    {"name": "temperature", "temperature": "1"},
+    {"name": "end_temperature", "temperature": 1.0, "end_temperature": 1.0, "end_id": -5},
+    {"name": "end_temperature", "temperature": 1.0, "end_temperature": 1.0, "end_id": 9999},
+    {"name": "temperature", "temperature": 1.0, "end_temperature": 1.0},
+    {"name": "isotonic", "confidence": [0.1, 0.2], "value": [0.1, 7.0]},
+    {"name": "isotonic", "confidence": [0.2, 0.1], "value": [0.1, 0.2]},
+    {"name": "isotonic", "confidence": [0.1, 0.1], "value": [0.1, 0.2]},
+    {"name": "isotonic", "confidence": [0.1, 0.2], "value": [0.2, 0.1]},
+    {"name": "isotonic", "confidence": [0.1, 0.2], "value": [0.2]},
+    {"name": "isotonic", "confidence": [], "value": []},
+    {"name": "isotonic", "confidence": [0.1], "value": [float("nan")]},
+    {"name": "link", "smoothing": 1.5, "definition": "uniform", "vocabulary_size": 64, "pad_id": 0},
+    {"name": "link", "smoothing": 0.1, "definition": "none", "vocabulary_size": 64, "pad_id": 0},
+    {"name": "link", "smoothing": 0.1, "definition": "uniform", "vocabulary_size": 63, "pad_id": 0},
+    {"name": "link", "smoothing": 0.1, "definition": "uniform", "vocabulary_size": 46, "pad_id": -1},
+]
+WRONG_FACTS: list[dict[str, Any]] = [
+    {"thresholds": [{"confidence": 7.0}]},
+    {"thresholds": [{}]},
+    {"thresholds": None},
+    {"fitted_on": {"lines": -1, "pairs": ""}},
+    {"fitted_on": {"lines": 1, "pairs": 5}},
+    {"inference": []},
+    {"teacher_forced": {"map": {"name": "isotonic", "confidence": [0.1], "value": [0.1]}, "picked": "isotonic"}},
+    *({part: {"map": wrong, "picked": "x"}} for wrong in WRONG_MAPS for part in ("teacher_forced", "inference")),
+]
+
+
+def test_a_calibration_that_is_damaged_or_out_of_range_is_refused(
+    calibrated: tuple[LoadedModel, dict], tiny_model: Path
+) -> None:
+    (loaded, saved), path = calibrated, tiny_model / FILE
+    content = path.read_bytes()
+    for place in range(0, content.index(b'"checksum"') - 10, len(content) // 50):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(UserError, match=FILE):
+            load_recalibration(loaded)
+    for wrong in WRONG_FACTS:
+        path.write_text(json.dumps({**saved, "version": 1, **wrong}))
+        with pytest.raises(UserError, match=FILE):
+            raise AssertionError(f"{load_recalibration(loaded)} from {wrong}")
 
 
 def test_too_few_sentences_are_refused(tiny_model: Path, tmp_path: Path) -> None:
