@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -30,13 +32,21 @@ def load(
         A translator: `load("runs/demo").translate(lines)` yields one record a line, in order.
 
     Raises:
-        UserError: a folder or a file of it is missing or broken, vocabularies differ, or another compute_type.
+        UserError: a folder or a file of it is missing or broken, vocabularies differ, or another compute_type; a
+            TypeError, too, where an argument is of the wrong type.
     """
     from mt.decoding.torch_engine import TorchEngine
     from mt.decoding.translator import Translator
-    from mt.errors import UserError
+    from mt.errors import UserError, UserTypeError
     from mt.model.directory import load_model
 
+    if isinstance(ensemble, (str, bytes)) or not isinstance(ensemble, Iterable):
+        raise UserTypeError(f"ensemble is {ensemble!r}; give a list of folders")
+    for folder in (path, *ensemble):
+        if not isinstance(folder, (str, os.PathLike)):
+            raise UserTypeError(f"a model directory is {folder!r}; give its path as text or pathlib.Path")
+    if not isinstance(device, str):
+        raise UserTypeError(f"device is {device!r}; give auto, cpu or cuda")
     if compute_type not in ("float32", "bfloat16"):
         raise UserError(f"compute_type is {compute_type!r}; it must be float32 or bfloat16")
     first, *others = (load_model(each, device) for each in (path, *ensemble))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mt.config import Config, DecodeConfig, SearchConfig
-from mt.errors import UserError
+from mt.errors import UserError, UserTypeError
 from mt.files.yaml_file import read_yaml, yaml_text
 from mt.settings import settings_help
 
@@ -102,6 +102,8 @@ def search_config(decode: DecodeConfig, **given: Any) -> SearchConfig:
     """How to search: what is given and not None over what the model's config says. Raises UserError."""
     configured = {item.name: getattr(decode, item.name) for item in fields(DecodeConfig)}
     hints, origin = get_type_hints(SearchConfig), _Origin("the call", {})
+    for name in given.keys() - hints.keys():
+        raise UserTypeError(f"the call has an option {name}; it must be one of {', '.join(hints)}")
     built = {name: _build(hints[name], value, name, origin) for name, value in given.items() if value is not None}
     try:
         return SearchConfig(**configured | built)

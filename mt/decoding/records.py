@@ -13,24 +13,36 @@ import numpy as np
 from mt.corpus.tokenizer import Tokenizer
 from mt.decoding.types import Hypothesis
 
+# Languages written without spaces between words: parts of a line are joined as they are.
+_UNSPACED = r"(zho?|cmn|yue|wuu|lzh|ja|jpn|tha?|lo|lao|km|khm|mya?|bod?|dzo?)([-_]|$)"
+
 # Whatever some program takes for the end of a line; byte pieces can spell any of them.
 _LINE_BREAKS = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _NOTHING = Hypothesis([], np.zeros(0), 0.0, 0.0)  # the output of a blank line
 
 
-def translation_output(hypotheses: Sequence[Hypothesis], tokenizer: Tokenizer, nbest: int = 1) -> dict[str, Any]:
+def translation_output(
+    hypotheses: Sequence[Hypothesis],
+    tokenizer: Tokenizer,
+    nbest: int = 1,
+    *,
+    separator: str = " ",
+    prefix: tuple[str, int] = ("", 0),
+) -> dict[str, Any]:
     """What a line's record says of its translation; the rest of the record is its "line" and its "source".
 
     Args:
         hypotheses: outputs, best first; none for a blank line.
         tokenizer: turns ids to text.
         nbest: above 1, all outputs of different text are listed under "nbest", the best first.
+        separator: what stands between the parts of a line that was too long.
+        prefix: the text that the outputs begin with, as it was given, and how many of their tokens stand for it.
 
     Returns:
         translation, score, confidence, tokens, log_probs, token_confidence, and nbest if asked for. A blank line
         has the translation "", empty lists, score 0 and confidence 1. Numbers keep seven significant digits.
     """
-    outputs = [_output(hypothesis, tokenizer) for hypothesis in hypotheses or [_NOTHING]]
+    outputs = [_output(hypothesis, tokenizer, separator, *prefix) for hypothesis in hypotheses or [_NOTHING]]
     if nbest == 1:
         return outputs[0]
     by_text: dict[str, dict[str, Any]] = {}
@@ -39,12 +51,27 @@ def translation_output(hypotheses: Sequence[Hypothesis], tokenizer: Tokenizer, n
     return {**outputs[0], "nbest": list(by_text.values())}
 
 
-def _output(hypothesis: Hypothesis, tokenizer: Tokenizer) -> dict[str, Any]:
+def separator_of(language: str) -> str:
+    """What stands between two sentences of a language, by its code: a space, or nothing."""
+    return "" if re.match(_UNSPACED, language.lower()) else " "
+
+
+def one_line(text: str) -> str:
+    """The text with a space for whatever some program takes for the end of a line."""
+    return _LINE_BREAKS.sub(" ", text)
+
+
+def _output(hypothesis: Hypothesis, tokenizer: Tokenizer, separator: str, prefix: str, forced: int) -> dict[str, Any]:
     # The parts of a line that was too long, each with its end, are texts of their own.
-    runs = groupby(hypothesis.tokens, lambda token: token == tokenizer.end_id)
-    text = " ".join(tokenizer.decode_target(list(tokens)) for end, tokens in runs if not end)
+    rest = hypothesis.tokens[forced:]
+    runs = groupby(rest, lambda token: token == tokenizer.end_id)
+    texts = [tokenizer.decode_target(list(tokens)) for end, tokens in runs if not end]
+    if prefix and rest:  # spelled as it was given: pieces may not know its characters
+        goes_on = rest[0] != tokenizer.end_id
+        space = " " * tokenizer.target_pieces(rest[:1])[0].startswith("▁")
+        texts[:goes_on] = [prefix + space + texts[0] if goes_on else prefix]
     return {
-        "translation": _LINE_BREAKS.sub(" ", text),
+        "translation": one_line(separator.join(texts)),
         "score": shortened(hypothesis.score),
         **token_fields(tokenizer.target_pieces(hypothesis.tokens), hypothesis.log_probs, hypothesis.confidence),
     }

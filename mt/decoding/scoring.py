@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mt.config import SearchConfig
 from mt.decoding.records import shortened, token_fields
-from mt.decoding.sources import length_groups, padded, truncate
+from mt.decoding.sources import length_groups, padded
 from mt.decoding.types import Hypothesis, normalised_score
 from mt.model.directory import LoadedModel
 from mt.model.layers import DecoderLayer
@@ -114,18 +114,22 @@ def score_lines(
 
     Yields:
         For each pair line (from 0), source, target, score (sum of log_probs, nats), confidence (mean of
-        token_confidence), tokens, log_probs and token_confidence of the target as the tokeniser splits it. A
-        source of more than the config's decode.max_length tokens is cut there, as translation does it with "cut".
+        token_confidence), tokens, log_probs and token_confidence of the target as the tokeniser splits it; unknown and
+        target_unknown, the tokens that no piece is known for; and overlong, whether the source has more tokens than
+        the config's decode.max_length. It is read whole all the same: translation splits it, and its score is then the
+        sum over parts that a given target cannot be divided into.
     """
-    tokenizer, longest = loaded.tokenizer, loaded.config.decode.max_length
+    tokenizer, longest, unknown_id = loaded.tokenizer, loaded.config.decode.max_length, loaded.tokenizer.unknown_id
     pairs, numbers = iter(pairs), count()
     while window := list(islice(pairs, _WINDOW)):
-        source_ids = [truncate(ids, longest) for ids in tokenizer.encode_source([source for source, _ in window])]
+        source_ids = tokenizer.encode_source([source for source, _ in window])
         target_ids = tokenizer.encode_target([target for _, target in window])
         scored = score_pairs(loaded, source_ids, target_ids, batch_tokens=batch_tokens)
-        for (source, target), ids, scores, line in zip(window, target_ids, scored, numbers):
+        for (source, target), read, ids, scores, line in zip(window, source_ids, target_ids, scored, numbers):
             given = {"line": line, "source": source, "target": target, "score": shortened(scores.total)}
-            yield given | token_fields(tokenizer.target_pieces(ids), scores.log_probs)
+            told = {"unknown": read.count(unknown_id), "target_unknown": ids.count(unknown_id)}
+            of_tokens = token_fields(tokenizer.target_pieces(ids), scores.log_probs)
+            yield {**given, **of_tokens, **told, "overlong": len(read) > longest}
 
 
 @torch.inference_mode()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -17,9 +17,20 @@ from mt.corpus.tokenizer import Tokenizer
 Overlong = Literal["split", "cut"]
 """what becomes of a line of too many tokens"""
 
-# After a mark that closes a sentence, with the quotes and brackets that belong to it, before space; Chinese and
-# Japanese marks need no space.
-_SENTENCE_END = re.compile(r"(?<=[.!?…])[\"'”’»)\]]*\s+|(?<=[。！？])[」』”’]*")
+# After a mark that closes a sentence, with the quotes and brackets that belong to it, before space that no further mark
+# follows; the marks of scripts that use them for nothing else need no space.
+_SENTENCE_END = re.compile(
+    r"(?<=[.!?…།])[\"'”“’‘»«›‹)\]}]*(?:\s[»›](?=\s))?\s+(?![\s.!?…])"
+    r"|(?<=[。！？｡．؟۔।॥።፧։။។༎])[」』”’»》）)\]\"']*\s*(?![\s。！？｡．؟۔।॥።፧։။។༎])"
+)
+# What stands before the full stop of an abbreviation or an ordinal: a letter, two digits, a Roman number, letters with
+# stops between them ("z.B", "J.-P"), a word without vowels ("Dr", "bzw"), and words that a name or number may follow.
+_ABBREVIATION = re.compile(
+    r"(?<![\w.])(?:\w|\d\d|[IVXLCDM]+|(?:\w{1,2}\.-?)+\w{1,2}"
+    r"|[B-DF-HJ-NP-TV-XZb-df-hj-np-tv-xz][b-df-hj-np-tv-xzß]{1,4}"
+    r"|Prof|Mme|Mlle|Ste|Me|Fa|Frl|Dipl|Ing|Inc|Co|Hon|Gen|Gov|Sen|Rep|Rev|Capt|Col|Maj|No|approx|vol|fig|evtl|inkl|sog"
+    r"|ca|ehem|ul|im|акад|проф|डॉ)\.$"
+)
 
 
 def fitting_sources(
@@ -32,10 +43,39 @@ def fitting_sources(
     """
     if overlong == "cut":
         return [truncate(ids, longest)]
-    ends = [0, *(found.end() for found in _SENTENCE_END.finditer(line)), len(line)]
-    sentences = [line[start:end].strip() for start, end in pairwise(ends)]
-    encoded = tokenizer.encode_source([sentence for sentence in sentences if sentence])
+    encoded = []
+    for sentence in split_sentences(line):
+        [ids] = tokenizer.encode_source([sentence])
+        encoded += [ids] if len(ids) <= longest else tokenizer.encode_source(split_sentences(sentence, careful=False))
     return [run for sentence in encoded for run in _split_before_words(sentence, tokenizer, longest)]
+
+
+def split_sentences(text: str, *, careful: bool = True) -> list[str]:
+    """The sentences of a text, without the space between them; one that is only space has none.
+
+    Nothing ends after an abbreviation or a number of two digits and its stop. `careful`: nor before a digit or, in a
+    text with capital letters, before a small one. In doubt two sentences stay together: a piece of one is worse.
+    """
+    sentences, begin, cased = [], 0, text != text.lower()
+    for found in _SENTENCE_END.finditer(text):
+        mark, following = found.start(), text[found.end() : found.end() + 1]
+        if text[mark - 1] == "." and _ABBREVIATION.search(text, max(begin, mark - 20), mark):
+            continue
+        if careful and text[mark - 1] in ".!?…" and (following.isdecimal() or (cased and following.islower())):
+            continue
+        sentences.append(text[begin : found.end()].strip())
+        begin = found.end()
+    return [sentence for sentence in (*sentences, text[begin:].strip()) if sentence]
+
+
+def unknown_characters(text: str, tokenizer: Tokenizer, most: int = 5) -> str:
+    """The first few different characters of a source that no piece is known for, escaped, in brackets."""
+    characters = list(dict.fromkeys(text))
+    encoded = tokenizer.encode_source(characters)
+    found = [each for each, ids in zip(characters, encoded) if tokenizer.unknown_id in ids]
+    more = ", ..." * (len(found) > most)
+    escaped = ", ".join(each.encode("unicode_escape").decode() for each in found[:most])
+    return f" ({escaped}{more})" if found else ""
 
 
 def truncate(ids: Sequence[int], longest: int) -> list[int]:
@@ -44,16 +84,16 @@ def truncate(ids: Sequence[int], longest: int) -> list[int]:
 
 
 def _split_before_words(ids: list[int], tokenizer: Tokenizer, longest: int) -> list[list[int]]:
-    """The ids in runs of at most `longest` with their end of sentence, broken before a word where one begins."""
+    """The ids in even runs of at most `longest` with their end of sentence, broken before a word where one begins."""
     *rest, end = ids
+    most = max(longest - 1, 1)  # room for the end of sentence; never 0, or the loop would not end
     runs: list[list[int]] = []
     while rest:
-        size = len(rest)
-        if size >= longest:
-            size = max(longest - 1, 1)  # room for the end of sentence; never 0, or the loop would not end
-            pieces = tokenizer.source_pieces(rest[: size + 1])
-            begins = [place for place in range(1, size + 1) if pieces[place].startswith("▁")]
-            size = begins[-1] if begins else size
+        even = size = math.ceil(len(rest) / math.ceil(len(rest) / most))
+        if size < len(rest):
+            pieces = tokenizer.source_pieces(rest[: most + 1])
+            begins = [place for place in range(1, len(pieces)) if pieces[place].startswith("▁")]
+            size = min(begins, key=lambda place: abs(place - even), default=even)
         runs.append([*rest[:size], end])
         rest = rest[size:]
     return runs

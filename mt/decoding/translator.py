@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import chain, repeat, zip_longest
-from typing import Any
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
 from mt.config import SearchConfig
 from mt.config_file import search_config
 from mt.decoding.confidence import load_recalibration, recalibrated
-from mt.decoding.records import translation_output
+from mt.decoding.records import one_line, separator_of, translation_output
 from mt.decoding.scoring import alignments as attention_alignments
 from mt.decoding.sources import Overlong, fitting_sources, length_groups
 from mt.decoding.torch_engine import TorchEngine
 from mt.decoding.types import Engine, Hypothesis, normalised_score
-from mt.errors import UserError
+from mt.errors import UserError, UserTypeError
 from mt.model.directory import LoadedModel
 from mt.processes import WorkerPool
 
@@ -30,9 +30,20 @@ _WORTH_WORKERS = 100  # lines of a window; a smaller one is translated by the pr
 
 Output = dict[str, Any]
 MoreWaiting = Callable[[], bool]
-# What is translated for a line: nothing (it is blank), its ids, or those of the parts of a line that is too long; and
-# the ids that the output begins with.
-_Source = tuple[list[list[int]], list[int]]
+_MISSING = object()  # in the place of what a shorter stream does not have
+
+
+class _Source(NamedTuple):
+    """What there is to translate of a line."""
+
+    parts: list[list[int]]
+    """its ids, or those of the parts of a line that is too long; nothing where it is blank or all unknown"""
+    prefix: str
+    """what the output begins with"""
+    prefix_ids: list[int]
+    unknown: int
+    """how many tokens of the line no piece is known for"""
+    overlong: bool
 
 
 @dataclass
@@ -47,12 +58,17 @@ class _Window:
     sources: list[_Source]
     """what there is to translate, each different one once"""
 
-    def records(self, outputs: list[Output]) -> Iterator[Output]:
-        """The records of its lines; `outputs`: of its sources."""
+    def records(self, outputs: list[Output], separator: str) -> Iterator[Output]:
+        """The records of its lines; `outputs`: of its sources. A line of which nothing is known stays as it is."""
         used: set[int] = set()
         for number, (line, place) in enumerate(zip(self.lines, self.places), self.first):
             output = copy.deepcopy(outputs[place]) if place in used else outputs[place]  # records may be changed
             used.add(place)
+            source = self.sources[place]
+            if source.unknown and not source.parts:
+                kept = separator.join(filter(None, (source.prefix, one_line(line))))
+                for each in (output, *output.get("nbest", ())):
+                    each |= {"translation": kept, "confidence": 0.0}
             yield {"line": number, "source": line, **output}
 
 
@@ -65,6 +81,7 @@ class Translator:
         self.loaded = loaded
         self.engine: Engine = TorchEngine(loaded) if engine is None else engine
         self.recalibration = load_recalibration(loaded) if recalibrate else None
+        self._separator = separator_of(loaded.config.data.target_language)
 
     def translate(
         self,
@@ -85,11 +102,12 @@ class Translator:
         Args:
             lines: text, one sentence each; a line feed at the end is ignored.
             prefixes: for each line the text that its translation begins with, in whole words; "" leaves the choice.
-                A blank line has none; of a line that is split the first part has it.
+                A blank line has none; of a line that is split the first part has it. The output has it as it is
+                given here, whatever the tokeniser makes of it.
             window: lines read ahead and sorted by length; equal ones among them are translated once.
             first_line: number of the first line.
-            overlong: what becomes of a line of more tokens than the config's decode.max_length: "split" into
-                sentences that are translated one by one and joined, or "cut".
+            overlong: what becomes of a line of more tokens than max_length: "split" into sentences that are
+                translated one by one and joined, or "cut".
             alignments: whether records bring "source_tokens" and "alignment", see `mt.decoding.scoring.alignments`.
             processes: above 1, windows of many lines are shared by so many worker processes of one thread each. Not
                 with a model on a GPU, nor with an engine that has threads of its own.
@@ -99,45 +117,64 @@ class Translator:
                 lists up to so many different outputs under "nbest"; a line that was split has only one.
 
         Returns:
-            An iterator of records: "line", "source" and what `translation_output` gives.
+            An iterator of records: "line", "source", what `translation_output` gives, "unknown", the number of source
+            tokens that no piece is known for, and "overlong", whether the line was too long. A line of which nothing
+            is known, no letter and no digit, is its own translation, with confidence 0.
 
         Raises:
-            UserError: an option out of range, at once; more or fewer prefixes than lines, when they end.
+            UserError: an option out of range or `lines` that are none, at once; a line or prefix that is no text, or
+                more or fewer prefixes than lines, when it is read. A TypeError, too, where a type is wrong.
         """
+        _check_stream("lines", lines)
+        if prefixes is not None:
+            _check_stream("prefixes", prefixes)
         options = search_config(self.loaded.config.decode, **search)
-        if window < 1:
-            raise UserError(f"window is {window}; it must be at least 1")
+        for name, value, least in (("window", window, 1), ("first_line", first_line, 0), ("processes", processes, 1)):
+            if not isinstance(value, (int, np.integer)) or value < least:
+                raise UserError(f"{name} is {value!r}; it must be a whole number of at least {least}")
+        if overlong not in get_args(Overlong):
+            raise UserError(f"overlong is {overlong!r}; it must be one of {', '.join(get_args(Overlong))}")
         windows = (
-            self._window(pairs, first, overlong, on_overlong)
+            self._window(pairs, first, options.max_length, overlong, on_overlong)
             for first, pairs in _numbered_windows(lines, prefixes, window, first_line, more_waiting)
         )
         if processes > 1:
             translated = self._in_processes(windows, options, alignments, processes, more_waiting)
         else:
             translated = ((each, self._outputs(each.sources, options, alignments)) for each in windows)
-        return (record for each, outputs in translated for record in each.records(outputs))
+        return (record for each, outputs in translated for record in each.records(outputs, self._separator))
 
     def _window(
-        self, pairs: list[tuple[str, str]], first: int, overlong: Overlong, on_overlong: Callable[[int], None] | None
+        self,
+        pairs: list[tuple[str, str]],
+        first: int,
+        longest: int,
+        overlong: Overlong,
+        on_overlong: Callable[[int], None] | None,
     ) -> _Window:
         """Finds what there is to translate in these lines, each beside its prefix."""
-        tokenizer, longest = self.loaded.tokenizer, self.loaded.config.decode.max_length
+        tokenizer = self.loaded.tokenizer
         lines, prefixes = [line for line, _ in pairs], [prefix for _, prefix in pairs]
         window = _Window(first, lines, [], [])
-        known: dict[tuple[tuple[int, ...], ...], int] = {}
-        encoded = zip(lines, tokenizer.encode_source(lines), tokenizer.encode_target(prefixes))
-        for number, (line, ids, (*prefix, _)) in enumerate(encoded, first):
+        known: dict[tuple[tuple[int, ...], str], int] = {}
+        encoded = zip(lines, prefixes, tokenizer.encode_source(lines), tokenizer.encode_target(prefixes))
+        for number, (line, prefix, ids, (*prefix_ids, _)) in enumerate(encoded, first):
             # A line can also be blank to the tokeniser alone: zero-width characters, say.
             blank = not line.strip() or len(ids) <= 1
-            fits = blank or len(ids) <= longest
-            if not fits and on_overlong is not None:
+            unknown = 0 if blank else ids.count(tokenizer.unknown_id)
+            told = [] if blank else [ids]
+            if unknown:
+                pieces = tokenizer.source_pieces([each for each in ids[:-1] if each != tokenizer.unknown_id])
+                told = [ids] if any(map(str.isalnum, "".join(pieces))) else []
+            too_long = bool(told) and len(ids) > longest
+            if too_long and on_overlong is not None:
                 on_overlong(number)
-            key = () if blank else (tuple(ids), tuple(prefix))
+            text = one_line(prefix.strip()) if prefix_ids and not blank else ""
+            key = (() if blank else tuple(ids), text)
             if key not in known:
                 known[key] = len(window.sources)
-                whole = [] if blank else [ids]
-                parts = whole if fits else fitting_sources(line, ids, tokenizer, longest, overlong)
-                window.sources.append((parts, prefix))
+                parts = fitting_sources(line, ids, tokenizer, longest, overlong) if too_long else told
+                window.sources.append(_Source(parts, text, prefix_ids if text else [], unknown, too_long))
             window.places.append(known[key])
         return window
 
@@ -163,7 +200,7 @@ class Translator:
 
         try:
             for window in windows:
-                lengths = [sum(map(len, parts)) for parts, _ in window.sources]
+                lengths = [sum(map(len, source.parts)) for source in window.sources]
                 worth = len(lengths) >= _WORTH_WORKERS
                 groups = length_groups(lengths, options.batch_tokens // options.rows) if worth else []
                 shares = ([window.sources[place] for place in group] for group in groups)
@@ -179,17 +216,19 @@ class Translator:
 
     def _outputs(self, sources: list[_Source], options: SearchConfig, alignments: bool) -> list[Output]:
         """Translates: for each line the fields of its record that its text does not tell."""
-        flat = [ids for parts, _ in sources for ids in parts]
-        prefixes = [[] if number else prefix for parts, prefix in sources for number in range(len(parts))]
+        flat = [ids for source in sources for ids in source.parts]
+        prefixes = [[] if number else source.prefix_ids for source in sources for number in range(len(source.parts))]
         found = self.engine.search(flat, options, prefixes if any(prefixes) else None)
         if self.recalibration is not None and options.token_scores:
             found = recalibrated(self.loaded, self.recalibration.inference, flat, found)
         of_parts = iter(found)
         outputs = []
-        for parts, _ in sources:
-            hypotheses = [next(of_parts) for _ in parts]
-            best = hypotheses[0] if len(parts) == 1 else _joined(hypotheses, options)
-            outputs.append(translation_output(best, self.loaded.tokenizer, options.nbest))
+        for source in sources:
+            hypotheses = [next(of_parts) for _ in source.parts]
+            best = hypotheses[0] if len(hypotheses) == 1 else _joined(hypotheses, options)
+            form: dict[str, Any] = {"separator": self._separator, "prefix": (source.prefix, len(source.prefix_ids))}
+            output = translation_output(best, self.loaded.tokenizer, options.nbest, **form)
+            outputs.append(output | {"unknown": source.unknown, "overlong": source.overlong})
         if alignments:
             self._align(sources, found, outputs, options)
         return outputs
@@ -198,18 +237,18 @@ class Translator:
         self, sources: list[_Source], found: list[list[Hypothesis]], outputs: list[Output], options: SearchConfig
     ) -> None:
         """Adds the alignment of the best output of each line, of which `found` holds those of its parts."""
-        flat = [ids for parts, _ in sources for ids in parts]
+        flat = [ids for source in sources for ids in source.parts]
         # A part without an output, which only a broken model has, counts as one that ends at once.
         targets = [each[0].tokens if each else ids[-1:] for ids, each in zip(flat, found)]
         aligned = iter(zip(targets, attention_alignments(self.loaded, flat, targets, options.batch_tokens)))
-        for (parts, _), output in zip(sources, outputs):
+        for source, output in zip(sources, outputs):
             pairs: list[list[int]] = []
             read = written = 0
-            for ids in parts:
+            for ids in source.parts:
                 tokens, part = next(aligned)
                 pairs += [[source + read, target + written] for source, target in part]
                 read, written = read + len(ids), written + len(tokens)
-            pieces = [piece for ids in parts for piece in self.loaded.tokenizer.source_pieces(ids)]
+            pieces = [piece for ids in source.parts for piece in self.loaded.tokenizer.source_pieces(ids)]
             output |= {"source_tokens": pieces, "alignment": pairs}
 
 
@@ -231,15 +270,31 @@ def _numbered_windows(
 ) -> Iterator[tuple[int, list[tuple[str, str]]]]:
     """Windows of lines beside their prefixes, each with the number of its first one."""
     window: list[tuple[str, str]] = []
-    for line, prefix in zip(lines, repeat("")) if prefixes is None else zip_longest(lines, prefixes):
-        if line is None or prefix is None:
-            raise UserError("there are not as many prefixes as lines; give one for each, empty where there is none")
+    for line, prefix in (
+        zip(lines, repeat("")) if prefixes is None else zip_longest(lines, prefixes, fillvalue=_MISSING)
+    ):
+        if not (isinstance(line, str) and isinstance(prefix, str)):
+            if window:  # what comes before is translated
+                yield first, window
+            raise _not_text(first + len(window) + 1, line, prefix)
         window.append((_clean(line), _clean(prefix)))
         if len(window) == size or (more_waiting is not None and not more_waiting()):
             yield first, window
             first, window = first + len(window), []
     if window:
         yield first, window
+
+
+def _check_stream(name: str, stream: object) -> None:
+    if isinstance(stream, (str, bytes, bytearray, Mapping, Set)) or not isinstance(stream, Iterable):
+        raise UserTypeError(f"{name} is of type {type(stream).__name__}; give a list of texts, one a line: [...]")
+
+
+def _not_text(number: int, line: object, prefix: object) -> UserError:
+    if line is _MISSING or prefix is _MISSING:
+        return UserError("there are not as many prefixes as lines; give one for each, empty where there is none")
+    name, value = ("line", line) if not isinstance(line, str) else ("the prefix of line", prefix)
+    return UserTypeError(f"{name} {number}, counted from 1, is of type {type(value).__name__}; it must be text (str)")
 
 
 def _clean(line: str) -> str:

@@ -50,8 +50,8 @@ def test_a_sentence_without_words_is_split_by_count(tokenizer: Tokenizer) -> Non
     ids = tokenizer.encode_source(["x" * 100])[0]
     sources = split(tokenizer, "x" * 100, 9)
     assert [token for source in sources for token in source[:-1]] == ids[:-1]
-    # The first piece marks the beginning of a word; afterwards every run is full.
-    assert [len(source) for source in sources[:-1]] == [9] * (len(sources) - 1)
+    lengths = [len(source) for source in sources]
+    assert max(lengths) - min(lengths) <= 1  # no scrap is left at the end
 
 
 def test_a_line_that_is_cut_keeps_its_beginning_and_its_end(tokenizer: Tokenizer) -> None:

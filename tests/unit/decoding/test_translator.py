@@ -231,7 +231,7 @@ def test_any_text_comes_back_as_one_line(translator: Translator, lines: list[str
         ({"beam": 0}, "beam is 0"),
         ({"beam": 2, "nbest": 3}, "at most beam, 2"),
         ({"length_penalty": "other"}, "one of none, average, gnmt"),
-        ({"length_alpha": -1.0}, "0 or more"),
+        ({"length_alpha": -1.0}, "length_alpha is -1.0"),
         ({"window": 0}, "window is 0"),
     ],
 )
