@@ -201,7 +201,7 @@ def _fingerprint(
         return None
     from mt.config_file import search_config
     from mt.decoding.translator import WINDOW
-    from mt.files.output import folder_digest
+    from mt.files.json_file import list_files
     from mt.model.directory import model_directory
 
     loaded = translator.loaded
@@ -209,7 +209,7 @@ def _fingerprint(
     search = search_config(loaded.config.decode, **{name: getattr(options, name) for name in _SEARCH})
     others = {name: getattr(options, name) for name in _FORMATTING}
     return {
-        "model": "+".join(map(folder_digest, folders)),
+        "model": [list_files(folder / "meta.json") for folder in folders],  # its notes on itself apart
         "input": text._asdict(),
         "prefix": begun._asdict(),
         "options": {**asdict(search), **others, "flagged": options.flagged is not None, "window": WINDOW},

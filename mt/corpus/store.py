@@ -10,7 +10,6 @@ neither does the store.
 from __future__ import annotations
 
 import hashlib
-import json
 import mmap
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +24,8 @@ import pyarrow
 
 from mt.corpus.tokenizer import load_tokenizer
 from mt.errors import UserError
-from mt.files.atomic import atomic_file, write_text
+from mt.files.atomic import atomic_file
+from mt.files.json_file import check_listed, list_files, write_json
 from mt.processes import ordered_map
 from mt.progress import progress_bar
 
@@ -165,13 +165,8 @@ def open_store(folder: Path, whole: Path | None = None) -> TokenStore:
 
 
 def write_manifest(folder: Path) -> None:
-    """Writes `manifest.json`: bytes and checksum of every file that lies directly in the folder."""
-    files = {
-        path.name: {"bytes": path.stat().st_size, "blake2b": checksum(path)}
-        for path in sorted(folder.iterdir())
-        if path.is_file() and path.name != MANIFEST
-    }
-    write_text(folder / MANIFEST, json.dumps({"files": files}, indent=2) + "\n")
+    """Writes `manifest.json`: the digest of every file that lies directly in the folder."""
+    write_json(folder / MANIFEST, {"files": list_files(folder / MANIFEST)})
 
 
 def check_manifest(folder: Path, whole: Path | None = None) -> None:
@@ -180,18 +175,8 @@ def check_manifest(folder: Path, whole: Path | None = None) -> None:
     `whole`: the folder to delete then, because it is made as a whole; None: this one.
     """
     remedy = f"delete the folder {whole or folder} and run again"
-    try:
-        files = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["files"]
-        for name, expected in files.items():
-            path, before = folder / name, expected["bytes"]
-            if (length := path.stat().st_size) != before:
-                raise UserError(f"{path}: is {length} bytes long, and was {before} when it was written; {remedy}")
-            if checksum(path) != expected["blake2b"]:
-                raise UserError(f"{path}: was changed or damaged after it was written; {remedy}")
-    except OSError as error:
-        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); {remedy}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise UserError(f"{folder / MANIFEST}: damaged; {remedy}") from None
+    if not check_listed(folder / MANIFEST, remedy):
+        raise UserError(f"{folder / MANIFEST}: lists no files; {remedy}")
 
 
 def checksum(path: Path) -> str:

@@ -14,7 +14,7 @@ from mt.decoding.scoring import score_pairs
 from mt.decoding.types import Hypothesis
 from mt.errors import UserError
 from mt.files.json_file import read_json, write_json
-from mt.metrics.maps import Isotonic, Map, Temperature, map_from_json
+from mt.metrics.maps import InverseLink, Isotonic, Map, Temperature, map_from_json
 from mt.model.directory import LoadedModel
 
 FILE = "calibration.json"
@@ -74,18 +74,13 @@ def load_recalibration(loaded: LoadedModel) -> Recalibration | None:
         forced, own = map_from_json(checked["teacher_forced"]["map"]), map_from_json(checked["inference"]["map"])
     except ValueError as error:
         raise UserError(f"{path}: {error}; {remedy}") from None
-    if isinstance(forced, Isotonic) or not (_fits(forced, loaded) and _fits(own, loaded)):
+    classes = loaded.tokenizer.target_size, loaded.tokenizer.pad_id
+    ends = {each.end_id for each in (forced, own) if isinstance(each, Temperature)}
+    links = [each.link if isinstance(each, Temperature) else each for each in (forced, own)]
+    sizes = {(link.vocabulary_size, link.pad_id) for link in links if isinstance(link, InverseLink)}
+    if isinstance(forced, Isotonic) or not (ends <= {None, loaded.tokenizer.end_id} and sizes <= {classes}):
         raise UserError(f"{path}: its maps are not for the vocabulary of this model; {remedy}")
     return Recalibration(forced, own, saved)
-
-
-def _fits(found: Map, loaded: LoadedModel) -> bool:
-    """Whether a map speaks of the ids of this model."""
-    tokenizer = loaded.tokenizer
-    if isinstance(found, Temperature):
-        return found.end_id in (None, tokenizer.end_id) and (found.link is None or _fits(found.link, loaded))
-    sizes = tokenizer.target_size, tokenizer.pad_id
-    return isinstance(found, Isotonic) or (found.vocabulary_size, found.pad_id) == sizes
 
 
 def recalibrated(

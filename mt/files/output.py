@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import gzip
-import hashlib
 import json
 import os
 import sys
@@ -69,18 +68,6 @@ def standard_output() -> BinaryIO:
     if getattr(sys.stdout, "name", None) == 1:  # as the command line opens it in place of one that was closed
         raise UserError("standard output is closed; send it to a file, or name one with --output")
     return sys.stdout.buffer
-
-
-def folder_digest(folder: Path) -> str:
-    """Hash of the files of a model directory, its notes on itself (meta.json) apart."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and path.name != "meta.json":
-            with path.open("rb") as stream:
-                digest.update(path.name.encode())
-                while data := stream.read(_READ_BYTES):
-                    digest.update(data)
-    return digest.hexdigest()
 
 
 class Output:

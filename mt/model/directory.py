@@ -33,9 +33,7 @@ _REMEDY = "restore it or use another checkpoint"
 
 class _Meta(TypedDict, total=False):
     step: Annotated[int, msgspec.Meta(ge=0)]
-    parameters: Annotated[int, msgspec.Meta(ge=0)]
     weights_blake2b: str
-    loss: str
 
 
 class _Progress(TypedDict):

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mt.errors import UserError
-from mt.files.output import Output, check_writable, folder_digest, open_output
+from mt.files.output import Output, check_writable, open_output
 
 FACTS = {"model": "m", "options": {"beam": 5, "window": 3}}
 RECORDS = [f"record {number}\n".encode() for number in range(8)]
@@ -151,12 +151,3 @@ def test_places_that_cannot_be_written_are_told_at_once(tmp_path: Path) -> None:
         check_writable(tmp_path / "no" / "out")
     check_writable(tmp_path / "out")
     assert names(tmp_path) == []
-
-
-def test_the_digest_of_a_model_follows_its_files(tmp_path: Path) -> None:
-    (tmp_path / "model").write_bytes(b"a")
-    first = folder_digest(tmp_path)
-    (tmp_path / "meta.json").write_text("{}")
-    assert folder_digest(tmp_path) == first
-    (tmp_path / "model").write_bytes(b"b")
-    assert folder_digest(tmp_path) != first
