@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import compress, product
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from mt.metrics.maps import InverseLink, Isotonic, Temperature, TemperatureFit
 from mt.metrics.noise import Floats
 from mt.metrics.quality import sentence_chrf
 from mt.model.directory import LoadedModel
-from mt.progress import progress_bar
+from mt.progress import LineNotes, progress_bar
 
 _SHOWN = ("tokens", "ece", "ece_mass", "noise_floor", "nll", "brier", "accuracy", "confidence", "signature")
 _LINES_AT_A_TIME = 200
@@ -55,6 +55,13 @@ def calibrate(
         What calibration.json holds. Raises UserError if there are too few sentences for the folds.
     """
     source_ids, target_ids, lines = encoded_pairs(loaded, text.sources, text.references[0])
+    longest, overlong = loaded.config.decode.max_length, LineNotes()
+    fits = [len(ids) <= longest for ids in source_ids]  # what is translated in parts has no scores as a whole
+    for line in (line for line, fit in zip(lines, fits) if not fit):
+        overlong.add(line)
+    overlong.warn(f"lines left out because they are longer than {longest} tokens (decode.max_length)")
+    source_ids, target_ids = (list(compress(each, fits)) for each in (source_ids, target_ids))
+    lines = list(compress(lines, fits))
     if len(lines) < 10 * folds:
         raise UserError(f"{len(lines)} sentences are too few for {folds} folds; give a development set of {10 * folds}")
     fold_of_line = np.arange(len(lines)) * folds // len(lines)
@@ -78,6 +85,7 @@ def calibrate(
         "inference": inference.report(),
         "folds": folds,
         "fitted_on": text_fitted_on(text.sources, text.references[0]),
+        "lines_overlong": overlong.count,
         "thresholds": [] if threshold is None else [promise | threshold],
         "share_reaching": float(good.mean()),
     }

@@ -47,6 +47,18 @@ def test_scores_equal_the_plain_softmax(loaded: LoadedModel, monkeypatch: pytest
         assert result.correct.tolist() == (probabilities.argmax(-1) == target).tolist()
 
 
+def test_a_source_that_is_too_long_is_scored_whole_and_says_so(loaded: LoadedModel) -> None:
+    """Translation divides it; a given target cannot be divided. Nothing of it is left out without a word."""
+    lines = ["der hund sieht einen ball. " * 10, "frau"]
+    ids, targets = loaded.tokenizer.encode_source(lines), loaded.tokenizer.encode_target(["hund", "hund"])
+    assert len(ids[0]) > loaded.config.decode.max_length
+    records = list(score_lines(loaded, [(line, "hund") for line in lines]))
+    forced = score_pairs(loaded, ids, targets)
+    assert [record["score"] for record in records] == pytest.approx([each.total for each in forced], abs=1e-4)
+    assert [record["overlong"] for record in records] == [True, False]
+    assert [record["overlong"] for record in Translator(loaded).translate(lines, beam=1)] == [True, False]
+
+
 def test_no_pairs_give_no_scores(loaded: LoadedModel) -> None:
     assert list(score_pairs(loaded, [], [])) == []
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mt.corpus.tokenizer import Tokenizer
-from mt.decoding.sources import fitting_sources, length_groups, padded
+from mt.decoding.sources import fitting_sources, length_groups, padded, split_sentences
 from mt.decoding.translator import Translator
 from mt.decoding.types import normalised_score
+from mt.model.directory import LoadedModel
 
 
 def text(tokenizer: Tokenizer, sources: list[list[int]]) -> list[str]:
@@ -33,11 +36,56 @@ def split(tokenizer: Tokenizer, line: str, longest: int) -> list[list[int]]:
         ("hund。frau！」buch", ["hund。", "frau！」", "buch"]),
         ("hund 3.5 frau.de", ["hund 3.5 frau.de"]),
         ("hund...  frau", ["hund...", "frau"]),
+        ("gut . und . . . dann", ["gut .", "und . . .", "dann"]),
+        ("Dr. Katz kam. Dr. Who ging.", ["Dr. Katz kam.", "Dr. Who ging."]),
+        ("Er sah z. B. Nr. 5, ca. 3.5 km weit. So war es.", ["Er sah z. B. Nr. 5, ca. 3.5 km weit.", "So war es."]),
+        ("Am 3. Mai kam J. S. Bach. Es war 1723. Ja.", ["Am 3. Mai kam J. S. Bach.", "Es war 1723.", "Ja."]),
+        ("Die 2. Liga, vgl. Art. 5. Heinrich XIV. kam.", ["Die 2. Liga, vgl. Art. 5. Heinrich XIV. kam."]),
+        (
+            "Mr. Smith of the U.S. Army, e.g. Prof. X, left. So?",
+            ["Mr. Smith of the U.S. Army, e.g. Prof. X, left.", "So?"],
+        ),
+        ("M. Noir et Mme. Ici vinrent. J.-P. Là part.", ["M. Noir et Mme. Ici vinrent.", "J.-P. Là part."]),
+        ("Er sagte: „Gut.“ Dann ging er.", ["Er sagte: „Gut.“", "Dann ging er."]),
+        ("« Bonjour ! » dit-il. « Bien ! » Il part.", ["« Bonjour ! » dit-il.", "« Bien ! »", "Il part."]),
+        ("»Komm!« rief sie. »Nein.« Er blieb.", ["»Komm!« rief sie.", "»Nein.«", "Er blieb."]),
+        ("他来了。「你好！」（对。）真的吗？", ["他来了。", "「你好！」", "（对。）", "真的吗？"]),
+        ("彼は来た。本当？", ["彼は来た。", "本当？"]),
+        ("यह एक है। यह दो है॥ डॉ. शर्मा आए।", ["यह एक है।", "यह दो है॥", "डॉ. शर्मा आए।"]),
+        ("هل هذا صحيح؟ نعم! ذهب د. أحمد.", ["هل هذا صحيح؟", "نعم!", "ذهب د. أحمد."]),
+        ("یہ ایک ہے۔ یہ دو ہے۔", ["یہ ایک ہے۔", "یہ دو ہے۔"]),
+        ("Սա մեկ է։ Սա երկու է։", ["Սա մեկ է։", "Սա երկու է։"]),
+        ("ይህ አንድ ነው። ይህ ሁለት ነው፧ አዎ።", ["ይህ አንድ ነው።", "ይህ ሁለት ነው፧", "አዎ።"]),
+        ("នេះមួយ។នេះពីរ។", ["នេះមួយ។", "នេះពីរ។"]),
     ],
 )
-def test_a_line_is_split_at_sentence_marks(tokenizer: Tokenizer, line: str, sentences: list[str]) -> None:
-    sources = split(tokenizer, line, 1000)
-    assert sources == tokenizer.encode_source(sentences)
+def test_a_text_is_split_where_sentences_end(line: str, sentences: list[str]) -> None:
+    assert split_sentences(line) == sentences
+
+
+def test_sentences_of_a_line_are_its_sources(tokenizer: Tokenizer) -> None:
+    assert split(tokenizer, "der hund. die frau!", 1000) == tokenizer.encode_source(["der hund.", "die frau!"])
+
+
+@pytest.mark.parametrize("text", [".", ". ", '."', "。", "Dr. ", "A.", " »"])
+def test_a_long_run_of_marks_is_split_in_linear_time(text: str) -> None:
+    started = time.process_time()
+    split_sentences(text * 50_000)
+    assert time.process_time() - started < 5  # quadratic: minutes
+
+
+@given(text=st.text(alphabet='aB1 .!?…。।"»“)\u2028z', max_size=60), careful=st.booleans())
+def test_splitting_loses_nothing_but_space(text: str, careful: bool) -> None:
+    sentences = split_sentences(text, careful=careful)
+    assert "".join("".join(sentences).split()) == "".join(text.split())
+    assert all(sentence == sentence.strip() != "" for sentence in sentences)
+
+
+def test_a_sentence_that_is_too_long_is_split_at_doubtful_marks_before_words(tokenizer: Tokenizer) -> None:
+    line = "Der hund sieht einen ball. die frau liest ein buch."  # one sentence, in careful reading
+    assert split_sentences(line) == [line]
+    longest = len(tokenizer.encode_source([line])[0]) - 1
+    assert text(tokenizer, split(tokenizer, line, longest)) == line.replace(". die", ".|die").split("|")
 
 
 def test_a_long_sentence_is_split_before_words_and_loses_nothing(tokenizer: Tokenizer) -> None:
@@ -57,6 +105,28 @@ def test_a_sentence_without_words_is_split_by_count(tokenizer: Tokenizer) -> Non
 def test_a_line_that_is_cut_keeps_its_beginning_and_its_end(tokenizer: Tokenizer) -> None:
     ids = tokenizer.encode_source(["hund ball frau"])[0]
     assert fitting_sources("", ids, tokenizer, 3, "cut") == [[*ids[:2], ids[-1]]]
+
+
+@pytest.mark.parametrize(
+    ("language", "separator"),
+    [
+        ("en", " "),
+        ("zh", ""),
+        ("zh_Hant", ""),
+        ("ZH-cn", ""),
+        ("ja", ""),
+        ("th", ""),
+        ("my", ""),
+        ("ko", " "),
+        ("bg", " "),
+    ],
+)
+def test_parts_are_joined_as_their_language_is_written(loaded: LoadedModel, language: str, separator: str) -> None:
+    config = replace(loaded.config, data=replace(loaded.config.data, target_language=language))
+    translator = Translator(replace(loaded, config=config))
+    sentences = ["der hund sieht einen kleinen ball.", "die frau liest ein rotes buch."] * 4
+    *alone, whole = (each["translation"] for each in translator.translate([*sentences, " ".join(sentences)], beam=1))
+    assert whole == separator.join(filter(None, alone))
 
 
 def test_the_parts_of_a_line_are_translated_alone_and_joined(translator: Translator) -> None:

@@ -233,6 +233,11 @@ def test_any_text_comes_back_as_one_line(translator: Translator, lines: list[str
         ({"length_penalty": "other"}, "one of none, average, gnmt"),
         ({"length_alpha": -1.0}, "length_alpha is -1.0"),
         ({"window": 0}, "window is 0"),
+        ({"window": "5"}, "window is '5'"),
+        ({"first_line": -1}, "first_line is -1"),
+        ({"processes": 0}, "processes is 0"),
+        ({"overlong": "drop"}, "overlong is 'drop'; it must be one of split, cut"),
+        ({"bem": 5}, "an option bem; it must be one of beam, "),
     ],
 )
 def test_an_option_out_of_range_is_refused_at_once(
@@ -240,6 +245,37 @@ def test_an_option_out_of_range_is_refused_at_once(
 ) -> None:
     with pytest.raises(UserError, match=message):
         translator.translate(["ball"], **options)
+
+
+@pytest.mark.parametrize("given", ["a text", b"bytes", None, 5, {"a": "b"}, {"a set"}, Path("file")], ids=repr)
+@pytest.mark.parametrize("name", ["lines", "prefixes"])
+def test_what_is_no_list_of_lines_is_refused_at_once(translator: Translator, given: Any, name: str) -> None:
+    """A text is an iterable of letters to Python; nobody means its letters to be translated one by one."""
+    if given is None and name == "prefixes":
+        return
+    with pytest.raises(UserError, match=rf"^{name} is of type {type(given).__name__}; give a list of texts") as found:
+        translator.translate(**{"lines": ["ball"], name: given})
+    assert isinstance(found.value, TypeError)
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"", ["ball"]], ids=repr)
+@pytest.mark.parametrize("name", ["line", "the prefix of line"])
+def test_a_line_that_is_no_text_is_named_after_what_comes_before_it(
+    translator: Translator, wrong: Any, name: str
+) -> None:
+    right, mixed = ["frau", "ball", "hund"], ["", "", ""]
+    (right if name == "line" else mixed)[2] = wrong
+    records = translator.translate(iter(right), prefixes=iter(mixed), first_line=10, beam=1)
+    assert [next(records)["source"] for _ in range(2)] == ["frau", "ball"]
+    with pytest.raises(UserError, match=rf"^{name} 13, counted from 1, is of type {type(wrong).__name__};"):
+        next(records)
+
+
+def test_a_call_may_set_how_long_a_source_may_be(translator: Translator) -> None:
+    assert [each["overlong"] for each in translator.translate(["hund ball", "frau"], max_length=2, beam=1)] == [
+        True,
+        False,
+    ]
 
 
 def test_a_model_in_training_mode_is_not_searched(translator: Translator) -> None:
