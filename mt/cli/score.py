@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from mt.cli.main import DONE, CommandParser, add_model, use_threads
-from mt.progress import progress_bar
+from mt.progress import LineNotes, progress_bar
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -14,15 +13,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser = CommandParser(
         description="Forced decoding: the model's log-probability of each token of given translations. Prints JSON "
         "lines\nwith line, source, target, score (sum of log_probs, in nats), confidence (mean of token_confidence),\n"
-        "tokens, log_probs and token_confidence.",
+        "tokens, log_probs, token_confidence, unknown, target_unknown (tokens never seen in training) and overlong.",
         example="tools/score.py runs/demo --source test.de --target test.en > scores.jsonl",
     )
     add_model(parser)
     parser.add_argument("--source", type=Path, required=True, metavar="F", help="source lines, plain or gzip")
     parser.add_argument("--target", type=Path, required=True, metavar="F", help="their translations, plain or gzip")
     given = parser.parse_args(arguments)
+    from mt.files.atomic import write_all
     from mt.files.lines import check_readable, paired_lines
+    from mt.files.output import check_apart, standard_output
 
+    output = standard_output()
+    check_apart([("--source", given.source), ("--target", given.target)], ("standard output", Path("/dev/stdout")))
     check_readable([given.source, given.target])
     use_threads(given.threads)
     from mt.decoding.records import json_line
@@ -30,9 +33,16 @@ def main(arguments: list[str] | None = None) -> int:
     from mt.model.directory import load_model
 
     loaded = load_model(given.model, given.device)
+    overlong, unknown = LineNotes(), LineNotes()
     with progress_bar(None, "score", "line", leave=False) as bar:
         for record in score_lines(loaded, paired_lines(given.source, given.target)):
-            sys.stdout.buffer.write((json_line(record) + "\n").encode("utf-8"))
+            write_all(output, (json_line(record) + "\n").encode("utf-8"), "standard output")
+            if record["overlong"]:
+                overlong.add(record["line"])
+            if record["unknown"] or record["target_unknown"]:
+                unknown.add(record["line"])
             bar.update(1)
-    sys.stdout.buffer.flush()
+    longest = loaded.config.decode.max_length
+    overlong.warn(f"sources scored whole, which translation splits: longer than {longest} tokens (decode.max_length)")
+    unknown.warn("lines with characters that the model has never seen")
     return DONE
