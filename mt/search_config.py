@@ -31,7 +31,7 @@ class DecodeConfig(Section):
     no_repeat_ngram: Whole = 0
     """so many tokens in a row never stand twice in an output; 0: they may"""
     max_length: Annotated[int, within(2, 100_000)] = 256
-    """longest source, in tokens: what is beyond is cut and counted"""
+    """longest source, in tokens, that is translated at once: a longer one is divided into sentences, and said to be"""
     max_length_ratio: Annotated[float, within(0, 100)] = 2.0
     """longest output: this times the source length, plus max_length_extra"""
     max_length_extra: Length = 20

@@ -18,6 +18,7 @@ from mt.evaluation.tokens import SplitBins, teacher_forced
 from mt.metrics.quality import corpus_quality
 from mt.model.directory import LoadedModel
 from mt.model.transformer import Transformer
+from mt.progress import LineNotes
 from mt.training.distributed import Group
 
 _SAMPLE = 8  # of so many lines one is translated to estimate how long a validation takes
@@ -42,6 +43,11 @@ class Validator:
         self.config, self.tokenizer, self.group = config, tokenizer, group
         self.sources = valid.texts("source", 0, len(valid))
         self.references = valid.texts("target", 0, len(valid))
+        longest, overlong = config.decode.max_length, LineNotes()
+        for line, ids in enumerate(tokenizer.encode_source(self.sources) if group.rank == 0 else []):
+            if len(ids) > longest:
+                overlong.add(line)
+        overlong.warn(f"validation sources of more than {longest} tokens (decode.max_length), translated in parts")
         # Lines of all lengths for everyone, so that all are done at about the same time.
         by_length = sorted(range(len(valid)), key=lambda index: len(self.sources[index]))
         self.mine = by_length[group.rank :: group.world_size]

@@ -33,7 +33,9 @@ class Texts:
         return REFERENCES[first:last] if side == "target" else ["x"] * (last - first)
 
 
-def test_a_chinese_validation_has_the_bleu_of_chinese(tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_chinese_validation_has_the_bleu_of_chinese_and_tells_of_long_sources(
+    tiny_config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = read_config(tiny_config)
     config = replace(config, data=replace(config.data, target_language="zh-CN"))
     bins = SplitBins("teacher_forced")
@@ -44,7 +46,11 @@ def test_a_chinese_validation_has_the_bleu_of_chinese(tiny_config: Path, monkeyp
         return bins, [TRANSLATIONS[line] for line in lines]
 
     monkeypatch.setattr(Validator, "_measure_lines", measured)
-    validator = Validator(config, SimpleNamespace(), Texts(), Group())  # type: ignore[arg-type]
+    tokenizer = SimpleNamespace(encode_source=lambda lines: [[0] * 256, [0] * 257])
+    validator = Validator(config, tokenizer, Texts(), Group())  # type: ignore[arg-type]
+    assert "more than 256 tokens (decode.max_length), translated in parts: 1, counted from 1 these: 2" in (
+        capsys.readouterr().err
+    )
     validation = validator.measure(SimpleNamespace())  # type: ignore[arg-type]
     assert validation is not None
     expected = BLEU(trg_lang="zh").corpus_score(TRANSLATIONS, [REFERENCES]).score
