@@ -50,7 +50,7 @@ def against_oracle(loaded: LoadedModel, test_set: TestSet, forced: Mapping[str, 
         return comparison.result()
 
     return {
-        "bleu_bound": corpus_quality(oracle.best, [references], ter=False)["bleu"]["score"],
+        "bleu_bound": corpus_quality(oracle.best, [references], language=languages[1], ter=False)["bleu"]["score"],
         "entropy": oracle.entropy,
         "truth_nll": oracle.nll,
         "nll": forced["nll"],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, TypedDict
+
+from msgspec import Meta
 
 from mt.metrics.bins import CalibrationBlock
 from mt.metrics.quality import QualityBlock
@@ -21,21 +23,31 @@ class BeamBlock(QualityBlock, total=False):
     """of the main beam, see mt.evaluation.sentences"""
 
 
+class Recalibrated(TypedDict, total=False):
+    """Both calibrations after recalibration, and which maps these are."""
+
+    teacher_forced: CalibrationBlock | None
+    inference: CalibrationBlock | None
+    map: dict[str, Any] | None
+    thresholds: list[dict[str, Any]]
+
+
 class Results(BeamBlock, total=False):
     """results.json: at its top level the figures of the default beam."""
 
     beam: int | None
     """None for the records of another system"""
-    beams: dict[str, BeamBlock]
+    beams: dict[Annotated[str, Meta(pattern="^[1-9][0-9]{0,5}$")], BeamBlock]
     """by beam size"""
-    decode: dict[str, Any]
+    decode: dict[str, float | str | None]
     """how the model searched, and how many lines were too long for it"""
     model: dict[str, Any]
     data: dict[str, Any]
-    """TestSet.description"""
-    sweep: list[dict[str, Any]]
+    """TestSet.description, and `target_language`, which chose BLEU's tokeniser; None: not known"""
+    sweep: list[dict[str, float | str | None]]
     """the main figures of each beam size with each length penalty"""
-    recalibrated: dict[str, Any]
-    """both calibrations after recalibration, and which maps these are"""
+    recalibrated: Recalibrated
     truth: dict[str, Any]
     """see mt.evaluation.oracle"""
+    files: dict[str, str]
+    """digests of the files that belong to these results"""

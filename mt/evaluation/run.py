@@ -1,12 +1,15 @@
 """The evaluation run: translations, their quality, and the calibration of their tokens, in files for programs.
 
-Writes `results.json`, `hypotheses.txt` and `records.jsonl`; the page and the figures are made from these files.
+Writes `hypotheses.txt`, `records.jsonl` and `results.json`, which names the digests of the others: wherever the writing
+ends, files of two evaluations are never taken for one. The page and the figures are made from these files.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -17,20 +20,30 @@ from mt.decoding.confidence import load_recalibration
 from mt.decoding.records import json_line
 from mt.decoding.translator import Translator
 from mt.evaluation.oracle import against_oracle
-from mt.evaluation.records import read_records
+from mt.evaluation.records import read_records, well_formed
 from mt.evaluation.results import BeamBlock, Results
 from mt.evaluation.sentences import sentence_level
 from mt.evaluation.test_set import TestSet, fingerprint, overlaps
 from mt.evaluation.tokens import Output, add_alternatives, inference, label, label_words, teacher_forced
-from mt.files.atomic import write_text
+from mt.files.atomic import atomic_file
+from mt.files.json_file import file_digest, write_json
 from mt.files.lines import check_equally_many
 from mt.metrics.bins import CalibrationBlock
-from mt.metrics.quality import corpus_quality, looks_tokenized, quality_statistics
+from mt.metrics.quality import check_bleu, corpus_quality, looks_tokenized, quality_statistics
 from mt.model.directory import LoadedModel
-from mt.progress import log_line, progress_bar
+from mt.progress import LineNotes, log_line, progress_bar
 
 DEFAULT_BEAM = 5
 """the beam of the top level of results.json"""
+_OF_RESULTS = (
+    "results.json",
+    "report.html",
+    "figures/reliability_*.svg",
+    "figures/sweep_*.svg",
+    "figures/risk_coverage.svg",
+    "figures/selective_*.svg",
+)
+"""what an earlier evaluation left that does not go with new records"""
 _SWEEP_ALPHAS = {"none": 1.0, "average": 1.0, "gnmt": 0.6}  # where none is given (GNMT's: Wu et al. 2016)
 
 
@@ -47,6 +60,7 @@ def evaluate(
     bootstrap: int = 1000,
     seed: int = 12345,
     truth: bool = False,
+    target_language: str | None = None,
     **translation: Any,
 ) -> Results:
     """Translates a test set with each beam size, measures quality and calibration, and writes the files.
@@ -60,8 +74,10 @@ def evaluate(
         nbest: above 1, the default beam lists so many outputs of each line, and their expected quality is measured.
         bootstrap, seed: resamples of sentences for the intervals of quality and calibration; 0: no intervals.
         truth: the sources are of the shipped grammar: hold the model against the true distribution, too.
+        target_language: chooses BLEU's tokeniser; None: the config's.
         translation: `batch_tokens` and `processes` of Translator.translate.
     """
+    test_set = _in_language(test_set, target_language or loaded.config.data.target_language)
     decode = loaded.config.decode
     alpha = decode.length_alpha if length_alpha is None else length_alpha
     search = {"length_penalty": length_penalty or decode.length_penalty, "length_alpha": alpha}
@@ -83,7 +99,7 @@ def evaluate(
         "calibration": {"teacher_forced": run.forced, **block["calibration"]},
         "beam": DEFAULT_BEAM,
         "beams": blocks,
-        "decode": {**search, "max_length": decode.max_length, "lines_cut": len(run.cut)},
+        "decode": {**search, "max_length": decode.max_length, **run.told()},
         "model": _describe(loaded),
         "data": test_set.description,
         **({"sweep": sweep} if sweep else {}),
@@ -107,15 +123,13 @@ class _Run:
             self.recalibration = None
         self.translator = Translator(loaded, recalibrate=self.recalibration is not None)
         self.forced = self._teacher_forced()
-        self.cut: set[int] = set()
-        """numbers of lines that are too long for the model"""
         self.outputs: list[Output] = []
         """labelled ones, of the main setting"""
 
     def measure(self, search: dict[str, Any], *, beam: int, nbest: int = 1, main: bool = False) -> BeamBlock:
         """The block of results of one setting; `main`: with everything that there is."""
         sources, references = self.test_set.sources, self.test_set.references[0]
-        options = {"beam": beam, "nbest": nbest, "on_overlong": self.cut.add, **search, **self.translation}
+        options = {"beam": beam, "nbest": nbest, **search, **self.translation}
         tokenizer, outputs = self.loaded.tokenizer, []
         source_ids, reference_ids = tokenizer.encode_source(sources), tokenizer.encode_target(references)
         with progress_bar(len(sources), f"beam {beam}", "line") as bar:
@@ -129,6 +143,19 @@ class _Run:
             label_words(outputs, references)
             self.outputs = outputs
         return _measure(outputs, self.test_set, self.resampling, main=main)
+
+    def told(self) -> dict[str, int]:
+        """How many lines were translated in parts, though read whole where the reference is the prefix, and how many
+        hold characters that no piece is known for; said, too, if there are any."""
+        notes = {"lines_overlong": LineNotes(), "lines_with_unknown": LineNotes()}
+        for record in (each.record for each in self.outputs):
+            for note, told in zip(notes.values(), (record["overlong"], record["unknown"])):
+                if told:
+                    note.add(record["line"])
+        longest = self.loaded.config.decode.max_length
+        notes["lines_overlong"].warn(f"lines of more than {longest} tokens (decode.max_length), translated in parts")
+        notes["lines_with_unknown"].warn("lines with characters that the model has never seen")
+        return {name: note.count for name, note in notes.items()}
 
     def recalibrated(self) -> dict[str, Any]:
         """The `recalibrated` block: both calibrations after recalibration, and what the maps are."""
@@ -148,7 +175,13 @@ class _Run:
 
 
 def evaluate_records(
-    records_path: Path, test_set: TestSet, output: Path, *, bootstrap: int = 1000, seed: int = 12345
+    records_path: Path,
+    test_set: TestSet,
+    output: Path,
+    *,
+    bootstrap: int = 1000,
+    seed: int = 12345,
+    target_language: str | None = None,
 ) -> Results:
     """Measures another system's output, given as translation records (see `read_records`).
 
@@ -157,6 +190,7 @@ def evaluate_records(
     Raises:
         UserError: a line that is no record, or another number of records than of references.
     """
+    test_set = _in_language(test_set, target_language)
     records = read_records(records_path)
     names = ", ".join(test_set.description["references"])
     check_equally_many(records_path, len(records), names, test_set.description["lines"])
@@ -184,6 +218,12 @@ def evaluate_records(
     return _written(output, results, outputs, test_set.references)
 
 
+def _in_language(test_set: TestSet, language: str | None) -> TestSet:
+    """The test set with its language described. Raises UserError as `check_bleu`."""
+    check_bleu(language)
+    return replace(test_set, description=test_set.description | {"target_language": language})
+
+
 def _measure(
     outputs: list[Output], text: TestSet, resampling: dict[str, Any], level: str = "subword", *, main: bool
 ) -> BeamBlock:
@@ -191,7 +231,8 @@ def _measure(
     probabilities; `main`: also of its words, and of whole sentences."""
     records = [each.record for each in outputs]
     hypotheses, scores = zip(*((record["translation"], record.get("score")) for record in records))
-    statistics = quality_statistics(hypotheses, text.references)
+    language = text.description["target_language"]
+    statistics = quality_statistics(hypotheses, text.references, language=language)
     calibration = {"inference": inference(outputs, level=level, **resampling)}
     if main and calibration["inference"]:
         calibration["inference_word_product"] = inference(outputs, level="word-product", **resampling)
@@ -250,12 +291,14 @@ def _written(output: Path, results: dict[str, Any], outputs: list[Output], refer
         log_line('note: many translations end in " .": BLEU wants detokenised text on both sides')
     for record, *lines in zip(records, *references):
         record |= {"reference": lines[0], **({"references": lines} if len(lines) > 1 else {})}
-    for name, written in (
-        ("hypotheses.txt", hypotheses),
-        ("records.jsonl", map(json_line, records)),
-        ("results.json", [json.dumps(results, ensure_ascii=False, indent=2, allow_nan=False)]),
-    ):
-        text = "".join(line + "\n" for line in written)
-        # lone surrogates, which JSON can spell but UTF-8 cannot, become U+FFFD
-        write_text(output / name, text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
+    texts = {"records.jsonl": map(json_line, records), "hypotheses.txt": hypotheses}
+    with ExitStack() as stack:  # all is written before anything is renamed, and results.json is renamed last
+        summary = stack.enter_context(atomic_file(output / "results.json"))
+        paths = {name: stack.enter_context(atomic_file(output / name)) for name in texts}
+        for name, text in texts.items():
+            paths[name].write_bytes(well_formed("".join(f"{line}\n" for line in text)).encode())
+        named = results | {"files": {name: file_digest(path) for name, path in paths.items()}}
+        write_json(summary, json.loads(well_formed(json.dumps(named, ensure_ascii=False, allow_nan=False))))
+        for old in (path for pattern in _OF_RESULTS for path in output.glob(pattern) if path.is_file()):
+            Path(os.path.realpath(old)).unlink()
     return cast(Results, results)

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mt.decoding.scoring import Distributions, Transform, score_pairs
-from mt.decoding.sources import truncate
 from mt.evaluation.records import Record
 from mt.metrics.bins import BORDERS, PROTOCOLS, Breakdown, CalibrationBins, CalibrationBlock
 from mt.metrics.labels import END, token_labels, word_confidence, words_of_tokens
@@ -112,12 +111,12 @@ def teacher_forced(
 def encoded_pairs(
     loaded: LoadedModel, sources: Sequence[str], targets: Sequence[str]
 ) -> tuple[list[list[int]], list[list[int]], list[int]]:
-    """Ids of the sources that are not blank (blank ones never reach the model), cut after decode.max_length as in
-    translation, ids of their targets, and the lines' numbers."""
+    """Ids of the sources that are not blank (blank ones never reach the model), of their targets, and the lines'
+    numbers. Sources of more than decode.max_length tokens are read whole, as `mt.decoding.scoring.score_lines` does."""
     lines = [line for line, source in enumerate(sources) if source.strip()]
     source_ids = loaded.tokenizer.encode_source([sources[line] for line in lines])
     target_ids = loaded.tokenizer.encode_target([targets[line] for line in lines])
-    return [truncate(ids, loaded.config.decode.max_length) for ids in source_ids], target_ids, lines
+    return source_ids, target_ids, lines
 
 
 @dataclass
@@ -202,9 +201,9 @@ def label_words(outputs: Sequence[Output], references: Sequence[str]) -> None:
 
 
 def add_alternatives(loaded: LoadedModel, records: Sequence[Record], most: int = 3) -> None:
-    """Adds `alternatives` to records with tokens: for each token the `most` likeliest ones there, as [token, natural
-    log of the model's own probability], likeliest first. One forced pass over the outputs; lines that were cut or
-    translated in parts, and those with tokens that are none of the model's, are left as they are."""
+    """Adds `alternatives` to records with tokens: for each token the `most` likeliest ones there, likeliest
+    first, as {"token", "log_prob": natural log of the model's own probability}. One forced pass over the outputs; lines
+    that were cut or translated in parts, and those with tokens that are none of the model's, are left as they are."""
     tokenizer, longest = loaded.tokenizer, loaded.config.decode.max_length
     pieces = tokenizer.target_pieces(range(tokenizer.target_size))
     ids = {piece: number for number, piece in enumerate(pieces)}
@@ -215,8 +214,9 @@ def add_alternatives(loaded: LoadedModel, records: Sequence[Record], most: int =
     def observe(chunk: Distributions) -> None:
         values, indices = chunk.log_probs.topk(min(most, len(pieces)))
         for pair, place, log_probs, best in zip(chunk.pairs, chunk.positions, values.tolist(), indices.tolist()):
-            found = [[pieces[number], round(log_prob, 4)] for number, log_prob in zip(best, log_probs)]
-            chosen[pair][0]["alternatives"][place] = found
+            chosen[pair][0]["alternatives"][place] = [
+                {"token": pieces[number], "log_prob": round(log_prob, 4)} for number, log_prob in zip(best, log_probs)
+            ]
 
     for record, _ in chosen:
         record["alternatives"] = [[]] * len(record["tokens"])  # one list: entries are replaced, not changed

@@ -37,33 +37,44 @@ BORDERS = {
 a token's type occurs in the references, place in the sentence from 1, tokens of the source sentence"""
 
 
+class Bin(TypedDict, total=False):
+    """A bin of a calibration block; the band is the 95 % Wilson interval of the accuracy."""
+
+    low: Probability
+    high: Probability
+    count: Annotated[int, Meta(ge=0)]
+    confidence: Probability | None
+    accuracy: Probability | None
+    band_low: Probability | None
+    band_high: Probability | None
+
+
 class CalibrationBlock(TypedDict, total=False):
     """A calibration block of results.json. What is unknown, or has no tokens, is None; the ece of no tokens is 0."""
 
-    tokens: int
-    ece: float
+    tokens: Annotated[int, Meta(ge=0)]
+    ece: Probability
     """sum over bins of their share of tokens times |accuracy - mean confidence|; `mce`: the largest such difference"""
-    mce: float | None
+    mce: Probability | None
     nll: float | None
     """nats per token; `brier` in 0..1"""
-    brier: float | None
-    accuracy: float | None
-    confidence: float | None
+    brier: Probability | None
+    accuracy: Probability | None
+    confidence: Probability | None
     signed_gap: float | None
     """mean confidence - accuracy"""
-    noise_floor: float | None
+    noise_floor: Probability | None
     """the ECE that a perfectly calibrated model of the same confidences would show, mean and 95 % quantile"""
-    noise_floor_high: float | None
-    ece_mass: float | None
+    noise_floor_high: Probability | None
+    ece_mass: Probability | None
     """with as many bins of equally many tokens"""
     ece_low: float | None
     """95 % interval of the ece over resampled sentences, see SentenceBootstrap.interval"""
     ece_high: float | None
-    auroc: float | None
+    auroc: Probability | None
     """of confidence for being right; `risk_coverage`: see ConfidenceHistogram.risk_coverage"""
     risk_coverage: dict[str, Any] | None
-    bins: list[dict[str, Any]]
-    """low, high, count, confidence, accuracy, and band_low, band_high: the 95 % Wilson interval of the accuracy"""
+    bins: list[Bin]
     signature: str
     without_eos: CalibrationBlock
     """the same of tokens that end no sentence; `eos`: of those that end one"""
@@ -147,7 +158,7 @@ class CalibrationBins:
         gap = np.abs(corrects - confidences)[filled] / counts[filled]
         confidence, accuracy = _mean(confidences.sum(), tokens), _mean(corrects.sum(), tokens)
         low, high = self.bootstrap.interval(ece) if self.bootstrap is not None and tokens else (None, None)
-        bins = []
+        bins: list[Any] = []
         for index, (count, certain, right, _) in enumerate(self.sums.T.tolist()):
             edges = {"low": index / self.bins, "high": (index + 1) / self.bins, "count": int(count)}
             means = {"confidence": _mean(certain, count), "accuracy": _mean(right, count)}

@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from mt.errors import UserError
-from mt.metrics.quality import RESAMPLES, SEED, calibration_differences, quality_differences, references_of
+from mt.metrics.quality import (
+    RESAMPLES,
+    SEED,
+    bleu_tokenizer,
+    calibration_differences,
+    quality_differences,
+    references_of,
+)
 from mt.report.figures import reliability_overlay, risk_coverage_plot, selective_plot
 from mt.report.inputs import Block, Evaluation, read_evaluation, title_of
 from mt.report.page import write_page
@@ -52,9 +59,14 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Path:
 
 
 def _check_same_test_set(evaluations: Sequence[Evaluation]) -> None:
-    """Raises UserError unless all have the same references, and the same sources where both know them."""
+    """Raises UserError unless all have the same references, the same sources where both know them, and BLEU of the same
+    tokeniser."""
     first = evaluations[0]
     for other in evaluations[1:]:
+        tokenizers = [bleu_tokenizer(each.target_language) for each in (first, other)]
+        if tokenizers[0] != tokenizers[1]:
+            told = f"{first.folder} and {other.folder}: BLEU was measured with different tokenisers"
+            raise UserError(f"{told}, {' and '.join(tokenizers)}; evaluate again, both with one --target_language")
         both = f"{first.folder} and {other.folder} are evaluations of different test sets"
         remedy = "compare evaluations of one test set"
         if len(first.records) != len(other.records):
@@ -69,7 +81,7 @@ def _check_same_test_set(evaluations: Sequence[Evaluation]) -> None:
 def _table(evaluations: Sequence[Evaluation]) -> list[Row]:
     results = [evaluation.results for evaluation in evaluations]
     systems = [evaluation.records for evaluation in evaluations]
-    tested = quality_differences(systems)
+    tested = quality_differences(systems, evaluations[0].target_language)
     untested: list[Any] = [None] * (len(evaluations) - 1)
     rows = []
     for key, name, better in (("bleu", "BLEU", 1), ("chrf", "chrF", 1), ("ter", "TER", -1)):

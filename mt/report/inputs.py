@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from mt.errors import UserError
+from mt.evaluation.records import Record, read_measured_records
 from mt.evaluation.results import Results
+from mt.files.json_file import check_listed, read_json
 
 Block = Mapping[str, Any]
 """a calibration block, mt.metrics.bins.CalibrationBlock; one of an older version may lack keys"""
-Record = dict[str, Any]
-
 TITLES = {
     "teacher_forced": "Reference as prefix (teacher-forced)",
     "inference": "Own output (inference)",
@@ -42,7 +41,8 @@ class Evaluation:
     @property
     def blocks(self) -> dict[str, Block]:
         """The calibration blocks that have something to show; those after recalibration are named `recalibrated_…`."""
-        before, after = self.results.get("calibration") or {}, self.results.get("recalibrated") or {}
+        before = self.results.get("calibration") or {}
+        after: Mapping[str, Any] = self.results.get("recalibrated") or {}
         ordered: dict[str, Block] = {}
         for name in TITLES:
             if block := before.get(name):
@@ -52,6 +52,11 @@ class Evaluation:
         return ordered
 
     @property
+    def target_language(self) -> str:
+        """What chose BLEU's tokeniser; empty where that is not known."""
+        return str((self.results.get("data") or {}).get("target_language") or "")
+
+    @property
     def search_grid(self) -> Sequence[Mapping[str, Any]]:
         """Figures for each beam size and length penalty; without such a grid those of the beam sizes."""
         if self.results.get("sweep"):
@@ -59,10 +64,11 @@ class Evaluation:
         decode = self.results.get("decode") or {}
         grid = []
         for beam, block in (self.results.get("beams") or {}).items():
-            inference: Block = block["calibration"].get("inference") or {}
+            inference: Block = (block.get("calibration") or {}).get("inference") or {}
             entry = {name: decode.get(name) for name in ("length_penalty", "length_alpha")}
-            entry |= {"beam": int(beam), "bleu": block["bleu"]["score"], "length_ratio": block["length_ratio"]}
-            entry |= {"empties": block["empties"], "ece_inference": inference.get("ece")}
+            entry |= {"beam": int(beam), "bleu": (block.get("bleu") or {}).get("score")}
+            entry |= {"length_ratio": block.get("length_ratio"), "empties": block.get("empties")}
+            entry["ece_inference"] = inference.get("ece")
             grid.append(entry | {"ece_eos": (inference.get("eos") or {}).get("ece")})
         return grid
 
@@ -74,20 +80,15 @@ class Evaluation:
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """Reads `results.json` and `records.jsonl`. Raises UserError where one of them is missing or is not what evaluate
-    writes."""
-    path, part = folder / "results.json", "results"
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(results, dict):
-            raise UserError(f"not the results of an evaluation: {path}; run evaluate again")
-        path, part = folder / "records.jsonl", "records"
-        records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read the {part} of an evaluation: {path}: {error}; run evaluate again") from error
-    for number, record in enumerate(records, 1):
-        if not isinstance(record, dict) or not {"line", "translation"} <= record.keys():
-            raise UserError(f"{path}, line {number}: not a record of an evaluation; run evaluate again")
+    """Reads `results.json` and `records.jsonl`. Raises UserError where one of them is missing, is not what evaluate
+    writes, or does not belong to the other."""
+    path, remedy = folder / "results.json", "run evaluate again"
+    read_json(path, Results, remedy)
+    results = read_json(path, dict[str, Any], remedy)  # with what other versions wrote
+    check_listed(path, remedy)
+    records = read_measured_records(folder / "records.jsonl", remedy)
+    if (lines := (results.get("data") or {}).get("lines", len(records))) != len(records):  # of earlier versions
+        raise UserError(f"{path} is of {lines} lines, records.jsonl beside it of {len(records)}; {remedy}")
     return Evaluation(folder, cast(Results, results), records)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +71,13 @@ def write_page(
 
 
 def _render(template: str, **values: Any) -> str:
-    """The text of a page. What a template asks for and is not there shows as a dash."""
+    page: str = _environment().get_template(template).render(**values)
+    return page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in a record is no UTF-8
+
+
+@cache
+def _environment() -> Any:
+    """The templates of pages. What one asks for and is not there shows as a dash."""
     from jinja2 import ChainableUndefined, Environment, PackageLoader
     from markupsafe import Markup
 
@@ -84,8 +90,7 @@ def _render(template: str, **values: Any) -> str:
     environment.filters["script_json"] = lambda value: Markup(script_json(value))
     for part in ("page.css", "page.js"):
         environment.globals[part.replace(".", "_")] = Markup(loader.get_source(environment, part)[0])
-    page = environment.get_template(template).render(**values)
-    return page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in a record is no UTF-8
+    return environment
 
 
 def _number(value: Any, digits: int = 1, sign: bool = False, factor: int = 1, unit: str = "") -> str:
@@ -99,12 +104,12 @@ def _p_value(value: Any) -> str:
     return "<\u20090.001" if isinstance(value, (int, float)) and value < 0.001 else _number(value, 3)
 
 
-def _words(value: Any) -> str:
-    """Anything of results.json in a line: mappings as name: value, lists with commas."""
+def _words(value: Any, levels: int = 5) -> str:
+    """Anything of results.json in a line: mappings as name: value, lists with commas, so many levels of them."""
     if value is None:
         return "–"
-    if isinstance(value, dict):
-        return ", ".join(f"{name}: {_words(part)}" for name, part in value.items())
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_words(part) for part in value)
+    if isinstance(value, (dict, list)):
+        names = [f"{name}: " for name in value] if isinstance(value, dict) else [""] * len(value)
+        parts = value.values() if isinstance(value, dict) else value
+        return ", ".join(name + _words(part, levels - 1) for name, part in zip(names, parts)) if levels else "…"
     return f"{value:.6g}" if isinstance(value, float) else str(value)

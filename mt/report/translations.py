@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from mt.metrics.labels import END, SPACE
-from mt.metrics.quality import references_of
-from mt.report.inputs import Record
+from mt.metrics.quality import Record, references_of
 
 _UNITS = 10_000  # probabilities are whole numbers of ten-thousandths
 
@@ -86,7 +85,8 @@ def _output(record: Record, vocabulary: Mapping[str, int], with_alternatives: bo
     if with_alternatives and record.get("alternatives"):
         output["a"] = []
         for token, alternatives in zip(tokens, record["alternatives"]):
-            flat = [(vocabulary[text], _units(math.exp(min(0.0, log)))) for text, log in alternatives if text != token]
+            others = [(each["token"], each["log_prob"]) for each in alternatives if each["token"] != token]
+            flat = [(vocabulary[text], _units(math.exp(min(0.0, log_prob)))) for text, log_prob in others]
             output["a"].append(list(chain(*flat)))
     if spelled(tokens) != record["translation"]:
         output["h"] = record["translation"]

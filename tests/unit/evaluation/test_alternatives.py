@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
 
 from mt.decoding.scoring import score_pairs
@@ -27,8 +28,10 @@ def test_alternatives_are_the_likeliest_tokens_with_their_forced_scores(tiny_mod
         scored = score_pairs(loaded, [source_ids] * len(every), every)
         scores = {piece: float(each.log_probs[-1]) for piece, each in zip(pieces, scored)}
         best = sorted(scores, key=lambda piece: -scores[piece])[:4]
-        assert [log_prob for _, log_prob in found] == pytest.approx([scores[piece] for piece in best], abs=1e-4)
-        assert all(scores[piece] == pytest.approx(log_prob, abs=1e-4) for piece, log_prob in found)
+        assert [each["log_prob"] for each in found] == pytest.approx([scores[piece] for piece in best], abs=1e-4)
+        assert all(scores[each["token"]] == pytest.approx(each["log_prob"], abs=1e-4) for each in found)
+    table = pyarrow.Table.from_pylist([record])  # as Parquet would have it
+    assert table.to_pylist()[0]["alternatives"] == record["alternatives"]
 
 
 def test_lines_that_were_cut_have_none(tiny_model: Path) -> None:

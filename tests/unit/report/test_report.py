@@ -114,6 +114,7 @@ def records(count: int, words: int = 13) -> list[dict[str, Any]]:
 
 def write(folder: Path, result: dict[str, Any], lines: list[dict[str, Any]]) -> str:
     folder.mkdir(exist_ok=True)
+    result = result | {"data": result["data"] | {"lines": len(lines)}} if "data" in result else result
     (folder / "results.json").write_text(json.dumps(result), encoding="utf-8")
     (folder / "records.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return write_report(folder).read_text(encoding="utf-8")
@@ -148,7 +149,7 @@ def test_markup_in_a_corpus_stays_text(tmp_path: Path, no_figures: None) -> None
     lines = records(len(HOSTILE))
     for line, text in zip(lines, HOSTILE):
         line.update(source=text, reference=text, tokens=[text, *line["tokens"][1:]])
-    plain = {"line": 9, "source": HOSTILE[0], "translation": HOSTILE[1], "reference": HOSTILE[2]}
+    plain = {"line": len(HOSTILE), "source": HOSTILE[0], "translation": HOSTILE[1], "reference": HOSTILE[2]}
     result = results()
     result["data"]["references"] = [HOSTILE[0]]
     result["data"]["source"] = HOSTILE[1]
@@ -157,7 +158,7 @@ def test_markup_in_a_corpus_stays_text(tmp_path: Path, no_figures: None) -> None
     assert len(scripts.texts) == 2 and "img" not in scripts.tags and "b" not in scripts.tags
     assert "alert(1)</script>" not in page and "onerror=alert(2)>" not in page and "\u2028" not in page
     data = json.loads(scripts.texts[0])
-    assert [row["s"] for row in data["rows"]] == [*HOSTILE[:3], HOSTILE[3].replace("\ud800", "?"), HOSTILE[0]]
+    assert [row["s"] for row in data["rows"]] == [*HOSTILE[:3], HOSTILE[3].replace("\ud800", "\ufffd"), HOSTILE[0]]
     assert data["rows"][-1]["o"][0]["h"] == HOSTILE[1] and HOSTILE[0] in data["vocabulary"]
 
 
