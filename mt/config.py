@@ -83,6 +83,8 @@ class CleaningConfig(Section):
     """drop pairs that were seen before"""
     overlap: bool = True
     """drop training pairs that also stand in the validation or test data"""
+    languages: bool = True
+    """refuse a corpus whose source and target read like each other's language"""
     examples: Whole = 5
     """how many dropped pairs to show in the report for each rule"""
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mt.config import CleaningConfig
+from mt.corpus.tokenizer import comparable
 
 RULES = ("empty", "too_long", "ratio", "identical", "overlap", "duplicate", "too_many_tokens")
 """In the order in which they are tried. `too_many_tokens` comes after tokenisation (`train.max_length`)."""
@@ -22,15 +23,18 @@ RULES = ("empty", "too_long", "ratio", "identical", "overlap", "duplicate", "too
 _KEPT = len(RULES)
 
 
-def examine(texts: tuple[Sequence[str], Sequence[str]], config: CleaningConfig) -> tuple[np.ndarray, np.ndarray]:
+def examine(
+    texts: tuple[Sequence[str], Sequence[str]], config: CleaningConfig, fold_case: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """What each pair of a piece of a corpus tells alone.
 
     Returns:
         (pairs,) uint8, index into `RULES` of the rule that drops a pair, or `len(RULES)`; and (pairs,) uint64,
-        `pair_hashes`, empty where no rule needs them.
+        `pair_hashes`.
     """
-    rules = np.array([_shape_rule(source, target, config) for source, target in zip(*texts)], dtype=np.uint8)
-    return rules, pair_hashes(*texts) if config.overlap or config.duplicate else np.empty(0, dtype=np.uint64)
+    seen = [comparable(side, fold_case) for side in texts]
+    rules = [_shape_rule(pair, shown, config) for pair, shown in zip(zip(*texts), zip(*seen))]
+    return np.array(rules, dtype=np.uint8), _hashes(*seen)
 
 
 class Cleaner:
@@ -99,12 +103,16 @@ class SeenHashes:
         return new
 
 
-def pair_hashes(sources: Sequence[str], targets: Sequence[str]) -> np.ndarray:
-    """(pairs,) uint64: 8 bytes of BLAKE2b over both sides, white space at their ends left out.
+def pair_hashes(sources: Sequence[str], targets: Sequence[str], fold_case: bool = False) -> np.ndarray:
+    """(pairs,) uint64: 8 bytes of BLAKE2b over both sides, the same for pairs that are `comparable`.
 
     Among a hundred million pairs, the chance that any two different ones share a hash is 0.03 %.
     """
-    sides = ([text.strip().encode(errors="surrogatepass") for text in side] for side in (sources, targets))
+    return _hashes(comparable(sources, fold_case), comparable(targets, fold_case))
+
+
+def _hashes(sources: Sequence[str], targets: Sequence[str]) -> np.ndarray:
+    sides = ([text.encode() for text in side] for side in (sources, targets))
     # the length keeps ("ab", "c") apart from ("a", "bc")
     pairs = (b"%d:%b%b" % (len(source), source, target) for source, target in zip(*sides))
     digests = b"".join(hashlib.blake2b(pair, digest_size=8).digest() for pair in pairs)
@@ -119,9 +127,10 @@ def _isin_sorted(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
     return np.asarray(ordered[place] == values)
 
 
-def _shape_rule(source: str, target: str, config: CleaningConfig) -> int:
-    """The first of the rules that look at one pair alone, as an index into `RULES`."""
-    if config.empty and not (source.strip() and target.strip()):
+def _shape_rule(pair: tuple[str, str], seen: tuple[str, str], config: CleaningConfig) -> int:
+    """The first of the rules that look at one pair alone, as an index into `RULES`; `seen`: the pair as compared."""
+    source, target = pair
+    if config.empty and not all(seen):
         return RULES.index("empty")
     if 0 < config.max_characters < max(len(source), len(target)):
         return RULES.index("too_long")
@@ -131,6 +140,6 @@ def _shape_rule(source: str, target: str, config: CleaningConfig) -> int:
             return RULES.index("too_long")
         if config.max_ratio and more > config.max_ratio * fewer:
             return RULES.index("ratio")
-    if config.identical and source.strip() == target.strip():
+    if config.identical and seen[0] == seen[1]:
         return RULES.index("identical")
     return _KEPT

@@ -40,11 +40,13 @@ from mt.corpus.store import (
 from mt.corpus.text import file_form, input_files, read_pairs
 from mt.corpus.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from mt.errors import UserError
-from mt.files.atomic import move_folder, write_text
+from mt.files.atomic import move_folder
+from mt.files.json_file import read_json, write_json
 from mt.processes import WorkerKilled, available_cores, ordered_map
 from mt.progress import log_line, progress_bar
 
-_FORMAT = 1  # raise it when the same input no longer gives the same folder
+_FORMAT = 2  # raise it when the same input no longer gives the same folder
+_ANEW = "remove {}, and it is made anew"
 _SHARDS = "shards"  # folder of the cleaned text, then of its encoded pairs too
 _ALONE = 10  # chunks cleaned before other processes are started: a small corpus is done by then
 
@@ -104,7 +106,7 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
     weights = [corpus.weight for corpus in config.data.train]
     if set(weights) != {1.0}:
         train.weights = np.array(weights)[train.corpus]
-    cleaning = json.loads((folder / "cleaning.json").read_text(encoding="utf-8"))
+    cleaning = read_json(folder / "cleaning.json", dict[str, Any], _ANEW.format(folder))
     _count_too_many_tokens(cleaning, train, tokenizer, config)
     fingerprints = {**texts, "tokenizer": tokenizer.fingerprint, "prepared": folder.name}
     return Prepared(tokenizer, train, valid, cleaning, fingerprints, folder)
@@ -182,9 +184,8 @@ def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
     if not report_file.exists():
         with _timed(seconds, "cleaning"):
             shutil.rmtree(shards, ignore_errors=True)  # of a cleaning that was stopped
-            report = _clean_into(shards, config.data, processes)
-            write_text(report_file, json.dumps(report, ensure_ascii=False, indent=2) + "\n")
-    report = json.loads(report_file.read_text(encoding="utf-8"))
+            write_json(report_file, _clean_into(shards, config, processes))
+    report = read_json(report_file, dict[str, Any], _ANEW.format(folder))
     if not report["kept"]:
         raise UserError(f"data.train: no pairs are left of {report['read']} read; see data.cleaning")
     if tokenizer is None and not any((folder / name).exists() for name in ("tokenizer.model", "target.model")):
@@ -209,12 +210,13 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     seconds[stage] = time.monotonic() - start
 
 
-def _clean_into(shards: Path, data: DataConfig, processes: int) -> dict[str, Any]:
+def _clean_into(shards: Path, config: Config, processes: int) -> dict[str, Any]:
     """Writes the cleaned training text; the report."""
+    data, fold_case = config.data, config.tokenizer.normalization.endswith("_cf")
     held_out = [np.empty(0, dtype=np.uint64)]
     if data.cleaning.overlap:
         for corpus in (*data.valid, *data.test):
-            held_out += [pair_hashes(*chunk) for chunk in _chunks(read_pairs(corpus, data))]
+            held_out += [pair_hashes(*chunk, fold_case) for chunk in _chunks(read_pairs(corpus, data))]
     cleaner = Cleaner(data.cleaning, np.concatenate(held_out))
     corpora: list[dict[str, Any]] = []
 
@@ -222,7 +224,8 @@ def _clean_into(shards: Path, data: DataConfig, processes: int) -> dict[str, Any
         for corpus in data.train:
             read, kept = cleaner.read, cleaner.kept
             chunks, examined = tee(_chunks(read_pairs(corpus, data)))
-            rules = ordered_map(partial(examine, config=data.cleaning), examined, processes=processes, alone=_ALONE)
+            examine_chunk = partial(examine, config=data.cleaning, fold_case=fold_case)
+            rules = ordered_map(examine_chunk, examined, processes=processes, alone=_ALONE)
             for found, chunk in zip(rules, chunks):
                 yield cleaner.keep(chunk, found)
                 bar.update(len(chunk[0]))

@@ -23,7 +23,7 @@ import numpy as np
 
 from mt.corpus.batching import pad_batch
 
-_SPACE = "▁"  # SentencePiece's sign for a space, the first character of each word
+SPACE = "▁"  # SentencePiece's sign for a space, the first character of each word
 _REMEMBERED = 100_000  # words whose pieces are remembered, about 1 kB each
 
 
@@ -48,7 +48,7 @@ class SubwordSampler:
         text: list[int] = []  # every word in order, as its number
         line_ends = []
         for line in self._processor.normalize(list(lines)):
-            text += [numbers.setdefault(_SPACE + word, len(numbers)) for word in line.split(_SPACE) if word]
+            text += [numbers.setdefault(SPACE + word, len(numbers)) for word in line.split(SPACE) if word]
             line_ends.append(len(text))
         vocabulary, words = list(numbers), np.array(text, dtype=np.int64)
         lengths = np.array([self._padded_length(word) for word in vocabulary], dtype=np.int64)

@@ -1,25 +1,29 @@
 """Raw parallel text of any form as a stream of (source, target) pairs.
 
-White space at the ends of a side (the carriage return of Windows files, for one) is removed; a line feed inside a field
-of CSV, JSON or Parquet becomes a space, so that a side is always one line.
+White space at the ends of a side is removed; a line feed inside a field of CSV, JSON or Parquet becomes a space, so
+that a side is always one line. A first line that is a header is no text; sides that are exchanged are an error.
 """
 
 from __future__ import annotations
 
+import csv
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from glob import escape
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 from mt.config import CorpusConfig, DataConfig
+from mt.corpus.languages import SAMPLE, check_sides, header, tell
 from mt.errors import UserError
-from mt.files.lines import line_end, paired_lines, read_lines
+from mt.files.json_file import parse_json
+from mt.files.lines import paired_lines, read_lines
 
-_BUILDERS = {".csv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
+_PACKED = (".gz", ".bz2", ".xz")
+_LONGEST_FIELD = 1 << 30  # characters of a CSV field
 
 
 def read_pairs(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
@@ -27,20 +31,26 @@ def read_pairs(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, st
 
     Raises UserError for a missing, damaged or badly encoded file, sides of different length, a missing column.
     """
+    parts: Iterator[tuple[str, Iterator[tuple[str, str]]]]
     if corpus.grammar is not None:
         from mt.grammar.grammar import sample_pairs
 
         languages, grammar = (data.source_language, data.target_language), corpus.grammar
-        pairs = sample_pairs(languages, grammar.pairs, grammar.seed, split=corpus.split)
-    elif corpus.hub:
-        pairs = _read_hub(corpus, data)
+        yield from sample_pairs(languages, grammar.pairs, grammar.seed, split=corpus.split)
+        return
+    if corpus.hub:
+        parts = iter([(corpus.hub, _read_hub(corpus, data))])
     elif corpus.files:
-        pairs = chain.from_iterable(_read_file(_find(name, data), corpus, data) for name in corpus.files)
+        parts = ((name, _read_file(_find(name, data), corpus, data)) for name in corpus.files)
     else:
-        sides = [[_find(name, data) for name in names] for names in (corpus.source, corpus.target)]
-        pairs = chain.from_iterable(map(paired_lines, *sides))
-    for source_text, target_text in pairs:
-        yield source_text.strip(), target_text.strip()
+        sides = zip(*([_find(name, data) for name in names] for names in (corpus.source, corpus.target)))
+        parts = ((f"{source}, {target}", _read_sides(source, target, data)) for source, target in sides)
+    for place, pairs in parts:
+        stripped = ((source.replace("\n", " ").strip(), target.replace("\n", " ").strip()) for source, target in pairs)
+        first = list(islice(stripped, SAMPLE))
+        if data.cleaning.languages:
+            check_sides(place, first, _languages(data))
+        yield from chain(first, stripped)
 
 
 def input_files(corpus: CorpusConfig, data: DataConfig) -> list[Path]:
@@ -54,7 +64,7 @@ def input_files(corpus: CorpusConfig, data: DataConfig) -> list[Path]:
 
 def file_form(name: str) -> str:
     """The end of a file's name that says how it is read: ".tsv" of "corpus.v2.tsv.gz"."""
-    return Path(name.removesuffix(".gz")).suffix.lower()
+    return Path(name[: -len(Path(name).suffix)] if name.lower().endswith(_PACKED) else name).suffix.lower()
 
 
 def _find(name: str, data: DataConfig) -> Path:
@@ -66,55 +76,95 @@ def _find(name: str, data: DataConfig) -> Path:
     return path
 
 
+def _languages(data: DataConfig) -> list[str]:
+    return [data.source_language, data.target_language]
+
+
+def _read_sides(source: Path, target: Path, data: DataConfig) -> Iterator[tuple[str, str]]:
+    """Line by line; but for a first line in which each side names itself."""
+    pairs = paired_lines(source, target)
+    for first in pairs:
+        if header(first, _languages(data)) == [0, 1]:
+            _tell_header(f"{source}, {target}", first)
+        else:
+            yield first
+        break
+    yield from pairs
+
+
+def _tell_header(place: str, fields: Sequence[str]) -> None:
+    tell(f"{place}: the first line ({' | '.join(fields)[:100]}) is taken for a header, not for text")
+
+
 def _read_file(path: Path, corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
     """A TSV, CSV, JSON or Parquet file. Every CSV field is text as it stands: "NA" and "1.50" too."""
     form = file_form(path.name)
     if form == ".tsv":
-        yield from _read_tsv(path, corpus, data)
-        return
-    if form not in _BUILDERS:
+        yield from _read_table(path, enumerate((line.split("\t") for line in read_lines([path])), 1), corpus, data)
+    elif form == ".csv":
+        yield from _read_table(path, _csv_rows(path), corpus, data)
+    elif form in (".json", ".jsonl"):
+        yield from _pairs_of(_json_rows(path), str(path), corpus, data)
+    elif form == ".parquet":
+        options = {"path": "parquet", "split": "train", "data_files": escape(str(path.resolve()))}
+        yield from _read_dataset(str(path), corpus, data, **options)
+    else:
         raise UserError(
             f"{path}: its form is not known by its name; it must end in .tsv, .csv, .jsonl, .json or .parquet"
         )
-    options: dict[str, Any] = {"path": _BUILDERS[form], "split": "train", "data_files": escape(str(path.resolve()))}
-    if form == ".csv":
-        options |= {
-            "converters": dict.fromkeys(_columns(corpus, data), str),
-            "keep_default_na": False,
-            "index_col": False,
-            "lineterminator": None if line_end(path) == "\r\n" else "\n",
-        }
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The fields of each row that is not blank, with the number of its last line."""
+    csv.field_size_limit(_LONGEST_FIELD)
+    reader, width = csv.reader((line + "\n" for line in read_lines([path])), strict=True), 0
     try:
-        yield from _read_dataset(str(path), corpus, data, **options)
-    except UserError:
-        if form != ".parquet":
-            for _ in read_lines([path]):  # knows the line of a damaged or badly encoded text file
-                pass
-        raise
+        for fields in filter(None, reader):
+            width = width or len(fields)
+            if len(fields) != width:
+                raise UserError(
+                    f"{path}: line {reader.line_num} has {len(fields)} fields between commas, the first line {width}; "
+                    "text with a comma stands in quotation marks"
+                )
+            yield reader.line_num, fields
+    except csv.Error as error:
+        raise UserError(f"{path}: line {reader.line_num} is no CSV ({error}); mend the file") from None
 
 
-def _columns(corpus: CorpusConfig, data: DataConfig) -> list[str]:
-    return corpus.columns or [data.source_language, data.target_language]
+def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """JSON lines, or one list of objects. Every string is text as it stands, dates too."""
+    lines = read_lines([path])
+    for number, line in enumerate(lines, start=1):
+        if line.lstrip().startswith("["):
+            yield from parse_json("\n".join([line, *lines]), list[dict[str, Any]], str(path), "mend the file")
+        elif line.strip():
+            yield parse_json(line, dict[str, Any], f"{path}: line {number}", "mend the line")
 
 
-def _read_tsv(path: Path, corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
-    """Fields between tabs, nothing quoted. Two numbers in `columns` mean: no header."""
-    wanted = _columns(corpus, data)
-    numbers = [int(column) for column in corpus.columns] if all(map(str.isdecimal, corpus.columns)) else []
-    for row, line in enumerate(read_lines([path]), start=1):
-        fields = line.split("\t")
+def _read_table(
+    path: Path, rows: Iterable[tuple[int, list[str]]], corpus: CorpusConfig, data: DataConfig
+) -> Iterator[tuple[str, str]]:
+    """Rows of fields, nothing quoted in TSV. Two numbers in `columns` mean: no header."""
+    wanted, numbers = corpus.columns or _languages(data), list[int]()
+    for row, fields in rows:
         if not numbers:
-            header = [field.strip() for field in fields]
-            if set(wanted) <= set(header):
-                numbers = [header.index(column) for column in wanted]
+            names = [field.strip() for field in fields]
+            named = header(names, _languages(data))
+            numbers = named or [0, 1]  # no header: the first two columns
+            if corpus.columns and all(map(str.isdecimal, corpus.columns)):
+                numbers = [int(column) for column in corpus.columns]
+            elif set(wanted) <= set(names):
+                numbers = [names.index(column) for column in wanted]
                 continue
-            if corpus.columns:
-                raise _missing_column(str(path), wanted, header)
-            numbers = [0, 1]  # no header with the language codes: the first two columns
+            elif corpus.columns or (not named and file_form(path.name) == ".csv"):
+                raise _missing_column(str(path), wanted, names)
+            if named:
+                _tell_header(str(path), names)
+                continue
         if len(fields) <= max(numbers):
             raise UserError(
-                f"{path}: line {row} has {len(fields)} columns between tabs; columns {numbers[0]} and {numbers[1]} "
-                "(counted from 0) are needed"
+                f"{path}: line {row} has {len(fields)} columns; columns {numbers[0]} and {numbers[1]} (counted from 0) "
+                "are needed"
             )
         yield fields[numbers[0]], fields[numbers[1]]
 
@@ -133,7 +183,6 @@ def _read_dataset(what: str, corpus: CorpusConfig, data: DataConfig, **arguments
     """Pairs that `datasets` streams; nothing is left in its cache, and all it has to say is in the error it raises."""
     import datasets
 
-    columns = _columns(corpus, data)
     datasets.disable_progress_bars()
     for name in ("datasets", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
@@ -141,9 +190,8 @@ def _read_dataset(what: str, corpus: CorpusConfig, data: DataConfig, **arguments
         # pandas cuts CSV rows that are too long, and only warns of it
         warnings.filterwarnings("error", message="Length of header or names")
         try:
-            for number, row in enumerate(datasets.load_dataset(streaming=True, cache_dir=cache, **arguments), start=1):
-                source, target = (_field(row, column, columns, number, what) for column in columns)
-                yield source, target
+            rows = datasets.load_dataset(streaming=True, cache_dir=cache, **arguments)
+            yield from _pairs_of(rows, what, corpus, data)
         except UserError:
             raise
         except Exception as error:  # whatever a file or the hub may raise: it is said in one line
@@ -154,19 +202,28 @@ def _read_dataset(what: str, corpus: CorpusConfig, data: DataConfig, **arguments
             raise UserError(f"{what}: cannot be read: {reason}; check its name and its form") from error
 
 
+def _pairs_of(
+    rows: Iterable[dict[str, Any]], what: str, corpus: CorpusConfig, data: DataConfig
+) -> Iterator[tuple[str, str]]:
+    columns = corpus.columns or _languages(data)
+    for number, row in enumerate(rows, start=1):
+        source, target = (_field(row, column, columns, number, what) for column in columns)
+        yield source, target
+
+
 def _field(row: dict[str, Any], column: str, columns: list[str], number: int, what: str) -> str:
     value: Any = row
     if "." not in column and column not in row:
         value = row.get("translation", row)
     for part in [column] if column in row else column.split("."):
         if not isinstance(value, dict) or part not in value:
-            raise _missing_column(what, columns, _column_names(row))
+            raise _missing_column(what if number == 1 else f"{what}: row {number}", columns, _column_names(row))
         value = value[part]
     if value is None:
         return ""
     if not isinstance(value, str):
         raise UserError(f"{what}: column {column} of row {number} holds {value!r}, and text is needed")
-    return value.replace("\n", " ")
+    return value
 
 
 def _column_names(row: dict[str, Any], prefix: str = "") -> list[str]:

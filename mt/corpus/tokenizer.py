@@ -1,33 +1,48 @@
 """Subwords: one joint SentencePiece model, or one for each side (Kudo and Richardson 2018).
 
 Lines of text in, lists of piece ids out; every encoded line ends with the end-of-sentence id. No line makes an
-error, whatever characters are in it.
+error, whatever characters are in it. What a reader cannot see (`visible`) is left out before SentencePiece's own
+normalisation, in training and translation alike, where the tokeniser was learnt so (`tokenizer.invisible`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import sentencepiece
 
 from mt.config import TokenizerConfig
-from mt.corpus.sampling import SubwordSampler
+from mt.corpus.sampling import SPACE, SubwordSampler
 from mt.errors import UserError
 from mt.files.atomic import atomic_file
-from mt.files.json_file import check_no_lfs_pointer
+from mt.files.json_file import check_no_lfs_pointer, parse_json
 from mt.processes import available_cores
 from mt.progress import log_line
 
 _TRAINING_THREADS = 8  # fixed: the sums of the training depend on how many threads share them
 _LINES_PER_THREAD = 200  # fewer are not worth a thread
-_VOCABULARY = "vocabulary.json"  # {"pad", "unknown", "begin", "end": ids, "source", "target": pieces by id}
+_VOCABULARY = "vocabulary.json"
+_REMOVES = b", invisible characters removed"  # ends the name of a model's normalisation, which ends the model's bytes
+
+# What Unicode calls default-ignorable, but for Hangul fillers, Mongolian variants, joiners and the tags of a flag.
+_INVISIBLE = re.compile(
+    "(\U0001f3f4[\U000e0020-\U000e007e]+\U000e007f)|[\u00ad\u034f\u061c\u17b4\u17b5\u200b\u200e\u200f\u202a-\u202e"
+    "\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+_JOINED = "\u0600-\u0dff\u0f00-\u109f\u1700-\u1cff\ua800-\uabff\ufb50-\ufefc\U00010a00-\U00011fff\U0001e900-\U0001e95f"
+_EMOJI = "\u2190-\u21ff\u2300-\u23ff\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff"
+# A joiner has a meaning behind a letter of Arabic, Indian and some other scripts; one of the two between emoji too.
+_JOINER = re.compile(f"(?<![{_JOINED}])(?:[\u180b-\u180f\u200c]|(?<![{_EMOJI}])\u200d|\u200d(?![{_EMOJI}]))")
 
 sentencepiece.set_min_log_level(3)
 
@@ -44,6 +59,7 @@ class Tokenizer:
         pad_id, unknown_id, begin_id, end_id: special ids, the same on both sides.
         source_size, target_size: pieces of the source and of the target model; equal if joint.
         joint: whether both sides share one model.
+        invisible: "remove" or "keep", what is done with invisible characters, as it was when the pieces were learnt.
         models: the serialised SentencePiece models of the source and of the target side.
         fingerprint: hash of the model bytes, 32 hexadecimal digits.
     """
@@ -53,6 +69,7 @@ class Tokenizer:
         self.joint = target_model is None
         self.models = source_model, source_model if target_model is None else target_model
         self._vocabulary = vocabulary
+        self.invisible = "remove" if source_model.endswith(_REMOVES) else "keep"  # "keep" in models of earlier versions
         self._source = _load_processor(source_model)
         self._target = self._source if target_model is None else _load_processor(target_model)
         if vocabulary is not None:
@@ -72,11 +89,11 @@ class Tokenizer:
 
     def encode_source(self, lines: Sequence[str], *, threads: int | None = None) -> list[list[int]]:
         """Piece ids of each line, and the end id; there is no begin id. `threads`: at most; None: one a core."""
-        return _encode(self._source, lines, threads)
+        return self._encode(self._source, lines, threads)
 
     def encode_target(self, lines: Sequence[str], *, threads: int | None = None) -> list[list[int]]:
         """As `encode_source`, for the target side."""
-        return _encode(self._target, lines, threads)
+        return self._encode(self._target, lines, threads)
 
     def encode_sampled(self, side: str, lines: Sequence[str], sampling: float, seed: int) -> list[list[int]]:
         """As `encode_source` or `encode_target` (`side`), with a random segmentation: see `mt.corpus.sampling`.
@@ -86,7 +103,15 @@ class Tokenizer:
         if self._vocabulary is not None:
             raise UserError("tokenizer.sampling: an imported vocabulary allows no sampling; set it to 0")
         processor = self._source if side == "source" else self._target  # one and the same if joint
-        return self._sampler(processor).encode([_encodable(line) for line in lines], sampling, seed)
+        return self._sampler(processor).encode(self._prepared(lines), sampling, seed)
+
+    def _encode(self, processor: Any, lines: Sequence[str], threads: int | None) -> list[list[int]]:
+        threads = min(threads or available_cores(), 1 + len(lines) // _LINES_PER_THREAD)
+        return list(processor.encode(self._prepared(lines), add_eos=True, num_threads=threads))
+
+    def _prepared(self, lines: Sequence[str]) -> list[str]:
+        lines = [_encodable(line) for line in lines]
+        return [visible(line) for line in lines] if self.invisible == "remove" else lines
 
     def decode_target(self, ids: Iterable[int]) -> str:
         """One line of text: special ids are dropped, an unknown piece becomes "⁇", a line feed a space."""
@@ -153,11 +178,32 @@ def train_tokenizer(config: TokenizerConfig, source_lines: Iterable[str], target
     return Tokenizer(source_model, _train(config, target_lines, "the target side"))
 
 
+def visible(line: str) -> str:
+    """The line without the characters that a reader cannot see: soft hyphens, zero-width spaces, direction marks,
+    variation selectors, byte order marks and the like. Zero-width joiners stay where they change how a word of Arabic,
+    Indian and some other scripts is written, or make one emoji of several."""
+    return line if line.isascii() else _JOINER.sub("", _INVISIBLE.sub(r"\1", line))
+
+
+def comparable(lines: Sequence[str], fold_case: bool = False) -> list[str]:
+    """Equal for lines that no reader and no tokeniser of this program tells apart: only what is visible, in one form of
+    its accents, widths and spaces (SentencePiece's nmt_nfkc, or nmt_nfkc_cf)."""
+    texts = [unicodedata.normalize("NFKC", visible(_encodable(line))) for line in lines]
+    return list(_normalizer("nmt_nfkc_cf" if fold_case else "nmt_nfkc").normalize(texts))
+
+
+@cache
+def _normalizer(rule: str) -> Any:
+    return sentencepiece.SentencePieceNormalizer(
+        rule_name=rule, add_dummy_prefix=False, escape_whitespaces=False, remove_extra_whitespaces=True
+    )
+
+
 def _train(config: TokenizerConfig, lines: Iterable[str], what: str) -> bytes:
-    model = io.BytesIO()
+    model, removes = io.BytesIO(), config.invisible == "remove"
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(_encodable(line).replace("\0", " ") for line in lines),
+            sentence_iterator=((visible if removes else str)(_encodable(line)).replace("\0", " ") for line in lines),
             model_writer=model,
             model_type=config.algorithm,
             vocab_size=config.vocabulary_size,
@@ -181,7 +227,13 @@ def _train(config: TokenizerConfig, lines: Iterable[str], what: str) -> bytes:
     size, wanted = _load_processor(model.getvalue()).get_piece_size(), config.vocabulary_size
     if size < wanted:
         log_line(f"tokeniser: the text of {what} holds {size} pieces, fewer than tokenizer.vocabulary_size, {wanted}")
-    return model.getvalue()
+    return model.getvalue() + (_renamed(config.normalization.encode() + _REMOVES) if removes else b"")
+
+
+def _renamed(name: bytes) -> bytes:
+    """What, put behind a SentencePiece model, names its normalisation: `normalizer_spec.name` in Protocol Buffers,
+    where the last value counts. So the rule travels with the model, and other programs load it as any other."""
+    return bytes([0x1A, len(name) + 2, 0x0A, len(name)]) + name
 
 
 def _training_error(text: str, config: TokenizerConfig, what: str) -> UserError:
@@ -203,18 +255,13 @@ def _load_processor(model: bytes) -> Any:
         raise UserError("tokeniser: not a SentencePiece model, or damaged; copy the file again") from None
 
 
-def _encode(processor: Any, lines: Sequence[str], threads: int | None) -> list[list[int]]:
-    threads = min(threads or available_cores(), 1 + len(lines) // _LINES_PER_THREAD)
-    return list(processor.encode([_encodable(line) for line in lines], add_eos=True, num_threads=threads))
-
-
 def _decode(processor: Any, ids: Iterable[int]) -> str:
     return str(processor.decode([int(piece) for piece in ids])).replace("\n", " ")
 
 
 def _encodable(line: str) -> str:
     """The line, lone surrogates (which Python strings may hold, UTF-8 may not) replaced by "?"."""
-    return line.encode(errors="replace").decode()
+    return line if line.isascii() else line.encode(errors="replace").decode()
 
 
 class _MappedProcessor:
@@ -246,17 +293,29 @@ class _MappedProcessor:
 
     def decode(self, ids: Sequence[int]) -> str:
         pieces = [self._pieces[number] for number in ids if number not in self._silent]
-        return str(self._processor.decode_pieces(pieces))
+        # a piece that the SentencePiece model lacks comes out as it stands, with its sign for a space
+        return str(self._processor.decode_pieces(pieces)).replace(SPACE, " ").strip()
+
+
+@dataclass(frozen=True)
+class _Vocabulary:
+    """Content of vocabulary.json: the special ids, and the pieces of each side by id."""
+
+    pad: Annotated[int, msgspec.Meta(ge=0)]
+    unknown: Annotated[int, msgspec.Meta(ge=0)]
+    begin: Annotated[int, msgspec.Meta(ge=0)]
+    end: Annotated[int, msgspec.Meta(ge=0)]
+    source: list[str]
+    target: list[str]
+
+    def __post_init__(self) -> None:
+        for pieces in (self.source, self.target):
+            if len(set(pieces)) < len(pieces) or max(self.pad, self.unknown, self.begin, self.end) >= len(pieces):
+                raise ValueError("pieces stand there twice, or special ids lie outside")
 
 
 def _mapped(processors: tuple[Any, Any], vocabulary: bytes) -> list[_MappedProcessor]:
-    try:
-        content = json.loads(vocabulary)
-        special = [int(content[name]) for name in ("pad", "unknown", "begin", "end")]
-        sides = [list(content["source"]), list(content["target"])]
-        for pieces in sides:
-            if len(set(pieces)) < len(pieces) or not all(0 <= number < len(pieces) for number in special):
-                raise ValueError("pieces stand there twice, or special ids lie outside")
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"tokeniser: {_VOCABULARY} is damaged ({error}); restore the file") from None
+    content = parse_json(vocabulary, _Vocabulary, f"tokeniser: {_VOCABULARY}")
+    special = content.pad, content.unknown, content.begin, content.end
+    sides = content.source, content.target
     return [_MappedProcessor(processor, pieces, *special) for processor, pieces in zip(processors, sides)]

@@ -117,6 +117,46 @@ def test_long_examples_are_cut():
     assert [len(side) for side in report["rules"]["too_long"]["examples"][0]] == [300, 1]
 
 
+SAME = {
+    "two spaces": "ein  Café",
+    "no-break space": "ein\u00a0Café",
+    "narrow no-break space": "ein\u202fCafé",
+    "decomposed accent": "ein Cafe\u0301",
+    "zero-width space": "e\u200bin Café",
+    "soft hyphen": "ein Ca\u00adfé",
+    "byte order mark": "\ufeffein Café",
+    "tab and carriage return": "ein\tCafé\r",
+    "wide letters": "ein Ｃafé",
+}
+
+
+@pytest.mark.parametrize("hidden", SAME.values(), ids=SAME)
+def test_pairs_that_differ_in_nothing_visible_are_the_same_pair(hidden):
+    config = CleaningConfig(duplicate=True, identical=True)
+    plain = ("ein Café", "a café")
+    for held_out, pairs in (([plain], [(hidden, "a  café")]), ([(hidden, "a café")], [plain])):
+        kept, report = run(pairs, config, held_out)
+        assert not kept and report["rules"]["overlap"]["dropped"] == 1
+    kept, report = run([(hidden, "a café"), plain, ("ein Café.", "a café"), ("eins", "a café")], config)
+    assert len(kept) == 3 and kept[0] == (hidden, "a café"), "the first one stays as it stands"
+    assert report["rules"]["duplicate"]["dropped"] == 1
+    kept, report = run([(hidden, "ein Café")], config)
+    assert not kept and report["rules"]["identical"]["dropped"] == 1
+
+
+def test_case_makes_a_difference_unless_the_tokeniser_folds_it():
+    upper, lower = (["EIN Haus"], ["A house"]), (["ein haus"], ["a house"])
+    assert pair_hashes(*upper) != pair_hashes(*lower)
+    assert pair_hashes(*upper, fold_case=True) == pair_hashes(*lower, fold_case=True)
+    config = CleaningConfig()
+    assert examine(upper, config, fold_case=True)[1] == pair_hashes(*lower, fold_case=True)
+
+
+def test_a_side_of_nothing_visible_is_empty():
+    kept, report = run([("\u200b\u00ad", "a"), ("a", "\ufeff \u200e"), ("a", "b")], CleaningConfig())
+    assert kept == [("a", "b")] and report["rules"]["empty"]["dropped"] == 2
+
+
 def test_pair_hashes_keep_the_sides_apart():
     pairs = [("ab", "c"), ("a", "bc"), ("", "abc"), ("abc", ""), ("a\0b", "c"), ("a", "\0bc"), ("a:b", "c")]
     hashes = pair_hashes(*sides(pairs))

@@ -460,3 +460,39 @@ def test_cleaning_options_reach_the_report(config):
     rule = report["rules"]["too_long"]
     assert rule["dropped"] > 1 and len(rule["examples"]) == 1
     assert report["read"] == report["kept"] + sum(rule["dropped"] for rule in report["rules"].values())
+
+
+@pytest.mark.parametrize("normalization", ["nmt_nfkc", "identity", "nfkc_cf"])
+def test_validation_and_test_pairs_that_are_hidden_in_the_training_text_are_found(config, normalization):
+    root = Path(config.data.root)
+    hide = [
+        lambda text: text.replace(" ", "  "),
+        lambda text: text.replace(" ", "\u00a0"),
+        lambda text: text.replace("ü", "u\u0308"),
+        lambda text: "\u200b" + text[:2] + "\u00ad" + text[2:],
+        lambda text: text.upper() if normalization.endswith("_cf") else text,
+    ]
+    for name, text in {"valid": "fünf Hunde laufen", "test": "fünf Katzen schlafen"}.items():
+        lines = [f"{text} {number}" for number in range(5)]
+        for language in ("de", "en"):
+            with (root / f"{name}.{language}").open("a") as held_out, (root / f"train.{language}").open("a") as train:
+                held_out.writelines(f"{line}\n" for line in lines)
+                train.writelines(f"{change(line)}\n" for change, line in zip(hide, lines))
+    prepared = prepare(changed(config, tokenizer={"normalization": normalization}))
+    assert prepared.cleaning["rules"]["overlap"]["dropped"] == 10
+    assert len(prepared.train) == 400
+
+
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_sides_that_are_exchanged_stop_the_preparation_and_leave_nothing(config, split):
+    root = Path(config.data.root)
+    (root / "other.de").write_text("der Hund und die Katze sind nicht im Haus\n" * 10)
+    (root / "other.en").write_text("the dog and the cat are not in the house\n" * 10)
+    right = CorpusConfig(source=["other.de"], target=["other.en"])
+    exchanged = CorpusConfig(source=["other.en"], target=["other.de"])
+    splits = {"train": [files("train")], "valid": [right], "test": [right], split: [right, exchanged]}
+    with pytest.raises(UserError, match=r"other\.en, .*other\.de: source \(de\) and target \(en\)"):
+        prepare(changed(config, data=splits))
+    cache = Path(config.run_dir).parent / "cache"
+    assert [path.name for path in cache.iterdir() if not path.name.endswith(".lock")] == []
+    prepare(changed(config, data=splits, cleaning={"languages": False, "overlap": False}))

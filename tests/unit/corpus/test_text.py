@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import dataclasses
 import gzip
 import json
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -108,9 +110,9 @@ def test_tsv_columns_by_header_by_language_and_by_number(tmp_path):
     (tmp_path / "a.tsv").write_text("id\ten\tde\n1\tone\teins\n")
     assert pairs(tmp_path, files=["a.tsv"]) == [("eins", "one")]
     assert pairs(tmp_path, files=["a.tsv"], columns=["id", "en"]) == [("1", "one")]
-    assert pairs(tmp_path, files=["a.tsv"], columns=["2", "0"]) == [("de", "id"), ("eins", "1")]
+    assert pairs(tmp_path, files=["a.tsv"], columns=["2", "0"]) == [("eins", "1")]
     assert "id, en, de" in error(tmp_path, files=["a.tsv"], columns=["fr", "en"])
-    assert "line 1 has 3 columns" in error(tmp_path, files=["a.tsv"], columns=["3", "0"])
+    assert "line 2 has 3 columns" in error(tmp_path, files=["a.tsv"], columns=["3", "0"])
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
@@ -126,8 +128,12 @@ def test_csv_fields_are_text_as_they_stand(tmp_path, end, compressed):
 def test_csv_rows_with_too_many_fields_are_an_error(tmp_path):
     (tmp_path / "first.csv").write_text("de,en\nJa, klar,yes\n")
     (tmp_path / "later.csv").write_text("de,en\nJa,yes\nJa, klar,yes\n")
-    assert "first.csv: cannot be read" in error(tmp_path, files=["first.csv"])
-    assert "later.csv: cannot be read" in error(tmp_path, files=["later.csv"])
+    assert "first.csv: line 2 has 3 fields" in error(tmp_path, files=["first.csv"])
+    assert "later.csv: line 3 has 3 fields" in error(tmp_path, files=["later.csv"])
+    (tmp_path / "a.csv").write_text('de,en\n"Ja, klar,yes\n')
+    assert "a.csv: line 2 is no CSV" in error(tmp_path, files=["a.csv"])
+    (tmp_path / "a.csv").write_text("de;en\nja;yes\n")
+    assert "columns de, en are needed, and there are de;en" in error(tmp_path, files=["a.csv"])
 
 
 def test_json_lines_and_json_lists_with_nested_columns(tmp_path):
@@ -142,8 +148,34 @@ def test_json_lines_and_json_lists_with_nested_columns(tmp_path):
     assert "translation.de, translation.en" in text
     (tmp_path / "a.jsonl").write_text('{"de": 1, "en": "one"}\n')
     assert "holds 1, and text is needed" in error(tmp_path, files=["a.jsonl"])
-    (tmp_path / "a.jsonl").write_text('{"de": "a", \n')
-    assert "a.jsonl: cannot be read" in error(tmp_path, files=["a.jsonl"])
+    (tmp_path / "a.jsonl").write_text('{"de": "a", "en": "b"}\n\n{"de": "a", \n')
+    assert "a.jsonl: line 3: not as expected" in error(tmp_path, files=["a.jsonl"])
+    (tmp_path / "a.jsonl").write_text('{"de": "a", "en": "b"}\n{"de": "a"}\n')
+    assert "a.jsonl: row 2: columns de, en are needed" in error(tmp_path, files=["a.jsonl"])
+    (tmp_path / "a.json").write_text('[{"de": "a", "en": "b"}, 5]')
+    assert "a.json: not as expected" in error(tmp_path, files=["a.json"])
+
+
+@pytest.mark.parametrize("text", ["2020-01-01", "2020-01-01T10:00:00Z", "12:30", "1e5", "true", "null", "\ufeffa"])
+def test_json_strings_that_look_like_something_else_stay_text(tmp_path, text):
+    rows = [{"de": text, "en": text}] * 3
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "a.json").write_text(json.dumps(rows, indent=1))
+    (tmp_path / "a.csv").write_text(f"de,en\n{text},{text}\n")
+    for name in ("a.jsonl", "a.json", "a.csv"):
+        assert set(pairs(tmp_path, files=[name])) == {(text, text)}
+
+
+@pytest.mark.parametrize(("ending", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)])
+def test_every_form_of_text_may_be_packed(tmp_path, ending, pack):
+    contents = {
+        "a.tsv": b"eins\tone\r\n",
+        "a.csv": b"en,de\r\none,eins\r\n",
+        "a.jsonl": b'{"de":"eins","en":"one"}\r\n',
+    }
+    for name, content in contents.items():
+        (tmp_path / (name + ending)).write_bytes(pack(content))
+        assert pairs(tmp_path, files=[name + ending]) == [("eins", "one")]
 
 
 def test_parquet(tmp_path):

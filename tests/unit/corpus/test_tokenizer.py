@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import random
 import subprocess
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from mt.config import TokenizerConfig
 from mt.corpus.sampling import SubwordSampler
-from mt.corpus.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from mt.corpus.tokenizer import Tokenizer, comparable, load_tokenizer, train_tokenizer, visible
 from mt.errors import UserError
 
 SYLLABLES = ["ba", "ko", "li", "mu", "ten", "sor", "fa", "rin", "de", "gu", "hal", "pi", "sch", "ßo", "ün"]
@@ -125,6 +126,123 @@ def test_training_text_with_odd_characters_makes_no_error():
     odd = ["a\0b", "x\u2028y", "\ufeff", "\t", "▁", "\ud800", "<s> </s> <unk>", "", "z" * 20000]
     tokenizer = train_tokenizer(TokenizerConfig(vocabulary_size=200), SOURCE + odd, TARGET + odd)
     assert not {0, 2, 3} & set(tokenizer.encode_source(["<s> </s> <pad>"])[0][:-1]), "text spells no special id"
+
+
+INVISIBLE = {
+    "soft hyphen": "\u00ad",
+    "zero-width space": "\u200b",
+    "word joiner": "\u2060",
+    "byte order mark": "\ufeff",
+    "left-to-right mark": "\u200e",
+    "right-to-left mark": "\u200f",
+    "Arabic letter mark": "\u061c",
+    "embedding": "\u202b",
+    "end of embedding": "\u202c",
+    "isolate": "\u2066",
+    "end of isolate": "\u2069",
+    "text variant": "\ufe0e",
+    "emoji variant": "\ufe0f",
+    "ideographic variant": "\U000e0101",
+    "Mongolian variant": "\u180b",
+    "tag": "\U000e0041",
+    "invisible times": "\u2062",
+    "grapheme joiner": "\u034f",
+    "joiner": "\u200d",
+    "non-joiner": "\u200c",
+    "several": "\u200b\u200d\u2060",
+}
+
+
+@pytest.mark.parametrize("normalization", ["nmt_nfkc", "identity"])
+def test_invisible_characters_change_no_ids(normalization):
+    config = TokenizerConfig(vocabulary_size=100, normalization=normalization)
+    tokenizer = train_tokenizer(config, SOURCE, TARGET)
+    plain, sampled = tokenizer.encode_source(["bako li"]), tokenizer.encode_sampled("source", ["bako li"], 0.5, 1)
+    for name, character in INVISIBLE.items():
+        for line in ("ba{}ko li", "{}bako li", "bako li{}", "bako {} li", "bako{} li", "b{0}a{0}k{0}o li"):
+            line = line.format(character)
+            assert tokenizer.encode_source([line]) == tokenizer.encode_target([line]) == plain, name
+            assert tokenizer.encode_sampled("source", [line], 0.5, 1) == sampled, name
+        assert tokenizer.encode_source([f" {character} "]) == [[tokenizer.end_id]], "a blank line"
+
+
+def test_pieces_are_learnt_from_what_is_visible(tmp_path):
+    hidden = [line.replace("a", "a\u00ad").replace(" ", "\u2060 ") for line in SOURCE]
+    config = TokenizerConfig(vocabulary_size=100)
+    assert train_tokenizer(config, hidden, TARGET).models == train_tokenizer(config, SOURCE, TARGET).models
+
+
+def test_to_keep_invisible_characters_is_a_setting_that_goes_with_the_model(tmp_path):
+    keeps = train_tokenizer(TokenizerConfig(vocabulary_size=100, invisible="keep"), SOURCE, TARGET)
+    removes = train_tokenizer(TokenizerConfig(vocabulary_size=100, joint=False), SOURCE, TARGET)
+    assert keeps.encode_source(["ba\u00adko"]) != keeps.encode_source(["bako"])
+    for tokenizer, invisible in ((keeps, "keep"), (removes, "remove")):
+        tokenizer.save(tmp_path)
+        loaded = load_tokenizer(tmp_path)
+        assert loaded.invisible == tokenizer.invisible == invisible
+        assert loaded.encode_source(["ba\u00adko"]) == tokenizer.encode_source(["ba\u00adko"])
+        (tmp_path / "tokenizer.model").unlink(missing_ok=True)
+
+
+def test_a_model_of_an_earlier_version_keeps_them_and_is_the_same_but_for_that():
+    removes = train_tokenizer(TokenizerConfig(vocabulary_size=100), SOURCE, TARGET)
+    earlier = train_tokenizer(TokenizerConfig(vocabulary_size=100, invisible="keep"), SOURCE, TARGET).models[0]
+    assert removes.models[0].startswith(earlier), "as SentencePiece itself wrote it"
+    assert Tokenizer(earlier).invisible == "keep"
+    assert Tokenizer(earlier).encode_source(SOURCE) == removes.encode_source(SOURCE)
+    assert Tokenizer(earlier).fingerprint != removes.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("می\u200cخواهم", "می\u200cخواهم"),  # Persian: the letters would join
+        ("ക്\u200d ", "ക്\u200d "),  # Malayalam: another letter, also at the end of a word
+        ("क्\u200dष", "क्\u200dष"),
+        ("\U0001f469\u200d\U0001f4bb", "\U0001f469\u200d\U0001f4bb"),  # one emoji of two
+        ("\u2764\ufe0f\u200d\U0001f525", "\u2764\u200d\U0001f525"),
+        ("\U0001f469\u200d x", "\U0001f469 x"),
+        ("x\u200d\U0001f469", "x\U0001f469"),
+        ("\U0001f3f4\U000e0067\U000e0062\U000e007f\U000e0067", "\U0001f3f4\U000e0067\U000e0062\U000e007f"),  # a flag
+        ("\u1820\u180b", "\u1820\u180b"),  # Mongolian
+        ("日本\u200b語", "日本語"),
+        ("a\u00a0b\u3000c\t\u2028", "a\u00a0b\u3000c\t\u2028"),  # spaces are visible
+        ("plain", "plain"),
+    ],
+)
+def test_what_a_reader_sees_is_kept(line, shown):
+    assert visible(line) == shown
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.text(), st.text())
+def test_lines_with_the_same_ids_are_comparable(first, second):
+    tokenizer = _small()
+    for line in (first, second, visible(first), f" {first}  "):
+        if tokenizer.encode_source([line]) == tokenizer.encode_source([first]):
+            known = tokenizer.unknown_id not in tokenizer.encode_source([line])[0]
+            assert not known or comparable([line]) == comparable([first])
+
+
+def test_pieces_that_an_imported_vocabulary_alone_knows_are_decoded_with_spaces():
+    models = train_tokenizer(TokenizerConfig(vocabulary_size=100, joint=False, invisible="keep"), SOURCE, TARGET).models
+    known = Tokenizer(*models).vocabularies[1][4:]
+    pieces = ["</s>", "<unk>", "<pad>", *known, "▁Haus", "▁am▁See", "en"]
+    ids = {"pad": 2, "unknown": 1, "begin": 2, "end": 0}
+    tokenizer = Tokenizer(*models, json.dumps({**ids, "source": pieces, "target": pieces}).encode())
+    last = len(pieces) - 3
+    assert tokenizer.decode_target([last, last + 1, last + 2, 0]) == "Haus am Seeen"
+    first = tokenizer.encode_target(["BA KO"])[0]
+    assert tokenizer.decode_target([*first[:-1], last]) == "BA KO Haus"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"[]", b"{", b'{"pad": 0}', b'{"pad": -1, "unknown": 1, "begin": 2, "end": 3, "source": [], "target": []}'],
+)
+def test_a_damaged_vocabulary_is_one_line(content, tokenizer):
+    with pytest.raises(UserError, match=r"^tokeniser: vocabulary\.json: not as expected"):
+        Tokenizer(tokenizer.models[0], None, content)
 
 
 def test_a_damaged_or_missing_model_is_an_error(tmp_path, tokenizer):
