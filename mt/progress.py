@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Callable
 from typing import Any, TextIO
 
 from mt.errors import concerning, visible
@@ -56,11 +57,11 @@ class LineNotes:
     def __init__(self) -> None:
         self.count, self._first = 0, list[str]()
 
-    def add(self, line: int, detail: str = "") -> None:
-        """Counts the line with this number, from 0; the detail stands behind its number."""
+    def add(self, line: int, detail: Callable[[], str] = str) -> None:
+        """Counts the line with this number, from 0; what `detail` gives, if it is asked, stands behind the number."""
         self.count += 1
         if self.count <= _NAMED_LINES:
-            self._first.append(f"{line + 1}{detail}")
+            self._first.append(f"{line + 1}{detail()}")
 
     def warn(self, what: str) -> None:
         """Tells of them, if there are any."""
@@ -69,11 +70,12 @@ class LineNotes:
             log_line(f"warning: {what}: {self.count}, counted from 1 these: {', '.join(self._first)}{more}")
 
 
-def say(text: object) -> None:
-    """One line of results on standard output; on a terminal, control characters are shown as `visible` does."""
+def say(*lines: object) -> None:
+    """Lines of results on standard output; on a terminal, control characters are shown as `visible` does."""
     try:
         with concerning("standard output"):
-            print(visible(str(text)) if sys.stdout.isatty() else text, flush=True)
+            for line in "\n".join(map(str, lines)).split("\n"):
+                print(visible(line) if sys.stdout.isatty() else line, flush=True)
     except OSError as error:
         if error.errno != errno.EIO:  # so writes end on a terminal that is gone, where the work goes on
             raise

@@ -7,7 +7,7 @@ import sys
 
 from mt.cli.main import DONE, program_name
 from mt.config_file import parse_config
-from mt.progress import log_line
+from mt.progress import log_line, say
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,5 +17,5 @@ def main(arguments: list[str] | None = None) -> int:
 
     prepared = prepare(config)
     log_line(f"prepared in {prepared.folder}")
-    print(json.dumps(prepared.cleaning, ensure_ascii=False, indent=2))
+    say(json.dumps(prepared.cleaning, ensure_ascii=False, indent=2))
     return DONE

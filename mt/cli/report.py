@@ -6,6 +6,8 @@ from pathlib import Path
 
 from mt.cli.main import DONE, CommandParser
 from mt.errors import UserError
+from mt.files.output import check_apart, check_writable
+from mt.progress import say
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,5 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
     from mt.report.comparison import write_comparison
     from mt.report.page import write_report
 
-    print(write_comparison(given.evaluations, given.output) if several else write_report(given.evaluations[0]))
+    if several:
+        names = [(str(folder), path) for folder in given.evaluations for path in folder.rglob("*")]
+        check_writable(given.output)
+        check_apart(names, ("--output", given.output))
+    say(write_comparison(given.evaluations, given.output) if several else write_report(given.evaluations[0]))
     return DONE

@@ -7,6 +7,8 @@ from pathlib import Path
 from mt.cli.main import DONE, CommandParser, positive
 from mt.errors import UserError
 from mt.files.atomic import atomic_file
+from mt.files.output import check_apart
+from mt.progress import say
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,6 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     from mt.grammar.grammar import sample_pairs
 
     paths = [Path(f"{given.output}.{language}") for language in languages]
+    check_apart([], *(("--output", path) for path in paths))
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     with (
         atomic_file(paths[0]) as source_path,
@@ -38,5 +41,5 @@ def main(arguments: list[str] | None = None) -> int:
         for source, target in sample_pairs(languages, given.pairs, given.seed, split=given.split):
             source_file.write(source + "\n")
             target_file.write(target + "\n")
-    print(*paths, sep="\n")
+    say(*paths)
     return DONE

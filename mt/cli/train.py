@@ -7,6 +7,7 @@ import time
 
 from mt.cli.main import DONE, program_name
 from mt.config_file import parse_config
+from mt.progress import say
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,5 +18,5 @@ def main(arguments: list[str] | None = None) -> int:
 
     best = train(config, started)
     if best is not None:  # of the processes that torchrun starts, one
-        print(best)
+        say(best)
     return DONE

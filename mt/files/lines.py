@@ -110,13 +110,6 @@ def check_equally_many(first: object, first_lines: int, second: object, second_l
         )
 
 
-def line_end(path: Path) -> str:
-    """How the first line of a file ends, "\\n" or "\\r\\n"."""
-    with path.open("rb") as stream:
-        first = next(_unpacked(lambda: stream.read1(_BLOCK_BYTES), str(path)), b"").partition(b"\n")[0]
-    return "\r\n" if first.endswith(b"\r") else "\n"
-
-
 def _file_blocks(path: Path) -> Iterator[str]:
     try:
         with path.open("rb") as stream:

@@ -11,7 +11,6 @@ import json
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,9 +30,11 @@ from torch.distributed.rendezvous import rendezvous
 
 from mt.errors import UserError
 from mt.processes import side_processes
+from mt.progress import log_line
 
 _COUNT, _NOTICE, _SEEN = "failures", "failure", "failure_heard"  # keys of the store
 _POLL, _WAIT, _GRACE = 0.5, 3.0, 5.0  # seconds
+_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # A machine that vanishes without closing its connections is given up after so long. Processes of one machine, whose
 # end is always noticed, wait as long as it takes.
 _PATIENCE = timedelta(minutes=30)
@@ -95,7 +96,7 @@ class Failures:
                 return
         if not self._stopped.wait(_GRACE):  # else the main thread has noticed by itself
             if isinstance(ending, UserError) and self.tells:
-                print(f"error: {ending}", file=sys.stderr, flush=True)
+                log_line(f"error: {ending}")
             os._exit(2)  # the main thread may hang in a sum, where no exception reaches it
 
 
@@ -242,8 +243,9 @@ def _own_group(rank: int, world_size: int, meeting_point: str) -> AbstractContex
 def _work_in_group(
     rank: int, world_size: int, meeting_point: str, work: Callable[..., None], arguments: tuple[Any, ...]
 ) -> None:
-    """Runs in a further process. Ctrl-C and SIGTERM concern rank 0, which tells the others with the next update."""
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    """Runs in a further process. Requests to end concern rank 0, which tells the others with the next update."""
+    for number in _ENDINGS:
+        signal.signal(number, signal.SIG_IGN)
     try:
         with _own_group(rank, world_size, meeting_point) as group:
             work(group, *arguments)
@@ -289,7 +291,8 @@ def _connected(group: Group, store: Store, backend: str, patience: timedelta) ->
 
 @contextmanager
 def interruptible(insistent: bool) -> Iterator[list[int]]:
-    """Ctrl-C and SIGTERM are noted in the list instead of raised, so that the loop can save at the end of an update.
+    """Ctrl-C, SIGTERM and SIGHUP are noted in the list instead of raised, so that the loop can save at the end of an
+    update. SIGHUP that is ignored, as under nohup, stays ignored.
 
     insistent: a second one raises. A launcher passes on what the terminal sends to all anyway: there it does not.
     """
@@ -300,7 +303,8 @@ def interruptible(insistent: bool) -> Iterator[list[int]]:
             raise KeyboardInterrupt
         received.append(number)
 
-    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [number for number in _ENDINGS if (number, signal.getsignal(number)) != (signal.SIGHUP, signal.SIG_IGN)]
+    previous = {number: signal.signal(number, note) for number in numbers}
     try:
         yield received
     finally:

@@ -7,6 +7,7 @@ import html
 import json
 import math
 import os
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,9 +20,10 @@ import msgspec
 from mt.config import Config
 from mt.config_file import dump_config, read_config
 from mt.corpus.prepare import Prepared
-from mt.errors import UserError
+from mt.errors import UserError, concerning
 from mt.files.atomic import write_text
 from mt.files.json_file import parse_json
+from mt.progress import say
 from mt.training.checkpoint import Checkpoints, TrainState
 from mt.training.validation import Validation
 
@@ -132,6 +134,10 @@ class RunLog:
         kept = [event for event in read_log(path) if event["step"] <= step]
         write_text(path, "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept))
         self.file = path.open("a", encoding="utf-8", newline="\n")
+        # What fails in the board's thread is raised by the next call here, which tells it with the name of the folder.
+        threading.excepthook = lambda failed: (
+            None if isinstance(failed.exc_value, OSError) else threading.__excepthook__(failed)
+        )
         self.board = SummaryWriter(str(run_directory / "tensorboard"), purge_step=step + 1 if kept else None)
 
     def event(self, name: str, step: int, **figures: Any) -> None:
@@ -139,11 +145,13 @@ class RunLog:
         # JSON has no infinity, which a gradient's norm may be
         figures = {key: None if isinstance(it, float) and not math.isfinite(it) else it for key, it in figures.items()}
         record = {"event": name, "step": step, "time": round(time.time(), 3), **figures}
-        self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self.file.flush()  # a kill must lose no event
-        for key, value in figures.items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                self.board.add_scalar(f"{name}/{key}", value, step)
+        with concerning(self.file.name):
+            self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self.file.flush()  # a kill must lose no event
+        with concerning(self.board.log_dir):
+            for key, value in figures.items():
+                if isinstance(value, (int, float)) and not isinstance(value, bool):
+                    self.board.add_scalar(f"{name}/{key}", value, step)
 
     def validation(self, name: str, found: Validation, step: int, epoch: int, is_best: bool) -> None:
         """Tells and draws what a validation of the checkpoint `name` found."""
@@ -151,20 +159,24 @@ class RunLog:
 
         say_figures(name, found.figures, is_best)
         self.event("valid", step, epoch=epoch, **found.figures)
-        self.board.add_image("valid/reliability", reliability_image(found.calibration), step, dataformats="HWC")
+        image = reliability_image(found.calibration)
         # Corpus text is escaped, as TensorBoard renders markup.
         rows = [("source", "reference", "translation"), *found.samples]
         cells = ["".join(f"<td>{html.escape(text)}</td>" for text in row) for row in rows]
-        self.board.add_text("valid/samples", "<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>", step)
+        table = "<table>" + "".join(f"<tr>{row}</tr>" for row in cells) + "</table>"
+        with concerning(self.board.log_dir):
+            self.board.add_image("valid/reliability", image, step, dataformats="HWC")
+            self.board.add_text("valid/samples", table, step)
 
     def close(self) -> None:
         """Flushes and closes both."""
         self.file.close()
-        self.board.close()
+        with concerning(self.board.log_dir):
+            self.board.close()
 
 
 def say_figures(name: str, figures: Mapping[str, float], is_best: bool) -> None:
     """One line on standard output about a validated checkpoint."""
     calibration = f"nll {figures['nll']:.4f}  perplexity {figures['perplexity']:.2f}  ece {figures['ece']:.4f}"
     quality = f"BLEU {figures['bleu']:.2f}  chrF {figures['chrf']:.2f}"
-    print(f"{name}: {calibration}  {quality}{'  best' * is_best}", flush=True)
+    say(f"{name}: {calibration}  {quality}{'  best' * is_best}")

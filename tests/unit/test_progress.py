@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 import sys
+from pathlib import Path
 
 import pytest
 
-from mt.progress import log_line, progress_bar
+from mt.progress import log_line, progress_bar, say
 
 
 class Terminal(io.StringIO):
@@ -38,5 +41,44 @@ def test_a_message_is_a_line_on_standard_error(capsys: pytest.CaptureFixture[str
 def test_a_message_on_a_terminal_is_shown_too(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
+    log_line("two pairs of \x1b[31mred dropped")
+    assert terminal.getvalue().strip() == "two pairs of \\x1b[31mred dropped"
+
+
+class Broken(io.StringIO):
+    """A terminal that is gone, or a full disk."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number, self.descriptor = number, os.open("/dev/full", os.O_WRONLY)
+
+    def write(self, text: str) -> int:
+        raise OSError(self.number, os.strerror(self.number))
+
+    def fileno(self) -> int:
+        return self.descriptor
+
+
+def test_a_message_that_nobody_can_read_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", broken := Broken(errno.ENOSPC))
     log_line("two pairs dropped")
-    assert terminal.getvalue().strip() == "two pairs dropped"
+    assert os.write(broken.descriptor, b"x") == 1  # what follows goes nowhere
+    monkeypatch.setattr(sys, "stdout", Broken(errno.EIO))
+    say("a result")
+
+
+def test_a_result_that_is_lost_on_a_full_disk_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", Broken(errno.ENOSPC))
+    with pytest.raises(OSError) as raised:
+        say("a result")
+    assert raised.value.filename == "standard output"
+
+
+def test_results_are_escaped_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    say("a\nb", Path("c\x1b[31m"))
+    assert capsys.readouterr().out == "a\nb\nc\x1b[31m\n"
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    say("a\nb", Path("c\x1b[31m"))
+    assert terminal.getvalue() == "a\nb\nc\\x1b[31m\n"

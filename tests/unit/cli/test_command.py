@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -110,10 +112,55 @@ def test_a_reader_that_went_away_ends_the_command_quietly(run_python: Any) -> No
     assert (done.returncode, done.stderr) == (141, "")
 
 
+CALL = "import sys\nfrom mt.cli.main import run\nfrom mt.progress import log_line, say\nsys.exit(run(lambda: {}))"
+WORK = CALL.format("say('said') or log_line('told') or open('{}', 'w').write('done') and 0")
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+def test_closed_standard_streams_keep_no_work_from_being_done(closed: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", WORK.format(tmp_path / "out")]
+    done = subprocess.run(
+        f"{shlex.join(command)} {closed}", shell=True, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (tmp_path / "out").read_text() == "done"
+    assert done.returncode == 0
+    assert done.stdout in ("", "said\n") and done.stderr in ("", "told\n")  # nothing of the other streams
+
+
+@pytest.mark.parametrize(
+    ("work", "words"),
+    [
+        ("print('x') or 0", "no space left"),
+        ("print('x' * 100000) or 0", "no space left"),
+        ("say('x') or 0", "standard output: no space left"),
+    ],
+)
+def test_a_full_disk_behind_standard_output_is_one_line(work: str, words: str, run_python: Any) -> None:
+    with open("/dev/full", "w") as full:
+        done = run_python(CALL.format(work), stdout=full)
+    assert done.returncode == 2 and words in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_a_name_that_is_not_utf8_can_be_said(run_python: Any) -> None:
+    done = run_python(CALL.format("say('eval\\udcff') or 0"), stdout=subprocess.PIPE)
+    assert (done.returncode, done.stdout) == (0, "eval\\udcff\n")
+
+
+def test_what_other_programs_read_needs_an_open_standard_output(run_python: Any) -> None:
+    code = "from mt.files.output import standard_output\n" + CALL.format("standard_output() and 0")
+    done = subprocess.run(
+        f"{shlex.join([sys.executable, '-c', code])} >&-",
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and done.stderr.startswith("error: standard output is closed; ")
+
+
 @pytest.fixture
 def run_python() -> Any:
-    import subprocess
-
     def call(code: str, **options: Any) -> Any:
         return subprocess.run([sys.executable, "-c", code], cwd=ROOT, stderr=subprocess.PIPE, text=True, **options)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,29 @@ def test_an_error_leaves_the_old_folder_and_nothing_else(tmp_path: Path) -> None
         raise RuntimeError
     assert names(path) == ["old"]
     assert names(tmp_path) == ["store"]
+
+
+def test_a_link_stays_and_its_target_is_written(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "link").symlink_to("inner/a.txt")
+    (tmp_path / "folder").symlink_to("inner")
+    for text in ("new", "newer"):
+        write_text(tmp_path / "link", text)
+        assert (tmp_path / "inner" / "a.txt").read_text() == text
+    with atomic_folder(tmp_path / "folder") as temporary:
+        (temporary / "b.txt").write_text("b")
+    assert names(tmp_path) == ["folder", "inner", "link"] and names(tmp_path / "inner") == ["b.txt"]
+    assert (tmp_path / "folder").is_symlink()
+
+
+def test_a_descriptor_gets_the_whole_content(tmp_path: Path) -> None:
+    with (tmp_path / "a").open("w") as stream:
+        write_text(Path(f"/dev/fd/{stream.fileno()}"), "ä" * 100_000)
+        write_text(Path(f"/dev/fd/{stream.fileno()}"), "end")
+    assert (tmp_path / "a").read_text() == "ä" * 100_000 + "end"
+
+
+def test_an_error_without_a_name_gets_that_of_the_file(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as raised, atomic_file(tmp_path / "a"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert raised.value.filename == str(tmp_path / "a")

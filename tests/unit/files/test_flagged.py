@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+import mt.files.output
+from mt.errors import UserError
 from mt.files.output import FLAGGED_HEADER, flagged_lines
 
 
@@ -37,3 +41,20 @@ def test_going_on_keeps_the_lines_before_and_writes_none_twice(tmp_path: Path) -
 def test_nothing_is_made_where_nothing_is_asked(tmp_path: Path) -> None:
     with flagged_lines(None, 0.5, 0) as flagged:
         assert flagged is None
+
+
+def test_a_link_is_followed_and_a_device_written_directly(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("f.tsv")
+    write(tmp_path / "link", 0, record(0, 0.4))
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "f.tsv").read_text().startswith(FLAGGED_HEADER + "1\t")
+    write(Path("/dev/null"), 3, record(0, 0.4))
+
+
+def test_a_second_writer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mt.files.output, "_LOCK_SECONDS", 0)
+    with flagged_lines(tmp_path / "f", 0.5, 0) as flagged:
+        assert flagged is not None
+        flagged(record(0, 0.4))
+        with pytest.raises(UserError, match="another process is writing it"):
+            write(tmp_path / "f", 0)
+    assert (tmp_path / "f").read_text().count("\n") == 2

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mt.errors import UserError
-from mt.files.lines import WaitingLines, check_readable, line_end, paired_lines, read_lines, text_digest
+from mt.files.lines import WaitingLines, check_readable, paired_lines, read_lines, text_digest
 
 BYTES = "eins\r\n\n\u2028zwei\x0b\x85\n\x00drei\nvier".encode()
 LINES = ["eins", "", "\u2028zwei\x0b\x85", "\x00drei", "vier"]
@@ -171,14 +171,6 @@ def test_what_is_no_utf8_text_is_refused_with_its_remedy(
     for name, read in (("text", lambda: list(read_lines([path]))), ("standard input", lambda: waiting_lines(path))):
         with pytest.raises(UserError, match=f"{name}: .*{re.escape(words)}"):
             read()
-
-
-def test_the_first_line_tells_how_lines_end(tmp_path: Path) -> None:
-    path = tmp_path / "text"
-    path.write_bytes(gzip.compress(b"a\r\nb\n"))
-    assert line_end(path) == "\r\n"
-    path.write_bytes(b"a\nb\r\n")
-    assert line_end(path) == "\n"
 
 
 def test_a_line_longer_than_any_block_comes_whole(tmp_path: Path) -> None:

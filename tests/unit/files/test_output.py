@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import gzip
 import json
+import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mt.files.output
 from mt.errors import UserError
-from mt.files.output import Output, check_writable, open_output
+from mt.files.output import Output, check_apart, check_writable, open_output
 
 FACTS = {"model": "m", "options": {"beam": 5, "window": 3}}
 RECORDS = [f"record {number}\n".encode() for number in range(8)]
@@ -151,3 +156,114 @@ def test_places_that_cannot_be_written_are_told_at_once(tmp_path: Path) -> None:
         check_writable(tmp_path / "no" / "out")
     check_writable(tmp_path / "out")
     assert names(tmp_path) == []
+
+
+def test_a_link_stays_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "first").symlink_to("far/second")
+    (tmp_path / "far" / "second").symlink_to("out")  # which is not there yet
+    for _ in range(2):
+        write(tmp_path / "first", RECORDS)
+        assert (tmp_path / "first").is_symlink() and (tmp_path / "far" / "second").is_symlink()
+        assert (tmp_path / "far" / "out").read_bytes() == b"".join(RECORDS)
+        assert names(tmp_path) == ["far", "first"] and names(tmp_path / "far") == ["out", "second"]
+
+
+def test_links_that_lead_in_a_circle_are_told(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(UserError, match="its links lead in a circle"):
+        write(tmp_path / "a", RECORDS)
+
+
+@pytest.mark.parametrize("name", ["/dev/fd/{}", "/proc/self/fd/{}", "link"])
+def test_a_descriptor_is_written_where_it_stands(tmp_path: Path, name: str) -> None:
+    """As `> out` and `>> out` want it: opened by its name, the file would lose what is there."""
+    with (tmp_path / "out").open("wb") as stream:
+        stream.write(b"before\n")
+        stream.flush()
+        (tmp_path / "link").symlink_to(f"/dev/fd/{stream.fileno()}")
+        path = tmp_path / name.format(stream.fileno())
+        check_writable(path)
+        write(path, RECORDS)
+        os.write(stream.fileno(), b"after\n")
+    assert (tmp_path / "out").read_bytes() == b"before\n" + b"".join(RECORDS) + b"after\n"
+    assert names(tmp_path) == ["link", "out"]
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        check_writable(Path(f"/dev/fd/{2**20}"))
+
+
+def test_a_named_pipe_is_written_directly(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write(tmp_path / "pipe", RECORDS)
+    assert os.read(reader, 1000) == b"".join(RECORDS) and names(tmp_path) == ["pipe"]
+    os.close(reader)
+
+
+@pytest.mark.parametrize("name", ["out", "out.gz"])
+@pytest.mark.parametrize("facts", [FACTS, None], ids=["file", "standard input"])
+def test_a_second_writer_is_refused_and_the_first_one_gets_its_file(
+    tmp_path: Path, name: str, facts: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mt.files.output, "_LOCK_SECONDS", 0)
+    path = tmp_path / name
+    (tmp_path / "link").symlink_to(path)
+    with open_output(path, facts, window=3) as output:
+        for number, record in enumerate(RECORDS):
+            output.write(number, record)
+            if number in (0, 4):
+                for other in (path, tmp_path / "link"):
+                    with pytest.raises(UserError, match="another process is writing it"):
+                        write(other, RECORDS[:2], facts=facts, stop=1)
+    text = path.read_bytes()
+    assert (gzip.decompress(text) if name == "out.gz" else text) == b"".join(RECORDS)
+    write(path, RECORDS[:2], facts=facts)  # and behind it the next one
+
+
+def test_a_lock_that_is_soon_given_back_is_waited_for(tmp_path: Path) -> None:
+    holder = os.open(tmp_path / "out.partial", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(holder, fcntl.LOCK_EX)
+    timer = threading.Timer(0.2, os.close, [holder])
+    timer.start()
+    write(tmp_path / "out", RECORDS)
+    assert (tmp_path / "out").read_bytes() == b"".join(RECORDS)
+
+
+def test_a_partial_file_that_got_its_name_meanwhile_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out.partial").write_text("whole")
+    flock = fcntl.flock
+
+    def finished_meanwhile(stream: Any, how: int) -> None:
+        flock(stream, how)
+        if (tmp_path / "out.partial").exists() and not (tmp_path / "out").exists():
+            (tmp_path / "out.partial").rename(tmp_path / "out")
+
+    monkeypatch.setattr(fcntl, "flock", finished_meanwhile)
+    with open_output(tmp_path / "out", None, window=3):
+        assert (tmp_path / "out").read_text() == "whole"
+
+
+def test_a_full_disk_is_told_with_the_name_that_was_asked_for() -> None:
+    with pytest.raises(OSError) as raised:
+        write(Path("/dev/full"), RECORDS)
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, "/dev/full")
+
+
+def test_no_output_is_an_input_or_another_output(tmp_path: Path) -> None:
+    read = tmp_path / "in"
+    read.write_text("a")
+    (tmp_path / "hard").hardlink_to(read)
+    (tmp_path / "soft").symlink_to("in")
+    (tmp_path / "dangling").symlink_to("new")
+    for name in ("in", "hard", "soft", "../" + tmp_path.name + "/in"):
+        with pytest.raises(UserError, match="--output: .* is the same file as --input, .*in; give another name"):
+            check_apart([("--input", read)], ("--output", tmp_path / name))
+    for name in ("new", "dangling"):
+        with pytest.raises(UserError, match="--flagged: .* is the same file as --output"):
+            check_apart([("--input", read)], ("--output", tmp_path / "new"), ("--flagged", tmp_path / name))
+    with read.open("a") as stream, pytest.raises(UserError, match="same file as --input"):
+        check_apart([("--input", read)], ("standard output", Path(f"/dev/fd/{stream.fileno()}")))
+    check_apart([("--input", Path("/dev/null"))], ("--output", Path("/dev/null")), ("--flagged", tmp_path / "new"))

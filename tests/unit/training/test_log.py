@@ -1,14 +1,20 @@
-"""The log takes back what a killed run wrote after its last checkpoint."""
+"""The log takes back what a killed run wrote after its last checkpoint; a run that is to end is told."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from mt.errors import UserError
 from mt.metrics.bins import CalibrationBins
+from mt.training.distributed import interruptible
 from mt.training.run_directory import RunLog, read_log
 from mt.training.validation import Validation
 
@@ -45,3 +51,40 @@ def test_corpus_text_is_escaped_in_tensorboard(tmp_path: Path, capsys: pytest.Ca
     written = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").iterdir())
     assert b"&lt;script&gt;" in written
     assert b"<script>" not in written
+
+
+def test_a_full_disk_under_tensorboard_is_told_by_its_folder_and_not_by_its_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)  # in place of pytest's
+    log = RunLog(tmp_path, 0)
+    monkeypatch.setattr(RecordWriter, "write", full)
+    with pytest.raises(OSError) as raised:
+        for step in range(1000):
+            log.event("train", step, loss=1.0)
+            time.sleep(0.01)
+    assert raised.value.filename == str(tmp_path / "tensorboard")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_request_to_end_is_noted_and_the_former_handler_comes_back(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with interruptible(insistent=False) as received:
+        os.kill(os.getpid(), number)
+    assert received == [number] and signal.getsignal(number) == before
+
+
+def test_under_nohup_the_end_of_the_terminal_is_none_of_the_training() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with interruptible(insistent=False) as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert received == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
