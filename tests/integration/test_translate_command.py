@@ -68,8 +68,8 @@ def test_lines_out_are_lines_in(tiny_model: Path, tmp_path: Path, capfd: pytest.
     capfd.readouterr()
     output = translate_file(tiny_model, source, "--beam", 1)
     assert output.endswith(b"\n") and output.count(b"\n") == len(lines)
-    warning = capfd.readouterr().err.strip()
-    assert len(warning.splitlines()) == 1
+    warning, unknown = capfd.readouterr().err.splitlines()
+    assert "never seen" in unknown and "counted from 1 these: 81 (\\U0001f642, " in unknown
     assert "(decode.max_length): 3, counted from 1 these: 61, 321, 581" in warning
     translated = output.decode().split("\n")
     for place, strange in enumerate(PLACED):
@@ -120,7 +120,7 @@ def test_json_lines_hold_the_whole_record(tiny_model: Path, tmp_path: Path) -> N
     records = [json.loads(line) for line in output.split("\n")[:-1]]
     assert [record["source"] for record in records] == ["ein Hund", "", "x\u2028"]
     fields = ["line", "source", "translation", "score", "confidence", "tokens", "log_probs", "token_confidence"]
-    assert list(records[0]) == [*fields, "nbest"]
+    assert list(records[0]) == [*fields, "nbest", "unknown", "overlong"]
     assert list(records[0]["nbest"][0]) == fields[2:]
     assert records[1]["translation"] == "" and records[1]["score"] == 0 and records[1]["confidence"] == 1
     assert "nbest" not in json.loads(translate_file(tiny_model, source, "--format", "jsonl").split(b"\n")[0])
