@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,8 @@ def main(arguments: list[str] | None = None) -> int:
             if flagged is not None:
                 flagged(record)
             if record["unknown"]:
-                unknown.add(record["line"], unknown_characters(record["source"], translator.loaded.tokenizer))
+                found = partial(unknown_characters, record["source"], translator.loaded.tokenizer)
+                unknown.add(record["line"], found)
             output.write(record["line"], _formatted(record, options).encode("utf-8"))
     done = "cut" if options.overlong == "cut" else "split into sentences, translated one by one,"
     longest = translator.loaded.config.decode.max_length
@@ -153,16 +155,16 @@ def _check_files(options: argparse.Namespace, prefix: list[Path]) -> None:
     """Raises UserError for places that cannot be written, or that are read or written twice."""
     from mt.files.output import check_apart, check_writable, partial_files, standard_output
 
-    written = [("standard output", Path("/dev/stdout"))]
     if options.output is None:
         standard_output()
-    else:
-        written = [("--output", path) for path in (options.output, *partial_files(options.output))]
+    written = (
+        [("--output", each) for each in (options.output, *partial_files(options.output))] if options.output else []
+    )
+    written = written or [("standard output", Path("/dev/stdout"))]
     if options.flagged is not None:
         written.append(("--flagged", options.flagged))
-    for option, path in written:
-        if option != "standard output":
-            check_writable(path)
+    for path in filter(None, (options.output, options.flagged)):
+        check_writable(path)
     read = {"--input": options.input or [Path("/dev/stdin")], "--prefix": prefix}
     read["a file of MODEL"] = [path for model in (options.model, *options.ensemble) for path in model_files(model)]
     check_apart([(option, path) for option, paths in read.items() for path in paths], *written)
