@@ -18,6 +18,7 @@ from mt.metrics.quality import (
 from mt.report.figures import reliability_overlay, risk_coverage_plot, selective_plot
 from mt.report.inputs import Block, Evaluation, read_evaluation, title_of
 from mt.report.page import write_page
+from mt.report.svg import label_text
 
 _LETTERS = "ABCDEF"  # that stand for the systems of a page
 
@@ -102,8 +103,7 @@ def _table(evaluations: Sequence[Evaluation]) -> list[Row]:
 
 def _figures(names: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:
     """`reliability` and `curves`: SVG elements with the systems over one another."""
-    labels = [f"{letter} {name}" for letter, name in zip(_LETTERS, names)]
-    labels = [label if len(label) <= 30 else label[:29] + "…" for label in labels]
+    labels = [label_text(f"{letter} {name}") for letter, name in zip(_LETTERS, names)]
     blocks = [evaluation.blocks for evaluation in evaluations]
     reliability, curves = [], []
     for name in ("teacher_forced", "recalibrated_teacher_forced", "inference", "recalibrated_inference"):

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mt.report.inputs import Block
-from mt.report.svg import INK, OVER, STYLE, UNDER, line_style, svg_element
+from mt.report.svg import INK, OVER, STYLE, UNDER, label_text, line_style, no_formula, svg_element
 
 HATCHES = {OVER: "////", UNDER: "\\\\\\\\"}
 """tell over- from under-confidence without colour"""
@@ -123,7 +123,7 @@ def _draw_overlay(blocks: Sequence[tuple[str, Block]], title: str) -> Any:
         confidence, accuracy = [each["confidence"] for each in filled], [each["accuracy"] for each in filled]
         lows, highs = zip(*(_band(each) for each in filled))
         upper.fill_between(confidence, lows, highs, color=style["color"], alpha=0.15, linewidth=0)
-        upper.plot(confidence, accuracy, label=f"{label}  ECE {100 * block['ece']:.2f} %", **style)
+        upper.plot(confidence, accuracy, label=no_formula(f"{label}  ECE {100 * block['ece']:.2f} %"), **style)
         edges = [block["bins"][0]["low"], *(each["high"] for each in block["bins"])]
         counts = [max(each["count"], 0.5) for each in block["bins"]]
         lower.stairs(counts, edges, baseline=0.5, color=style["color"], linestyle=style["linestyle"], linewidth=1.3)
@@ -176,7 +176,7 @@ def search_grid_plots(grid: Sequence[Mapping[str, Any]]) -> list[str]:
 def penalty_name(entry: Mapping[str, Any]) -> str:
     """The length penalty of an entry of the grid, with its exponent where it has one."""
     name, alpha = entry.get("length_penalty") or "none", entry.get("length_alpha")
-    return name if alpha is None or name == "none" else f"{name} {alpha:g}"
+    return label_text(name if alpha is None or name == "none" else f"{name} {alpha:g}")
 
 
 def risk_coverage_plot(curves: Sequence[tuple[str, Block]], title: str) -> str:
@@ -207,7 +207,7 @@ def _curve_plot(
         axes = figure.subplots()
         for number, (label, x, y) in enumerate(curves):
             style = line_style(number) | ({} if marked else {"marker": ""})
-            axes.plot(x, y, label=label, **style)
+            axes.plot(x, y, label=no_formula(label), **style)
         axes.set_title(title)
         axis(axes, curves)
         axes.grid()

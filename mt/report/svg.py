@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import warnings
 from collections.abc import Callable
 from io import StringIO
 from typing import Any
@@ -21,6 +22,7 @@ DASHES: list[Any] = ["-", (0, (5, 2)), (0, (2, 1.2)), (0, (6, 2, 1, 2)), (0, (1,
 
 STYLE = {
     "svg.fonttype": "none",
+    "text.usetex": False,  # whatever the user's matplotlibrc says: names are no TeX
     "font.family": "sans-serif",
     "font.size": 9,
     "axes.titlesize": 10,
@@ -45,7 +47,8 @@ def svg_element(name: str, draw: Callable[[], Any], description: str) -> str:
     """
     import matplotlib
 
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}):
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": name}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the reader's fonts draw the text
         buffer = StringIO()
         draw().savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
@@ -63,6 +66,17 @@ def svg_element(name: str, draw: Callable[[], Any], description: str) -> str:
         svg = svg.replace(colour, f"var({variable}, {colour})")
     label = html.escape(description, quote=True)
     return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" stroke-linejoin="round" ', 1)
+
+
+def label_text(text: str) -> str:
+    """Text from outside as a label: 30 characters of one line, without what hides text or turns it round."""
+    shown = "".join(character if character.isprintable() else " " for character in text)
+    return shown if len(shown) <= 30 else shown[:29] + "…"
+
+
+def no_formula(label: str) -> str:
+    """A label as matplotlib draws it letter by letter: a `$` begins no formula."""
+    return label.replace("$", r"\$")
 
 
 def line_style(number: int) -> dict[str, Any]:

@@ -85,6 +85,16 @@ def test_page_names_the_systems_and_their_differences(tmp_path: Path) -> None:
     assert len(rows) == 60 and [len(row["o"]) for row in rows] == [2] * 60
 
 
+def test_names_are_drawn_letter_by_letter_and_long_ones_cut(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder, capfd: pytest.CaptureFixture[str]
+) -> None:
+    names = ["模型 $x^2$\nline\x00 two", "$" * 5000]
+    folders = [evaluation(tmp_path / letter, name, 2) for letter, name in zip("ab", names)]
+    page = write_comparison(folders, tmp_path / "compare.html").read_text(encoding="utf-8")
+    assert ">A 模型 $x^2$ line  two  ECE" in page and f">B {'$' * 27}…  ECE" in page
+    assert not recwarn.list and capfd.readouterr() == ("", "")
+
+
 def test_the_same_evaluations_give_the_same_page(tmp_path: Path) -> None:
     folders = [evaluation(tmp_path / "a", "first", 2), evaluation(tmp_path / "b", "second", 3)]
     pages = [write_comparison(folders, tmp_path / name).read_bytes() for name in ("1.html", "2.html")]

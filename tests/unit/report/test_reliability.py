@@ -7,8 +7,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import pytest
 
 from mt.report.figures import reliability_diagram, reliability_image, reliability_overlay
+from mt.report.svg import label_text
 
 
 def block(counts: list[int], accuracies: list[float]) -> dict[str, Any]:
@@ -105,3 +107,18 @@ def test_image_is_rgb_bytes() -> None:
     image = reliability_image(BLOCK, "t")
     assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
     assert image.min() < 60 and image.max() == 255
+
+
+@pytest.mark.parametrize(
+    "name", ["cost_$5_and_$10", "$x$", r"$\undefined{", r"a\$b$c^2_", "100 $", r"模型 $\alpha$", "שלום $1$"]
+)
+def test_a_label_is_drawn_letter_by_letter(name: str, recwarn: pytest.WarningsRecorder) -> None:
+    svg = ElementTree.fromstring(reliability_overlay([(name, BLOCK), ("B", BLOCK)], "t"))
+    assert any(text.startswith(f"{name}  ECE") for text in svg.itertext())
+    assert f"{name}: 1000 tokens" in svg.get("aria-label", "")
+    assert not recwarn.list
+
+
+def test_a_label_hides_and_turns_nothing_round() -> None:
+    assert label_text("a\nb\x1b[31m\u202ec\ud800") == "a b [31m c "
+    assert label_text("x" * 31) == "x" * 29 + "…"
