@@ -7,10 +7,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
+
+if TYPE_CHECKING:
+    from mt.corpus.tokenizer import Tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -52,18 +55,25 @@ def tiny_config(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> Tokenizer:
+    """The pieces of `tiny_model`."""
+    from mt.config import TokenizerConfig
+    from mt.corpus.tokenizer import train_tokenizer
+
+    return train_tokenizer(TokenizerConfig(vocabulary_size=64), GERMAN, ENGLISH)
+
+
 @pytest.fixture
-def tiny_model(tiny_config: Path) -> Path:
+def tiny_model(tiny_config: Path, tiny_tokenizer: Tokenizer) -> Path:
     """A model directory with random weights."""
     from mt.config_file import read_config
-    from mt.corpus.tokenizer import train_tokenizer
     from mt.model.directory import build_model, save_model
 
     config = read_config(tiny_config)
-    tokenizer = train_tokenizer(config.tokenizer, GERMAN, ENGLISH)
     folder = tiny_config.parent / "model"
     folder.mkdir()
-    save_model(folder, build_model(config, tokenizer), tokenizer, config, {"step": 0})
+    save_model(folder, build_model(config, tiny_tokenizer), tiny_tokenizer, config, {"step": 0})
     return folder
 
 

@@ -95,14 +95,14 @@ def test_weights_of_another_shape_are_refused(tiny_model: Path) -> None:
         load_model(tiny_model, "cpu")
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_weights_that_are_no_finite_numbers_are_refused(tiny_model: Path, value: float) -> None:
+def test_weights_that_are_no_finite_numbers_are_refused(tiny_model: Path) -> None:
     loaded = load_model(tiny_model, "cpu")
-    with torch.no_grad():
-        loaded.model.output_weight[3, 5] = value
-    save_model(tiny_model, loaded.model, loaded.tokenizer, loaded.config, {"step": 0})
-    with pytest.raises(UserError, match=r"model\.safetensors: output_weight holds values that are no finite numbers"):
-        load_model(tiny_model, "cpu")
+    for value in (float("nan"), float("inf"), -float("inf")):
+        with torch.no_grad():
+            loaded.model.output_weight[3, 5] = value
+        save_model(tiny_model, loaded.model, loaded.tokenizer, loaded.config, {"step": 0})
+        with pytest.raises(UserError, match=r"model\.safetensors: output_weight holds values that are no finite"):
+            load_model(tiny_model, "cpu")
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.model", "meta.json"])
