@@ -1,6 +1,7 @@
 # make demo          train on text from the shipped grammar, translate, evaluate: about 5 minutes on two cores
 # make test          the fast tests
 # make test-slow     the tests that train models
+# make test-faults   kills, failing disks, damaged files, two at once: 600 faults, and a table of what came of them
 # make check         ruff and mypy
 # make clean         removes the virtual environment and the demo's run
 #
@@ -20,7 +21,7 @@ INSTALLED := $(VENV)/.installed
 # exit code 5 of pytest: no test of this kind is there
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test test-slow check clean
+.PHONY: help demo test test-slow test-faults check clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -45,6 +46,9 @@ test: $(INSTALLED)
 
 test-slow: $(INSTALLED)
 	$(PYTEST) -q -m slow || [ $$? -eq 5 ]
+
+test-faults: $(INSTALLED)
+	$(BIN)/python tests/faults/run.py --count 600
 
 check: $(INSTALLED)
 	$(BIN)/python -m ruff check .
