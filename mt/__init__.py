@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,13 +39,10 @@ def load(
     from mt.errors import UserError, UserTypeError
     from mt.model.directory import load_model
 
-    if isinstance(ensemble, (str, bytes)) or not isinstance(ensemble, Iterable):
-        raise UserTypeError(f"ensemble is {ensemble!r}; give a list of folders")
-    for folder in (path, *ensemble):
-        if not isinstance(folder, (str, os.PathLike)):
-            raise UserTypeError(f"a model directory is {folder!r}; give its path as text or pathlib.Path")
-    if not isinstance(device, str):
-        raise UserTypeError(f"device is {device!r}; give auto, cpu or cuda")
+    folders = [path, *ensemble] if isinstance(ensemble, (list, tuple)) else [None]
+    if not isinstance(device, str) or not all(isinstance(folder, (str, os.PathLike)) for folder in folders):
+        given = f"load({path!r}, {device!r}, {ensemble!r})"
+        raise UserTypeError(f"{given}: give a path, the name of a device and a list of paths")
     if compute_type not in ("float32", "bfloat16"):
         raise UserError(f"compute_type is {compute_type!r}; it must be float32 or bfloat16")
     first, *others = (load_model(each, device) for each in (path, *ensemble))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mt.cli.main import DONE, CommandParser, add_model, use_threads
-from mt.progress import LineNotes, progress_bar
+from mt.progress import progress_bar
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,21 +28,16 @@ def main(arguments: list[str] | None = None) -> int:
     check_apart([("--source", given.source), ("--target", given.target)], ("standard output", Path("/dev/stdout")))
     check_readable([given.source, given.target])
     use_threads(given.threads)
-    from mt.decoding.records import json_line
+    from mt.decoding.records import Remarks, json_line
     from mt.decoding.scoring import score_lines
     from mt.model.directory import load_model
 
     loaded = load_model(given.model, given.device)
-    overlong, unknown = LineNotes(), LineNotes()
+    remarks = Remarks(loaded.tokenizer)
     with progress_bar(None, "score", "line", leave=False) as bar:
         for record in score_lines(loaded, paired_lines(given.source, given.target)):
             write_all(output, (json_line(record) + "\n").encode("utf-8"), "standard output")
-            if record["overlong"]:
-                overlong.add(record["line"])
-            if record["unknown"] or record["target_unknown"]:
-                unknown.add(record["line"])
+            remarks.add(record)
             bar.update(1)
-    longest = loaded.config.decode.max_length
-    overlong.warn(f"sources scored whole, which translation splits: longer than {longest} tokens (decode.max_length)")
-    unknown.warn("lines with characters that the model has never seen")
+    remarks.warn("scored whole, which translation splits,", loaded.config.decode.max_length)
     return DONE

@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mt import load
 from mt.cli.main import DONE, CommandParser, add_model, add_search, model_files, use_threads
 from mt.errors import UserError
-from mt.progress import LineNotes, progress_bar
+from mt.progress import progress_bar
 
 if TYPE_CHECKING:
     from mt.decoding.translator import Translator
@@ -47,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Translates files or standard input."""
     options = _parser().parse_args(arguments)
     _check_options(options)
-    from mt.decoding.sources import unknown_characters
+    from mt.decoding.records import Remarks
     from mt.decoding.translator import WINDOW
     from mt.files.lines import WaitingLines, check_equally_many, check_readable, read_lines, text_digest
     from mt.files.output import flagged_lines, open_output
@@ -66,7 +65,7 @@ def main(arguments: list[str] | None = None) -> int:
     on_cpu = translator.loaded.model.output_weight.device.type == "cpu"
     fingerprint = _fingerprint(translator, text, begun, options)
     numbered = options.format == "text" and (options.nbest or 1) > 1
-    too_long, unknown = LineNotes(), LineNotes()
+    remarks = Remarks(translator.loaded.tokenizer)
     with (
         open_output(options.output, fingerprint, window=WINDOW, numbered=numbered) as output,
         flagged_lines(options.flagged, options.flag_below, output.kept) as flagged,
@@ -79,21 +78,16 @@ def main(arguments: list[str] | None = None) -> int:
             alignments=options.alignments,
             processes=threads if options.engine == "torch" and on_cpu else 1,
             more_waiting=None if waiting is None else waiting.more_waiting,
-            on_overlong=too_long.add,
             token_scores=options.format == "jsonl" or options.flag_below is not None,
             **{name: getattr(options, name) for name in _SEARCH},
         )
         for record in _shown(records, options, text.lines if text else None, output.kept):
             if flagged is not None:
                 flagged(record)
-            if record["unknown"]:
-                found = partial(unknown_characters, record["source"], translator.loaded.tokenizer)
-                unknown.add(record["line"], found)
+            remarks.add(record)
             output.write(record["line"], _formatted(record, options).encode("utf-8"))
     done = "cut" if options.overlong == "cut" else "split into sentences, translated one by one,"
-    longest = translator.loaded.config.decode.max_length
-    too_long.warn(f"lines {done} because they are longer than {longest} tokens (decode.max_length)")
-    unknown.warn("lines with characters that the model has never seen")
+    remarks.warn(done, translator.loaded.config.decode.max_length)
     return DONE
 
 
@@ -157,14 +151,13 @@ def _check_files(options: argparse.Namespace, prefix: list[Path]) -> None:
 
     if options.output is None:
         standard_output()
-    written = (
-        [("--output", each) for each in (options.output, *partial_files(options.output))] if options.output else []
-    )
-    written = written or [("standard output", Path("/dev/stdout"))]
+        written = [("standard output", Path("/dev/stdout"))]
+    else:
+        check_writable(options.output)
+        written = [("--output", each) for each in (options.output, *partial_files(options.output))]
     if options.flagged is not None:
+        check_writable(options.flagged)
         written.append(("--flagged", options.flagged))
-    for path in filter(None, (options.output, options.flagged)):
-        check_writable(path)
     read = {"--input": options.input or [Path("/dev/stdin")], "--prefix": prefix}
     read["a file of MODEL"] = [path for model in (options.model, *options.ensemble) for path in model_files(model)]
     check_apart([(option, path) for option, paths in read.items() for path in paths], *written)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from mt.corpus.tokenizer import Tokenizer
 from mt.decoding.types import Hypothesis
+from mt.progress import LineNotes
 
 # Languages written without spaces between words: parts of a line are joined as they are.
 _UNSPACED = r"(zho?|cmn|yue|wuu|lzh|ja|jpn|tha?|lo|lao|km|khm|mya?|bod?|dzo?)([-_]|$)"
@@ -86,6 +88,33 @@ def token_fields(pieces: list[str], log_probs: np.ndarray, recalibrated: np.ndar
         "log_probs": [shortened(value) for value in log_probs.tolist()],
         "token_confidence": [shortened(value) for value in confidence.tolist()],
     }
+
+
+class Remarks:
+    """Lines of a text that are too long, or hold characters that the model has never seen: counted, and told of."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self.tokenizer, self.overlong, self.unknown = tokenizer, LineNotes(), LineNotes()
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Counts what a record of `translate` or `score_lines` says of its line."""
+        if record["overlong"]:
+            self.overlong.add(record["line"])
+        if record["unknown"] or record.get("target_unknown"):
+            self.unknown.add(record["line"], partial(self._unknown, record["source"], record.get("target", "")))
+
+    def warn(self, done: str, longest: int) -> None:
+        """One line of each kind, if there are any; `done`: what became of lines of more than `longest` tokens."""
+        self.overlong.warn(f"lines {done} because they are longer than {longest} tokens (decode.max_length)")
+        self.unknown.warn("lines with characters that the model has never seen")
+
+    def _unknown(self, source: str, target: str, most: int = 5) -> str:
+        """The first few such characters, escaped, in brackets."""
+        encoders, unknown_id = (self.tokenizer.encode_source, self.tokenizer.encode_target), self.tokenizer.unknown_id
+        sides = zip(encoders, map(dict.fromkeys, (source, target)))
+        found = [each for encode, text in sides for each in text if unknown_id in encode([each])[0]]
+        escaped = [each.encode("unicode_escape").decode() for each in found[:most]] + ["..."] * (len(found) > most)
+        return f" ({', '.join(escaped)})" if found else ""
 
 
 def json_line(record: dict[str, Any]) -> str:

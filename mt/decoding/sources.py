@@ -68,16 +68,6 @@ def split_sentences(text: str, *, careful: bool = True) -> list[str]:
     return [sentence for sentence in (*sentences, text[begin:].strip()) if sentence]
 
 
-def unknown_characters(text: str, tokenizer: Tokenizer, most: int = 5) -> str:
-    """The first few different characters of a source that no piece is known for, escaped, in brackets."""
-    characters = list(dict.fromkeys(text))
-    encoded = tokenizer.encode_source(characters)
-    found = [each for each, ids in zip(characters, encoded) if tokenizer.unknown_id in ids]
-    more = ", ..." * (len(found) > most)
-    escaped = ", ".join(each.encode("unicode_escape").decode() for each in found[:most])
-    return f" ({escaped}{more})" if found else ""
-
-
 def truncate(ids: Sequence[int], longest: int) -> list[int]:
     """The first tokens and the end of sentence, `longest` together, of what has more."""
     return list(ids) if len(ids) <= longest else [*ids[: longest - 1], ids[-1]]

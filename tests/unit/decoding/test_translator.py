@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import mt
 from mt.config_file import search_config
 from mt.decoding.records import json_line, translation_output
 from mt.decoding.translator import Translator
@@ -255,6 +256,13 @@ def test_what_is_no_list_of_lines_is_refused_at_once(translator: Translator, giv
         return
     with pytest.raises(UserError, match=rf"^{name} is of type {type(given).__name__}; give a list of texts") as found:
         translator.translate(**{"lines": ["ball"], name: given})
+    assert isinstance(found.value, TypeError)
+
+
+@pytest.mark.parametrize("given", [(None,), (b"m",), ("m", None), ("m", "cpu", "m"), ("m", "cpu", [None])], ids=repr)
+def test_what_is_no_path_of_a_model_is_refused_at_once(given: Any) -> None:
+    with pytest.raises(UserError, match=r"^load\(.*: give a path, ") as found:
+        mt.load(*given)
     assert isinstance(found.value, TypeError)
 
 
