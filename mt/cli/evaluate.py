@@ -27,19 +27,20 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"--bootstrap is {given.bootstrap}; it must be 0 or more")
     from mt.evaluation.test_set import read_test_set
 
-    test_set = read_test_set(given.source, given.reference)
-    _make_writable(given.output)
+    test_set = read_test_set(given.source, given.reference, given.target_language)
     from mt.evaluation.run import evaluate, evaluate_records
     from mt.report.page import write_report
 
     resampling = {"bootstrap": given.bootstrap, "seed": given.seed}
     if given.records is not None:
+        _make_writable(given.output)
         results = evaluate_records(given.records, test_set, given.output, **resampling)
     else:
         from mt.model.directory import load_model
 
         threads = use_threads(given.threads)
         loaded = load_model(given.model, device=given.device)
+        _make_writable(given.output)
         processes = threads if loaded.model.output_weight.device.type == "cpu" else 1
         options = {name: getattr(given, name) for name in _EVALUATION}
         results = evaluate(loaded, test_set, given.output, processes=processes, **options, **resampling)
@@ -135,6 +136,8 @@ def _parser() -> CommandParser:
     add("--source", type=Path, metavar="F", help="source lines, plain or gzip")
     reference = "reference lines; several files: several references"
     add("--reference", type=Path, metavar="F", nargs="+", required=True, help=reference)
+    language = "chooses BLEU's tokeniser, as in zh (default: the model's; with --records none, and 13a)"
+    add("--target_language", metavar="L", help=language)
     output = "folder for results.json, records.jsonl, report.html ..."
     add("--output", type=Path, metavar="DIR", required=True, help=output)
     add("--beams", metavar="N,N", default="5", help="beam sizes; 5, the main one, is always there (default: 5)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 
 from msgspec import Meta
 
@@ -23,15 +23,6 @@ class BeamBlock(QualityBlock, total=False):
     """of the main beam, see mt.evaluation.sentences"""
 
 
-class Recalibrated(TypedDict, total=False):
-    """Both calibrations after recalibration, and which maps these are."""
-
-    teacher_forced: CalibrationBlock | None
-    inference: CalibrationBlock | None
-    map: dict[str, Any] | None
-    thresholds: list[dict[str, Any]]
-
-
 class Results(BeamBlock, total=False):
     """results.json: at its top level the figures of the default beam."""
 
@@ -46,7 +37,8 @@ class Results(BeamBlock, total=False):
     """TestSet.description, and `target_language`, which chose BLEU's tokeniser; None: not known"""
     sweep: list[dict[str, float | str | None]]
     """the main figures of each beam size with each length penalty"""
-    recalibrated: Recalibrated
+    recalibrated: dict[str, Any]
+    """both calibrations after recalibration, and which maps these are"""
     truth: dict[str, Any]
     """see mt.evaluation.oracle"""
     files: dict[str, str]

@@ -35,14 +35,7 @@ from mt.progress import LineNotes, log_line, progress_bar
 
 DEFAULT_BEAM = 5
 """the beam of the top level of results.json"""
-_OF_RESULTS = (
-    "results.json",
-    "report.html",
-    "figures/reliability_*.svg",
-    "figures/sweep_*.svg",
-    "figures/risk_coverage.svg",
-    "figures/selective_*.svg",
-)
+_OF_RESULTS = "results.json report.html figures/reliability_* figures/sweep_* figures/risk_* figures/selective_*"
 """what an earlier evaluation left that does not go with new records"""
 _SWEEP_ALPHAS = {"none": 1.0, "average": 1.0, "gnmt": 0.6}  # where none is given (GNMT's: Wu et al. 2016)
 
@@ -60,7 +53,6 @@ def evaluate(
     bootstrap: int = 1000,
     seed: int = 12345,
     truth: bool = False,
-    target_language: str | None = None,
     **translation: Any,
 ) -> Results:
     """Translates a test set with each beam size, measures quality and calibration, and writes the files.
@@ -74,10 +66,10 @@ def evaluate(
         nbest: above 1, the default beam lists so many outputs of each line, and their expected quality is measured.
         bootstrap, seed: resamples of sentences for the intervals of quality and calibration; 0: no intervals.
         truth: the sources are of the shipped grammar: hold the model against the true distribution, too.
-        target_language: chooses BLEU's tokeniser; None: the config's.
         translation: `batch_tokens` and `processes` of Translator.translate.
     """
-    test_set = _in_language(test_set, target_language or loaded.config.data.target_language)
+    check_bleu(language := test_set.description["target_language"] or loaded.config.data.target_language)
+    test_set = replace(test_set, description=test_set.description | {"target_language": language})
     decode = loaded.config.decode
     alpha = decode.length_alpha if length_alpha is None else length_alpha
     search = {"length_penalty": length_penalty or decode.length_penalty, "length_alpha": alpha}
@@ -175,13 +167,7 @@ class _Run:
 
 
 def evaluate_records(
-    records_path: Path,
-    test_set: TestSet,
-    output: Path,
-    *,
-    bootstrap: int = 1000,
-    seed: int = 12345,
-    target_language: str | None = None,
+    records_path: Path, test_set: TestSet, output: Path, *, bootstrap: int = 1000, seed: int = 12345
 ) -> Results:
     """Measures another system's output, given as translation records (see `read_records`).
 
@@ -190,7 +176,7 @@ def evaluate_records(
     Raises:
         UserError: a line that is no record, or another number of records than of references.
     """
-    test_set = _in_language(test_set, target_language)
+    check_bleu(test_set.description["target_language"])
     records = read_records(records_path)
     names = ", ".join(test_set.description["references"])
     check_equally_many(records_path, len(records), names, test_set.description["lines"])
@@ -218,12 +204,6 @@ def evaluate_records(
     return _written(output, results, outputs, test_set.references)
 
 
-def _in_language(test_set: TestSet, language: str | None) -> TestSet:
-    """The test set with its language described. Raises UserError as `check_bleu`."""
-    check_bleu(language)
-    return replace(test_set, description=test_set.description | {"target_language": language})
-
-
 def _measure(
     outputs: list[Output], text: TestSet, resampling: dict[str, Any], level: str = "subword", *, main: bool
 ) -> BeamBlock:
@@ -231,8 +211,7 @@ def _measure(
     probabilities; `main`: also of its words, and of whole sentences."""
     records = [each.record for each in outputs]
     hypotheses, scores = zip(*((record["translation"], record.get("score")) for record in records))
-    language = text.description["target_language"]
-    statistics = quality_statistics(hypotheses, text.references, language=language)
+    statistics = quality_statistics(hypotheses, text.references, language=text.description["target_language"])
     calibration = {"inference": inference(outputs, level=level, **resampling)}
     if main and calibration["inference"]:
         calibration["inference_word_product"] = inference(outputs, level="word-product", **resampling)
@@ -299,6 +278,6 @@ def _written(output: Path, results: dict[str, Any], outputs: list[Output], refer
             paths[name].write_bytes(well_formed("".join(f"{line}\n" for line in text)).encode())
         named = results | {"files": {name: file_digest(path) for name, path in paths.items()}}
         write_json(summary, json.loads(well_formed(json.dumps(named, ensure_ascii=False, allow_nan=False))))
-        for old in (path for pattern in _OF_RESULTS for path in output.glob(pattern) if path.is_file()):
+        for old in (path for pattern in _OF_RESULTS.split() for path in output.glob(pattern) if path.is_file()):
             Path(os.path.realpath(old)).unlink()
     return cast(Results, results)

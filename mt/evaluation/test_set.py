@@ -27,9 +27,9 @@ class TestSet:
     """the `data` block of results.json: file names, number of lines, fingerprints"""
 
 
-def read_test_set(source: Path | None, references: Sequence[Path]) -> TestSet:
+def read_test_set(source: Path | None, references: Sequence[Path], target_language: str | None = None) -> TestSet:
     """Reads a test set, plain or gzip: source lines (None: a system's records take their place), and a file for each
-    reference, at least one.
+    reference, at least one. The language chooses BLEU's tokeniser; None: the model's own, or not known.
 
     Raises:
         UserError: a file is missing, empty, or not as long as the first; names both files and their numbers of lines.
@@ -44,6 +44,7 @@ def read_test_set(source: Path | None, references: Sequence[Path]) -> TestSet:
         "source": source.name if source else None,
         "references": [path.name for path in references],
         "lines": len(streams[0]),
+        "target_language": target_language,
         "fingerprints": {path.name: fingerprint(stream) for path, stream in zip(paths, streams)},
     }
     return TestSet(streams[0] if source else [], streams[-len(references) :], description)

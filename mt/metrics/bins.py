@@ -37,18 +37,6 @@ BORDERS = {
 a token's type occurs in the references, place in the sentence from 1, tokens of the source sentence"""
 
 
-class Bin(TypedDict, total=False):
-    """A bin of a calibration block; the band is the 95 % Wilson interval of the accuracy."""
-
-    low: Probability
-    high: Probability
-    count: Annotated[int, Meta(ge=0)]
-    confidence: Probability | None
-    accuracy: Probability | None
-    band_low: Probability | None
-    band_high: Probability | None
-
-
 class CalibrationBlock(TypedDict, total=False):
     """A calibration block of results.json. What is unknown, or has no tokens, is None; the ece of no tokens is 0."""
 
@@ -74,7 +62,8 @@ class CalibrationBlock(TypedDict, total=False):
     auroc: Probability | None
     """of confidence for being right; `risk_coverage`: see ConfidenceHistogram.risk_coverage"""
     risk_coverage: dict[str, Any] | None
-    bins: list[Bin]
+    bins: list[dict[str, Probability | int | None]]
+    """low, high, count, confidence, accuracy, and band_low, band_high: the 95 % Wilson interval of the accuracy"""
     signature: str
     without_eos: CalibrationBlock
     """the same of tokens that end no sentence; `eos`: of those that end one"""

@@ -33,23 +33,15 @@ _NO_SPACES = "th tha thai lo lao km khm khmer my mya bur burmese bo bod tib tibe
 """languages in which 13a finds hardly any words; sacreBLEU has no tokeniser of its own for them"""
 
 
-class Score(TypedDict, total=False):
-    """A score, 0..100 (TER can exceed it); `low`, `high`: its 95 % interval, None without resamples."""
-
-    score: float
-    low: float | None
-    high: float | None
-    signature: str
-
-
 class QualityBlock(TypedDict, total=False):
     """The quality figures of results.json; the signatures say how scores were computed."""
 
-    bleu: Score
-    chrf: Score
-    ter: Score
-    bleu_tokenized_lowercased: Score
-    """without an interval; tokenised as for `bleu`, then lower-cased"""
+    bleu: dict[str, Any]
+    """score, 0..100 (TER can exceed it), low, high: its 95 % interval, None without resamples, and signature"""
+    chrf: dict[str, Any]
+    ter: dict[str, Any]
+    bleu_tokenized_lowercased: dict[str, Any]
+    """score and signature; tokenised as for `bleu`, then lower-cased"""
     length_ratio: float
     """hypothesis words over words of the closest references, as BLEU counts both"""
     empties: int

@@ -7,14 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from mt.errors import UserError
-from mt.metrics.quality import (
-    RESAMPLES,
-    SEED,
-    bleu_tokenizer,
-    calibration_differences,
-    quality_differences,
-    references_of,
-)
+from mt.metrics import quality
 from mt.report.figures import reliability_overlay, risk_coverage_plot, selective_plot
 from mt.report.inputs import Block, Evaluation, read_evaluation, title_of
 from mt.report.page import write_page
@@ -51,8 +44,8 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Path:
         names,
         evaluations,
         letters=_LETTERS,
-        resamples=RESAMPLES,
-        seed=SEED,
+        resamples=quality.RESAMPLES,
+        seed=quality.SEED,
         table=[row for row in _table(evaluations) if any(figure is not None for figure in row.figures)],
         figures=_figures(names, evaluations),
     )
@@ -64,7 +57,7 @@ def _check_same_test_set(evaluations: Sequence[Evaluation]) -> None:
     tokeniser."""
     first = evaluations[0]
     for other in evaluations[1:]:
-        tokenizers = [bleu_tokenizer(each.target_language) for each in (first, other)]
+        tokenizers = [quality.bleu_tokenizer(each.target_language) for each in (first, other)]
         if tokenizers[0] != tokenizers[1]:
             told = f"{first.folder} and {other.folder}: BLEU was measured with different tokenisers"
             raise UserError(f"{told}, {' and '.join(tokenizers)}; evaluate again, both with one --target_language")
@@ -73,7 +66,7 @@ def _check_same_test_set(evaluations: Sequence[Evaluation]) -> None:
         if len(first.records) != len(other.records):
             raise UserError(f"{both}: {len(first.records)} and {len(other.records)} lines; {remedy}")
         for number, (ours, theirs) in enumerate(zip(first.records, other.records), 1):
-            if references_of(ours) != references_of(theirs):
+            if quality.references_of(ours) != quality.references_of(theirs):
                 raise UserError(f"{both}: the references of line {number} differ; {remedy}")
             if ours.get("source") and theirs.get("source") and ours["source"] != theirs["source"]:
                 raise UserError(f"{both}: the sources of line {number} differ; {remedy}")
@@ -82,7 +75,7 @@ def _check_same_test_set(evaluations: Sequence[Evaluation]) -> None:
 def _table(evaluations: Sequence[Evaluation]) -> list[Row]:
     results = [evaluation.results for evaluation in evaluations]
     systems = [evaluation.records for evaluation in evaluations]
-    tested = quality_differences(systems, evaluations[0].target_language)
+    tested = quality.quality_differences(systems, evaluations[0].target_language)
     untested: list[Any] = [None] * (len(evaluations) - 1)
     rows = []
     for key, name, better in (("bleu", "BLEU", 1), ("chrf", "chrF", 1), ("ter", "TER", -1)):
@@ -95,7 +88,7 @@ def _table(evaluations: Sequence[Evaluation]) -> list[Row]:
         errors, floors = ([each.get(block, {}).get(key) for each in blocks] for key in ("ece", "noise_floor"))
         differences: Sequence[Any] = untested
         if block.endswith("inference") and None not in errors:
-            differences = calibration_differences(systems, recalibrated=block != "inference")
+            differences = quality.calibration_differences(systems, recalibrated=block != "inference")
         rows.append(Row(f"ECE: {title_of(block)}", errors, differences, -1, factor=100))
         rows.append(Row("… its noise floor", floors, untested, 0, factor=100))
     return rows

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mt.report.inputs import Block
-from mt.report.svg import INK, OVER, STYLE, UNDER, label_text, line_style, no_formula, svg_element
+from mt.report.svg import INK, OVER, STYLE, UNDER, label_text, line_style, svg_element
 
 HATCHES = {OVER: "////", UNDER: "\\\\\\\\"}
 """tell over- from under-confidence without colour"""
@@ -123,7 +123,8 @@ def _draw_overlay(blocks: Sequence[tuple[str, Block]], title: str) -> Any:
         confidence, accuracy = [each["confidence"] for each in filled], [each["accuracy"] for each in filled]
         lows, highs = zip(*(_band(each) for each in filled))
         upper.fill_between(confidence, lows, highs, color=style["color"], alpha=0.15, linewidth=0)
-        upper.plot(confidence, accuracy, label=no_formula(f"{label}  ECE {100 * block['ece']:.2f} %"), **style)
+        name = label.replace("$", r"\$")  # begins no formula
+        upper.plot(confidence, accuracy, label=f"{name}  ECE {100 * block['ece']:.2f} %", **style)
         edges = [block["bins"][0]["low"], *(each["high"] for each in block["bins"])]
         counts = [max(each["count"], 0.5) for each in block["bins"]]
         lower.stairs(counts, edges, baseline=0.5, color=style["color"], linestyle=style["linestyle"], linewidth=1.3)
@@ -207,7 +208,7 @@ def _curve_plot(
         axes = figure.subplots()
         for number, (label, x, y) in enumerate(curves):
             style = line_style(number) | ({} if marked else {"marker": ""})
-            axes.plot(x, y, label=no_formula(label), **style)
+            axes.plot(x, y, label=label.replace("$", r"\$"), **style)
         axes.set_title(title)
         axis(axes, curves)
         axes.grid()

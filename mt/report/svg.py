@@ -74,11 +74,6 @@ def label_text(text: str) -> str:
     return shown if len(shown) <= 30 else shown[:29] + "…"
 
 
-def no_formula(label: str) -> str:
-    """A label as matplotlib draws it letter by letter: a `$` begins no formula."""
-    return label.replace("$", r"\$")
-
-
 def line_style(number: int) -> dict[str, Any]:
     """Colour, marker and dashes of the n-th line of a figure."""
     number %= len(SERIES)

@@ -38,14 +38,14 @@ def lines(path: Path, texts: list[str]) -> Path:
     return path
 
 
-def evaluated(folder: Path, name: str, **options: Any) -> Path:
+def evaluated(folder: Path, name: str) -> Path:
     """An evaluation of one of OUTPUTS, with its page."""
     records = [
         {"translation": text, "tokens": text.split(), "log_probs": [-0.1] * len(text.split())} for text in OUTPUTS[name]
     ]
     path = lines(folder.parent / f"{name}.jsonl", [json.dumps(record) for record in records])
     test_set = read_test_set(None, [lines(folder.parent / "test.en", REFERENCES)])
-    evaluate_records(path, test_set, folder, bootstrap=0, **options)
+    evaluate_records(path, test_set, folder, bootstrap=0)
     write_report(folder)
     return folder
 
