@@ -7,6 +7,7 @@ from typing import Any
 
 from mt.cli.main import DONE, CommandParser, add_model, add_search, aligned, use_threads
 from mt.errors import UserError
+from mt.progress import say
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,10 +29,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = {name: getattr(given, name) for name in ("folds", "precision", "chrf", "beam", "batch_tokens")}
     saved = calibrate(loaded, text, **options)
     path = save_recalibration(saved, loaded.folder)
-    print(f"{text.description['lines']} lines; each judged by maps fitted on the other folds ({given.folds})")
+    say(f"{text.description['lines']} lines; each judged by maps fitted on the other folds ({given.folds})")
     for name, title in (("teacher_forced", "next token, prefix given"), ("inference", "tokens of the output")):
-        print(f"\n{title}\n{table(saved[name])}")
-    print(f"\n{_threshold(saved, given.precision, given.chrf)}\nstored: {path}")
+        say(f"\n{title}\n{table(saved[name])}")
+    say(f"\n{_threshold(saved, given.precision, given.chrf)}\nstored: {path}")
     return DONE
 
 

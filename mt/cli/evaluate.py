@@ -10,6 +10,8 @@ from typing import Any, get_args, get_type_hints
 from mt.cli.main import DONE, CommandParser, add_model, add_search, aligned, positive, use_threads
 from mt.config import DecodeConfig
 from mt.errors import UserError
+from mt.files.output import check_apart
+from mt.progress import say
 
 Results = Mapping[str, Any]
 _EVALUATION = ("beams", "length_penalty", "length_alpha", "length_penalties", "batch_tokens", "nbest", "truth")
@@ -27,6 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"--bootstrap is {given.bootstrap}; it must be 0 or more")
     from mt.evaluation.test_set import read_test_set
 
+    read = [("what is read", path) for path in (given.source, given.records, *given.reference) if path]
+    names = ("results.json", "records.jsonl", "hypotheses.txt", "report.html")
+    check_apart(read, *(("--output", given.output / name) for name in names))
     test_set = read_test_set(given.source, given.reference, given.target_language)
     from mt.evaluation.run import evaluate, evaluate_records
     from mt.report.page import write_report
@@ -45,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         options = {name: getattr(given, name) for name in _EVALUATION}
         results = evaluate(loaded, test_set, given.output, processes=processes, **options, **resampling)
     report = write_report(given.output)
-    print(table(results), *findings(results), f"report: {report}", sep="\n")
+    say(table(results), *findings(results), f"report: {report}")
     return DONE
 
 
@@ -103,7 +108,7 @@ def _make_writable(path: Path) -> None:
     """Makes the folder: a place that cannot be written shows before the work, not after it."""
     if path.exists() and not path.is_dir():
         raise UserError(f"{path}: is no folder; --output wants a folder")
-    path.mkdir(parents=True, exist_ok=True)
+    Path(os.path.realpath(path)).mkdir(parents=True, exist_ok=True)
     if not os.access(path, os.W_OK):
         raise UserError(f"{path}: permission denied; choose another --output or change its permissions")
 

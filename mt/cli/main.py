@@ -51,11 +51,6 @@ REMEDIES = {
     errno.EDQUOT: "the disk quota is used up; free some space or choose another place",
     errno.EFBIG: "the file would be larger than allowed; choose another place",
     errno.EMFILE: "too many open files; raise the limit (ulimit -n)",
-    errno.EBADF: "is closed, or open for reading only; give another place",
-    errno.ELOOP: "its links lead in a circle; give another name",
-    errno.EIO: "input/output error: its disk or network drive fails; look into that, or choose another place",
-    errno.ESTALE: "the network drive has lost it; mount it again and give the same command again",
-    errno.ENXIO: "no such device, or nobody at the other end; choose another place",
     errno.ENOMEM: "not enough memory; use a machine with more, or smaller batches",
 }
 
@@ -97,7 +92,7 @@ def run(command: Callable[[], int]) -> int:
         _settle_output()
         name = error.filename2 or error.filename
         place = f"{os.fsdecode(name)}: " if isinstance(name, (str, bytes, os.PathLike)) else ""
-        reason = f"{error.strerror or error}; check the disk, the network or whatever it lies on, and run it again"
+        reason = f"{error.strerror or error}; look after the disk or network drive, and give the same command again"
         return _fail(place + REMEDIES.get(error.errno or 0, reason))
     except MemoryError:
         return _fail("not enough memory; use smaller batches or a machine with more")

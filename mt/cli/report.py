@@ -31,8 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     from mt.report.page import write_report
 
     if several:
-        names = [(str(folder), path) for folder in given.evaluations for path in folder.rglob("*")]
         check_writable(given.output)
-        check_apart(names, ("--output", given.output))
+        read = [("a file of EVALUATION", path) for folder in given.evaluations for path in folder.glob("*")]
+        check_apart(read, ("--output", given.output))
     say(write_comparison(given.evaluations, given.output) if several else write_report(given.evaluations[0]))
     return DONE

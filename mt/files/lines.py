@@ -38,12 +38,8 @@ _NO_TEXT = {
     rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff": "UTF-32; convert it: iconv -f UTF-32 -t UTF-8",
     rb"\xff\xfe|\xfe\xff": "UTF-16; convert it: iconv -f UTF-16 -t UTF-8",
     rb"\x28\xb5\x2f\xfd": "packed by zstd; unpack it: zstd -d",
-    rb"\x04\x22\x4d\x18": "packed by lz4; unpack it: lz4 -d",
-    rb"PK\x03\x04|PK\x05\x06": "a zip archive or an office document; unpack it, or save its text as a plain file",
-    rb"7z\xbc\xaf|Rar!\x1a": "an archive; unpack it",
-    rb"%PDF-": "a PDF; save its text as a plain file: pdftotext",
-    rb".{257}ustar": "a tar archive; unpack it: tar -x",
-    rb"PAR1": "a Parquet file; here a text file of lines is wanted",
+    rb"PK[\x03\x05]|7z\xbc\xaf|Rar!|.{257}ustar": "an archive (zip, tar) or a document; unpack it, or save its text",
+    rb"%PDF-": "a PDF; save its text: pdftotext",
 }  # by the first bytes
 _NUL_SHARE = 10  # one byte in so many is a NUL: no text
 

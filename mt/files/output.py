@@ -25,7 +25,7 @@ from mt.errors import UserError, concerning
 from mt.files.atomic import destination, open_direct, write_all, write_text
 
 _READ_BYTES = 1 << 20
-_LOCK_SECONDS = 1.5  # processes that a killed call has started keep its lock until they notice
+_LOCK_TRIES = 15  # a second and a half: processes that a killed call has started keep its lock until they notice
 _GZIP = 31  # zlib's number for a gzip stream with the largest window
 
 FLAGGED_HEADER = "line\tconfidence\tsource\ttranslation\n"
@@ -151,24 +151,19 @@ def partial_files(path: Path) -> tuple[Path, Path]:
 def _open_locked(path: Path) -> FileIO:
     """Opens a file, new where there is none, that no other process may write until it is closed. Raises UserError when
     another one is writing it; where a file system has no locks, nobody is kept out."""
-    patience = time.monotonic() + _LOCK_SECONDS
-    while True:
+    for _ in range(_LOCK_TRIES):
         stream = FileIO(path, "r+", opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            stream.close()
-            if time.monotonic() > patience:
-                raise UserError(
-                    f"{path}: another process is writing it; wait until that ends, or give another name"
-                ) from None
             time.sleep(0.1)
-            continue
         except OSError:
             return stream
-        if path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat()):
-            return stream
-        stream.close()  # the process before has just given it its name
+        else:
+            if path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+                return stream  # else the process before has just given it its name
+        stream.close()
+    raise UserError(f"{path}: another process is writing it; wait until that ends, or give another name")
 
 
 def _begin(

@@ -54,19 +54,19 @@ def test_the_exit_code_of_a_command_is_passed_on() -> None:
         (
             OSError(errno.EIO, "Input/output error", "/x/in.txt"),
             2,
-            "error: /x/in.txt: input/output error: its disk or network drive fails; look into that, or choose another "
-            "place\n",
+            "error: /x/in.txt: Input/output error; look after the disk or network drive, and give the same command "
+            "again\n",
         ),
         (
             OSError(errno.ETIMEDOUT, "Connection timed out", "/x/in.txt"),
             2,
-            "error: /x/in.txt: Connection timed out; check the disk, the network or whatever it lies on, and run it "
+            "error: /x/in.txt: Connection timed out; look after the disk or network drive, and give the same command "
             "again\n",
         ),
         (
             OSError("a library's own words"),
             2,
-            "error: a library's own words; check the disk, the network or whatever it lies on, and run it again\n",
+            "error: a library's own words; look after the disk or network drive, and give the same command again\n",
         ),
         (
             FileNotFoundError(errno.ENOENT, "No such file", "/x/\x1b[31m\u202egpj.txt"),

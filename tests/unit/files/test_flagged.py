@@ -51,7 +51,7 @@ def test_a_link_is_followed_and_a_device_written_directly(tmp_path: Path) -> Non
 
 
 def test_a_second_writer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mt.files.output, "_LOCK_SECONDS", 0)
+    monkeypatch.setattr(mt.files.output, "_LOCK_TRIES", 1)
     with flagged_lines(tmp_path / "f", 0.5, 0) as flagged:
         assert flagged is not None
         flagged(record(0, 0.4))

@@ -156,9 +156,9 @@ TAR = b"a.txt".ljust(257, b"\0") + b"ustar" + b"text\n" * 3000
         (TEXT.replace("ä", "a").encode("utf-16-be"), "iconv -f UTF-16BE "),
         ("Иван\nАнна\n".encode("utf-16-le"), "iconv -f UTF-16LE "),
         (b"\x28\xb5\x2f\xfd rest\n", "zstd -d"),
-        (b"PK\x03\x04 rest\n", "zip archive"),
+        (b"PK\x03\x04 rest\n", "an archive (zip, tar)"),
         (b"%PDF-1.4\nrest\n", "PDF"),
-        (TAR, "tar archive"),
+        (TAR, "an archive (zip, tar)"),
         (b"text and\0\0\0 other\0\0\0 things\n", "NUL bytes"),
     ],
 )

@@ -206,7 +206,7 @@ def test_a_named_pipe_is_written_directly(tmp_path: Path) -> None:
 def test_a_second_writer_is_refused_and_the_first_one_gets_its_file(
     tmp_path: Path, name: str, facts: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mt.files.output, "_LOCK_SECONDS", 0)
+    monkeypatch.setattr(mt.files.output, "_LOCK_TRIES", 1)
     path = tmp_path / name
     (tmp_path / "link").symlink_to(path)
     with open_output(path, facts, window=3) as output:
