@@ -6,12 +6,14 @@ Nothing here imports torch, so that `--help` and a config error answer at once.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from mt.loss_config import LossConfig as LossConfig
 from mt.search_config import DecodeConfig as DecodeConfig
 from mt.search_config import SearchConfig as SearchConfig
 from mt.settings import AboveZero, Allowed, BelowOne, Count, NotNegative, Section, Seed, Share, Threads, Whole, within
+
+Dropout: TypeAlias = Annotated[float, within(0, 0.99)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,13 +182,13 @@ class ModelConfig(Section):
     """share embeddings: no sharing, target input with output, or source, target input and output"""
     output_bias: bool = False
     """add a learnt number to the score of each class"""
-    dropout: BelowOne = 0.1
+    dropout: Dropout = 0.1
     """dropout on sublayer outputs, before the residual sum"""
-    embedding_dropout: BelowOne = 0.1
+    embedding_dropout: Dropout = 0.1
     """dropout on embeddings plus positions"""
-    attention_dropout: BelowOne = 0.0
+    attention_dropout: Dropout = 0.0
     """dropout on attention weights"""
-    activation_dropout: BelowOne = 0.0
+    activation_dropout: Dropout = 0.0
     """dropout inside the feed-forward layers"""
 
     def _check(self) -> None:

@@ -187,7 +187,7 @@ class Checkpoints:
         return Checkpoint(folder, state, read_weights(folder), tensors)
 
     def judge(self, name: str, figures: dict[str, float], state: TrainState) -> bool:
-        """Whether a checkpoint is the best so far by `train.best_by`, or as good with a lower NLL; the state notes it."""
+        """Whether a checkpoint is the best so far by `train.best_by`, or as good with a lower NLL; state notes it."""
         score, nll = figures[self.config.train.best_by], figures["nll"]
         best = not state.best or (self._sign * score, nll) < self._rank(state.best, state)
         if best:

@@ -276,8 +276,8 @@ class Training:
             if self.checkpoints.unmoved(state):
                 name, value = self.train.best_by, result.figures[self.train.best_by]
                 log_line(
-                    f"train.best_by {name} has been {value:.4g} at three validations in a row: while it stays there the "
-                    "lower nll decides; see the text, its cleaning and the languages, or choose another train.best_by"
+                    f"train.best_by {name} has been {value:.4g} at three validations in a row; while it stays there "
+                    "the lower nll decides: look at the data and its languages, or choose another train.best_by"
                 )
                 self.log.event("unmoved", state.step, **{name: value})
             self._save(result.figures)
