@@ -29,7 +29,6 @@ from mt.corpus.store import (
     MANIFEST,
     TokenStore,
     check_manifest,
-    checksum,
     create_store,
     encode_shards,
     open_store,
@@ -41,7 +40,7 @@ from mt.corpus.text import file_form, input_files, read_pairs
 from mt.corpus.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from mt.errors import UserError
 from mt.files.atomic import move_folder
-from mt.files.json_file import read_json, write_json
+from mt.files.json_file import file_digest, read_json, write_json
 from mt.processes import WorkerKilled, available_cores, ordered_map
 from mt.progress import log_line, progress_bar
 
@@ -120,10 +119,10 @@ def _fingerprint(corpora: list[CorpusConfig], data: DataConfig) -> str:
         settings.pop("weight")
         if corpus.grammar is not None:
             settings["grammar"]["languages"] = [data.source_language, data.target_language]
-            settings["grammar_data"] = _hash([[path.name, checksum(path)] for path in _grammar_files()])
+            settings["grammar_data"] = _hash([[path.name, file_digest(path)] for path in _grammar_files()])
         else:
             with ThreadPoolExecutor(available_cores()) as threads:
-                settings["content"] = list(threads.map(checksum, input_files(corpus, data)))
+                settings["content"] = list(threads.map(file_digest, input_files(corpus, data)))
             forms = [file_form(name) for name in corpus.files]
             settings |= {"source": len(corpus.source), "target": len(corpus.target), "files": forms}
         parts.append(settings)
@@ -185,6 +184,7 @@ def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
         with _timed(seconds, "cleaning"):
             shutil.rmtree(shards, ignore_errors=True)  # of a cleaning that was stopped
             write_json(report_file, _clean_into(shards, config, processes))
+    check_manifest(shards, folder)  # a stopped preparation may have left them long ago
     report = read_json(report_file, dict[str, Any], _ANEW.format(folder))
     if not report["kept"]:
         raise UserError(f"data.train: no pairs are left of {report['read']} read; see data.cleaning")

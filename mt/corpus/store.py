@@ -1,7 +1,7 @@
 """The token store: the pairs of one split as piece ids in a memory-mapped Arrow file.
 
 Written through `datasets`, read without copying through the Arrow buffers. A manifest beside the file holds its
-length and checksum, so that a truncated or edited file is an error and not a crash. Training text is encoded in
+digest, so that a truncated or edited file is an error and not a crash. Training text is encoded in
 shards: files of so many pairs, each made on its own. A shard that is there is not made again, so that an interrupted
 preparation goes on where it stopped; and where shards begin does not depend on the number of processes, so that
 neither does the store.
@@ -9,7 +9,6 @@ neither does the store.
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
@@ -179,15 +178,6 @@ def check_manifest(folder: Path, whole: Path | None = None) -> None:
         raise UserError(f"{folder / MANIFEST}: lists no files; {remedy}")
 
 
-def checksum(path: Path) -> str:
-    """BLAKE2b of a file, 32 hexadecimal digits."""
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 def write_shards(folder: Path, pieces: Iterable[tuple[Sequence[str], Sequence[str]]]) -> None:
     """Writes text into a new folder: for each shard one file a side, a line feed after each line.
 
@@ -199,6 +189,7 @@ def write_shards(folder: Path, pieces: Iterable[tuple[Sequence[str], Sequence[st
         for side, lines in zip(("source", "target"), zip(*shard)):
             content = "".join(line + "\n" for line in lines).encode(errors="replace")  # UTF-8 has no surrogates
             (folder / f"{number:06}.{side}").write_bytes(content)
+    write_manifest(folder)
 
 
 def shard_lines(folder: Path, side: str, number: int | None = None) -> Iterator[str]:

@@ -31,12 +31,9 @@ _CHECKPOINT = re.compile(rf"step_\d{{8,}}|{AVERAGE}")
 _REMEDY = "restore it or use another checkpoint"
 
 
-class _Meta(TypedDict, total=False):
+class _Facts(TypedDict, total=False):
     step: Annotated[int, msgspec.Meta(ge=0)]
     weights_blake2b: str
-
-
-class _Progress(TypedDict):
     best: str
 
 
@@ -117,7 +114,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     `save_model` wrote it."""
     listed, path = check_listed(folder / "meta.json", _REMEDY), folder / "model.safetensors"
     tensors = read_tensors(path)
-    before = read_json(folder / "meta.json", _Meta).get("weights_blake2b")
+    before = read_json(folder / "meta.json", _Facts).get("weights_blake2b")
     if not listed and before is not None and fingerprint(tensors) != before:
         raise UserError(f"{path}: was changed or damaged, its weights are not those of its meta.json; {_REMEDY}")
     return tensors
@@ -194,7 +191,7 @@ def model_directory(path: Path) -> Path:
     # Killed in the middle of a save, a run has a newer checkpoint than `last`.
     newest = max((path / "checkpoints").glob("step_*"), default=None)
     told = [folder / "training.json" for folder in (last, newest) if folder is not None]
-    names = {read_json(each, _Progress)["best"] for each in told if each.is_file()}
+    names = {read_json(each, _Facts).get("best", "") for each in told if each.is_file()}
     name = best.name if best else ""
     if names and name not in names | {AVERAGE}:
         raise UserError(

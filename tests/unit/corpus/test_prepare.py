@@ -356,6 +356,18 @@ def test_what_a_stopped_preparation_has_done_is_not_done_again(large, prepared_a
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([f".{again.folder.name}.lock", again.folder.name])
 
 
+def test_text_that_was_damaged_while_a_preparation_was_stopped_is_refused_and_made_anew(config, monkeypatch):
+    with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
+        interrupted.setattr(mt.corpus.prepare, "encode_shards", _interrupt)
+        prepare(config)
+    (shard,) = Path(config.run_dir).parent.glob("cache/.*.building/shards/000000.source")
+    content = shard.read_bytes()
+    shard.write_bytes(content[:40] + bytes([content[40] ^ 1]) + content[41:])
+    with pytest.raises(UserError, match=r"000000\.source: was changed or damaged .*run again"):
+        prepare(config)
+    prepare(config)
+
+
 def _interrupt(*given: Any, **options: Any) -> None:
     raise KeyboardInterrupt
 
