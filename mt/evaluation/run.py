@@ -68,7 +68,8 @@ def evaluate(
         truth: the sources are of the shipped grammar: hold the model against the true distribution, too.
         translation: `batch_tokens` and `processes` of Translator.translate.
     """
-    check_bleu(language := test_set.description["target_language"] or loaded.config.data.target_language)
+    language = test_set.description["target_language"] or loaded.config.data.target_language
+    check_bleu(language, test_set.references[0])
     test_set = replace(test_set, description=test_set.description | {"target_language": language})
     decode = loaded.config.decode
     alpha = decode.length_alpha if length_alpha is None else length_alpha
@@ -176,7 +177,7 @@ def evaluate_records(
     Raises:
         UserError: a line that is no record, or another number of records than of references.
     """
-    check_bleu(test_set.description["target_language"])
+    check_bleu(test_set.description["target_language"], test_set.references[0])
     records = read_records(records_path)
     names = ", ".join(test_set.description["references"])
     check_equally_many(records_path, len(records), names, test_set.description["lines"])

@@ -29,8 +29,8 @@ _TOKENIZERS = {
     "ko-mecab": "ko kor korean",
 }
 """of BLEU, and the languages that they are for; 13a is for all others"""
-_NO_SPACES = "th tha thai lo lao km khm khmer my mya bur burmese bo bod tib tibetan dz dzo dzongkha"
-"""languages in which 13a finds hardly any words; sacreBLEU has no tokeniser of its own for them"""
+_NO_SPACES = re.compile("[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]")
+"""scripts without spaces between words: Thai to Burmese, Khmer, Japanese, Chinese"""
 
 
 class QualityBlock(TypedDict, total=False):
@@ -86,18 +86,16 @@ class Statistics:
 def bleu_tokenizer(language: str | None) -> str:
     """The name of sacreBLEU's tokeniser for a target language, as it chooses itself: zh, ja-mecab, ko-mecab, else 13a.
     Codes may be of two or three letters, with script or region: zh-CN, zho_Hans, cmn. None: not known."""
-    return next((name for name, languages in _TOKENIZERS.items() if _code(language) in languages.split()), "13a")
+    code = re.split("[^a-z]", (language or "").lower().strip("<> "))[0]
+    return next((name for name, languages in _TOKENIZERS.items() if code in languages.split()), "13a")
 
 
-def check_bleu(language: str | None) -> None:
-    """Before the work: raises UserError where BLEU's tokeniser is not installed, and notes where BLEU says little."""
+def check_bleu(language: str | None, references: Sequence[str] = ()) -> None:
+    """Before the work: raises UserError where BLEU's tokeniser is not installed; says so where it finds few words."""
     _bleu(language)
-    if _code(language) in _NO_SPACES.split():
-        log_line(f"note: BLEU finds hardly any words in {language}, which has no spaces between them; trust chrF")
-
-
-def _code(language: str | None) -> str:
-    return re.split("[^a-z]", (language or "").lower().strip("<> "))[0]
+    if bleu_tokenizer(language) == "13a" and 2 * sum(map(bool, map(_NO_SPACES.search, references))) > len(references):
+        unfit = f"for target language {language}, but these references have no spaces between words"
+        log_line(f"note: BLEU's tokeniser is 13a {unfit}: name the language (zh, ja), or trust chrF")
 
 
 def _bleu(language: str | None) -> Any:

@@ -15,7 +15,7 @@ from mt.corpus.tokenizer import Tokenizer
 from mt.decoding.translator import Translator
 from mt.errors import UserError
 from mt.evaluation.tokens import SplitBins, teacher_forced
-from mt.metrics.quality import corpus_quality
+from mt.metrics.quality import check_bleu, corpus_quality
 from mt.model.directory import LoadedModel
 from mt.model.transformer import Transformer
 from mt.progress import LineNotes
@@ -43,6 +43,8 @@ class Validator:
         self.config, self.tokenizer, self.group = config, tokenizer, group
         self.sources = valid.texts("source", 0, len(valid))
         self.references = valid.texts("target", 0, len(valid))
+        if group.is_main:
+            check_bleu(config.data.target_language, self.references)
         longest, overlong = config.decode.max_length, LineNotes()
         for line, ids in enumerate(tokenizer.encode_source(self.sources) if group.rank == 0 else []):
             if len(ids) > longest:

@@ -177,10 +177,12 @@ def test_a_tokeniser_that_is_not_installed_is_named_with_its_extra(monkeypatch: 
     assert "\n" not in str(raised.value)
 
 
-def test_where_words_have_no_spaces_and_no_tokeniser_chrf_is_recommended(capsys: pytest.CaptureFixture[str]) -> None:
-    check_bleu("tha_Thai")
+@pytest.mark.parametrize("texts", [["วันนี้เราไปเดินเล่น", "สวัสดี 5"], [*CHINESE, "OK"], ["ဒီနေ့"], ["ថ្ងៃនេះ"], ["かな"]])
+def test_where_13a_finds_no_words_chrf_is_recommended(texts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    check_bleu("xx", texts)
     said = capsys.readouterr().err
-    assert "tha_Thai" in said and "chrF" in said and said.count("\n") == 1
-    for language in ("de", "zh", None):
-        check_bleu(language)
+    assert "xx" in said and "chrF" in said and said.count("\n") == 1
+    check_bleu("zh", texts)
+    check_bleu("en", ["a man", "a dog", "東京 means Tokyo"])
+    check_bleu(None)
     assert not capsys.readouterr().err

@@ -57,6 +57,12 @@ def test_a_chinese_validation_has_the_bleu_of_chinese_and_tells_of_long_sources(
     assert validation.figures["bleu"] == pytest.approx(expected) and expected > 50
 
 
+def test_a_language_without_spaces_is_noted(tiny_config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer = SimpleNamespace(encode_source=lambda lines: [[1] for _ in lines])
+    Validator(read_config(tiny_config), tokenizer, Texts(), Group())  # type: ignore[arg-type]
+    assert "trust chrF" in capsys.readouterr().err
+
+
 def test_a_missing_tokeniser_of_bleu_is_told_before_any_text_is_prepared(
     tiny_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
