@@ -10,7 +10,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from functools import cache
-from typing import NamedTuple
 
 from mt.errors import UserError
 from mt.grammar.lexicon import data_directory
@@ -26,34 +25,31 @@ _ROLES = {
 }
 
 
-class _Language(NamedTuple):
-    names: list[str]  # codes, then names
-    marks: frozenset[str]  # frequent words, or scripts in capital letters
+@cache
+def _marks() -> dict[str, frozenset[str]]:
+    """By all codes and names of a language: its frequent words, or its scripts in capital letters."""
+    lines = (data_directory() / "languages.tsv").read_text(encoding="utf-8").splitlines()
+    return {
+        names: frozenset(marks.split())
+        for names, _, marks in (line.partition("\t") for line in lines if line[0] != "#")
+    }
 
 
 @cache
-def _languages() -> dict[str, _Language]:
-    """By every code and name."""
-    lines = (data_directory() / "languages.tsv").read_text(encoding="utf-8").splitlines()
-    rows = (line.split("\t") for line in lines if not line.startswith("#"))
-    known = [_Language(names.split(), frozenset(marks.split())) for names, marks in rows]
-    return {name: each for each in known for name in each.names}
-
-
-def _code(name: str) -> str:
-    """The code of a language given by one of its codes ("deu", "de-AT") or names; "" where it is not known."""
-    known = _languages().get(re.split(r"[\W_]", name.casefold())[0])
-    return known.names[0] if known else ""
+def _known(name: str) -> str:
+    """All codes and names of a language given by one of them ("de-AT" too); "" where it is not known."""
+    word = re.split(r"[\W_]", name.casefold())[0]
+    return next((names for names in _marks() if word in names.split()), "")
 
 
 def header(fields: Sequence[str], languages: Sequence[str]) -> list[int]:
     """The columns of source and target where the fields of a first line only name them; empty where they are text."""
     words = [re.findall(r"[^\W_]+", field.casefold()) for field in fields]
-    roles = [{_ROLES.get(word, _code(word) or word) for word in each} - {""} for each in words]
-    for wanted in ([_code(name) or name.casefold() for name in languages], ["source", "target"]):
+    roles = [{_ROLES.get(word, _known(word) or word) for word in each} - {""} for each in words]
+    for wanted in ([_known(name) or name.casefold() for name in languages], ["source", "target"]):
         if all({role} in roles for role in wanted):
             return [roles.index({role}) for role in wanted]
-    named = [len(each) == 1 and len(each[0]) > 3 and _code(each[0]) for each in words[:2]]  # codes may be words
+    named = [len(each) == 1 and len(each[0]) > 3 and _known(each[0]) for each in words[:2]]  # codes may be words
     return [0, 1] if all(named) and len(set(named)) == 2 else []
 
 
@@ -68,25 +64,25 @@ def check_sides(place: str, pairs: Sequence[tuple[str, str]], languages: Sequenc
 
     Raises UserError where source and target read like each other's language.
     """
-    ours = [_code(name) for name in languages]
+    ours = [_known(name) for name in languages]
     if not pairs or ours[0] == ours[1]:
         return
-    sides, known = [_counts(side) for side in zip(*pairs)], _languages()
+    sides = [_counts(side) for side in zip(*pairs)]
     there, moved = [], []
-    for code, here, other, its in zip(ours, sides, reversed(sides), reversed(ours)):
-        if code:
-            marks = known[code].marks - (known[its].marks if its else frozenset())
-            there.append(_rate(other, marks))
+    for own, other, here, opposite in zip(ours, reversed(ours), sides, reversed(sides)):
+        if own:
+            marks = _marks()[own] - _marks().get(other, frozenset())
+            there.append(_rate(opposite, marks))
             moved.append(there[-1] / (_rate(here, marks) or 1e-9))
-    if max(there, default=0) >= _SHARE and max(moved) >= _OFTEN and min(moved) >= _OFTEN / 2:
+    if max(there) >= _SHARE and max(moved) >= _OFTEN and min(moved) >= _OFTEN / 2:
         raise UserError(
             f"{place}: source ({languages[0]}) and target ({languages[1]}) read like each other's language; exchange "
             "them (or their columns), or set data.cleaning.languages to false if they are right"
         )
-    for name, counts, language, code in zip(("source", "target"), sides, languages, ours):
-        rate, names = max((_rate(counts, each.marks), each.names) for each in known.values())
-        if code and rate >= max(_SHARE, _OFTEN * _rate(counts, known[code].marks)):
-            found = next((each for each in names if len(each) > 3), names[0])
+    for name, counts, language, own in zip(("source", "target"), sides, languages, ours):
+        rate, names = max((_rate(counts, marks), names) for names, marks in _marks().items())
+        if own and rate >= max(_SHARE, _OFTEN * _rate(counts, _marks()[own])):
+            found = next((each for each in names.split() if len(each) > 3), names)
             tell(f"{place}: its {name} side reads like {found.title()}, not like {language}")
 
 

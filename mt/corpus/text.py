@@ -43,8 +43,9 @@ def read_pairs(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, st
     elif corpus.files:
         parts = ((name, _read_file(_find(name, data), corpus, data)) for name in corpus.files)
     else:
-        sides = zip(*([_find(name, data) for name in names] for names in (corpus.source, corpus.target)))
-        parts = ((f"{source}, {target}", _read_sides(source, target, data)) for source, target in sides)
+        both = zip(*([_find(name, data) for name in names] for names in (corpus.source, corpus.target)))
+        named = ((f"{source}, {target}", paired_lines(source, target)) for source, target in both)
+        parts = ((place, _read_table(place, enumerate(lines, 1), ["0", "1"], data)) for place, lines in named)
     for place, pairs in parts:
         stripped = ((source.replace("\n", " ").strip(), target.replace("\n", " ").strip()) for source, target in pairs)
         first = list(islice(stripped, SAMPLE))
@@ -80,29 +81,14 @@ def _languages(data: DataConfig) -> list[str]:
     return [data.source_language, data.target_language]
 
 
-def _read_sides(source: Path, target: Path, data: DataConfig) -> Iterator[tuple[str, str]]:
-    """Line by line; but for a first line in which each side names itself."""
-    pairs = paired_lines(source, target)
-    for first in pairs:
-        if header(first, _languages(data)) == [0, 1]:
-            _tell_header(f"{source}, {target}", first)
-        else:
-            yield first
-        break
-    yield from pairs
-
-
-def _tell_header(place: str, fields: Sequence[str]) -> None:
-    tell(f"{place}: the first line ({' | '.join(fields)[:100]}) is taken for a header, not for text")
-
-
 def _read_file(path: Path, corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
     """A TSV, CSV, JSON or Parquet file. Every CSV field is text as it stands: "NA" and "1.50" too."""
     form = file_form(path.name)
     if form == ".tsv":
-        yield from _read_table(path, enumerate((line.split("\t") for line in read_lines([path])), 1), corpus, data)
+        rows = enumerate((line.split("\t") for line in read_lines([path])), start=1)
+        yield from _read_table(str(path), rows, corpus.columns, data)
     elif form == ".csv":
-        yield from _read_table(path, _csv_rows(path), corpus, data)
+        yield from _read_table(str(path), _csv_rows(path), corpus.columns, data, has_header=True)
     elif form in (".json", ".jsonl"):
         yield from _pairs_of(_json_rows(path), str(path), corpus, data)
     elif form == ".parquet":
@@ -142,30 +128,32 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read_table(
-    path: Path, rows: Iterable[tuple[int, list[str]]], corpus: CorpusConfig, data: DataConfig
+    place: str,
+    rows: Iterable[tuple[int, Sequence[str]]],
+    columns: list[str],
+    data: DataConfig,
+    has_header: bool = False,
 ) -> Iterator[tuple[str, str]]:
-    """Rows of fields, nothing quoted in TSV. Two numbers in `columns` mean: no header."""
-    wanted, numbers = corpus.columns or _languages(data), list[int]()
+    """Rows of fields, after a header or without one. Two numbers as `columns` stand for themselves in both cases."""
+    wanted, numbers = columns or _languages(data), list[int]()
     for row, fields in rows:
         if not numbers:
             names = [field.strip() for field in fields]
-            named = header(names, _languages(data))
-            numbers = named or [0, 1]  # no header: the first two columns
-            if corpus.columns and all(map(str.isdecimal, corpus.columns)):
-                numbers = [int(column) for column in corpus.columns]
+            found = header(names, _languages(data))
+            numbers = found or [0, 1]  # no header: the first two columns
+            if columns and all(map(str.isdecimal, columns)):
+                numbers = [int(column) for column in columns]
             elif set(wanted) <= set(names):
                 numbers = [names.index(column) for column in wanted]
                 continue
-            elif corpus.columns or (not named and file_form(path.name) == ".csv"):
-                raise _missing_column(str(path), wanted, names)
-            if named:
-                _tell_header(str(path), names)
+            elif columns or (has_header and not found):
+                raise _missing_column(place, wanted, names)
+            if found:
+                tell(f"{place}: the first line ({' | '.join(names)[:100]}) is taken for a header, not for text")
                 continue
         if len(fields) <= max(numbers):
-            raise UserError(
-                f"{path}: line {row} has {len(fields)} columns; columns {numbers[0]} and {numbers[1]} (counted from 0) "
-                "are needed"
-            )
+            needed = f"columns {numbers[0]} and {numbers[1]} (counted from 0) are needed"
+            raise UserError(f"{place}: line {row} has {len(fields)} columns; {needed}")
         yield fields[numbers[0]], fields[numbers[1]]
 
 
