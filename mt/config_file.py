@@ -84,6 +84,7 @@ def parse_config(arguments: list[str], program: str) -> Config:
         raise _wrong("the config", origin.tree, _SECTION, origin)
     for key, text in options.items():
         _take_option(origin.tree, key, text, origin)
+    _take_over(origin)
     config: Config = _build(Config, origin.tree, "", origin)
     if print_config:
         print(dump_config(config), end="")
@@ -184,6 +185,30 @@ def _missing(kind: Any, tree: Any, prefix: str = "") -> Iterator[str]:
 
 
 # The file
+
+
+def _take_over(origin: _Origin) -> None:
+    """With `train.init_from` tokeniser and shape are that model's: what is left out is taken from its config, what is
+    given must be the same. A run that has begun goes on with its own, wherever that model is now."""
+    start = origin.tree["train"].get("init_from") if isinstance(origin.tree.get("train"), dict) else None
+    if not start or not isinstance(start, str):
+        return
+    run = Path(str(origin.tree.get("run_dir")))
+    begun = (run / "last").exists() or any(run.glob("checkpoints/step_*"))
+    file = (run if begun else Path(start)) / "config.yaml"
+    made = asdict(read_config(file))
+    if "invisible" not in (_read_tree(file).get("tokenizer") or {}):
+        made["tokenizer"]["invisible"] = "keep"  # as versions did that had no such setting
+    for section in ("tokenizer", "model"):
+        given = origin.tree[section] = {} if origin.tree.get(section) is None else origin.tree[section]
+        for name, value in made[section].items() if isinstance(given, dict) else ():
+            if name.startswith("sampling") or "dropout" in name:
+                continue
+            if given.setdefault(name, value) != value:
+                place = origin.named(f"{section}.{name}")
+                raise UserError(
+                    f"{place} is {given[name]!r}, but {file} says {value!r}; leave it out with train.init_from"
+                )
 
 
 def _read_tree(path: Path) -> Any:

@@ -126,11 +126,18 @@ def open_log(config: Config, prepared: Prepared, device: torch.device, group: Gr
 
 def _start_from(model: Transformer, config: Config) -> None:
     """Copies the weights of `train.init_from`, a model of the same shape."""
-    start = load_model(config.train.init_from, "cpu")
-    for name, value in asdict(start.config.model).items():
-        if "dropout" not in name and getattr(config.model, name) != value:
-            raise UserError(
-                f"train.init_from {config.train.init_from}: was made with model.{name} {value}, this config says "
-                f"{getattr(config.model, name)}; set model.{name} to {value}"
-            )
+    start, origin = load_model(config.train.init_from, "cpu"), f"train.init_from {config.train.init_from}"
+    made = asdict(start.config)
+    made["tokenizer"]["invisible"] = start.tokenizer.invisible
+    for section in ("tokenizer", "model"):
+        ours = asdict(config)[section]
+        for name, value in made[section].items():
+            if not (name.startswith("sampling") or "dropout" in name) and ours[name] != value:
+                key = f"{section}.{name}"
+                raise UserError(
+                    f"{origin}: was made with {key} {value}, this config says {ours[name]}; set {key} to {value}"
+                )
+    languages, new = ([data.source_language, data.target_language] for data in (start.config.data, config.data))
+    if languages != new:
+        log_line(f"{origin}: translates from {' to '.join(languages)}, this run learns {' to '.join(new)}")
     load_weights(model, weights(start.model), start.folder)

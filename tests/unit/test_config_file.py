@@ -273,3 +273,66 @@ def test_dump_and_read_give_the_same_config(
     path = tmp_path_factory.mktemp("configs") / "config.yaml"
     path.write_text(dump_config(config), encoding="utf-8")
     assert read_config(path) == config
+
+
+def made(file: Path, *options: str) -> Path:
+    """A run directory that holds the config alone, as of a model."""
+    config = parse_config([str(file), *options], "train.py")
+    folder = file.parent / "made"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(dump_config(config))
+    return folder
+
+
+SHAPE = ("--model", "{width: 6, encoder_heads: 3, decoder_heads: 3, dropout: 0.5}")
+PIECES = ("--tokenizer", "{joint: false, vocabulary_size: 64, algorithm: bpe, sampling: 0.5}", "--model.tie", "none")
+
+
+def test_a_run_that_starts_from_a_model_takes_over_its_shape_and_its_tokeniser(file: Path) -> None:
+    folder = made(file, *SHAPE, *PIECES, "--train.max_steps", "7")
+    config = parse_config([str(file), "--train.init_from", str(folder), "--model.width", "6"], "train.py")
+    assert (config.model.width, config.model.encoder_heads, config.model.tie) == (6, 3, "none")
+    assert (config.tokenizer.vocabulary_size, config.tokenizer.joint, config.tokenizer.algorithm) == (64, False, "bpe")
+    assert (config.model.dropout, config.tokenizer.sampling) == (0.1, 0.0)  # of the training, not of the model
+    assert config.train.max_steps == 10
+
+
+def test_what_is_given_and_is_not_as_the_model_has_it_is_refused(file: Path) -> None:
+    folder = made(file, *SHAPE, *PIECES)
+    start = ["--train.init_from", folder]
+    assert error_of([file, *start, "--tokenizer.vocabulary_size", 65]) == (
+        f"--tokenizer.vocabulary_size is 65, but {folder}/config.yaml says 64; leave it out with train.init_from"
+    )
+    assert error_of([file, *start, "--tokenizer", "{normalization: nfkc}"]).startswith(
+        "tokenizer.normalization in --tokenizer is 'nfkc', but"
+    )
+    changed(file, "train:\n  max", "model: {width: 8}\ntrain:\n  max")
+    assert error_of([file, *start]).startswith(f"model.width in {file} is 8, but")
+    assert "no config file" in error_of([file, "--train.init_from", "nowhere"])
+
+
+def test_a_run_that_has_begun_goes_on_where_the_model_is_gone(file: Path) -> None:
+    folder = made(file, *SHAPE)
+    arguments = [str(file), "--run_dir", str(file.parent / "run"), "--train.init_from", str(folder)]
+    config = parse_config(arguments, "train.py")
+    folder.rename(file.parent / "run")
+    assert "no config file" in error_of(arguments)  # no checkpoint yet
+    (file.parent / "run" / "last").write_text("step_00000001\n")
+    assert parse_config(arguments, "train.py") == config
+
+
+def test_the_tokeniser_of_a_model_of_earlier_versions_keeps_invisible_characters(file: Path) -> None:
+    folder = made(file)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("  invisible: remove\n", ""))
+    assert parse_config([str(file), "--train.init_from", str(folder)], "train.py").tokenizer.invisible == "keep"
+
+
+@pytest.mark.parametrize("section", ["5", "[1]", "text", ""])
+def test_a_section_of_another_form_is_told_beside_a_start_too(file: Path, section: str) -> None:
+    start = ["--train.init_from", made(file)]
+    for name in ("model", "tokenizer"):
+        if section:
+            assert f"--{name} is" in error_of([file, *start, f"--{name}", section])
+        else:
+            parse_config([str(each) for each in (file, *start, f"--{name}", section)], "train.py")
