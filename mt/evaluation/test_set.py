@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mt.corpus.tokenizer import comparable
 from mt.errors import UserError
 from mt.files.lines import check_equally_many, read_lines
 
@@ -75,5 +76,5 @@ def overlaps(fitted_on: dict[str, Any], test_set: TestSet) -> bool:
 
 
 def _hash(source: str, reference: str) -> str:
-    pair = f"{source}\n{reference}".encode("utf-8", "surrogatepass")
+    pair = "\n".join(comparable([source, reference])).encode()
     return hashlib.blake2b(pair, digest_size=_DIGITS // 2).hexdigest()

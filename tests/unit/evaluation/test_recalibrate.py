@@ -29,7 +29,7 @@ OTHERS = [f"die Frau liest {number}" for number in range(8)], [f"the woman reads
 
 
 def text(sources: list[str], reference: list[str]) -> TestSet:
-    return TestSet(sources, [reference], {"lines": len(sources)})
+    return TestSet(sources, [reference], {"lines": len(sources), "target_language": None})
 
 
 @pytest.fixture
@@ -114,6 +114,8 @@ def test_figures_are_not_reported_on_the_text_fitted_on(
     fitted_on = saved["fitted_on"]
     assert overlaps(fitted_on, text(SOURCES, REFERENCES)) and overlaps(fitted_on, text(SOURCES[:-3], REFERENCES[:-3]))
     assert not overlaps(fitted_on, text(*OTHERS))
+    hidden = [[line.replace(" ", "\u00a0 ") + "\u200b" for line in side] for side in (SOURCES, REFERENCES)]
+    assert overlaps(fitted_on, text(*hidden)), "pairs that look the same are the same"
     results = evaluate(loaded, text(SOURCES, REFERENCES), tmp_path / "a", bootstrap=0)
     assert "recalibrated" not in results and "fitted on this text" in capsys.readouterr().err
     results = evaluate(loaded, text(*OTHERS), tmp_path / "b", bootstrap=20)
