@@ -17,7 +17,7 @@ from typing import Any, TypedDict, TypeVar
 import msgspec
 import xxhash
 
-from mt.errors import UserError
+from mt.errors import UserError, concerning
 from mt.files.atomic import write_text
 
 Kind = TypeVar("Kind")
@@ -67,7 +67,7 @@ def parse_json(text: bytes | str, kind: type[Kind], place: str, remedy: str = "r
 def file_digest(path: Path) -> str:
     """XXH3 of a file's bytes, at several gigabytes a second."""
     digest = xxhash.xxh3_128()
-    with path.open("rb") as stream:
+    with concerning(path), path.open("rb") as stream:
         while data := stream.read(_BLOCK_BYTES):
             digest.update(data)
     return digest.hexdigest()
@@ -99,7 +99,7 @@ def check_listed(listing: Path, remedy: str) -> bool:
 
 def check_no_lfs_pointer(path: Path) -> None:
     """Raises UserError where a file is what Git LFS leaves in place of a large one until that is asked for."""
-    with path.open("rb") as stream:
+    with concerning(path), path.open("rb") as stream:
         if stream.read(len(_LFS_POINTER)) == _LFS_POINTER:
             raise UserError(
                 f"{path}: is a Git LFS pointer, which says where the content is, not the content; run git lfs pull in "

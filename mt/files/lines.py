@@ -133,7 +133,7 @@ def _blocks(read: Callable[[], bytes], name: str, strict: bool) -> Iterator[str]
         except UnicodeDecodeError as error:
             *before, line = block[: error.start].split(b"\n")
             place = f"{name}: line {lines + len(before) + 1} is not UTF-8 (byte {len(line) + 1} of the line);"
-            remedy = "convert the text, for example with iconv -f ISO-8859-1 -t UTF-8"
+            remedy = "convert the file, for example with iconv -f ISO-8859-1 -t UTF-8"
             if strict:
                 raise UserError(f"{place} {remedy}") from None
             if not told:

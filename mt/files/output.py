@@ -126,7 +126,8 @@ def open_output(
     partial, facts = partial_files(path)
     with _open_locked(partial) as stream:
         try:
-            kept = _begin(stream, partial, facts, fingerprint, window, packed, numbered)
+            with concerning(path):
+                kept = _begin(stream, partial, facts, fingerprint, window, packed, numbered)
             yield (output := Output(stream, path, window, packed, kept))
             output.flush()
             with concerning(path):
@@ -258,10 +259,11 @@ def flagged_lines(
         return
     target = destination(path)
     with open_direct(target) or _open_locked(Path(str(target))) as stream:  # a number is no file
-        earlier = stream.readall().split(b"\n")[1:-1] if kept and stream.readable() else []
+        with concerning(path):
+            earlier = stream.readall().split(b"\n")[1:-1] if kept and stream.readable() else []
+            if stream.readable():
+                stream.truncate(stream.seek(0))
         rows = [row + b"\n" for row in earlier if (number := row.split(b"\t")[0]).isdigit() and int(number) <= kept]
-        if stream.readable():
-            stream.truncate(stream.seek(0))
 
         def add(record: dict[str, Any]) -> None:
             if record["confidence"] < limit:

@@ -105,7 +105,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         check_no_lfs_pointer(path)
         return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # torch's, which opens the file, too
         raise UserError(f"{path}: broken weights ({error}); {_REMEDY}") from None
 
 
