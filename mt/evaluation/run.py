@@ -17,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 
 from mt.decoding.confidence import load_recalibration
-from mt.decoding.records import json_line
+from mt.decoding.records import Remarks, json_line
 from mt.decoding.translator import Translator
 from mt.evaluation.oracle import against_oracle
 from mt.evaluation.records import read_records, well_formed
@@ -31,7 +31,7 @@ from mt.files.lines import check_equally_many
 from mt.metrics.bins import CalibrationBlock
 from mt.metrics.quality import check_bleu, corpus_quality, looks_tokenized, quality_statistics
 from mt.model.directory import LoadedModel
-from mt.progress import LineNotes, log_line, progress_bar
+from mt.progress import log_line, progress_bar
 
 DEFAULT_BEAM = 5
 """the beam of the top level of results.json"""
@@ -68,7 +68,7 @@ def evaluate(
         truth: the sources are of the shipped grammar: hold the model against the true distribution, too.
         translation: `batch_tokens` and `processes` of Translator.translate.
     """
-    language = test_set.description["target_language"] or loaded.config.data.target_language
+    language = test_set.description.get("target_language") or loaded.config.data.target_language
     check_bleu(language, test_set.references[0])
     test_set = replace(test_set, description=test_set.description | {"target_language": language})
     decode = loaded.config.decode
@@ -140,15 +140,11 @@ class _Run:
     def told(self) -> dict[str, int]:
         """How many lines were translated in parts, though read whole where the reference is the prefix, and how many
         hold characters that no piece is known for; said, too, if there are any."""
-        notes = {"lines_overlong": LineNotes(), "lines_with_unknown": LineNotes()}
-        for record in (each.record for each in self.outputs):
-            for note, told in zip(notes.values(), (record["overlong"], record["unknown"])):
-                if told:
-                    note.add(record["line"])
-        longest = self.loaded.config.decode.max_length
-        notes["lines_overlong"].warn(f"lines of more than {longest} tokens (decode.max_length), translated in parts")
-        notes["lines_with_unknown"].warn("lines with characters that the model has never seen")
-        return {name: note.count for name, note in notes.items()}
+        remarks = Remarks(self.loaded.tokenizer)
+        for output in self.outputs:
+            remarks.add(output.record)
+        remarks.warn("translated in parts", self.loaded.config.decode.max_length)
+        return {"lines_overlong": remarks.overlong.count, "lines_with_unknown": remarks.unknown.count}
 
     def recalibrated(self) -> dict[str, Any]:
         """The `recalibrated` block: both calibrations after recalibration, and what the maps are."""
@@ -177,7 +173,7 @@ def evaluate_records(
     Raises:
         UserError: a line that is no record, or another number of records than of references.
     """
-    check_bleu(test_set.description["target_language"], test_set.references[0])
+    check_bleu(test_set.description.get("target_language"), test_set.references[0])
     records = read_records(records_path)
     names = ", ".join(test_set.description["references"])
     check_equally_many(records_path, len(records), names, test_set.description["lines"])
@@ -212,7 +208,7 @@ def _measure(
     probabilities; `main`: also of its words, and of whole sentences."""
     records = [each.record for each in outputs]
     hypotheses, scores = zip(*((record["translation"], record.get("score")) for record in records))
-    statistics = quality_statistics(hypotheses, text.references, language=text.description["target_language"])
+    statistics = quality_statistics(hypotheses, text.references, language=text.description.get("target_language"))
     calibration = {"inference": inference(outputs, level=level, **resampling)}
     if main and calibration["inference"]:
         calibration["inference_word_product"] = inference(outputs, level="word-product", **resampling)

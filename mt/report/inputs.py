@@ -89,6 +89,8 @@ def read_evaluation(folder: Path) -> Evaluation:
     records = read_measured_records(folder / "records.jsonl", remedy)
     if (lines := (results.get("data") or {}).get("lines", len(records))) != len(records):  # of earlier versions
         raise UserError(f"{path} is of {lines} lines, records.jsonl beside it of {len(records)}; {remedy}")
+    if "bleu" not in results:
+        raise UserError(f"{path}: does not hold the results of an evaluation; {remedy}")
     return Evaluation(folder, cast(Results, results), records)
 
 

@@ -397,6 +397,11 @@ def test_the_same_input_gives_the_same_page(tmp_path: Path) -> None:
     assert write(tmp_path / "a", results(), records(5)) == write(tmp_path / "b", results(), records(5))
 
 
+def test_an_empty_object_is_no_evaluation(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"results\.json: does not hold"):
+        write(tmp_path, {}, records(1))
+
+
 def test_missing_and_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"results\.json"):
         write_report(tmp_path)
