@@ -28,6 +28,13 @@ class UserTypeError(UserError, TypeError):
     """A call from Python with an argument of the wrong type."""
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether a machine or a device had no memory left; torch is not imported for the name of its error."""
+    words = ("not enough memory", "can't allocate memory", "DefaultCPUAllocator")  # of a plain RuntimeError
+    named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    return named or any(each in str(error) for each in words)
+
+
 @contextmanager
 def concerning(name: str | Path) -> Iterator[None]:
     """Gives an OSError of the block that names no file this name: errors while writing know only a descriptor."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, TypeAlias
 from mt.settings import AboveZero, Count, Section, Whole, within
 
 # Far beyond what is of use, and near enough that memory, lengths and float32 hold it.
-Hypotheses: TypeAlias = Annotated[int, within(1, 10_000)]
+Hypotheses: TypeAlias = Annotated[int, within(1, 2_000)]
 Length: TypeAlias = Annotated[int, within(1, 100_000)]
 
 
@@ -60,7 +60,7 @@ class SearchConfig(DecodeConfig):
     """sample: seed of the draw"""
     minimum_bayes_risk: Literal["none", "chrf"] = "none"
     """of the candidates take the one that agrees most with the others, by sentence chrF"""
-    candidates: Annotated[int, within(0, 10_000)] = 0
+    candidates: Annotated[int, within(0, 2_000)] = 0
     """minimum_bayes_risk: how many candidates, samples or the best of a beam of N; 0: as many as the beam"""
     shortlist: bool = False
     """write only what tools/shortlist.py has found for the words of a line: faster with a large vocabulary"""

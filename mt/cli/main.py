@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from mt.config import SearchConfig
-from mt.errors import UserError, concerning
+from mt.errors import UserError, concerning, out_of_memory
 from mt.processes import available_cores
 from mt.progress import abandon, log_line
 from mt.settings import Allowed, Count, allowed_values, descriptions
@@ -94,13 +94,10 @@ def run(command: Callable[[], int]) -> int:
         place = f"{os.fsdecode(name)}: " if isinstance(name, (str, bytes, os.PathLike)) else ""
         reason = f"{error.strerror or error}; look after the disk or network drive, and give the same command again"
         return _fail(place + REMEDIES.get(error.errno or 0, reason))
-    except MemoryError:
-        return _fail("not enough memory; use smaller batches or a machine with more")
-    except RuntimeError as error:
-        # torch is not imported for the name of its error: most commands end before they need it.
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
-            return _fail("not enough memory on the device; lower train.batch_tokens or --batch_tokens")
-        raise
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        return _fail("not enough memory; use smaller batches, a smaller model or beam, or a machine with more")
 
 
 def _fail(message: str, code: int = USER_ERROR, prefix: str = "error: ") -> int:

@@ -100,7 +100,7 @@ class UpdateLoader:
         train = self.config.train
         while train.max_epochs == 0 or epoch < train.max_epochs:
             store, plan = self.plan(epoch)
-            if 0 < len(plan) <= done:
+            if len(plan) <= done:
                 raise UserError(
                     f"{self.config.run_dir}: its last training.json says that {done} batches of an epoch of "
                     f"{len(plan)} are done; restore it or give another run_dir"
@@ -127,6 +127,11 @@ class UpdateLoader:
                 epoch=epoch,
                 weights=store.weights,
             )
+            if not plan:
+                raise UserError(
+                    f"data.train: no pair has its turn in epoch {epoch}; raise the weights, or train.max_length if the "
+                    "pairs have more tokens"
+                )
             self._planned = epoch, store, plan
         return self._planned[1:]
 

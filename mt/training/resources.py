@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from mt.config import TrainConfig
-from mt.errors import UserError
+from mt.errors import UserError, out_of_memory
 
 TIMED_UPDATES = 30
 """the count is made after so many updates, or a multiple of it"""
@@ -22,7 +22,6 @@ TIMED_UPDATES = 30
 _UNTIMED = 10  # the first few are slower
 _SHARE = 0.02  # share of the budget that is timed at least
 _RESERVE = 0.01  # share of the budget that is kept for what is not timed: checkpoints, the end of the program
-_CPU_WORDS = ("not enough memory", "can't allocate memory", "DefaultCPUAllocator")  # of a plain RuntimeError
 
 
 class Budget:
@@ -71,8 +70,7 @@ def explained(train: TrainConfig) -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        known = isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))
-        if not (known or any(words in str(error) for words in _CPU_WORDS)):
+        if not out_of_memory(error):
             raise
         raise UserError(
             f"memory ran out at train.batch_tokens {train.batch_tokens}: lower it and raise train.accumulate "

@@ -64,6 +64,15 @@ def test_the_batch_with_the_most_positions_is_found(config: Config) -> None:
     assert batch.slots == max(each.slots for each in all_batches) > min(each.slots for each in all_batches)
 
 
+def test_an_epoch_that_no_pair_has_its_turn_in_is_told_at_the_start(config: Config) -> None:
+    """It would be looked for without end."""
+    rare = [replace(corpus, weight=1e-300) for corpus in config.data.train]
+    made = loader(replace(config, data=replace(config.data, train=rare)))
+    for ask in (lambda: made.largest(0), made.updates_per_epoch, lambda: next(made.updates(1, 0))):
+        with pytest.raises(UserError, match=r"data\.train: no pair has its turn in epoch [01]; raise the weights"):
+            ask()
+
+
 def test_what_is_prefetched_is_the_same_and_an_error_comes_in_its_place() -> None:
     def failing() -> Iterator[int]:
         yield from range(1, 11)
