@@ -20,11 +20,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, metavar="MODEL_DIR", help="model directory to make")
     given = parser.parse_args(arguments)
     check_new(given.output)
+    from mt.decoding.translator import Translator
     from mt.files.atomic import atomic_folder
     from mt.interop.marian_import import read_marian
-    from mt.model.directory import save_model
+    from mt.model.directory import load_model, save_model
 
     model, tokenizer, config = read_marian(given.folder)
     with atomic_folder(given.output) as folder:
         save_model(folder, model, tokenizer, config, {"step": 0, "imported_from": "marian"})
+        # A model that could not be loaded or could not translate does not appear.
+        next(Translator(load_model(folder, "cpu")).translate(["a"], beam=1, max_output=8))
     return DONE

@@ -12,8 +12,9 @@ from torch import Tensor
 from mt.files.atomic import write_text
 from mt.interop.ctranslate2_export import EXPRESSIBLE as CTRANSLATE2
 from mt.interop.ctranslate2_export import Expressible, check_exportable, longest_output, most_positions
-from mt.interop.marian_import import SIZES, all_parts
+from mt.interop.marian_import import SIZES, STOPS, all_parts
 from mt.model.directory import LoadedModel, write_tensors
+from mt.progress import log_line
 
 EXPRESSIBLE: Expressible = {
     **CTRANSLATE2,
@@ -95,10 +96,15 @@ def _write_configs(loaded: LoadedModel, folder: Path) -> None:
         **special,
         "torch_dtype": "float32",
     }
+    if decode.length_penalty in ("gnmt", "reward"):
+        log_line(f"decode.length_penalty is {decode.length_penalty}: Marian has none such, its outputs will differ")
     generation = {
         "num_beams": decode.beam,
+        "early_stopping": STOPS[decode.stop],
         "length_penalty": decode.length_alpha if decode.length_penalty == "average" else 0.0,
-        "max_length": longest_output(loaded),
+        "min_length": decode.min_length,
+        "max_length": longest_output(loaded) + 1,  # theirs counts the token that the decoder starts with
+        "no_repeat_ngram_size": decode.no_repeat_ngram,
         "bad_words_ids": [[number] for number in sorted({tokenizer.pad_id, tokenizer.begin_id})],
         **special,
     }

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, TypeAlias
 
+import msgspec
 import torch
 from torch import Tensor
 
 from mt.config import Config, CorpusConfig, DataConfig, DecodeConfig, ModelConfig, TokenizerConfig, TrainConfig
 from mt.corpus.tokenizer import Tokenizer
 from mt.errors import UserError
-from mt.files.json_file import read_json
+from mt.files.json_file import check_no_lfs_pointer, read_json
 from mt.model.attention import sinusoids_in_halves
-from mt.model.directory import build_model, load_weights, read_tensors
+from mt.model.directory import build_model, check_finite, load_weights, read_tensors
 from mt.model.transformer import Transformer
 
 SIZES = {
@@ -32,6 +35,8 @@ SIZES = {
     "decoder_feed_forward": "decoder_ffn_dim",
 }
 """our names of sizes to theirs"""
+STOPS: dict[Any, bool | str] = {"first_beam": True, "no_gain": False, "exact": "never"}
+"""our stopping rules to their `early_stopping`"""
 _ACTIVATIONS: dict[str, Any] = {"relu": "relu", "gelu": "gelu", "silu": "silu", "swish": "silu"}  # theirs to ours
 # Our linear layers and norms of a layer, each with theirs, which stand in it in order.
 _LAYER: dict[str, tuple[str, ...]] = {
@@ -51,6 +56,70 @@ _CROSS: dict[str, tuple[str, ...]] = {
 _POSITIONS = 512  # longest sentence that the models of OPUS-MT were made for
 # Forms of other members of that family; older config files spell all of them out.
 _ABSENT = ("normalize_before", "normalize_embedding", "add_final_layer_norm", "add_bias_logits")
+# Weights that may be there beside those of the layers; tied ones under each of their names.
+_BESIDE = ("final_logits_bias", "embed_positions.weight", "embed_tokens.weight", "shared.weight", "lm_head.weight")
+
+_Size: TypeAlias = Annotated[int, msgspec.Meta(ge=1)]
+_Id: TypeAlias = Annotated[int, msgspec.Meta(ge=0)]
+_Rate: TypeAlias = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Search:
+    """What is read of `generation_config.json`; `config.json` may hold it too."""
+
+    num_beams: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
+    length_penalty: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
+    early_stopping: bool | Literal["never"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Theirs(_Search):
+    """What is read of `config.json`."""
+
+    model_type: Literal["marian"]
+    vocab_size: _Size
+    decoder_vocab_size: _Size | None = None
+    d_model: _Size
+    encoder_layers: _Size
+    decoder_layers: _Size
+    encoder_attention_heads: _Size
+    decoder_attention_heads: _Size
+    encoder_ffn_dim: _Size
+    decoder_ffn_dim: _Size
+    activation_function: Literal["gelu", "relu", "silu", "swish"] = "gelu"
+    max_position_embeddings: _Size = _POSITIONS
+    scale_embedding: bool = False
+    tie_word_embeddings: bool = True
+    share_encoder_decoder_embeddings: bool = True
+    normalize_before: bool | None = None
+    normalize_embedding: bool | None = None
+    add_final_layer_norm: bool | None = None
+    add_bias_logits: bool | None = None
+    dropout: _Rate = 0.1
+    attention_dropout: _Rate = 0.0
+    activation_dropout: _Rate = 0.0
+    pad_token_id: _Id
+    eos_token_id: _Id
+    decoder_start_token_id: _Id
+
+    @property
+    def target_size(self) -> int:
+        """Classes of the output."""
+        return self.vocab_size if self.share_encoder_decoder_embeddings else self.decoder_vocab_size or self.vocab_size
+
+    @property
+    def tie(self) -> Literal["none", "target", "all"]:
+        """Where embeddings are not scaled on input, they cannot be the output's matrix: ours always scales."""
+        if not self.tie_word_embeddings or not self.scale_embedding:
+            return "none"
+        return "all" if self.share_encoder_decoder_embeddings else "target"
+
+
+@dataclass(frozen=True)
+class _Languages:
+    source_lang: str | None = None
+    target_lang: str | None = None
 
 
 def all_parts(config: ModelConfig) -> dict[str, tuple[str, ...]]:
@@ -69,161 +138,207 @@ def read_marian(folder: Path) -> tuple[Transformer, Tokenizer, Config]:
     `target.spm` and `vocab.json`.
 
     Raises:
-        UserError: a file is missing or broken, or the model has a form that ours cannot express.
+        UserError: a file is missing, broken or does not go with the others, or the model has a form that ours cannot
+            express.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give one with a Marian model in Hugging Face's format")
-    theirs = read_json(folder / "config.json", dict[str, Any])
-    if theirs.get("model_type") != "marian":
-        raise UserError(f"{folder / 'config.json'}: model_type is {theirs.get('model_type')!r}, not marian")
+    path = folder / "config.json"
+    theirs = read_json(path, _Theirs, "give the whole folder of a Marian model, as it was published")
+    for name in _ABSENT:
+        if getattr(theirs, name):
+            raise UserError(f"{path}: {name} is true; such a model cannot be imported")
+    tensors = _read_weights(folder)
+    _check_sizes(folder, tensors, theirs)  # before anything is made as large as they say
     config = _config(folder, theirs)
     tokenizer = _tokenizer(folder, theirs)
     model = build_model(config, tokenizer)
-    tensors = {name: tensor.float() for name, tensor in _read_weights(folder).items()}
-    load_weights(model, _our_tensors(tensors, theirs, config.model, folder), folder)
+    load_weights(model, _our_tensors(folder, tensors, theirs, config.model), folder)
     return model.eval(), tokenizer, config
 
 
-def _config(folder: Path, theirs: dict[str, Any]) -> Config:
-    path, activation = folder / "config.json", theirs.get("activation_function", "gelu")
-    for name in _ABSENT:
-        if theirs.get(name):
-            raise UserError(f"{path}: {name} is true; such a model cannot be imported")
-    if activation not in _ACTIVATIONS:
-        raise UserError(f"{path}: activation_function is {activation!r}; it must be one of {', '.join(_ACTIVATIONS)}")
-    names = _optional_json(folder / "tokenizer_config.json")
-    generation = {**theirs, **_optional_json(folder / "generation_config.json")}
+def _config(folder: Path, theirs: _Theirs) -> Config:
+    names = _optional(folder / "tokenizer_config.json", _Languages)
+    given = [_optional(folder / "generation_config.json", _Search), theirs]
+    usual = {"num_beams": 5, "length_penalty": 1.0, "early_stopping": True}
+    search: dict[str, Any] = {
+        name: next((value for each in given if (value := getattr(each, name)) is not None), default)
+        for name, default in usual.items()
+    }
     unused = CorpusConfig(files=["imported.tsv"])  # a config must name text; this one is never trained with
-    dropout = theirs.get("dropout", 0.1)
+    rates = {name: getattr(theirs, name) for name in ("dropout", "attention_dropout", "activation_dropout")}
     try:
         return Config(
-            run_dir=folder.name,
+            run_dir=folder.resolve().name,
             data=DataConfig(
-                source_language=names.get("source_lang") or "source",
-                target_language=names.get("target_lang") or "target",
+                source_language=names.source_lang or "source",
+                target_language=names.target_lang or "target",
                 train=[unused],
                 valid=[unused],
             ),
-            tokenizer=TokenizerConfig(joint=_shared(theirs), vocabulary_size=max(32, theirs["vocab_size"])),
+            tokenizer=TokenizerConfig(
+                joint=theirs.share_encoder_decoder_embeddings,
+                vocabulary_size=max(32, theirs.vocab_size),
+                invisible="keep",
+            ),
             model=ModelConfig(
-                **{ours: theirs[name] for ours, name in SIZES.items()},
+                **{ours: getattr(theirs, name) for ours, name in SIZES.items()},
                 norm="post",
-                activation=_ACTIVATIONS[activation],
+                activation=_ACTIVATIONS[theirs.activation_function],
                 positions="sinusoidal_half",
-                tie=_tie(theirs),
+                tie=theirs.tie,
                 output_bias=True,
-                dropout=dropout,
-                embedding_dropout=dropout,
-                attention_dropout=theirs.get("attention_dropout", 0.0),
-                activation_dropout=theirs.get("activation_dropout", 0.0),
+                embedding_dropout=theirs.dropout,
+                **rates,
             ),
             train=TrainConfig(max_steps=1),
             decode=DecodeConfig(
-                beam=generation.get("num_beams") or 5,
-                length_alpha=generation.get("length_penalty", 1.0),
-                max_length=min(_POSITIONS, theirs.get("max_position_embeddings", _POSITIONS)),
+                beam=search["num_beams"],
+                length_alpha=search["length_penalty"],
+                stop=next(ours for ours, name in STOPS.items() if name == search["early_stopping"]),
+                max_length=min(_POSITIONS, theirs.max_position_embeddings),
             ),
         )
-    except KeyError as error:
-        raise UserError(f"{path}: {error.args[0]} is missing; restore the file") from None
+    except ValueError as error:
+        raise UserError(f"{folder / 'config.json'}: {error}; restore the file") from None
 
 
-def _shared(theirs: dict[str, Any]) -> bool:
-    return bool(theirs.get("share_encoder_decoder_embeddings", True))
-
-
-def _tie(theirs: dict[str, Any]) -> Any:
-    """Where embeddings are not scaled on input, they cannot be the output's matrix: ours always scales."""
-    if not theirs.get("tie_word_embeddings", True) or not theirs.get("scale_embedding", False):
-        return "none"
-    return "all" if _shared(theirs) else "target"
-
-
-def _tokenizer(folder: Path, theirs: dict[str, Any]) -> Tokenizer:
-    source = read_json(folder / "vocab.json", dict[str, Any])
-    separate = folder / "target_vocab.json"
-    target = read_json(separate, dict[str, Any]) if not _shared(theirs) and separate.exists() else source
-    unknown = {vocabulary.get("<unk>") for vocabulary in (source, target)}
-    special = {
-        "pad": theirs.get("pad_token_id"),
-        "unknown": next(iter(unknown)),
-        "begin": theirs.get("decoder_start_token_id"),
-        "end": theirs.get("eos_token_id"),
+def _tokenizer(folder: Path, theirs: _Theirs) -> Tokenizer:
+    source, target = folder / "vocab.json", folder / "target_vocab.json"
+    if theirs.share_encoder_decoder_embeddings or not target.exists():
+        target = source
+    pieces = {
+        path: _pieces(path, size, theirs) for path, size in ((source, theirs.vocab_size), (target, theirs.target_size))
     }
-    if len(unknown) > 1 or not all(isinstance(number, int) for number in special.values()):
-        raise UserError(f"{folder}: special ids of config.json and vocab.json are {special}; restore the files")
-    source_size = theirs["vocab_size"]
-    target_size = source_size if _shared(theirs) else theirs.get("decoder_vocab_size") or source_size
+    unknown = {listed.index("<unk>") for listed in pieces.values()}
+    if len(unknown) > 1:
+        raise UserError(f"{folder}: <unk> has ids {sorted(unknown)} in vocab.json and target_vocab.json; restore them")
     content = {
-        **special,
-        "source": _pieces(source, source_size, folder / "vocab.json"),
-        "target": _pieces(target, target_size, separate if target is not source else folder / "vocab.json"),
+        "pad": theirs.pad_token_id,
+        "unknown": unknown.pop(),
+        "begin": theirs.decoder_start_token_id,
+        "end": theirs.eos_token_id,
+        "source": pieces[source],
+        "target": pieces[target],
     }
     source_model, target_model = (_read_bytes(folder / name) for name in ("source.spm", "target.spm"))
-    return Tokenizer(source_model, target_model, json.dumps(content, ensure_ascii=False).encode())
+    try:
+        return Tokenizer(source_model, target_model, json.dumps(content, ensure_ascii=False).encode())
+    except UserError as error:
+        raise UserError(f"{folder}: source.spm, target.spm or vocab.json: {error}") from None
 
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        check_no_lfs_pointer(path)
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file") from None
+    if not content:
+        raise UserError(f"{path}: is empty; restore the file")
+    return content
 
 
-def _pieces(vocabulary: dict[str, Any], size: int, path: Path) -> list[str]:
+def _pieces(path: Path, size: int, theirs: _Theirs) -> list[str]:
     """Pieces by id; an id without a piece gets a name of its own."""
-    pieces = [f"<id {number}>" for number in range(size)]
+    vocabulary = read_json(path, dict[str, _Id])
+    special = {"</s>": theirs.eos_token_id, "<pad>": theirs.pad_token_id}
+    for piece, number in special.items():
+        if vocabulary.get(piece, number) != number:
+            raise UserError(f"{path}: {piece} has id {vocabulary[piece]}, in config.json {number}; restore the files")
+    pieces: dict[int, str] = {}
     for piece, number in vocabulary.items():
-        if not isinstance(number, int) or not 0 <= number < size:
+        if number >= size:
             raise UserError(f"{path}: piece {piece!r} has id {number}, the model has {size} classes; restore the file")
+        if number in pieces:
+            raise UserError(f"{path}: {pieces[number]!r} and {piece!r} both have id {number}; restore the file")
         pieces[number] = piece
-    return pieces
+    begin, largest = theirs.decoder_start_token_id, max(theirs.pad_token_id, theirs.eos_token_id)
+    if max(begin, largest) >= size or pieces.get(begin, "<s>") not in ("<pad>", "<s>", "</s>"):
+        raise UserError(f"{path}: an id that config.json gives has no special piece here; restore the files")
+    if "<unk>" not in vocabulary:
+        raise UserError(f"{path}: has no piece <unk>; restore the file")
+    return [pieces.get(number, f"<id {number}>") for number in range(size)]
 
 
 def _read_weights(folder: Path) -> dict[str, Tensor]:
-    if (folder / "model.safetensors").exists():
-        return read_tensors(folder / "model.safetensors")
-    path = folder / "pytorch_model.bin"
-    if not path.exists():
-        raise UserError(f"{folder}: holds neither model.safetensors nor pytorch_model.bin; give the whole folder")
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever an unknown file makes of the reader
-        raise UserError(f"{path}: cannot be read as plain tensors ({error}); convert it to safetensors") from None
-    return {name: tensor for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+    """Their tensors, float32."""
+    path = folder / "model.safetensors"
+    if path.exists():
+        tensors = read_tensors(path)
+    elif (folder / "model.safetensors.index.json").exists():
+        raise UserError(f"{folder}: its weights are in several files; save them as one, with max_shard_size='100GB'")
+    else:
+        path = folder / "pytorch_model.bin"
+        if not path.exists():
+            raise UserError(f"{folder}: holds neither model.safetensors nor pytorch_model.bin; give the whole folder")
+        check_no_lfs_pointer(path)
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+            tensors = {str(name): tensor for name, tensor in content.items() if isinstance(tensor, Tensor)}
+        except Exception:  # whatever an unknown file makes of the reader, whose advice is to switch its safety off
+            what = "is damaged, or holds more than tensors, which is not unpickled"
+            raise UserError(f"{path}: {what}; ask its makers for model.safetensors") from None
+    for name, tensor in tensors.items():
+        if tensor.layout != torch.strided or not tensor.is_floating_point() or not tensor.dim() or not tensor.numel():
+            raise UserError(f"{path}: {name} is no vector or matrix of fractions; restore the file")
+        check_finite(name, tensor.float(), path)
+    return {name: tensor.float() for name, tensor in tensors.items()}
 
 
-def _our_tensors(
-    tensors: dict[str, Tensor], theirs: dict[str, Any], config: ModelConfig, folder: Path
-) -> dict[str, Tensor]:
-    def take(*names: str) -> Tensor:
-        for name in names:
-            if name in tensors:
-                return tensors[name]
-        raise UserError(f"{folder}: the weights lack {names[0]}; restore the file")
+def _first(folder: Path, tensors: dict[str, Tensor], *names: str) -> Tensor:
+    for name in names:
+        if name in tensors:
+            return tensors[name]
+    raise UserError(f"{folder}: the weights lack {names[0]}, which config.json asks for; restore the files")
 
-    for name, table in tensors.items():  # position tables, where the file holds them, must be those that ours computes
-        if name.endswith("embed_positions.weight"):
-            positions = sinusoids_in_halves(len(table), config.width)
-            if table.shape != positions.shape or (table - positions).abs().max() > 2e-3:  # what 16 bits leave of them
+
+def _embeddings(folder: Path, tensors: dict[str, Tensor], theirs: _Theirs) -> tuple[Tensor, Tensor]:
+    """Of the source and the target; they may be shared, and the target's stand for the output's matrix as well."""
+    shared = ("model.shared.weight", "lm_head.weight") if theirs.share_encoder_decoder_embeddings else ()
+    source = _first(folder, tensors, "model.encoder.embed_tokens.weight", *shared)
+    return source, _first(folder, tensors, "model.decoder.embed_tokens.weight", *shared, "lm_head.weight")
+
+
+def _check_sizes(folder: Path, tensors: dict[str, Tensor], theirs: _Theirs) -> None:
+    source, target = _embeddings(folder, tensors, theirs)
+    found = {"vocab_size": len(source), "decoder_vocab_size": len(target), "d_model": target.shape[-1]}
+    for side in ("encoder", "decoder"):
+        numbers = [re.match(rf"model\.{side}\.layers\.(\d{{1,6}})\.", name) for name in tensors]
+        found[f"{side}_layers"] = 1 + max((int(number[1]) for number in numbers if number), default=-1)
+        found[f"{side}_ffn_dim"] = len(_first(folder, tensors, f"model.{side}.layers.0.fc1.weight"))
+    for name, size in found.items():
+        said = theirs.target_size if name == "decoder_vocab_size" else getattr(theirs, name)
+        if said != size:
+            raise UserError(f"{folder / 'config.json'}: {name} is {said}, the weights have {size}; restore the files")
+
+
+def _our_tensors(folder: Path, tensors: dict[str, Tensor], theirs: _Theirs, config: ModelConfig) -> dict[str, Tensor]:
+    parts = all_parts(config)
+    known = {f"{name}.{kind}" for names in parts.values() for name in names for kind in ("weight", "bias")}
+    for name, tensor in tensors.items():
+        if name not in known and not name.endswith(_BESIDE):
+            raise UserError(f"{folder}: the weights hold {name}, which is no part of a Marian model")
+        if name.endswith("embed_positions.weight"):  # must be those that ours computes, as far as 16 bits tell
+            positions = sinusoids_in_halves(len(tensor), config.width)
+            if tensor.shape != positions.shape or not torch.allclose(tensor, positions, rtol=0, atol=2e-3):
                 raise UserError(f"{folder}: {name} holds other positions than sinusoids; it cannot be imported")
-    shared = ("model.shared.weight", "lm_head.weight") if _shared(theirs) else ()
-    target = take("model.decoder.embed_tokens.weight", *shared, "lm_head.weight")
-    source = take("model.encoder.embed_tokens.weight", *shared)
-    scale = 1.0 if theirs.get("scale_embedding", False) else math.sqrt(config.width)
-    tied = theirs.get("tie_word_embeddings", True)
-    found = {"output_weight": target if tied else take("lm_head.weight")}
+    source, target = _embeddings(folder, tensors, theirs)
+    scale = 1.0 if theirs.scale_embedding else math.sqrt(config.width)
+    found = {"output_weight": target if theirs.tie_word_embeddings else _first(folder, tensors, "lm_head.weight")}
     if config.tie == "none":
         found["target_embedding.weight"] = target / scale
     if config.tie != "all":
         found["source_embedding.weight"] = source / scale
-    bias = tensors.get("final_logits_bias")
-    found["output_bias"] = torch.zeros(len(target)) if bias is None else bias.flatten()
-    for ours, names in all_parts(config).items():
+    found["output_bias"] = tensors.get("final_logits_bias", torch.zeros(len(target))).flatten()
+    for ours, names in parts.items():
         for kind in ("weight", "bias"):
-            found[f"{ours}.{kind}"] = torch.cat([take(f"{name}.{kind}") for name in names])
+            pieces = [_first(folder, tensors, f"{name}.{kind}") for name in names]
+            if len({piece.shape for piece in pieces}) > 1:
+                raise UserError(f"{folder}: {', '.join(names)} have different shapes; restore the file")
+            found[f"{ours}.{kind}"] = torch.cat(pieces)
     return found
 
 
-def _optional_json(path: Path) -> dict[str, Any]:
-    return read_json(path, dict[str, Any]) if path.exists() else {}
+def _optional(path: Path, kind: type[Any]) -> Any:
+    return read_json(path, kind) if path.exists() else kind()

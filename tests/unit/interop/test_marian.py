@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import itertools
 import json
+import math
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,9 @@ import numpy as np
 import pytest
 import sentencepiece
 import torch
+from safetensors.torch import load_file, save_file
 
+from mt.cli import import_marian
 from mt.config import Config, CorpusConfig, DataConfig, DecodeConfig, ModelConfig, TokenizerConfig, TrainConfig
 from mt.config_file import search_config
 from mt.corpus.tokenizer import load_tokenizer, train_tokenizer
@@ -26,6 +30,8 @@ from mt.interop.marian_import import read_marian
 from mt.model.directory import LoadedModel, build_model, load_model, save_model
 
 transformers = pytest.importorskip("transformers")
+
+Tensors = dict[str, torch.Tensor]
 
 WORDS = ["der", "hund", "sieht", "einen", "kleinen", "ball", "und", "die", "frau", "liest", "am", "fluss", "straße"]
 
@@ -60,7 +66,8 @@ def marian_folder(tmp_path: Path) -> Callable[..., Path]:
     def make(form: str = "safetensors", **changes: Any) -> Path:
         source, target = sentencepiece_model(1, 60), sentencepiece_model(2, 50)
         ordinary = sorted({*pieces_of(source), *pieces_of(target)} - {"<unk>", "<s>", "</s>"})
-        pieces = ["</s>", "<unk>", ">>fra<<", *ordinary[3:], "<pad>"]  # three pieces are not in the vocabulary
+        more = [">>fra<<", "▁Baum", "▁am▁See"]  # in the vocabulary alone; three pieces are not in it
+        pieces = ["</s>", "<unk>", *more, *ordinary[3:], "<pad>"]
         last = len(pieces) - 1
         config = transformers.MarianConfig(
             **{
@@ -207,18 +214,19 @@ def test_an_imported_tokeniser_gives_their_ids(marian_folder: Callable[..., Path
     assert targets == theirs(text_target=lines[:30]).input_ids
     known = [each for each in targets if ours.unknown_id not in each]
     assert len(known) > 5
-    for each in known:
+    pieces = list(range(2, ours.target_size - 1))  # target.spm lacks many of them
+    for each in (*known, pieces, *([number] for number in pieces), *itertools.pairwise(pieces)):
         assert ours.decode_target(each) == theirs.decode(each, skip_special_tokens=True)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"activation_function": "tanh"}, "activation_function is 'tanh'"),
-        ({"model_type": "bart"}, "not marian"),
+        ({"activation_function": "tanh"}, "'tanh' - at `\\$.activation_function`"),
+        ({"model_type": "bart"}, "'bart' - at `\\$.model_type`.*give the whole folder of a Marian model"),
         ({"normalize_before": True}, "normalize_before is true"),
         ({"d_model": None}, "d_model"),
-        ({"vocab_size": 20}, "the model has 20 classes"),
+        ({"vocab_size": 20}, "vocab_size is 20, the weights have "),
     ],
     ids=str,
 )
@@ -231,6 +239,158 @@ def test_what_cannot_be_imported_is_one_line(
     path.write_text(json.dumps({name: value for name, value in config.items() if value is not None}))
     with pytest.raises(UserError, match=message):
         read_marian(folder)
+
+
+WRONG = [None, [], -1, 10**9, 10**400, True, "NaN"]
+KEYS = {
+    "config.json": [
+        *("model_type", "vocab_size", "d_model", "encoder_layers", "encoder_attention_heads", "activation_function"),
+        *("dropout", "share_encoder_decoder_embeddings", "pad_token_id", "eos_token_id", "decoder_start_token_id"),
+    ],
+    "generation_config.json": ["num_beams", "length_penalty", "early_stopping"],
+    "tokenizer_config.json": ["source_lang"],
+    "vocab.json": ["</s>", "<unk>"],
+}
+# What is as good as absent, as it was, or another valid choice.
+TAKEN = {
+    ("config.json", "share_encoder_decoder_embeddings", "True"),
+    *(("generation_config.json", name, "None") for name in KEYS["generation_config.json"]),
+    ("generation_config.json", "early_stopping", "True"),
+    *(("tokenizer_config.json", "source_lang", each) for each in ("None", "NaN")),
+}
+
+
+def test_wrong_values_are_one_line_that_names_the_file(marian_folder: Callable[..., Path]) -> None:
+    folder = marian_folder()
+    taken = set()
+    for name, keys in KEYS.items():
+        path = folder / name
+        text = path.read_text() if path.exists() else "{}"
+        for key, value in itertools.product(keys, WRONG):
+            path.write_text(json.dumps({**json.loads(text), key: value}))
+            try:
+                read_marian(folder)
+                taken.add((name, key, str(value)))
+            except UserError as error:
+                assert str(error).startswith(f"{folder}"), (name, key, value)
+                assert name in str(error), (name, key, value)
+        path.write_text(text)
+    assert taken == TAKEN
+
+
+DEEP = '{"a":' * 2000 + "1" + "}" * 2000
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", DEEP, r"config\.json: not as expected"),
+        ("vocab.json", DEEP, r"vocab\.json: not as expected"),
+        ("generation_config.json", "[" * 2000, r"generation_config\.json: not as expected"),
+        ("vocab.json", '{"</s>": 0, "<unk>": 1, "a": 2, "b": 2}', "'a' and 'b' both have id 2"),
+        ("vocab.json", '{"</s>": 0, "<unk>": 1, "a": 1000}', "'a' has id 1000, the model has"),
+        ("vocab.json", '{"</s>": 3, "<unk>": 1}', "</s> has id 3, in config.json 0"),
+        ("vocab.json", '{"</s>": 0}', "has no piece <unk>"),
+        ("source.spm", "", r"source\.spm: is empty"),
+        ("source.spm", None, r"source\.spm: cannot be read"),
+        ("target.spm", "x", r"target\.spm.*not a SentencePiece model"),
+        ("target.spm", POINTER, r"target\.spm: is a Git LFS pointer"),
+        ("vocab.json", POINTER, r"vocab\.json: is a Git LFS pointer"),
+        ("model.safetensors", POINTER, r"model\.safetensors: is a Git LFS pointer"),
+        ("model.safetensors", None, "holds neither"),
+    ],
+)
+def test_a_broken_file_is_named(
+    marian_folder: Callable[..., Path], name: str, content: str | None, message: str
+) -> None:
+    path = marian_folder() / name
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_marian(path.parent)
+
+
+def without(name: str) -> Callable[[Tensors], object]:
+    return lambda tensors: tensors.pop(name)
+
+
+def changed(name: str, change: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[Tensors], object]:
+    return lambda tensors: tensors.update({name: change(tensors[name]).contiguous()})
+
+
+FIRST = "model.encoder.layers.0.fc1.weight"
+QUERY, KEY = (f"model.decoder.layers.0.self_attn.{name}_proj.weight" for name in "qk")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (without(FIRST), f"lack {FIRST}"),
+        (without(QUERY), f"lack {QUERY}"),
+        (changed(FIRST, lambda tensor: tensor.fill_(math.nan)), f"{FIRST} holds values that are no finite numbers"),
+        (changed(FIRST, lambda tensor: tensor.double() * 1e300), f"{FIRST} holds values that are no finite numbers"),
+        (changed(FIRST, lambda tensor: tensor.long()), f"{FIRST} is no vector or matrix of fractions"),
+        (changed(FIRST, lambda tensor: tensor.sum()), f"{FIRST} is no vector or matrix of fractions"),
+        (changed(FIRST, lambda tensor: tensor[:0]), f"{FIRST} is no vector or matrix of fractions"),
+        (changed(FIRST, lambda tensor: tensor[:-1]), "encoder_ffn_dim is 48, the weights have 47"),
+        (changed(FIRST, lambda tensor: tensor[:, :-1]), r"has shape \(48, 31\)"),
+        (changed(QUERY, lambda tensor: tensor[:-1]), "different shapes"),
+        (changed("model.shared.weight", lambda tensor: tensor[:-1]), "vocab_size is 31, the weights have 30"),
+        (changed("model.shared.weight", lambda tensor: tensor[:, :-2]), "d_model is 32, the weights have 30"),
+        (lambda tensors: tensors.update({"more": torch.zeros(3)}), "more, which is no part of a Marian model"),
+        (
+            lambda tensors: tensors.update({FIRST.replace("0", "2"): torch.zeros(48, 32)}),
+            "encoder_layers is 2, the weights have 3",
+        ),
+    ],
+)
+def test_weights_that_are_not_those_of_the_config_are_named(
+    marian_folder: Callable[..., Path], damage: Callable[[Tensors], object], message: str
+) -> None:
+    folder = marian_folder()
+    tensors = load_file(folder / "model.safetensors")
+    damage(tensors)
+    save_file(tensors, folder / "model.safetensors")
+    with pytest.raises(UserError, match=message):
+        read_marian(folder)
+
+
+@pytest.mark.parametrize("content", [[torch.zeros(2)], torch.zeros(2), None, {"model": {}}], ids=repr)
+def test_a_torch_file_of_another_form_is_refused_without_advice_to_unpickle(
+    marian_folder: Callable[..., Path], content: Any
+) -> None:
+    path = marian_folder("bin") / "pytorch_model.bin"
+    torch.save(content, path)
+    with pytest.raises(UserError, match=r"pytorch_model\.bin|lack") as caught:
+        read_marian(path.parent)
+    assert "weights_only" not in str(caught.value)
+    path.write_text(POINTER)
+    with pytest.raises(UserError, match=r"pytorch_model\.bin: is a Git LFS pointer"):
+        read_marian(path.parent)
+
+
+def test_weights_in_several_files_are_told_how_to_become_one(marian_folder: Callable[..., Path]) -> None:
+    folder = marian_folder()
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(UserError, match="in several files; save them as one"):
+        read_marian(folder)
+
+
+def test_an_imported_model_that_cannot_translate_does_not_appear(
+    marian_folder: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = marian_folder()
+    assert import_marian.main([str(folder), "--output", str(tmp_path / "good")]) == 0
+    assert load_model(tmp_path / "good", "cpu").config.model.width == 32
+
+    def fails(*_: Any, **__: Any) -> Any:
+        raise UserError("no output")
+
+    monkeypatch.setattr(TorchEngine, "search", fails)
+    with pytest.raises(UserError, match="no output"):
+        import_marian.main([str(folder), "--output", str(tmp_path / "bad")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "marian"]
 
 
 def test_a_pickle_is_not_run(marian_folder: Callable[..., Path], tmp_path: Path) -> None:
@@ -320,6 +480,25 @@ def test_an_exported_model_gives_our_scores_and_comes_back(tmp_path: Path, chang
     assert back.tokenizer.decode_target(ids) == loaded.tokenizer.decode_target(ids)
 
 
+@pytest.mark.parametrize(("stop", "beam"), [("first_beam", 1), ("first_beam", 5), ("no_gain", 5), ("exact", 5)])
+def test_their_generate_gives_our_translations_without_being_told_how(tmp_path: Path, stop: str, beam: int) -> None:
+    loaded = our_model(tmp_path / "ours", output_bias=True)
+    with torch.no_grad():  # such that outputs of random weights end, and differ from rule to rule
+        loaded.model.output_bias[loaded.tokenizer.end_id] += 2.0
+    limits = {"min_length": 4, "no_repeat_ngram": 3, "max_length_ratio": 0.0, "max_length_extra": 60}
+    decode = dataclasses.replace(loaded.config.decode, stop=stop, beam=beam, **limits)
+    loaded = dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, decode=decode))
+    folder = tmp_path / "exported"
+    folder.mkdir()
+    export_marian(loaded, folder)
+    theirs = transformers.MarianMTModel.from_pretrained(folder).eval()
+    sources = loaded.tokenizer.encode_source(some_lines(12, 9))
+    ours = [each[0].tokens for each in TorchEngine(loaded).search(sources, search_config(decode))]
+    assert [theirs.generate(torch.tensor([ids]))[0].tolist()[1:] for ids in sources] == ours
+    lengths = [len(tokens) for tokens in ours]
+    assert len(set(lengths)) > 2 and max(lengths) < 60  # an output that is cut off ends at no cost there
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -352,5 +531,5 @@ def test_an_imported_vocabulary_that_is_damaged_is_one_line(marian_folder: Calla
     path = tmp_path / "model" / "vocabulary.json"
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "pad": 10**6}))
-    with pytest.raises(UserError, match=r"vocabulary\.json is damaged"):
+    with pytest.raises(UserError, match=r"vocabulary\.json.*special ids lie outside"):
         load_tokenizer(tmp_path / "model")
