@@ -178,7 +178,7 @@ def _read_dataset(what: str, corpus: CorpusConfig, data: DataConfig, **arguments
         # pandas cuts CSV rows that are too long, and only warns of it
         warnings.filterwarnings("error", message="Length of header or names")
         try:
-            rows = datasets.load_dataset(streaming=True, cache_dir=cache, **arguments)
+            rows = datasets.load_dataset(streaming=True, cache_dir=cache, trust_remote_code=False, **arguments)
             yield from _pairs_of(rows, what, corpus, data)
         except UserError:
             raise

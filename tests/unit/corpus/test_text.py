@@ -194,6 +194,16 @@ def test_a_folder_stands_for_a_data_set_of_the_hub(tmp_path):
     assert input_files(CorpusConfig(hub="set"), data(tmp_path)) == [tmp_path / "set" / "train.jsonl"]
 
 
+def test_a_data_set_is_never_trusted_with_code_of_its_own(tmp_path, monkeypatch):
+    import datasets
+
+    (tmp_path / "set").mkdir()
+    given = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda **options: given.append(options) or [])
+    assert pairs(tmp_path, hub="set") == []
+    assert [options["trust_remote_code"] for options in given] == [False]
+
+
 def test_reading_through_datasets_leaves_nothing_behind(tmp_path, monkeypatch):
     import tempfile
 
