@@ -2,7 +2,7 @@
 # make test          the fast tests
 # make test-slow     the tests that train models
 # make test-faults   kills, failing disks, damaged files, two at once: 600 faults, and a table of what came of them
-# make check         ruff and mypy
+# make check         ruff, mypy, and known vulnerabilities of the versions in constraints.txt
 # make clean         removes the virtual environment and the demo's run
 #
 # Each sets up what it needs in .venv on its first call. PAIR=fr-en make demo does French to English.
@@ -54,6 +54,7 @@ check: $(INSTALLED)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+	$(BIN)/python .ci/audit.py
 
 clean:
 	rm -rf $(VENV) $(DEMO_DIR) build dist *.egg-info
