@@ -1,4 +1,4 @@
-"""`.ci/audit.py`: a found vulnerability fails; a list that cannot be reached does not, and never passes for a clean one."""
+"""`.ci/audit.py`: a found vulnerability fails; a list that cannot be reached neither fails nor passes for clean."""
 
 from __future__ import annotations
 
