@@ -15,7 +15,7 @@ from mt.errors import UserError
 from mt.grammar.lexicon import data_directory
 from mt.progress import log_line
 
-SAMPLE = 1000  # pairs of each file that are looked at
+EVERY, SAMPLE = 10_000, 1000  # of so many pairs of a file, the first so many are looked at
 _ENOUGH, _SHARE = 20, 0.1  # so many common words of a language, and such a share of all words, show that it is there
 _OFTEN = 4.0  # so many times as often as another
 _ROLES = {
@@ -59,8 +59,8 @@ def tell(line: str) -> None:
     log_line(line)
 
 
-def check_sides(place: str, pairs: Sequence[tuple[str, str]], languages: Sequence[str]) -> None:
-    """Tells where a side of some pairs reads like another language than its own.
+def check_sides(place: str, start: int, pairs: Sequence[tuple[str, str]], languages: Sequence[str]) -> None:
+    """Tells where a side of some pairs, which `start` others come before, reads like another language than its own.
 
     Raises UserError where source and target read like each other's language.
     """
@@ -75,8 +75,9 @@ def check_sides(place: str, pairs: Sequence[tuple[str, str]], languages: Sequenc
             there.append(_rate(opposite, marks))
             moved.append(there[-1] / (_rate(here, marks) or 1e-9))
     if max(there) >= _SHARE and max(moved) >= _OFTEN and min(moved) >= _OFTEN / 2:
+        where = f"{place}, from pair {start + 1}" if start else place
         raise UserError(
-            f"{place}: source ({languages[0]}) and target ({languages[1]}) read like each other's language; exchange "
+            f"{where}: source ({languages[0]}) and target ({languages[1]}) read like each other's language; exchange "
             "them (or their columns), or set data.cleaning.languages to false if they are right"
         )
     for name, counts, language, own in zip(("source", "target"), sides, languages, ours):

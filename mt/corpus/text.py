@@ -12,12 +12,12 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from glob import escape
-from itertools import chain, islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 from mt.config import CorpusConfig, DataConfig
-from mt.corpus.languages import SAMPLE, check_sides, header, tell
+from mt.corpus.languages import EVERY, SAMPLE, check_sides, header, tell
 from mt.errors import UserError
 from mt.files.json_file import parse_json
 from mt.files.lines import paired_lines, read_lines
@@ -48,10 +48,13 @@ def read_pairs(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, st
         parts = ((place, _read_table(place, enumerate(lines, 1), ["0", "1"], data)) for place, lines in named)
     for place, pairs in parts:
         stripped = ((source.replace("\n", " ").strip(), target.replace("\n", " ").strip()) for source, target in pairs)
-        first = list(islice(stripped, SAMPLE))
-        if data.cleaning.languages:
-            check_sides(place, first, _languages(data))
-        yield from chain(first, stripped)
+        for start in count(0, EVERY):
+            block = list(islice(stripped, EVERY))
+            if data.cleaning.languages:
+                check_sides(place, start, block[:SAMPLE], _languages(data))
+            yield from block
+            if len(block) < EVERY:
+                break
 
 
 def input_files(corpus: CorpusConfig, data: DataConfig) -> list[Path]:

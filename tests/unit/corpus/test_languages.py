@@ -53,45 +53,45 @@ def told(capsys: pytest.CaptureFixture[str]) -> Any:
     ],
 )
 def test_sides_that_are_exchanged_are_an_error_and_right_ones_are_not(source, target, names, told):
-    check_sides("a.tsv", pairs(source, target), names)
+    check_sides("a.tsv", 0, pairs(source, target), names)
     assert not told()
     with pytest.raises(UserError, match=r"^a\.tsv: source .* each other's language; exchange them"):
-        check_sides("a.tsv", pairs(target, source), names)
+        check_sides("a.tsv", 0, pairs(target, source), names)
 
 
 @pytest.mark.parametrize("source", TEXT)
 @pytest.mark.parametrize("target", TEXT)
 def test_no_text_in_its_own_languages_raises_an_alarm(source, target, told):
-    check_sides("a", pairs(source, target), [source, target])
-    check_sides("a", pairs(source, target), ["xx", "yy"])
-    check_sides("a", pairs(source, target), [source, source])  # to write sentences anew
+    check_sides("a", 0, pairs(source, target), [source, target])
+    check_sides("a", 0, pairs(source, target), ["xx", "yy"])
+    check_sides("a", 0, pairs(source, target), [source, source])  # to write sentences anew
     assert not told()
 
 
 def test_near_relatives_few_lines_and_text_without_words_raise_no_alarm(told):
-    check_sides("a", pairs("pt", "es"), ["gl", "es"])
-    check_sides("a", pairs("uk", "ru"), ["be", "ru"])
-    check_sides("a", pairs("en", "de", times=1), ["de", "en"])
-    check_sides("a", [("1", "2"), ("", "B-7")] * 500, ["de", "en"])
-    check_sides("a", [], ["de", "en"])
+    check_sides("a", 0, pairs("pt", "es"), ["gl", "es"])
+    check_sides("a", 0, pairs("uk", "ru"), ["be", "ru"])
+    check_sides("a", 0, pairs("en", "de", times=1), ["de", "en"])
+    check_sides("a", 0, [("1", "2"), ("", "B-7")] * 500, ["de", "en"])
+    check_sides("a", 0, [], ["de", "en"])
     assert not told()
 
 
 @pytest.mark.parametrize("languages", [("de", "en"), ("en", "fr"), ("fr", "de")])
 def test_the_shipped_grammar_is_in_its_languages(languages, told):
     some = list(sample_pairs(languages, 300, 1, split="train"))
-    check_sides("grammar", some, languages)
+    check_sides("grammar", 0, some, languages)
     assert not told()
     with pytest.raises(UserError, match="each other's language"):
-        check_sides("grammar", [(target, source) for source, target in some], languages)
+        check_sides("grammar", 0, [(target, source) for source, target in some], languages)
 
 
 def test_a_side_in_another_language_is_told(told):
-    check_sides("a", pairs("en", "en"), ["de", "en"])
+    check_sides("a", 0, pairs("en", "en"), ["de", "en"])
     assert told() == "a: its source side reads like English, not like de\n"
-    check_sides("b", pairs("fr", "en"), ["de", "en"])
+    check_sides("b", 0, pairs("fr", "en"), ["de", "en"])
     assert told() == "b: its source side reads like French, not like de\n"
-    check_sides("b", pairs("de", "zh"), ["de", "en"])
+    check_sides("b", 0, pairs("de", "zh"), ["de", "en"])
     assert told() == "b: its target side reads like Chinese, not like en\n"
 
 
@@ -147,8 +147,16 @@ def test_every_form_of_a_corpus_is_looked_at_and_every_file_of_it(tmp_path, form
     with pytest.raises(UserError, match=r"a\.(tsv|en).*data\.cleaning\.languages"):
         read(tmp_path, **form)
     assert len(read(tmp_path, CleaningConfig(languages=False), **form)) == 20
-    with pytest.raises(UserError, match=r"a\.en, .*a\.de"):
+    with pytest.raises(UserError, match=r"a\.en, .*a\.de: source"):
         read(tmp_path, source=["a.de", "a.en"], target=["a.en", "a.de"])
+
+
+def test_sides_that_are_exchanged_in_the_middle_of_a_file_are_found(tmp_path):
+    write(tmp_path, "a", [*pairs("de", "en", 6000), *pairs("en", "de", 5000)])
+    with pytest.raises(UserError, match=r"a\.tsv, from pair 20001: source"):
+        read(tmp_path, files=["a.tsv"])
+    write(tmp_path, "b", pairs("de", "en", 10_000))
+    assert len(read(tmp_path, files=["b.tsv"])) == 20_000, "not a pair is lost between blocks"
 
 
 @pytest.mark.parametrize("names", [("german", "english"), ("source", "target"), ("de", "en")])
