@@ -180,7 +180,6 @@ def _config(folder: Path, theirs: _Theirs) -> Config:
                 joint=theirs.share_encoder_decoder_embeddings,
                 vocabulary_size=max(32, theirs.vocab_size),
                 invisible="keep",
-                invisible="keep",
             ),
             model=ModelConfig(
                 **{ours: getattr(theirs, name) for ours, name in SIZES.items()},
