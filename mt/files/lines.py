@@ -160,14 +160,15 @@ def _unpacked(read: Callable[[], bytes], name: str) -> Iterator[bytes]:
         return
     unpacker = new()
     try:
-        while data or (data := read()):
+        while data:
             if unpacker.eof and (data := data.lstrip(b"\0")):  # padding may stand between streams
                 unpacker = new()
-            if data:
-                yield unpacker.decompress(data)
-                data = unpacker.unused_data
-        if not unpacker.eof:
-            raise EOFError("it is cut short")
+            text = unpacker.decompress(data) if data else b""
+            data = (data and unpacker.unused_data) or read()
+            if not data and not unpacker.eof:  # told before the text, which may be torn
+                raise EOFError("it is cut short")
+            if text:
+                yield text
     except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
         if getattr(error, "errno", None) is not None:  # else it is what bz2 says of damage
             raise

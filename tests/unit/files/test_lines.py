@@ -142,6 +142,15 @@ def test_a_packed_file_may_have_several_parts_and_padding(tmp_path: Path, pack: 
     assert list(read_lines([path])) == waiting_lines(path) == ["eins", "zwei", "drei"]
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress])
+def test_lines_of_large_packed_files_are_not_torn(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    """bzip2 gives nothing for many blocks of input, and then much at once."""
+    generator, path = random.Random(2), tmp_path / "text"
+    lines = [generator.randbytes(generator.randint(0, 400)).hex() for _ in range(6000)]
+    path.write_bytes(pack("\n".join(lines).encode()))
+    assert list(read_lines([path])) == waiting_lines(path) == lines
+
+
 TEXT = "Ein Hund läuft.\nZwei Katzen sehen ihn an.\n"
 TAR = b"a.txt".ljust(257, b"\0") + b"ustar" + b"text\n" * 3000
 
