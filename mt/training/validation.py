@@ -43,6 +43,8 @@ class Validator:
         self.config, self.tokenizer, self.group = config, tokenizer, group
         self.sources = valid.texts("source", 0, len(valid))
         self.references = valid.texts("target", 0, len(valid))
+        if not any(source.strip() for source in self.sources):
+            raise UserError("data.valid: its source side holds no text; validation needs some")
         if group.is_main:
             check_bleu(config.data.target_language, self.references)
         longest, overlong = config.decode.max_length, LineNotes()
