@@ -72,8 +72,8 @@ def _parser() -> CommandParser:
     )
     add_model(parser)
     add = parser.add_argument
-    add("--source", type=Path, required=True, metavar="F", help="source lines, plain or gzip")
-    add("--reference", type=Path, nargs="+", required=True, metavar="F", help="their references, plain or gzip")
+    add("--source", type=Path, required=True, metavar="F", help="source lines, plain or packed")
+    add("--reference", type=Path, nargs="+", required=True, metavar="F", help="their references, plain or packed")
     add("--folds", type=int, default=5, metavar="N", help="of the cross-validation (default: 5)")
     share = "find the confidence above which this share of lines ... (default: 0.95)"
     add("--precision", type=float, default=0.95, metavar="P", help=share)

@@ -138,7 +138,7 @@ def _parser() -> CommandParser:
     add = parser.add_argument
     records = "instead of MODEL: another system's translation records, one a line"
     add("--records", type=Path, metavar="F.jsonl", help=records)
-    add("--source", type=Path, metavar="F", help="source lines, plain or gzip")
+    add("--source", type=Path, metavar="F", help="source lines, plain or packed")
     reference = "reference lines; several files: several references"
     add("--reference", type=Path, metavar="F", nargs="+", required=True, help=reference)
     language = "chooses BLEU's tokeniser, as in zh (default: the model's; with --records none, and 13a)"

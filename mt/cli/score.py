@@ -17,8 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
         example="tools/score.py runs/demo --source test.de --target test.en > scores.jsonl",
     )
     add_model(parser)
-    parser.add_argument("--source", type=Path, required=True, metavar="F", help="source lines, plain or gzip")
-    parser.add_argument("--target", type=Path, required=True, metavar="F", help="their translations, plain or gzip")
+    parser.add_argument("--source", type=Path, required=True, metavar="F", help="source lines, plain or packed")
+    parser.add_argument("--target", type=Path, required=True, metavar="F", help="their translations, plain or packed")
     given = parser.parse_args(arguments)
     from mt.files.atomic import write_all
     from mt.files.lines import check_readable, paired_lines

@@ -101,7 +101,7 @@ def _parser() -> CommandParser:
     add_model(parser)
     add = parser.add_argument
     files: dict[str, Any] = {"type": Path, "nargs": "+", "action": "extend", "default": []}
-    words = "text files, plain or gzip, one after the other (default: standard input)"
+    words = "text files, plain or packed (gzip, bzip2, xz), one after the other (default: standard input)"
     add("--input", metavar="F", help=words, **files)
     words = "file to write, packed where its name ends in .gz (default: standard output)"
     add("--output", type=Path, metavar="F", help=words)
