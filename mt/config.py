@@ -219,8 +219,8 @@ class TrainConfig(Section):
     """batches summed into one update; processes share them, so there are at most so many"""
     activation_checkpointing: bool = False
     """keep what enters each layer and compute the rest again for the gradient: a third slower, far less memory"""
-    optimiser: Literal["adamw", "muon"] = "adamw"
-    """AdamW, or Muon for the matrices inside the layers beside AdamW for the rest"""
+    optimiser: Literal["adamw"] = "adamw"
+    """the one there is; config files of earlier versions name it"""
     learning_rate: Annotated[float, Allowed(lambda value: 0 < value <= 10, "above 0 and at most 10")] = 1e-3
     """peak learning rate"""
     schedule: Literal["inverse_sqrt", "cosine", "warmup_stable_decay", "constant"] = "inverse_sqrt"

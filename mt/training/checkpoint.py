@@ -112,7 +112,7 @@ class Checkpoint(NamedTuple):
             load_weights(model, raw, self.folder / "training.safetensors")
             with average.applied():
                 load_weights(model, self.model, self.folder / "model.safetensors")
-        optimiser.load(model, self.training, self.folder / "training.safetensors")
+        optimiser.load(self.training, self.folder / "training.safetensors")
 
 
 class Checkpoints:
@@ -127,7 +127,7 @@ class Checkpoints:
     def save(self, parts: TrainingParts, tokenizer: Tokenizer, meta: dict[str, Any]) -> None:
         """Writes the checkpoint of this update, moves `last` (and `best`), and deletes what is no longer kept."""
         model, state, average = parts.model, parts.state, parts.average
-        tensors = parts.optimiser.tensors(model)
+        tensors = parts.optimiser.tensors()
         if average is not None:
             tensors |= {f"model.{key}": value for key, value in weights(model).items()}
         with atomic_folder(self.folder / state.name) as folder:

@@ -1,9 +1,9 @@
-"""From gradients to weights: their sum over processes, AdamW and Muon, the learning rate, the moving average."""
+"""From gradients to weights: their sum over processes, AdamW, the learning rate, the moving average."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,65 +19,41 @@ FIGURES = ("tokens", "loss", "nll", "correct", "slots", "filled", "interruptions
 
 
 class Optimiser:
-    """One or two of torch's optimisers that share out the parameters of a model, at one learning rate."""
+    """AdamW (Loshchilov & Hutter 2019) for a model; weight decay on matrices only, not on biases and norms."""
 
-    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
-        self.parts = parts
+    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+        self.parameters = dict(model.named_parameters())
+        each = self.parameters.values()
+        groups = [
+            {"params": [p for p in each if p.ndim >= 2], "weight_decay": config.weight_decay},
+            {"params": [p for p in each if p.ndim < 2], "weight_decay": 0.0},
+        ]
+        betas = config.betas[0], config.betas[1]
+        self.adamw = torch.optim.AdamW(groups, lr=0.0, betas=betas, eps=config.epsilon, fused=True)
 
     def step(self, learning_rate: float) -> None:
         """One update of all parameters."""
-        for part in self.parts:
-            for group in part.param_groups:
-                group["lr"] = learning_rate
-            part.step()
+        for group in self.adamw.param_groups:
+            group["lr"] = learning_rate
+        self.adamw.step()
 
-    def tensors(self, model: nn.Module) -> dict[str, Tensor]:
+    def tensors(self) -> dict[str, Tensor]:
         """The state by parameter name, for a checkpoint. Empty before the first update."""
         return {
             f"optimiser.{key}.{name}": value.detach().cpu().contiguous()
-            for name, part, parameter in self._owned(model)
-            for key, value in part.state.get(parameter, {}).items()
+            for name, parameter in self.parameters.items()
+            for key, value in self.adamw.state.get(parameter, {}).items()
         }
 
-    def load(self, model: nn.Module, tensors: dict[str, Tensor], origin: Path) -> None:
+    def load(self, tensors: dict[str, Tensor], origin: Path) -> None:
         """Puts back what `tensors` gave after an update. Raises UserError, which names the file `origin`, when they are
         of another model or optimiser."""
-        for name, part, parameter in self._owned(model):
-            keys = ("step", "exp_avg", "exp_avg_sq") if isinstance(part, torch.optim.AdamW) else ("momentum_buffer",)
+        for name, parameter in self.parameters.items():
+            keys = ("step", "exp_avg", "exp_avg_sq")
             found = {key: tensors.get(f"optimiser.{key}.{name}", torch.empty(0)) for key in keys}
             if any(it.shape != (() if key == "step" else parameter.shape) for key, it in found.items()):
                 raise UserError(f"{origin}: no state of the optimiser that fits {name} of this run's model; restore it")
-            part.state[parameter] = {key: value.to(parameter.device).clone() for key, value in found.items()}
-
-    def _owned(self, model: nn.Module) -> Iterator[tuple[str, torch.optim.Optimizer, Tensor]]:
-        """Name, optimiser and tensor of each parameter."""
-        owner = {id(each): part for part in self.parts for group in part.param_groups for each in group["params"]}
-        for name, parameter in model.named_parameters():
-            yield name, owner[id(parameter)], parameter
-
-
-def build_optimiser(model: nn.Module, config: TrainConfig) -> Optimiser:
-    """AdamW (Loshchilov & Hutter 2019); weight decay on matrices only, not on biases and norms.
-
-    With `muon` the matrices inside the layers get Muon instead (Jordan et al. 2024), its updates scaled to the size of
-    AdamW's (Liu et al. 2025, arXiv:2502.16982, section 2.2), so that one learning rate serves both.
-    """
-    hidden: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        inside_a_layer = parameter.ndim == 2 and "embedding" not in name and name != "output_weight"
-        (hidden if config.optimiser == "muon" and inside_a_layer else rest).append(parameter)
-    groups = [
-        {"params": [p for p in rest if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in rest if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    adamw = torch.optim.AdamW(groups, lr=0.0, betas=(config.betas[0], config.betas[1]), eps=config.epsilon, fused=True)
-    if not hidden:
-        return Optimiser([adamw])
-    if not hasattr(torch.optim, "Muon"):
-        raise UserError(f"train.optimiser muon: torch {torch.__version__} has none; install torch 2.9 or later")
-    muon = torch.optim.Muon(hidden, lr=0.0, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw")
-    return Optimiser([adamw, muon])
+            self.adamw.state[parameter] = {key: value.to(parameter.device).clone() for key, value in found.items()}
 
 
 def learning_rate(step: int, config: TrainConfig, total_steps: int) -> float:

@@ -20,7 +20,7 @@ from mt.progress import log_line
 from mt.training.checkpoint import Checkpoints, TrainingParts, TrainState
 from mt.training.data import batch_shape
 from mt.training.distributed import Group
-from mt.training.optimiser import MovingAverage, build_optimiser
+from mt.training.optimiser import MovingAverage, Optimiser
 from mt.training.run_directory import RunLog
 
 
@@ -92,7 +92,7 @@ def setup(config: Config, prepared: Prepared, device: torch.device, group: Group
         load_weights(model, group.broadcast(weights(model) if group.is_main else {}), checkpoints.run)
     model = model.to(device).train()
     model.activation_checkpointing = config.train.activation_checkpointing
-    optimiser = build_optimiser(model, config.train)
+    optimiser = Optimiser(model, config.train)
     average = MovingAverage(model, config.train.ema_decay) if config.train.ema_decay else None
     unigram = None
     if config.loss.definition == "unigram":

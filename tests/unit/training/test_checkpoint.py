@@ -12,14 +12,14 @@ from mt.config_file import read_config
 from mt.corpus.tokenizer import load_tokenizer
 from mt.model.directory import build_model, fingerprint, weights
 from mt.training.checkpoint import Checkpoints, TrainingParts, TrainState
-from mt.training.optimiser import MovingAverage, Optimiser, build_optimiser
+from mt.training.optimiser import MovingAverage, Optimiser
 
 
 @pytest.fixture
 def run(tiny_model: Path) -> tuple[Checkpoints, torch.nn.Module, Optimiser, Path]:
     config = read_config(tiny_model / "config.yaml")
     model = build_model(config, load_tokenizer(tiny_model))
-    return Checkpoints(config), model, build_optimiser(model, config.train), tiny_model
+    return Checkpoints(config), model, Optimiser(model, config.train), tiny_model
 
 
 def test_the_best_pointer_is_moved_before_the_last_one(run, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]

@@ -56,7 +56,6 @@ OPTIONS: dict[str, tuple[Any, ...]] = {
     "model.encoder_heads": (1, 2),
     "model.decoder_heads": (2, 1),
     "train.activation_checkpointing": (False, True),
-    "train.optimiser": ("adamw", "muon"),
     "train.ema_decay": (0.0, 0.9),
     "train.accumulate": (1, 2),
     "tokenizer.algorithm": ("unigram", "bpe"),

@@ -19,7 +19,7 @@ from mt.corpus.tokenizer import Tokenizer, load_tokenizer
 from mt.errors import UserError
 from mt.model.directory import build_model, load_model, model_directory
 from mt.training.checkpoint import Checkpoints, TrainingParts, TrainState
-from mt.training.optimiser import build_optimiser
+from mt.training.optimiser import Optimiser
 from mt.training.run_directory import claimed, is_finished, read_log
 
 NAMES = [f"step_{step:08d}" for step in (2, 4, 6)]
@@ -38,7 +38,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path
         model=ModelConfig(width=8, encoder_feed_forward=8, decoder_feed_forward=8, **sizes),  # type: ignore[arg-type]
     )
     model = build_model(config, tokenizer)
-    optimiser = build_optimiser(model, config.train)
+    optimiser = Optimiser(model, config.train)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     scores: dict[str, float] = {}
@@ -69,7 +69,7 @@ def resume(run: Path) -> None:
     last = checkpoints.last()
     assert last is not None
     model = build_model(config, load_tokenizer(last))
-    checkpoints.read(last).restore(model, build_optimiser(model, config.train), None)
+    checkpoints.read(last).restore(model, Optimiser(model, config.train), None)
 
 
 def without_checksums(path: Path, **changes: Any) -> None:
