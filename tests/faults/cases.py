@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import server
 from server import Done, Fault
-from world import SUBJECTS, Subject, World, content, inputs, results
+from world import SUBJECTS, Subject, World, content, inputs, results, timeless
 
 VERDICTS = ("survived", "refused", "silent", "lost", "other")
 
@@ -82,7 +82,7 @@ def operation(world: World, random: Random, subject: Subject, kind: str) -> Outc
             return Outcome("silent", f"{story}; {trouble}")
         again = server.run(box, subject.arguments.split())
         found = results(subject, box, again)
-        if again.code != 0 or found != expected or inputs(subject, box).items() < given.items():
+        if again.code != 0 or found != expected or not given.items() <= inputs(subject, box).items():
             return Outcome("lost", f"{story}; again: {_ended(again)}; {_difference(found, expected)}")
         return Outcome("survived" if killed else "refused", story)
 
@@ -167,9 +167,14 @@ def _other_values(data: bytes, random: Random, name: str, _: World) -> bytes:
     value.pop("checksum", None)
     holders = list(_holders(value))
     holder, key = random.choice(holders)
-    odd: list[Any] = [math.nan, math.inf, None, "seven", [], {"a": 1}, 10**30, -(10**30), True]
-    odd += [-5, 7.5] if key in _SHARES else [-5, 10**9] if key in _COUNTS else []
-    holder[key] = random.choice([each for each in odd if type(each) is not type(holder[key]) or not holder[key]] or odd)
+    old = holder[key]
+    odd: list[Any] = [math.nan, math.inf, {"a": 1}, [[5]]]
+    if isinstance(old, (int, float)):
+        odd += ["seven", []] if isinstance(old, bool) else ["seven", None, 10**30, -(10**30)]
+        odd += [-5, 7.5] if key in _SHARES else [-5, 10**9] if key in _COUNTS else []
+    else:
+        odd += [7] if isinstance(old, str) else [7, "seven"]
+    holder[key] = random.choice(odd)
     lines[place] = json.dumps(value)
     return "\n".join(lines).encode() + b"\n"
 
@@ -285,10 +290,10 @@ def two_pipes(world: World, random: Random, _: int) -> Outcome:
 
 # name: command, how the place is made, argument or name, where the result must be (none: it must be refused)
 _PLACES: dict[str, tuple[str, str, str, str | None]] = {
-    "link to a file": ("translate", "echo old > real; ln -s real LINK", "LINK", "real"),
-    "link to nothing": ("translate", "ln -s real LINK", "LINK", "real"),
-    "link to a link": ("translate", "mkdir d; echo old > d/real; ln -s d/real one; ln -s one LINK", "LINK", "d/real"),
-    "link from a folder": ("translate", "mkdir d; echo old > real; ln -s ../real d/LINK", "d/LINK", "real"),
+    "link to a file": ("translate", "echo old > r.jsonl; ln -s r.jsonl LINK", "LINK", "r.jsonl"),
+    "link to nothing": ("translate", "ln -s r.jsonl LINK", "LINK", "r.jsonl"),
+    "link to a link": ("translate", "mkdir d; echo > d/r.jsonl; ln -s d/r.jsonl a; ln -s a LINK", "LINK", "d/r.jsonl"),
+    "link from a folder": ("translate", "mkdir d; echo > r.jsonl; ln -s ../r.jsonl d/LINK", "d/LINK", "r.jsonl"),
     "link in a circle": ("translate", "ln -s LINK two; ln -s two LINK", "LINK", None),
     "link to a folder": ("translate", "mkdir d; ln -s d LINK", "LINK", None),
     "/dev/stdout": ("translate", ":", "/dev/stdout", "(standard output)"),
@@ -308,12 +313,12 @@ _PLACES: dict[str, tuple[str, str, str, str | None]] = {
     "flagged into the input": ("translate", ":", "out.jsonl --flag_below 0.9 --flagged text/test.de", None),
     "flagged into the output": ("translate", ":", "out.jsonl --flag_below 0.9 --flagged out.jsonl", None),
     "page over results": ("compare", ":", "evaluation/results.json", None),
-    "page through a link": ("compare", "echo old > real; ln -s real LINK", "LINK", "real"),
+    "page through a link": ("compare", "echo old > r.jsonl; ln -s r.jsonl LINK", "LINK", "r.jsonl"),
     "page to /dev/full": ("compare", ":", "/dev/full", None),
     "evaluation over the input": ("evaluate", ":", "text/test.de", None),
     "evaluation through a link": ("evaluate", "mkdir d; ln -s d LINK", "LINK", "d"),
     "export into the model": ("export, CTranslate2", ":", "model", None),
-    "export through a link to nothing": ("export, CTranslate2", "ln -s real LINK", "LINK", None),
+    "export through a link to nothing": ("export, CTranslate2", "ln -s real LINK", "LINK", "real"),
     "run through a link": ("train", "mkdir real; ln -s real run", "", ""),
     "cache through a link": ("train", "mv cache real; ln -s real cache", "", ""),
     "model through a link": ("calibrate", "mv model real; ln -s real model", "", ""),
@@ -338,8 +343,8 @@ def place(world: World, random: Random, number: int, command: str) -> Outcome:
             at = arguments.index("--output") + 1
             arguments[at : at + 1] = argument.split()
         links = {path: os.readlink(path) for path in box.rglob("*") if path.is_symlink()}
-        given = {path: path.read_bytes() for path in box.rglob("*") if path.is_file() and box / str(target) != path}
-        given = {path: data for path, data in given.items() if not _of_the_result(path, box, subject, target)}
+        files = [path for path in box.rglob("*") if path.is_file() and not path.is_symlink()]
+        given = {path: path.read_bytes() for path in files if not _of_the_result(path, box, subject, target)}
         heard: list[bytes] = []
         reader = threading.Thread(target=lambda: heard.append((box / "PIPE").read_bytes()), daemon=True)
         if target == "(pipe)":
@@ -358,12 +363,12 @@ def place(world: World, random: Random, number: int, command: str) -> Outcome:
             found, wanted = results(subject, box, done), expected
         else:
             reader.join(5) if target == "(pipe)" else None
-            wanted = {"": next(iter(expected.values()))}
-            found = {"": done.out if target[0] == "(" and target != "(pipe)" else b"".join(heard)}
-            if target[0] != "(":
+            root = subject.results[0]
+            wanted = {name.removeprefix(root): data for name, data in expected.items()}
+            if target[0] == "(":
+                found = {"": timeless(root, done.out if target != "(pipe)" else b"".join(heard))}
+            else:
                 found = {name.removeprefix(target): data for name, data in content(box, (target,)).items()}
-            if command == "evaluate":
-                wanted = {name.removeprefix("evaluation"): data for name, data in expected.items()}
         return Outcome("survived" if found == wanted else "silent", f"{story}; {_difference(found, wanted)}")
 
 
@@ -371,7 +376,9 @@ def _of_the_result(path: Path, box: Path, subject: Subject, target: str | None) 
     """Whether a file is changed by right."""
     name = str(path.relative_to(box))
     real = str(path.resolve().relative_to(box.resolve()))
-    return target is not None and (name.startswith(subject.results) or real.startswith((target or "real", "real")))
+    return target is not None and (
+        name.startswith(subject.results) or real.startswith((target or "r", "r.jsonl", "real"))
+    )
 
 
 # The table

@@ -12,9 +12,11 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from random import Random
 
@@ -37,6 +39,7 @@ def main() -> int:
     import world
 
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the folder is removed
     memory = Path("/dev/shm")
     in_memory = memory.is_dir() and shutil.disk_usage(memory).free > 1 << 30
     with tempfile.TemporaryDirectory(prefix="faults-", dir=memory if in_memory else None) as folder:
@@ -48,10 +51,6 @@ def main() -> int:
             if name in world.SUBJECTS:
                 fixtures.undisturbed(world.SUBJECTS[name])
         outcomes = struck(plan, fixtures, given.seed, given.processes)
-    for (cell, number), outcome in zip(plan, outcomes):
-        if outcome.verdict not in cases.VERDICTS[:2]:
-            print(f"{outcome.verdict}: --seed {given.seed} --only '{cell.kind}/{cell.command}' --number {number}")
-            print(f"    {outcome.story}")
     if given.json:
         rows = [[cell.kind, cell.command, number, *outcome] for (cell, number), outcome in zip(plan, outcomes)]
         given.json.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -77,9 +76,12 @@ def chosen(cells: list, seed: int, count: int, number: int | None) -> list:
 
 def struck(plan: list, fixtures: object, seed: int, processes: int) -> list:
     """The outcomes, in order, each found in a fork of this process: a fault there cannot hurt the next one."""
-    from cases import Outcome
+    from cases import VERDICTS, Outcome
+
+    from mt.progress import progress_bar
 
     outcomes, running = [Outcome("other", "the harness itself failed")] * len(plan), {}
+    bar = progress_bar(len(plan), "faults", "fault")
     for index in [*range(len(plan)), *[None] * processes]:
         while running and (index is None or len(running) == processes):
             pid, _ = os.wait()
@@ -88,6 +90,11 @@ def struck(plan: list, fixtures: object, seed: int, processes: int) -> list:
             if text := file.read():
                 outcomes[place] = Outcome(*json.loads(text))
             file.close()
+            bar.update(1)
+            if outcomes[place].verdict not in VERDICTS[:2]:
+                cell, number = plan[place]
+                print(f"{outcomes[place].verdict}: --seed {seed} --only '{cell.kind}/{cell.command}' --number {number}")
+                print(f"    {outcomes[place].story}", flush=True)
         if index is None:
             break
         file = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed when the fork has ended
@@ -96,6 +103,9 @@ def struck(plan: list, fixtures: object, seed: int, processes: int) -> list:
         if pid == 0:
             try:
                 outcome = cell.strike(fixtures, Random(f"{seed} {cell.kind} {cell.command} {number}"), number)
+            except Exception:
+                outcome = Outcome("other", f"the harness itself failed: {traceback.format_exc()}")
+            try:
                 json.dump(outcome, file)
                 file.flush()
             finally:

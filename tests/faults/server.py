@@ -60,16 +60,26 @@ class Done:
     """by kind, how many operations could have gone wrong"""
 
 
+def compiler() -> str | None:
+    """The C compiler at hand, where it can build a library to be preloaded."""
+    return next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None) if sys.platform == "linux" else None
+
+
+def build_library(folder: Path) -> Path | None:
+    """Builds `inject.c` in a folder; None where it cannot be built."""
+    library, command = (
+        folder / "inject.so",
+        [compiler() or "", "-shared", "-fPIC", "-O1", str(HERE / "inject.c"), "-ldl"],
+    )
+    built = command[0] and subprocess.run([*command, "-o", str(library)], check=False).returncode == 0
+    return library if built else None
+
+
 def prepare_process(arguments: list[str]) -> str:
     """Starts this program again with the library preloaded, or imports what the commands need; how faults are made."""
     if "FAULTS_LIBRARY" not in os.environ:
-        compiler = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
-        library = Path(tempfile.mkdtemp(prefix="faults-")) / "inject.so"
-        source = [str(HERE / "inject.c"), "-ldl"]
-        built = (
-            compiler and subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), *source]).returncode
-        )
-        given = str(library) if built == 0 and sys.platform == "linux" else ""
+        library = build_library(Path(tempfile.mkdtemp(prefix="faults-")))
+        given = str(library or "")
         settings = {"FAULTS_LIBRARY": given, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MPLBACKEND": "Agg"}
         if given:
             settings["LD_PRELOAD"] = given
@@ -138,6 +148,7 @@ def _be_command(box: Path, arguments: list[str], fault: Fault | None, stdin: int
     """In a fork: the command, as its script runs it."""
     code = 1
     try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.alarm(SECONDS)
         os.chdir(box)
         os.dup2(os.open(os.devnull, os.O_RDONLY) if stdin is None else stdin, 0)
@@ -161,7 +172,10 @@ def _be_command(box: Path, arguments: list[str], fault: Fault | None, stdin: int
 
 
 def _text_stream(descriptor: int) -> io.TextIOWrapper:
-    return io.TextIOWrapper(io.BufferedWriter(io.FileIO(descriptor, "w")), "utf-8", line_buffering=descriptor == 2)
+    """As the interpreter opens standard output and error."""
+    raw = io.FileIO(descriptor, "w")
+    raw.name = ("<stdout>", "<stderr>")[descriptor - 1]
+    return io.TextIOWrapper(io.BufferedWriter(raw), "utf-8", line_buffering=descriptor == 2)
 
 
 def _arm(fault: Fault, box: Path) -> Any:

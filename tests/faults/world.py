@@ -7,9 +7,11 @@ result is the same, byte for byte, in every box.
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import tempfile
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,8 +129,17 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._known: dict[str, tuple[dict[str, bytes], dict[str, int]]] = {}
-        for name, seed in (("", 1), ("other", 2)):
-            _make(folder / name, seed)
+        pid = os.fork()  # one on each core
+        if pid == 0:
+            try:
+                _make(folder / "other", 2)
+                os._exit(0)
+            except Exception:
+                traceback.print_exc()
+            finally:
+                os._exit(1)
+        _make(folder, 1)
+        assert os.waitpid(pid, 0)[1] == 0, "the other world could not be made"
 
     @contextmanager
     def box(self, subject: Subject) -> Iterator[Path]:
@@ -185,7 +196,7 @@ def _must(folder: Path, command: str, fault: server.Fault | None = None, code: i
 def content(box: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     """What stands in files and folders of a box by name, without the times in it, and without hidden files."""
     return {
-        str(path.relative_to(box)): _timeless(path)
+        str(path.relative_to(box)): timeless(path.name, path.read_bytes())
         for name in names
         for path in ([box / name] if (box / name).is_file() else sorted((box / name).rglob("*")))
         if path.is_file() and not any(part.startswith(".") for part in path.relative_to(box).parts)
@@ -205,12 +216,12 @@ def inputs(subject: Subject, box: Path) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in names if not name.startswith(own)}
 
 
-def _timeless(path: Path) -> bytes:
-    data = path.read_bytes()
-    if path.suffix not in (".json", ".jsonl"):
+def timeless(name: str, data: bytes) -> bytes:
+    """The content of a file without the times in it; `name` tells its form."""
+    if not name.endswith((".json", ".jsonl")):
         return data
     try:
-        parts = [json.loads(data)] if path.suffix == ".json" else list(map(json.loads, data.splitlines()))
+        parts = [json.loads(data)] if name.endswith(".json") else list(map(json.loads, data.splitlines()))
     except ValueError:
         return data
     # a run that was killed before its first checkpoint says twice that it starts
