@@ -7,6 +7,7 @@ a text. Aliases and merges are taken, within bounds; tags are not.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import yaml
@@ -14,15 +15,16 @@ import yaml
 from mt.errors import UserError
 
 _TAG = "tag:yaml.org,2002:"
-_CORE = {  # YAML 1.2.2, section 10.3.2
-    "null": re.compile(r"(null|Null|NULL|~|)\Z"),
-    "bool": re.compile(r"(true|True|TRUE|false|False|FALSE)\Z"),
-    "int": re.compile(r"([-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+)\Z"),
-    "float": re.compile(
-        r"([-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))\Z"
+_CORE: dict[str, tuple[str, Callable[[str], Any]]] = {  # plain values: YAML 1.2.2, section 10.3.2
+    "null": (r"null|Null|NULL|~|", lambda text: None),
+    "bool": (r"true|True|TRUE|false|False|FALSE", lambda text: text.lower() == "true"),
+    "int": (r"[-+]?[0-9]{1,40}|0o[0-7]{1,40}|0x[0-9a-fA-F]{1,40}", lambda text: int(text, 0)),
+    "float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        lambda text: float(text.lower().replace(".inf", "inf").replace(".nan", "nan")),
     ),
+    "str": (r"[\s\S]*", str),
 }
-_DIGITS = 40  # of a whole number
 _MOST = 1_000_000  # values and characters of a text, aliases written out: a few lines of them could fill the memory
 
 
@@ -30,8 +32,8 @@ class _Dumper(yaml.SafeDumper):
     """Quotes what either version of YAML would not read as the text that it is."""
 
 
-for _name, _pattern in _CORE.items():
-    _Dumper.add_implicit_resolver(_TAG + _name, _pattern, None)
+for _name in ("int", "float"):
+    _Dumper.add_implicit_resolver(_TAG + _name, re.compile(f"(?:{_CORE[_name][0]})\\Z"), None)
 
 
 def yaml_text(tree: Any) -> str:
@@ -47,12 +49,10 @@ def read_yaml(text: str, place: str) -> Any:
     try:
         node = yaml.compose(text, yaml.SafeLoader)
         return None if node is None else _Reader(place).value(node)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}" if mark else ""
-        raise UserError(f"{place}{line}: not valid YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{place}: not valid YAML: {error}") from None
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        line, problem = f", line {mark.line + 1}" if mark else "", getattr(error, "problem", None) or error
+        raise UserError(f"{place}{line}: not valid YAML: {problem}") from None
     except RecursionError:
         raise UserError(f"{place}: is nested too deep, or an alias stands inside of what it names") from None
 
@@ -61,57 +61,41 @@ class _Reader:
     def __init__(self, place: str) -> None:
         self.place, self.size = place, 0
 
-    def wrong(self, node: yaml.Node, what: str) -> UserError:
-        return UserError(f"{self.place}, line {node.start_mark.line + 1}: {what}")
-
     def value(self, node: yaml.Node) -> Any:
         self.size += 1 + len(node.value)
-        if self.size > _MOST:
-            raise self.wrong(node, f"more than {_MOST:,} values and characters, aliases written out")
+        self.require(self.size <= _MOST, node, f"more than {_MOST:,} values and characters, aliases written out")
         if isinstance(node, yaml.ScalarNode):
             return self.scalar(node)
-        if node.tag not in (f"{_TAG}map", f"{_TAG}seq"):
-            raise self.wrong(node, f"the tag {_shown(node.tag)} is not taken; leave it out")
-        if isinstance(node, yaml.SequenceNode):
-            return [self.value(item) for item in node.value]
+        tag, mapping = node.tag.removeprefix(_TAG), isinstance(node, yaml.MappingNode)
+        self.require(tag == ("map" if mapping else "seq"), node, f"the tag {tag[:80]} is not taken; leave it out")
+        return self.mapping(node) if mapping else [self.value(item) for item in node.value]
+
+    def mapping(self, node: yaml.Node) -> dict[str, Any]:
         merged, tree = dict[str, Any](), dict[str, Any]()
         for key_node, value_node in node.value:
-            if key_node.tag == f"{_TAG}merge":  # <<: *anchor, or a list of them, whose first one counts most
-                for part in reversed(value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]):
-                    if not isinstance(part, yaml.MappingNode):
-                        raise self.wrong(part, "<< takes over `key: value` lines only")
-                    merged |= self.value(part)
+            if key_node.tag == f"{_TAG}merge":  # <<: *anchor
+                taken = self.value(value_node)
+                self.require(isinstance(taken, dict), value_node, "<< takes over `key: value` lines of one anchor only")
+                merged |= taken
                 continue
             key = self.value(key_node)
-            if not isinstance(key, str):
-                raise self.wrong(key_node, f"the key {str(key)[:80]} is no text; put it in quotes")
-            if key in tree:
-                raise self.wrong(key_node, f"the key {key!r} stands twice")
+            self.require(isinstance(key, str), key_node, f"the key {str(key)[:80]} is no text; put it in quotes")
+            self.require(key not in tree, key_node, f"the key {key!r} stands twice")
             tree[key] = self.value(value_node)
         return {**merged, **tree}
 
     def scalar(self, node: yaml.ScalarNode) -> Any:
-        text, plain = node.value, node.style is None
-        kind = next((name for name, form in _CORE.items() if form.match(text)), "str") if plain else "str"
+        text, tag = node.value, node.tag.removeprefix(_TAG)
+        forms = _CORE if node.style is None else ("str",)  # quoted: text
+        kind = next(name for name in forms if re.fullmatch(_CORE[name][0], text))
         octal = kind == "int" and re.match(r"[-+]?0[0-9]", text)
         # 1e-3 is a number without a dot, text to YAML 1.1: nobody means anything else by it
-        if octal or (node.tag != _TAG + kind and (kind, node.tag) != ("float", f"{_TAG}str")):
-            readings = "as octal and as decimal" if octal else f"as {_shown(node.tag)} and as {kind}"
-            remedy = "put text in quotes, write numbers in decimal digits alone, switches as true or false"
-            raise self.wrong(node, f"{text[:80]!r} is read in two ways, {readings}: {remedy}")
-        match kind:
-            case "null":
-                return None
-            case "bool":
-                return text.lower() == "true"
-            case "int":
-                if len(text) > _DIGITS:
-                    raise self.wrong(node, f"{text[:_DIGITS]}... has too many digits")
-                return int(text, 0)
-            case "float":
-                return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-        return text
+        alike = not octal and (tag == kind or (tag, kind) == ("str", "float"))
+        readings = "octal and as decimal" if octal else f"{tag[:80]} and as {kind}"
+        remedy = "put text in quotes, write numbers in decimal digits alone, switches as true or false"
+        self.require(alike, node, f"{text[:80]!r} is read in two ways, as {readings}: {remedy}")
+        return _CORE[kind][1](text)
 
-
-def _shown(tag: str) -> str:
-    return tag.replace(_TAG, "")[:80]
+    def require(self, condition: bool, node: yaml.Node, otherwise: str) -> None:
+        if not condition:
+            raise UserError(f"{self.place}, line {node.start_mark.line + 1}: {otherwise}")
