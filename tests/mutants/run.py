@@ -5,6 +5,10 @@
 Each mutant is one change of one expression in one module: another comparison, sign, border, constant or order. The
 module's own unit tests run on it, in a copy of the repository, until the first one fails. Exit code 1 when fewer than
 95 % are killed, or when one survives for which `SURVIVORS` has no reason.
+
+What decides nothing but speed is not changed: the sizes of portions in `SPEED`, named by the variables that hold them.
+Texts, annotations and messages of errors are left alone, too. Hypothesis draws the same examples each time, so that a
+seed gives the same table each time.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import importlib
 import os
 import random
 import shutil
@@ -21,38 +26,50 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from queue import Queue
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("mt", "data", "configs", "tools", "tests", "benchmarks", "pyproject.toml", "train.py", "translate.py")
 LOWEST_SHARE = 0.95
-LIMIT_SECONDS = 600  # a mutant that loops for ever is noticed, too
+_WIDTH = 28
 
-_LOSSES = ["tests/unit/losses", "tests/unit/test_oracle.py"]
-_SEARCH = [
-    f"tests/unit/decoding/test_{name}.py"
-    for name in ("beam_search", "penalties", "search_methods", "target_prefixes", "scoring", "translator", "alignment")
-]
-_METRICS = ["tests/unit/metrics", "tests/unit/test_oracle.py", "tests/unit/evaluation"]
-_BATCHES = ["tests/unit/corpus/test_batching.py", "tests/unit/corpus/test_store.py", "tests/unit/training/test_data.py"]
+
+def _tests(folder: str, *names: str) -> list[str]:
+    return [f"tests/unit/{folder}/test_{name}.py" for name in names]
+
+
+_ORACLE = ["tests/unit/test_oracle.py"]
 TESTS = {
-    **dict.fromkeys(
-        [f"mt/losses/{name}.py" for name in ("encouraging", "smoothing", "targets", "projection", "relatives")], _LOSSES
-    ),
-    "mt/decoding/beam_search.py": _SEARCH,
-    **dict.fromkeys([f"mt/metrics/{name}.py" for name in ("bins", "labels", "maps", "noise", "ranks")], _METRICS),
-    "mt/evaluation/tokens.py": _METRICS,
-    "mt/corpus/batching.py": _BATCHES,
-    "mt/corpus/epochs.py": _BATCHES,
+    "mt/losses/encouraging.py": _tests("losses", "loss_gradients", "reference_encouraging", "build_loss", "links"),
+    "mt/losses/smoothing.py": _tests("losses", "loss_gradients", "build_loss", "projection"),
+    "mt/losses/targets.py": _tests("losses", "loss_gradients", "build_loss", "links"),
+    "mt/losses/projection.py": _tests("losses", "projection"),
+    "mt/losses/relatives.py": _tests("losses", "relatives", "projection"),
+    "mt/decoding/beam_search.py": _tests("decoding", "plain_search", "beam_search", "search_methods"),
+    "mt/metrics/bins.py": _tests("metrics", "bins", "measures") + _tests("evaluation", "tokens") + _ORACLE,
+    "mt/metrics/labels.py": _tests("metrics", "words", "token_labels"),
+    "mt/metrics/maps.py": _tests("metrics", "maps"),
+    "mt/metrics/noise.py": _tests("metrics", "measures", "significance") + _ORACLE,
+    "mt/metrics/ranks.py": _tests("metrics", "ranks", "bins"),
+    "mt/evaluation/tokens.py": _tests("evaluation", "tokens", "alternatives"),
+    "mt/corpus/batching.py": _tests("corpus", "batching"),
 }
-"""module: the tests that should notice"""
+"""module: the tests that should notice, the quickest and most telling first"""
+
+SPEED = {
+    "mt/losses/projection.py": {"_BLOCK_BYTES", "_SLICE_BYTES", "token_bytes", "count", "step", "inner_step"},
+    "mt/decoding/beam_search.py": {"_BLOCK", "_STEPS_BETWEEN_CHECKS"},
+    "mt/metrics/maps.py": {"_CACHED", "rows"},
+}
+"""module: variables that hold sizes of portions, whose change alters no result"""
 
 SURVIVORS: dict[str, str] = {}
-"""what survives with a reason; see `Mutant.key`"""
+"""what survives, by `Mutant.key`, with the reason"""
 
-_COMPARISONS = {
+_OPERATORS: dict[Any, Any] = {
     ast.Lt: ast.LtE,
     ast.LtE: ast.Lt,
     ast.Gt: ast.GtE,
@@ -63,8 +80,6 @@ _COMPARISONS = {
     ast.IsNot: ast.Is,
     ast.In: ast.NotIn,
     ast.NotIn: ast.In,
-}
-_ARITHMETIC = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
     ast.Mult: ast.Div,
@@ -73,6 +88,8 @@ _ARITHMETIC = {
     ast.Mod: ast.Mult,
     ast.BitAnd: ast.BitOr,
     ast.BitOr: ast.BitAnd,
+    ast.And: ast.Or,
+    ast.Or: ast.And,
 }
 _NAMES = {"min": "max", "max": "min", "amin": "amax", "amax": "amin", "argmin": "argmax", "argmax": "argmin"}
 
@@ -85,62 +102,60 @@ class Mutant(NamedTuple):
     start: int
     """first byte of what is replaced"""
     end: int
-    before: str
     after: str
-
-    @property
-    def key(self) -> str:
-        """What names it in `SURVIVORS`: line numbers change too often."""
-        return f"{self.module}: {self.before} -> {self.after}"
+    key: str
+    """the module and the changed lines: what names it in `SURVIVORS`, as line numbers change too often"""
 
     def mutated(self, source: bytes) -> bytes:
         """The module's source with the change."""
         return source[: self.start] + self.after.encode() + source[self.end :]
 
 
-def mutants(module: str, source: bytes) -> Iterator[Mutant]:
-    """All mutants of a module; annotations, texts and messages of errors are left as they are."""
+def mutants(module: str) -> Iterator[Mutant]:
+    """All mutants of a module."""
+    source = (ROOT / module).read_bytes()
     starts = [0]
     for line in source.split(b"\n"):
         starts.append(starts[-1] + len(line) + 1)
-    for node in _code(ast.parse(source)):
+    for node in _code(ast.parse(source), SPEED.get(module, set())):
+        assert node.end_lineno is not None and node.end_col_offset is not None
+        start, end = starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
         for changed in _changes(node):
-            start, end = (starts[line - 1] + column for line, column in _place(node))
             after = ast.unparse(changed)
-            yield Mutant(module, node.lineno, start, end, " ".join(source[start:end].decode().split()), f"({after})")
+            after = f"({after})" if isinstance(changed, ast.expr) else after
+            lines = source[starts[node.lineno - 1] : start].decode() + after
+            lines += source[end : starts[node.end_lineno] - 1].decode()
+            yield Mutant(module, node.lineno, start, end, after, f"{module}: {' '.join(lines.split())}")
 
 
-def _place(node: ast.expr) -> Iterator[tuple[int, int]]:
-    yield node.lineno, node.col_offset
-    assert node.end_lineno is not None and node.end_col_offset is not None
-    yield node.end_lineno, node.end_col_offset
-
-
-def _code(node: ast.AST) -> Iterator[ast.expr]:
-    """The expressions that decide what the code does."""
+def _code(node: ast.AST, speed: set[str]) -> Iterator[ast.expr | ast.stmt]:
+    """The expressions and statements that decide what the code does."""
     if isinstance(node, (ast.Raise, ast.Assert, ast.JoinedStr)):
         return
-    if isinstance(node, ast.expr):
+    targets = node.targets if isinstance(node, ast.Assign) else [node]
+    names = {each.id for target in targets for each in getattr(target, "elts", [target]) if isinstance(each, ast.Name)}
+    if isinstance(node, ast.Assign) and names & speed:
+        return
+    if isinstance(node, (ast.expr, ast.stmt)):
         yield node
     for name, value in ast.iter_fields(node):
         if name in ("annotation", "returns", "decorator_list"):
             continue
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST):
-                yield from _code(child)
+                yield from _code(child, speed)
 
 
-def _changes(node: ast.expr) -> Iterator[ast.expr]:
+def _changes(node: ast.expr | ast.stmt) -> Iterator[ast.expr | ast.stmt]:
     """The node with one thing changed."""
     changed = copy.deepcopy(node)
-    if isinstance(changed, ast.Compare) and type(changed.ops[0]) in _COMPARISONS:
-        changed.ops[0] = _COMPARISONS[type(changed.ops[0])]()
-        yield changed
-    elif isinstance(changed, ast.BinOp) and type(changed.op) in _ARITHMETIC:
-        changed.op = _ARITHMETIC[type(changed.op)]()
-        yield changed
-    elif isinstance(changed, ast.BoolOp):
-        changed.op = ast.Or() if isinstance(changed.op, ast.And) else ast.And()
+    if isinstance(changed, ast.Compare):
+        for place, operator in enumerate(changed.ops):
+            changed.ops[place] = _OPERATORS[type(operator)]()
+            yield changed
+            changed.ops[place] = operator
+    elif isinstance(changed, (ast.BinOp, ast.BoolOp, ast.AugAssign)) and type(changed.op) in _OPERATORS:
+        changed.op = _OPERATORS[type(changed.op)]()
         yield changed
     elif isinstance(changed, ast.UnaryOp) and isinstance(changed.op, (ast.Not, ast.USub)):
         yield changed.operand  # -1 -> 1, not x -> x
@@ -154,6 +169,8 @@ def _changes(node: ast.expr) -> Iterator[ast.expr]:
     elif isinstance(changed, ast.IfExp):
         changed.body, changed.orelse = changed.orelse, changed.body
         yield changed
+    elif isinstance(changed, (ast.Continue, ast.Break)):
+        yield ast.Break() if isinstance(changed, ast.Continue) else ast.Continue()
     elif isinstance(changed, ast.Constant):
         if isinstance(changed.value, bool):
             yield ast.Constant(not changed.value)
@@ -167,41 +184,73 @@ def _name(function: ast.expr) -> str:
     return function.id if isinstance(function, ast.Name) else getattr(function, "attr", "")
 
 
-def survives(mutant: Mutant, folder: Path) -> bool:
-    """Whether the module's tests pass on the mutant, in a copy of the repository that is nobody else's."""
-    path = folder / mutant.module
-    source = path.read_bytes()
-    path.write_bytes(mutant.mutated(source))
-    try:
-        return _tests_pass(TESTS[mutant.module], folder)
-    finally:
+class _Runs:
+    """Runs of tests in copies of the repository, each used by one run at a time."""
+
+    def __init__(self, work: Path, copies: int) -> None:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        for name in ("hypothesis", "msgspec", "numpy", "pytest", "sacrebleu", "sentencepiece", "torch"):
+            importlib.import_module(name)  # what every fork would import again
+        self.limits: dict[str, float] = {}
+        self.folders: Queue[Path] = Queue()
+        for number in range(copies):
+            folder = work / str(number)
+            folder.mkdir()
+            for name in COPIED:
+                copied = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
+                copied(ROOT / name, folder / name)
+            self.folders.put(folder)
+
+    def unchanged_pass(self, module: str) -> bool:
+        """Whether a module's tests pass; from now on a run that takes much longer than this one is one that fails."""
+        folder, start = self.folders.get(), time.monotonic()
+        passed = _tests_pass(TESTS[module], folder, 1000, compiled=True)
+        self.limits[module] = 20 + 4 * (time.monotonic() - start)
+        self.folders.put(folder)
+        return passed
+
+    def survives(self, mutant: Mutant) -> bool:
+        """Whether the module's tests pass on the mutant."""
+        folder = self.folders.get()
+        path = folder / mutant.module
+        source, times = path.read_bytes(), path.stat()
+        path.write_bytes(mutant.mutated(source))
+        alive = _tests_pass(TESTS[mutant.module], folder, self.limits[mutant.module])
         path.write_bytes(source)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # for what is compiled
+        self.folders.put(folder)
+        return alive
 
 
-def _tests_pass(tests: list[str], folder: Path) -> bool:
-    """Runs tests in a fork of this process, which has torch imported already, but nothing of `mt`."""
+def _tests_pass(tests: list[str], folder: Path, limit: float, *, compiled: bool = False) -> bool:
+    """Runs tests in a fork of this process, which has torch imported already, but nothing of `mt`; a mutant that loops
+    for ever is noticed after `limit` seconds. compiled: the next run finds its modules compiled."""
     child = os.fork()
     if child == 0:
         os.setsid()
         os.chdir(folder)
         sys.path[:0] = [str(folder)]
-        sys.dont_write_bytecode = True
+        sys.dont_write_bytecode = not compiled
         nowhere = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
             os.dup2(nowhere, descriptor)
+        import hypothesis
         import pytest
 
+        phases = [hypothesis.Phase.explicit, hypothesis.Phase.generate]  # a failure need not be the smallest one
+        hypothesis.settings.register_profile("mutants", deadline=None, database=None, derandomize=True, phases=phases)
+        options = ["-x", "-q", "--tb=no", "-p", "no:cacheprovider", "--hypothesis-profile=mutants", "-m", "not slow"]
         code = 1
         try:
-            code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-m", "not slow", *tests]))
+            code = int(pytest.main([*options, *tests]))
         finally:
             os._exit(code)
-    end = time.monotonic() + LIMIT_SECONDS
+    end = time.monotonic() + limit
     while time.monotonic() < end:
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status) == 0
-        time.sleep(0.05)
+        time.sleep(0.02)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
     return False
@@ -215,49 +264,37 @@ def main() -> int:
     parser.add_argument("--only", default="", help="modules whose path begins so")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     options = parser.parse_args()
-    chosen = {module: (ROOT / module).read_bytes() for module in TESTS if module.startswith(options.only)}
-    found = [mutant for module, source in chosen.items() for mutant in mutants(module, source)]
+    found = [mutant for module in TESTS if module.startswith(options.only) for mutant in mutants(module)]
+    for key in sorted({key for key in SURVIVORS if key.startswith(options.only)} - {mutant.key for mutant in found}):
+        print(f"stands in SURVIVORS and is no mutant: {key}")
     drawn = sorted(random.Random(options.seed).sample(found, min(options.count, len(found))))
-    os.environ["OMP_NUM_THREADS"] = "1"
-    import hypothesis  # noqa: F401  what every fork would import again
-    import numpy  # noqa: F401
-    import pytest  # noqa: F401
-    import torch  # noqa: F401
-
+    print(f"{len(drawn)} of {len(found)} mutants, seed {options.seed}", flush=True)
+    begin = time.monotonic()
     with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(options.jobs) as pool:
-        folders: Queue[Path] = Queue()
-        for number in range(options.jobs):
-            folder = Path(work, str(number))
-            for name in COPIED:
-                copied = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-                folder.mkdir(exist_ok=True)
-                copied(ROOT / name, folder / name)  # type: ignore[operator]
-            folders.put(folder)
-        for tests in {tuple(TESTS[module]) for module in chosen}:
-            if not _tests_pass(list(tests), Path(work, "0")):
-                print(f"the tests fail without a mutant: {' '.join(tests)}")
+        runs = _Runs(Path(work), options.jobs)
+        modules = sorted({mutant.module for mutant in drawn})
+        for module, passed in zip(modules, pool.map(runs.unchanged_pass, modules)):
+            if not passed:
+                print(f"the tests fail without a mutant: {' '.join(TESTS[module])}")
                 return 1
-
-        def examine(mutant: Mutant) -> bool:
-            folder = folders.get()
-            try:
-                alive = survives(mutant, folder)
-            finally:
-                folders.put(folder)
-            if alive:
-                why = SURVIVORS.get(mutant.key, "NO REASON GIVEN")
-                print(f"survives: {mutant.module}:{mutant.line}: {mutant.before} -> {mutant.after}: {why}", flush=True)
-            return alive
-
-        alive = list(pool.map(examine, drawn))
-    print(f"\n{'module':32}  mutants  killed")
-    for module in chosen:
-        fates = [fate for mutant, fate in zip(drawn, alive) if mutant.module == module]
-        print(f"{module:32}  {len(fates):7}  {fates.count(False):6}")
-    killed = alive.count(False)
-    print(f"{'all':32}  {len(alive):7}  {killed:6}  {killed / len(alive):.1%} of {len(found)} possible ones drawn")
-    explained = all(mutant.key in SURVIVORS for mutant, fate in zip(drawn, alive) if fate)
-    return 0 if killed >= LOWEST_SHARE * len(alive) and explained else 1
+        print(f"{'module':{_WIDTH}}  mutants  killed", flush=True)
+        alive: list[Mutant] = []
+        fates = zip(drawn, pool.map(runs.survives, drawn))
+        for module, of_module in groupby(fates, key=lambda fate: fate[0].module):
+            killed = 0
+            for mutant, lives in of_module:
+                killed += not lives
+                if lives:
+                    alive.append(mutant)
+                    reason = SURVIVORS.get(mutant.key, "NO REASON GIVEN")
+                    print(f"  survives in line {mutant.line}: {mutant.key}\n    {reason}", flush=True)
+            count = sum(mutant.module == module for mutant in drawn)
+            print(f"{module:{_WIDTH}}  {count:7}  {killed:6}", flush=True)
+    share = 1 - len(alive) / len(drawn)
+    print(
+        f"{'all':{_WIDTH}}  {len(drawn):7}  {len(drawn) - len(alive):6}  {share:.1%}, {time.monotonic() - begin:.0f} s"
+    )
+    return int(share < LOWEST_SHARE or any(mutant.key not in SURVIVORS for mutant in alive))
 
 
 if __name__ == "__main__":

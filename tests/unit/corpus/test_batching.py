@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
+from collections.abc import Iterable
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt.config import TokenizerConfig
-from mt.corpus.batching import epoch_copies, pad_batch, plan_batches
+from mt.corpus.batching import _cut, epoch_copies, pad_batch, plan_batches
 from mt.corpus.tokenizer import train_tokenizer
 from mt.files.lines import read_lines
 
-lengths = st.lists(st.tuples(st.integers(1, 40), st.integers(1, 40)), max_size=120).map(
+lengths = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), max_size=120).map(
     lambda pairs: np.array(pairs, dtype=np.int32).reshape(-1, 2).T
 )
 
@@ -162,3 +165,59 @@ def test_padding_fills_the_right_of_shorter_rows():
 def _corpora() -> Path:
     default = Path(__file__).resolve().parents[3].parent / "shared" / "corpora"
     return Path(os.environ.get("MT_CORPORA", default))
+
+
+def plain_copies(weights: list[float], phases: np.ndarray, epoch: int) -> list[int]:
+    """floor(weight * e + phase) is how often a pair has been seen up to epoch e."""
+    return [
+        math.floor(weight * (epoch + 1) + phase) - math.floor(weight * epoch + phase)
+        for weight, phase in zip(weights, phases.tolist())
+    ]
+
+
+@pytest.mark.parametrize("seed", [0, 3, -1])
+def test_copies_follow_from_weight_and_a_phase_that_each_pair_keeps(seed):
+    weights = [0.25, 1.0, 2.75, 0.5, 3.0, 1.125, 0.125, 2.0]  # exact in binary
+    tenths = [epoch_copies(np.full(8, 0.0625), seed=seed, epoch=epoch) for epoch in range(16)]
+    # a weight of 1/16 makes the phase visible: the pair is seen first where it passes 1
+    phases = 1 - (np.stack(tenths).argmax(0) + 1) / 16
+    assert sorted(phases.tolist()) == [(number + 0.5) / 8 for number in range(8)]
+    for epoch in range(9):
+        found = epoch_copies(np.array(weights), seed=seed, epoch=epoch)
+        assert found.tolist() == plain_copies(weights, phases, epoch)
+
+
+def test_order_of_large_batches_does_not_change_between_versions():
+    """As above, where batches are large enough for every part of what a cut costs to count."""
+    source, target = np.divmod(np.arange(3000) * 7919 % 961, 31)
+    batches = plan_batches(source + 1, target + 1, batch_tokens=1000, max_length=30, seed=-5, epoch=1)
+    text = " ".join(",".join(map(str, batch.tolist())) for batch in batches)
+    assert hashlib.blake2b(text.encode(), digest_size=8).hexdigest() == "88bec3d8c8e7d21c"
+
+
+pieces = st.lists(st.tuples(st.integers(1, 6), st.integers(1, 9), st.integers(1, 9), st.integers(0, 30)), max_size=8)
+
+
+@settings(deadline=None, max_examples=150)
+@given(pieces, st.integers(54, 90))
+def test_a_line_is_cut_where_it_costs_least(line, batch_tokens):
+    rows, source, target, cut_cost = np.array(line, dtype=np.int64).reshape(-1, 4).T
+
+    def cost(cuts: Iterable[tuple[int, int]]) -> float:
+        total = 0
+        for first, last in cuts:
+            wide, high = source[first:last].max(), target[first:last].max()
+            pairs = int(rows[first:last].sum())
+            if pairs * max(wide, high) > batch_tokens:
+                return math.inf
+            total += pairs * int(wide + high) + int(cut_cost[last - 1])
+        return total
+
+    found = _cut(rows, source, target, batch_tokens, cut_cost)
+    assert [first for first, _ in sorted(found)] + [len(line)] == [0] + [last for _, last in sorted(found)]
+    every = [
+        cost(pairwise((0, *places, len(line))))
+        for count in range(len(line))
+        for places in combinations(range(1, len(line)), count)
+    ]
+    assert not line or cost(found) == min(every)

@@ -39,3 +39,18 @@ def test_lines_that_were_cut_have_none(tiny_model: Path) -> None:
     record: dict[str, Any] = {"source": "Hund " * 400, "tokens": ["</s>"]}
     add_alternatives(loaded, [record])
     assert "alternatives" not in record
+
+
+def test_three_with_four_digits_are_given_of_every_line_that_is_not_cut(tiny_model: Path) -> None:
+    loaded = load_model(tiny_model, device="cpu")
+    tokenizer = loaded.tokenizer
+    longest = loaded.config.decode.max_length
+    lines = ["e" * letters for letters in range(longest)]
+    source = next(line for line in lines if len(tokenizer.encode_source([line])[0]) == longest)
+    every_piece = tokenizer.target_pieces(range(tokenizer.target_size))
+    records: list[dict[str, Any]] = [{"source": source, "tokens": ["</s>"]}, {"source": "Hund", "tokens": every_piece}]
+    add_alternatives(loaded, records)
+    for record in records:
+        assert [len(each) for each in record["alternatives"]] == [3] * len(record["tokens"])
+    log_probs = [each["log_prob"] for place in records[1]["alternatives"] for each in place]
+    assert all(value == round(value, 4) for value in log_probs) and any(value != round(value, 3) for value in log_probs)

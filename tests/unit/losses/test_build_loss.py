@@ -135,3 +135,12 @@ def test_log_end_out_of_range_and_shapes_that_do_not_fit_are_refused() -> None:
         encouraging(LOGITS, TARGETS, log_end=1.5, smoothing=0.1, definition="uniform", pad_id=0)
     with pytest.raises(ValueError, match="do not fit"):
         label_smoothed_kl(LOGITS, TARGETS[:1], smoothing=0.1, definition="uniform", pad_id=0)
+
+
+def test_ids_beyond_the_vocabulary_exclude_nothing_and_two_classes_are_enough() -> None:
+    plain = SmoothedTarget("uniform_nopad", 0.1, pad_id=-100, vocabulary_size=5)
+    for ids in ((5,), (-1, 99)):
+        target = SmoothedTarget("uniform_nopad", 0.1, pad_id=5, vocabulary_size=5, excluded_ids=ids)
+        assert target.excluded == () and target.classes == 5
+        torch.testing.assert_close(target.weighted_sum(LOGITS.clone()), plain.weighted_sum(LOGITS.clone()))
+    assert SmoothedTarget("others_nopad", 0.1, pad_id=0, vocabulary_size=3).classes == 2

@@ -85,3 +85,14 @@ def test_a_class_that_never_occurs_stays_at_zero() -> None:
 def test_a_log_end_out_of_range_is_refused() -> None:
     with pytest.raises(ValueError, match="log_end"):
         encouraging_inverse_link(torch.tensor([0.7, 0.3]), 1.1)
+
+
+@pytest.mark.parametrize("shape", [(6,), (2, 3, 6)])
+def test_links_of_distributions_side_by_side_are_those_of_each(shape: tuple[int, ...]) -> None:
+    true = torch.randn(shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64).softmax(-1)
+    target = SmoothedTarget("others_nopad", 0.1, pad_id=-1, vocabulary_size=6)
+    model = smoothing_link(true, target)
+    torch.testing.assert_close(smoothing_inverse_link(model, target), true)
+    model = encouraging_link(true, 0.25)
+    torch.testing.assert_close(encouraging_inverse_link(model, 0.25), true)
+    assert torch.equal(encouraging_inverse_link(true, 1.0).argmax(-1), true.argmax(-1))

@@ -11,6 +11,9 @@ from torch import Tensor
 import mt.losses.projection
 from mt.config import LossConfig
 from mt.losses import LossFunction, build_loss, label_smoothed_kl, projected_loss
+from mt.losses.function import RowLosses
+from mt.losses.relatives import RDrop
+from mt.losses.targets import SmoothedTarget
 
 PAD = 0
 CONFIGS = [
@@ -201,3 +204,69 @@ def test_a_compiled_function_gives_the_same_gradient() -> None:
     expected = torch.autograd.grad(total(hidden, weight), [hidden, weight])
     for ours, theirs in zip(torch.autograd.grad(compiled(hidden, weight), [hidden, weight]), expected):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [config for config in CONFIGS if config.name != "encouraging" or not config.settings()["smoothing"]],
+    ids=str,
+)
+def test_a_target_that_shares_the_highest_logit_is_correct_and_one_just_below_is_not(config: LossConfig) -> None:
+    logits = torch.full((3, 23), -1.0, dtype=torch.float64)
+    logits[0, [3, 5]] = 2.0  # tied
+    logits[1, 3], logits[1, 5] = 2.0, 2.0 - 1e-6
+    logits[2, 3], logits[2, 5] = 2.0 - 1e-6, 2.0
+    for target, correct in ((3, 2), (5, 2), (7, 0)):
+        sums = projected_loss(
+            logits, torch.eye(23).double(), None, torch.full((3,), target), loss=function(config), pad_id=PAD
+        )
+        assert int(sums.correct) == correct
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_blocks_give_the_same_sums_without_gradient(config: LossConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, weight, bias, targets = case(9, 1)
+    whole = projected_loss(hidden, weight, bias, targets, loss=function(config), pad_id=PAD)
+    monkeypatch.setattr(mt.losses.projection, "_BLOCK_BYTES", 8 * 23 * 2)
+    with torch.no_grad():
+        blocks = projected_loss(hidden, weight, bias, targets, loss=function(config), pad_id=PAD)
+    for ours, theirs in zip(blocks, whole, strict=True):
+        torch.testing.assert_close(ours, theirs.detach())
+
+
+def test_a_gradient_is_computed_where_something_needs_it_and_else_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = case(6, 2)
+    targets, loss, asked = inputs[3], function(CONFIGS[3]), []
+    rows = loss.rows_
+
+    def spy(logits: Tensor, targets: Tensor, *, gradient: bool) -> RowLosses:
+        asked.append(gradient)
+        return rows(logits, targets, gradient=gradient)
+
+    monkeypatch.setattr(loss, "rows_", spy)
+    for needed in ((), (0,), (1,), (2,), (0, 1, 2)):
+        hidden, weight, bias = (each.detach().clone().requires_grad_(n in needed) for n, each in enumerate(inputs[:3]))
+        sums = projected_loss(hidden, weight, bias, targets, loss=loss, pad_id=PAD)
+        assert asked.pop() == sums.loss.requires_grad == bool(needed)
+        assert not sums.nll.requires_grad and not sums.correct.requires_grad
+        with torch.no_grad():
+            projected_loss(hidden, weight, bias, targets, loss=loss, pad_id=PAD)
+        assert not asked.pop()
+
+
+def test_rows_widths_and_dimensions_that_do_not_fit_are_refused_each() -> None:
+    hidden, weight, _, targets = case(4, 8)
+    loss = function(CONFIGS[0])
+    square = torch.zeros(2, 2, dtype=torch.int64)
+    for misfit in (
+        (hidden[:3], weight, targets),
+        (hidden, weight[:, :3], targets),
+        (hidden.unflatten(1, (7, 1)), weight.unflatten(1, (7, 1)), targets),
+        (hidden, weight, square),
+        (hidden.flatten(), weight.flatten(), targets.repeat(7)),
+    ):
+        with pytest.raises(ValueError, match="do not fit"):
+            projected_loss(misfit[0], misfit[1], None, misfit[2], loss=loss, pad_id=PAD)
+    two = RDrop(SmoothedTarget("uniform", 0.1, pad_id=PAD, vocabulary_size=23), 1.0, PAD)
+    with pytest.raises(ValueError, match=r"2 \* rows"):
+        projected_loss(hidden, weight, None, targets, loss=two, pad_id=PAD)

@@ -94,3 +94,36 @@ def test_relatives_fit_the_fused_projection() -> None:
         dense = function(hidden @ weight.t(), TARGETS).sum()
         torch.testing.assert_close(sums.loss, dense)
         torch.testing.assert_close(torch.autograd.grad(sums.loss, weight)[0], torch.autograd.grad(dense, weight)[0])
+
+
+def test_inverse_focal_has_the_scale_of_its_authors_unless_told_otherwise() -> None:
+    torch.testing.assert_close(
+        InverseFocal(1.5, 0)(logits_of(4), TARGETS), InverseFocal(1.5, 0, 1.0)(logits_of(4), TARGETS)
+    )
+
+
+@pytest.mark.parametrize("gradient", [False, True])
+def test_rdrop_is_its_definition_with_the_first_pass_deciding_what_is_correct(gradient: bool) -> None:
+    logits = torch.stack([logits_of(1).detach(), logits_of(2).detach()], 1).requires_grad_(gradient)
+    target = SmoothedTarget("uniform", 0.1, pad_id=-100, vocabulary_size=7)
+
+    def dense(logits: Tensor) -> Tensor:
+        log_p = logits.log_softmax(-1)
+        q = torch.full((5, 7), 0.1 / 7, dtype=torch.float64).scatter_add(
+            1, TARGETS[:, None], torch.full((5, 1), 0.9, dtype=torch.float64)
+        )
+        smoothed = (q * (q.log() - log_p.transpose(0, 1))).sum(-1).sum(0)
+        first, second = log_p[:, 0], log_p[:, 1]
+        kl = (first.exp() * (first - second)).sum(1) + (second.exp() * (second - first)).sum(1)
+        return smoothed + 3.0 / 2 * kl
+
+    loss = RDrop(target, 3.0, -100)
+    torch.testing.assert_close(loss(logits, TARGETS), dense(logits))
+    if gradient:
+        ours, theirs = (
+            torch.autograd.grad(each(logits).sum(), logits)[0] for each in (lambda x: loss(x, TARGETS), dense)
+        )
+        torch.testing.assert_close(ours, theirs)
+    rows = loss.rows_(logits.detach().flatten(0, 1).clone(), TARGETS, gradient=gradient)
+    assert rows.correct.tolist() == (logits[:, 0].argmax(1) == TARGETS).tolist()
+    torch.testing.assert_close(rows.nll, -logits.log_softmax(-1)[torch.arange(5), :, TARGETS].mean(1).detach())

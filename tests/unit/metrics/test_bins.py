@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt.metrics.bins import CalibrationBins, expected_calibration_error
+from mt.metrics.bins import BORDERS, PROTOCOLS, Breakdown, CalibrationBins, Probability, expected_calibration_error
 
 CONFIDENCE = st.one_of(st.floats(0, 1), st.integers(0, 20).map(lambda tick: tick / 20))
 TOKENS = st.lists(st.tuples(CONFIDENCE, st.booleans()), min_size=1, max_size=60)
@@ -189,3 +190,72 @@ def test_memory_does_not_grow_with_the_stream() -> None:
         counted.update(confidence, confidence > 0.5)
     assert {name: np.size(value) for name, value in vars(counted).items()} == before
     assert counted.block()["tokens"] == 200_000
+
+
+def test_fifteen_bins_are_the_default_everywhere() -> None:
+    confidence, correct = [0.65, 0.68, 0.95], [True, False, True]  # 2/3 parts the first two, 10/16 and 11/16 do not
+    expected = (0.35 + 0.68 + 0.05) / 3
+    counted, groups = CalibrationBins(), Breakdown(0, (1,))
+    counted.update(confidence, correct)
+    groups.update([5, 5, 5], confidence, correct)
+    assert len(counted.block()["bins"]) == 15 and groups.sums.shape[-1] == 15
+    assert expected_calibration_error(confidence, correct) == counted.ece() == pytest.approx(expected)
+    assert groups.result()[0]["ece"] == pytest.approx(expected)
+    assert {name: each["bins"] for name, each in PROTOCOLS.items()} == {"teacher_forced": 15, "inference": 20}
+
+
+@pytest.mark.parametrize(
+    ("breakdown", "names"),
+    [
+        ("frequency", ["0", "1-9", "10-99", "100-999", "1000+"]),
+        ("position", ["1", "2", "3-5", "6-10", "11-20", "21+"]),
+        ("source_length", ["1-5", "6-10", "11-20", "21-40", "41+"]),
+    ],
+)
+def test_a_number_on_a_border_belongs_to_the_group_that_its_name_says(breakdown: str, names: list[str]) -> None:
+    lowest, borders = BORDERS[breakdown]
+    assert Breakdown(lowest, borders).names == names
+    for name in names:
+        ends = name.removesuffix("+").split("-")
+        for number in {int(ends[0]), int(ends[-1])}:
+            groups = Breakdown(lowest, borders)
+            groups.update([number], [0.9], [True])
+            assert [(each["name"], each["tokens"]) for each in groups.result()] == [(name, 1)]
+
+
+def test_a_group_of_two_numbers_is_named_by_both() -> None:
+    assert Breakdown(0, (2, 3)).names == ["0-1", "2", "3+"]
+
+
+def test_the_largest_difference_is_that_of_a_bin_with_tokens_however_few() -> None:
+    counted = CalibrationBins(bins=4)
+    counted.update([0.1, 0.1, 0.9], [False, False, False])  # two bins stay empty
+    assert counted.block()["mce"] == pytest.approx(0.9)
+
+
+def test_the_default_seed_of_resamples_is_that_of_published_figures() -> None:
+    drawn = []
+    for options in ({}, {"seed": 12345}, {"seed": 12346}):
+        counted = CalibrationBins(resamples=20, **options)
+        counted.update([0.3, 0.8, 0.6], [True, False, True], lines=[0, 1, 2])
+        assert counted.bootstrap is not None
+        drawn.append(counted.bootstrap.errors().tolist())
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_what_rounding_makes_of_a_probability_is_still_one() -> None:
+    highest = 1 + 1e-6  # a float32 softmax comes so far
+    counted = CalibrationBins()
+    counted.update([highest, 0.0], [True, False], nll=[-1e-6, 0.0], brier=[highest, -1e-6])
+    assert counted.block()["confidence"] == 0.5  # it counts as 1
+    for value in (0.0, 1.0, highest):
+        assert msgspec.convert(value, Probability) == value
+    for wrong in (-1e-9, 1 + 3e-6):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert(wrong, Probability)
+    for wrong in (-1e-9, 1 + 3e-6):
+        with pytest.raises(ValueError, match="0 to 1"):
+            counted.update([wrong], [True])
+    for name, wrong in (("nll", -3e-6), ("brier", 1 + 3e-6), ("brier", -3e-6)):
+        with pytest.raises(ValueError, match=name):
+            counted.update([0.5], [True], **{name: [wrong]})

@@ -287,3 +287,75 @@ def test_no_map_changes_what_is_likeliest_and_temperature_one_changes_nothing() 
         assert torch.equal(each.apply(log_true).argmax(-1), log_true.argmax(-1))
         assert torch.allclose(each.apply(log_true).exp().sum(-1), torch.ones(300, dtype=torch.float64))
     assert torch.allclose(Temperature().apply(log_true), log_true)
+
+
+def test_a_class_below_the_smoothing_keeps_a_hundredth_and_the_others_their_inverse() -> None:
+    """Four classes at smoothing 0.4, so 0.1 each: (p - 0.1) / 0.6 is the inverse, negative for the last one."""
+    model = torch.tensor([[0.6, 0.25, 0.13, 0.02]], dtype=torch.float64)
+    found = InverseLink(0.4, "uniform", 4, 0).apply(model.log()).exp()
+    inverse = (model - 0.1).clamp(min=0) / (model - 0.1).clamp(min=0).sum()
+    expected = torch.maximum(inverse, 0.01 * model)
+    torch.testing.assert_close(found, expected / expected.sum())
+
+
+@pytest.mark.parametrize(
+    "each", [Temperature(1.7), Temperature(0.5, 3.0, END), Temperature(1.5, link=EL), EL], ids=lambda each: each.name
+)
+def test_distributions_of_any_leading_shape_are_mapped_one_by_one(each: Temperature | InverseLink) -> None:
+    log_probs = truth(6, seed=3)[0]
+    torch.testing.assert_close(each.apply(log_probs.view(2, 3, SIZE)), each.apply(log_probs).view(2, 3, SIZE))
+
+
+@pytest.mark.parametrize("temperature", [0.27, 0.3, 0.38, 14.0])
+def test_temperatures_at_both_ends_of_the_range_are_found(temperature: float) -> None:
+    log_true, targets, _ = truth(3000, seed=11)
+    undistorted = fitted((log_true, targets)).temperature
+    found = fitted(((log_true * temperature).log_softmax(-1), targets)).temperature
+    assert found == pytest.approx(temperature * undistorted, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("field", "lowest", "highest"), [("temperature", 0.01, 100.0), ("end_temperature", 0.01, 100.0)]
+)
+def test_a_temperature_from_a_hundredth_to_a_hundred_is_read_and_no_other(
+    field: str, lowest: float, highest: float
+) -> None:
+    saved: dict[str, Any] = Temperature(1.0, 1.0, END).to_json()
+    for value in (lowest, 1.0, highest):
+        assert map_from_json(saved | {field: value})
+    for value in (lowest - 1e-6, highest + 1e-3, math.nan):
+        with pytest.raises(ValueError, match="not a recalibration map"):
+            map_from_json(saved | {field: value})
+
+
+def test_steps_of_an_isotonic_map_are_read_where_they_rise_within_zero_and_one() -> None:
+    for confidence, value in (([0.0, 1.0], [0.0, 1.0]), ([0.5], [0.5]), ([0.1, 0.2], [0.3, 0.3])):
+        assert map_from_json({"name": "isotonic", "confidence": confidence, "value": value})
+    for confidence, value in (
+        ([], []),
+        ([0.1, 0.1], [0.2, 0.3]),  # no step is empty
+        ([0.2, 0.1], [0.2, 0.3]),
+        ([0.1, 0.2], [0.3]),
+        ([0.1, 0.2], [0.3, 0.2]),
+        ([-0.1], [0.2]),
+        ([1.01], [0.2]),
+        ([0.1], [-0.1]),
+        ([0.1], [1.01]),
+    ):
+        with pytest.raises(ValueError, match="not a recalibration map"):
+            map_from_json({"name": "isotonic", "confidence": confidence, "value": value})
+
+
+def test_ids_of_a_link_lie_within_its_vocabulary() -> None:
+    for pad_id, excluded in ((0, ()), (SIZE - 1, (0, SIZE - 1))):
+        link = InverseLink(0.1, "uniform", SIZE, pad_id, excluded)
+        assert map_from_json(link.to_json()) == link
+    for pad_id, excluded in ((SIZE, ()), (-1, ()), (0, (SIZE,)), (0, (-1,))):
+        with pytest.raises(ValueError, match="outside the vocabulary"):
+            InverseLink(0.1, "uniform", SIZE, pad_id, excluded)
+
+
+def test_an_end_temperature_and_its_token_go_together() -> None:
+    for fields in ({"end_temperature": 1.0}, {"end_id": END}):
+        with pytest.raises(ValueError, match="go together"):
+            Temperature(1.0, **fields)

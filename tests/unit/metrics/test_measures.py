@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mt.metrics.bins import Breakdown, CalibrationBins, bin_of, expected_calibration_error
-from mt.metrics.noise import noise_floor, noise_quantile
+from mt.metrics.noise import SentenceBootstrap, noise_floor, noise_quantile, wilson_interval
 
 
 def sentences(
@@ -233,3 +233,38 @@ def test_groups_are_those_of_the_borders() -> None:
     assert set(result[0]) == {"name", "tokens", "confidence", "accuracy", "ece", "noise_floor"}
     assert [each["name"] for each in Breakdown(1, (2, 3)).result()] == []
     assert Breakdown(1, (2, 3, 6)).names == ["1", "2", "3-5", "6+"]
+
+
+def test_resampled_errors_are_those_of_weighted_sentences() -> None:
+    bins, right = [0, 1, 0, 0, 1], [1, 0, 0, 1, 1]
+    confidence, lines = np.array([0.2, 0.9, 0.4, 0.3, 0.8]), np.array([7, 7, 3, 3, 9])
+    drawn = SentenceBootstrap(2, 50, seed=4)
+    for part in (slice(0, 3), slice(3, 3), slice(3, 5)):  # a sentence in two parts, and nothing in between
+        gap = np.array(right[part]) - confidence[part]
+        drawn.update(np.array(bins[part], dtype=np.int64), gap, lines[part])
+    weight = {line: np.random.default_rng((4, line)).poisson(1.0, 50) for line in (3, 7, 9)}
+    for resample, found in enumerate(drawn.errors()):
+        gaps, tokens = [0.0, 0.0], 0
+        for bin_number, correct, certain, line in zip(bins, right, confidence, lines.tolist()):
+            gaps[bin_number] += int(weight[line][resample]) * (correct - certain)
+            tokens += int(weight[line][resample])
+        assert found == pytest.approx(sum(map(abs, gaps)) / max(1, tokens), abs=1e-12)
+    low, high = drawn.interval(0.9)
+    assert high == 1.0 and low == pytest.approx(1.8 - np.quantile(drawn.errors(), 0.975))
+    assert drawn.interval(0.0) == (0.0, 0.0)
+    one = drawn.difference(SentenceBootstrap(2, 50, seed=4), 0.1)  # from a system without tokens: without errors
+    assert one["low"] == pytest.approx(0.2 - np.quantile(drawn.errors(), 0.975))
+    assert one["high"] == pytest.approx(0.2 - np.quantile(drawn.errors(), 0.025))
+
+
+def test_the_interval_of_a_share_lies_within_zero_and_one_and_solves_its_equation() -> None:
+    for count in range(1, 120):
+        assert 0 <= wilson_interval(0, count)[0] < 1e-12 and 1 - 1e-12 < wilson_interval(count, count)[1] <= 1
+        for correct in range(1, count, 7):
+            for share in wilson_interval(correct, count):  # (Wilson 1927)
+                gap = correct / count - share
+                assert gap**2 == pytest.approx(1.959963984540054**2 * share * (1 - share) / count, rel=1e-9)
+
+
+def test_the_quantile_of_the_noise_is_drawn_alike_for_ever() -> None:
+    assert noise_quantile(np.array([4.0, 1.0, 0.25])) == pytest.approx(5.37602798957416, rel=1e-12)

@@ -92,3 +92,42 @@ def test_confidences_of_zero_one_and_next_to_one_have_their_place() -> None:
 def test_no_tokens_have_no_order() -> None:
     histogram = ConfidenceHistogram()
     assert histogram.auroc() is None and histogram.risk_coverage() is None and histogram.equal_mass_error(15) == 0
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=12, unique_by=lambda each: each[0]))
+def test_few_tokens_in_cells_of_their_own_are_sorted_exactly(tokens: list[tuple[int, bool]]) -> None:
+    confidence = np.array([tick / 40 for tick, _ in tokens])
+    correct = np.array([right for _, right in tokens], dtype=float)
+    histogram = ConfidenceHistogram()
+    histogram.update(confidence, correct)
+    for bins in (1, 2, 5, 15):
+        exact = expected_calibration_error(confidence, correct, bins=bins, scheme="mass")
+        assert histogram.equal_mass_error(bins) == pytest.approx(exact, abs=1e-12)
+    curve = histogram.risk_coverage()
+    if not tokens:
+        assert curve is None
+        return
+    assert curve is not None
+    mistakes = [0.0, *np.cumsum(1 - correct[np.argsort(-confidence)])]
+    share = np.arange(1, 51) / 50
+    expected = np.interp(share * len(tokens), range(len(tokens) + 1), mistakes) / (share * len(tokens))
+    assert curve["coverage"] == pytest.approx(share.tolist())
+    assert curve["risk"] == pytest.approx(expected.tolist())
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_cells_are_a_two_hundredth_of_a_logit_wide_from_minus_thirty_to_thirty(sign: int) -> None:
+    def cell(logit: float) -> int:
+        histogram = ConfidenceHistogram()
+        confidence = 1 / (1 + np.exp(-sign * np.array([logit])))
+        histogram.update(confidence, np.ones(1))
+        assert histogram.sums.shape == (3, 12_000)
+        return int(histogram.sums[0].argmax())
+
+    middle = 6000 if sign > 0 else 5999
+    for logit, number in ((0.001, 0), (0.0049, 0), (0.0051, 1), (5.3001, 1060), (5.3049, 1060), (5.3051, 1061)):
+        assert cell(logit) == middle + sign * number
+    if sign < 0:  # near 1 float64 does not tell such probabilities apart
+        assert cell(29.996) == 0 and cell(29.994) == 1
+    assert cell(31) == cell(600) == (11_999 if sign > 0 else 0)

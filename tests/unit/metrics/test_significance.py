@@ -118,3 +118,7 @@ def test_without_token_probabilities_there_is_no_test_of_calibration() -> None:
     plain = [{"line": 0, "translation": "a", "reference": "a"}]
     assert calibration_differences([records(1, 0.1), plain]) == [None]
     assert calibration_differences([plain, plain]) == [None]
+
+
+def test_one_system_alone_has_nothing_to_be_compared_with() -> None:
+    assert paired_bootstrap([statistics(np.arange(5.0))], mean, resamples=5, seed=1) == []

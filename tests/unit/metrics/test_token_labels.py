@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sacrebleu.metrics import lib_ter
 from sacrebleu.metrics.lib_ter import translation_edit_rate
 
+from mt.metrics import labels as labels_module
 from mt.metrics.labels import align, token_labels
 
 
@@ -93,6 +95,37 @@ def test_the_beam_of_sacrebleu_is_kept_where_lengths_differ_much() -> None:
     for hypothesis_length, reference_length in ((70, 20), (20, 70), (2, 120), (120, 2)):
         hypothesis = [f"w{generator.randrange(200)}" for _ in range(hypothesis_length)]
         reference = [f"w{generator.randrange(200)}" for _ in range(reference_length)]
+        assert align(hypothesis, reference)[0] == translation_edit_rate(hypothesis, reference)[0]
+
+
+LIMITS = {
+    "_MAX_SHIFT_SIZE": "_MAX_SHIFT_SIZE",
+    "_MAX_SHIFT_DISTANCE": "_MAX_SHIFT_DIST",
+    "_MAX_CANDIDATES": "_MAX_SHIFT_CANDIDATES",
+    "_BEAM": "_BEAM_WIDTH",
+}
+"""the limits of the search here, and in sacreBLEU"""
+
+
+def test_the_limits_of_the_search_are_those_of_sacrebleu() -> None:
+    for ours, theirs in LIMITS.items():
+        assert getattr(labels_module, ours) == getattr(lib_ter, theirs)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_edits_are_those_of_sacrebleu_where_limits_are_reached(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits so narrow that short sentences reach each of them, the candidates' in the middle of a block, too."""
+    generator = random.Random(seed)
+    for _ in range(120):
+        for name, (low, high) in zip(LIMITS, ((1, 4), (0, 6), (1, 30), (2, 6))):
+            value = generator.randint(low, high)
+            monkeypatch.setattr(labels_module, name, value)
+            monkeypatch.setattr(lib_ter, LIMITS[name], value)
+        length = generator.randint(1, 16)
+        reference = generator.choices("abcdefghijklmnop"[: generator.randint(2, 16)], k=length)
+        hypothesis = corrupted(reference, generator)
+        if generator.random() < 0.2:  # lengths that differ much: there the beam is wider
+            hypothesis = hypothesis[: generator.randint(1, 3)]
         assert align(hypothesis, reference)[0] == translation_edit_rate(hypothesis, reference)[0]
 
 

@@ -15,6 +15,10 @@ from mt.metrics.labels import word_confidence, words_of_tokens
         ("a b", ["a", "b"], [0, 1]),
         ("in ▁the", ["in", "the"], [0, 1]),  # the first token without its mark
         ("", [], []),
+        ("▁a b </s> c ▁d e", ["ab", "</s>", "c", "de"], [0, 0, 1, 2, 3, 3]),  # an end has no part in a word
+        ("a@@ b </s> c@@ d@@ e f", ["ab", "</s>", "cde", "f"], [0, 0, 1, 2, 2, 2, 3]),
+        ("a </s> </s>", ["a", "</s>", "</s>"], [0, 1, 2]),
+        ("▁a@@ b ▁c", ["a@@b", "c"], [0, 0, 1]),  # marks of spaces are there: the other mark is text
     ],
 )
 def test_tokens_form_words(tokens: str, words: list[str], word_of_token: list[int]) -> None:
@@ -25,3 +29,5 @@ def test_a_word_is_as_sure_as_its_tokens_together() -> None:
     confidence, word_of_token = [0.9, 0.5, 0.8, 1.0], [0, 1, 1, 2]
     assert word_confidence(confidence, word_of_token) == pytest.approx([0.9, 0.4, 1.0])
     assert word_confidence([], []) == []
+    with pytest.raises(ValueError, match="shorter|longer"):
+        word_confidence([0.9, 0.5], [0])
