@@ -50,8 +50,6 @@ class _Source(NamedTuple):
 class _Window:
     """Lines that are translated together."""
 
-    first: int
-    """number of its first line"""
     lines: list[str]
     places: list[int]
     """for each line its place in `sources`"""
@@ -61,7 +59,7 @@ class _Window:
     def records(self, outputs: list[Output], separator: str) -> Iterator[Output]:
         """The records of its lines; `outputs`: of its sources. A line of which nothing is known stays as it is."""
         used: set[int] = set()
-        for number, (line, place) in enumerate(zip(self.lines, self.places), self.first):
+        for line, place in zip(self.lines, self.places):
             output = copy.deepcopy(outputs[place]) if place in used else outputs[place]  # records may be changed
             used.add(place)
             source = self.sources[place]
@@ -69,7 +67,7 @@ class _Window:
                 kept = separator.join(filter(None, (source.prefix, one_line(line))))
                 for each in (output, *output.get("nbest", ())):
                     each |= {"translation": kept, "confidence": 0.0}
-            yield {"line": number, "source": line, **output}
+            yield {"source": line, **output}
 
 
 class Translator:
@@ -94,7 +92,6 @@ class Translator:
         alignments: bool = False,
         processes: int = 1,
         more_waiting: MoreWaiting | None = None,
-        on_overlong: Callable[[int], None] | None = None,
         **search: Any,
     ) -> Iterator[dict[str, Any]]:
         """Translates lines lazily: reads a window of them, translates it, hands out its records, reads on.
@@ -112,7 +109,6 @@ class Translator:
             processes: above 1, windows of many lines are shared by so many worker processes of one thread each. Not
                 with a model on a GPU, nor with an engine that has threads of its own.
             more_waiting: asked before each further line of a window; on False the window is translated as it is.
-            on_overlong: called with the number of each line that is too long.
             search: fields of `SearchConfig`; None: as the model's config says. With `nbest` above 1 each record
                 lists up to so many different outputs under "nbest"; a line that was split has only one.
 
@@ -125,40 +121,34 @@ class Translator:
             UserError: an option out of range or `lines` that are none, at once; a line or prefix that is no text, or
                 more or fewer prefixes than lines, when it is read. A TypeError, too, where a type is wrong.
         """
-        _check_stream("lines", lines)
-        if prefixes is not None:
-            _check_stream("prefixes", prefixes)
+        for name, stream in (("lines", lines), ("prefixes", () if prefixes is None else prefixes)):
+            if isinstance(stream, (str, bytes, bytearray, Mapping, Set)) or not isinstance(stream, Iterable):
+                raise UserTypeError(
+                    f"{name} is of type {type(stream).__name__}; give a list of texts, one a line: [...]"
+                )
         options = search_config(self.loaded.config.decode, **search)
         for name, value, least in (("window", window, 1), ("first_line", first_line, 0), ("processes", processes, 1)):
             if not isinstance(value, (int, np.integer)) or value < least:
                 raise UserError(f"{name} is {value!r}; it must be a whole number of at least {least}")
         if overlong not in get_args(Overlong):
             raise UserError(f"overlong is {overlong!r}; it must be one of {', '.join(get_args(Overlong))}")
-        windows = (
-            self._window(pairs, first, options.max_length, overlong, on_overlong)
-            for first, pairs in _numbered_windows(lines, prefixes, window, first_line, more_waiting)
-        )
+        read = _windows(lines, prefixes, window, first_line, more_waiting)
+        windows = (self._window(pairs, options.max_length, overlong) for pairs in read)
         if processes > 1:
             translated = self._in_processes(windows, options, alignments, processes, more_waiting)
         else:
             translated = ((each, self._outputs(each.sources, options, alignments)) for each in windows)
-        return (record for each, outputs in translated for record in each.records(outputs, self._separator))
+        records = (record for each, outputs in translated for record in each.records(outputs, self._separator))
+        return ({"line": number, **record} for number, record in enumerate(records, first_line))
 
-    def _window(
-        self,
-        pairs: list[tuple[str, str]],
-        first: int,
-        longest: int,
-        overlong: Overlong,
-        on_overlong: Callable[[int], None] | None,
-    ) -> _Window:
+    def _window(self, pairs: list[tuple[str, str]], longest: int, overlong: Overlong) -> _Window:
         """Finds what there is to translate in these lines, each beside its prefix."""
         tokenizer = self.loaded.tokenizer
         lines, prefixes = [line for line, _ in pairs], [prefix for _, prefix in pairs]
-        window = _Window(first, lines, [], [])
+        window = _Window(lines, [], [])
         known: dict[tuple[tuple[int, ...], str], int] = {}
         encoded = zip(lines, prefixes, tokenizer.encode_source(lines), tokenizer.encode_target(prefixes))
-        for number, (line, prefix, ids, (*prefix_ids, _)) in enumerate(encoded, first):
+        for line, prefix, ids, (*prefix_ids, _) in encoded:
             # A line can also be blank to the tokeniser alone: zero-width characters, say.
             blank = not line.strip() or len(ids) <= 1
             unknown = 0 if blank else ids.count(tokenizer.unknown_id)
@@ -167,8 +157,6 @@ class Translator:
                 pieces = tokenizer.source_pieces([each for each in ids[:-1] if each != tokenizer.unknown_id])
                 told = [ids] if any(map(str.isalnum, "".join(pieces))) else []
             too_long = bool(told) and len(ids) > longest
-            if too_long and on_overlong is not None:
-                on_overlong(number)
             text = one_line(prefix.strip()) if prefix_ids and not blank else ""
             key = (() if blank else tuple(ids), text)
             if key not in known:
@@ -265,29 +253,23 @@ def _joined(parts: list[list[Hypothesis]], options: SearchConfig) -> list[Hypoth
     return [Hypothesis(tokens, log_probs, total, score, np.concatenate(known) if known else None)]
 
 
-def _numbered_windows(
+def _windows(
     lines: Iterable[str], prefixes: Iterable[str] | None, size: int, first: int, more_waiting: MoreWaiting | None
-) -> Iterator[tuple[int, list[tuple[str, str]]]]:
-    """Windows of lines beside their prefixes, each with the number of its first one."""
+) -> Iterator[list[tuple[str, str]]]:
+    """Windows of lines beside their prefixes; `first`: number of the first line."""
     window: list[tuple[str, str]] = []
-    for line, prefix in (
-        zip(lines, repeat("")) if prefixes is None else zip_longest(lines, prefixes, fillvalue=_MISSING)
-    ):
+    pairs = zip(lines, repeat("")) if prefixes is None else zip_longest(lines, prefixes, fillvalue=_MISSING)
+    for number, (line, prefix) in enumerate(pairs, first + 1):
         if not (isinstance(line, str) and isinstance(prefix, str)):
             if window:  # what comes before is translated
-                yield first, window
-            raise _not_text(first + len(window) + 1, line, prefix)
+                yield window
+            raise _not_text(number, line, prefix)
         window.append((_clean(line), _clean(prefix)))
         if len(window) == size or (more_waiting is not None and not more_waiting()):
-            yield first, window
-            first, window = first + len(window), []
+            yield window
+            window = []
     if window:
-        yield first, window
-
-
-def _check_stream(name: str, stream: object) -> None:
-    if isinstance(stream, (str, bytes, bytearray, Mapping, Set)) or not isinstance(stream, Iterable):
-        raise UserTypeError(f"{name} is of type {type(stream).__name__}; give a list of texts, one a line: [...]")
+        yield window
 
 
 def _not_text(number: int, line: object, prefix: object) -> UserError:

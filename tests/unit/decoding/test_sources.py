@@ -134,11 +134,10 @@ def test_the_parts_of_a_line_are_translated_alone_and_joined(translator: Transla
     longest = translator.loaded.config.decode.max_length
     line = " ".join(sentences * 3)
     assert len(translator.loaded.tokenizer.encode_source([line])[0]) > longest
-    counted: list[int] = []
     options: dict[str, Any] = {"length_penalty": "gnmt", "length_alpha": 0.7, "alignments": True}
-    record = next(translator.translate([line], on_overlong=counted.append, **options))
+    record = next(translator.translate([line], **options))
     alone = list(translator.translate(sentences, **options)) * 3
-    assert counted == [0] and record["source"] == line
+    assert record["overlong"] and record["source"] == line
     assert record["translation"] == " ".join(part["translation"] for part in alone if part["translation"])
     for name in ("tokens", "log_probs", "token_confidence", "source_tokens"):
         whole = [value for part in alone for value in part[name]]
