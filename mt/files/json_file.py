@@ -42,8 +42,6 @@ def read_json(path: Path, kind: type[Kind], remedy: str = "restore the file") ->
     or not as `write_json` left it; one without a checksum, by hand or by an earlier version, is taken as it is."""
     try:
         data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {remedy}") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
     check_no_lfs_pointer(path)

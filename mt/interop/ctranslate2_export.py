@@ -17,9 +17,9 @@ from mt.config import ModelConfig
 from mt.config_file import search_config
 from mt.corpus.tokenizer import Tokenizer
 from mt.errors import UserError
-from mt.model.attention import SelfAttention, sinusoids, sinusoids_in_halves
+from mt.model.attention import sinusoids, sinusoids_in_halves
 from mt.model.directory import LoadedModel
-from mt.model.layers import DecoderLayer, EncoderLayer, FeedForward
+from mt.model.layers import DecoderLayer, EncoderLayer
 from mt.model.transformer import Transformer
 
 Expressible = Mapping[str, Sequence[Any] | None]
@@ -142,14 +142,24 @@ def _set_layers(spec: Any, model: Transformer, side: str) -> None:
     if model.config.norm == "pre":
         _set_norm(spec.layer_norm, getattr(model, f"{side}_norm"))
     for layer_spec, layer in zip(spec.layer, cast(list[EncoderLayer | DecoderLayer], getattr(model, side))):
-        _set_self_attention(layer_spec.self_attention, layer.attention, model.config)
+        first, last = layer_spec.self_attention.linear
+        _set_linear(first, layer.attention.input)  # queries, keys and values in one matrix, as ours
+        if model.config.positions == "rotary":
+            order = _for_halves(model.config.width, layer.attention.heads)
+            first.weight, first.bias = first.weight[order], first.bias[order]
+        _set_linear(last, layer.attention.output)
         _set_norm(layer_spec.self_attention.layer_norm, layer.attention_residual.norm)
         if isinstance(layer, DecoderLayer):
             cross = layer.cross
             for part, linear in zip(layer_spec.attention.linear, (cross.query, cross.memory, cross.output)):
                 _set_linear(part, linear)
             _set_norm(layer_spec.attention.layer_norm, layer.cross_residual.norm)
-        _set_feed_forward(layer_spec.ffn, layer.feed_forward)
+        first = layer_spec.ffn.linear_0
+        _set_linear(first, layer.feed_forward.input)
+        if layer.feed_forward.gated:
+            first.weight, layer_spec.ffn.linear_0_noact.weight = np.split(first.weight, 2)
+            first.bias, layer_spec.ffn.linear_0_noact.bias = np.split(first.bias, 2)
+        _set_linear(layer_spec.ffn.linear_1, layer.feed_forward.output)
         _set_norm(layer_spec.ffn.layer_norm, layer.feed_forward_residual.norm)
 
 
@@ -161,18 +171,8 @@ def _set_linear(spec: Any, linear: nn.Linear) -> None:
     spec.weight, spec.bias = _array(linear.weight), _array(linear.bias)
 
 
-def _set_norm(spec: Any, norm: nn.Module) -> None:
-    layer_norm = cast(nn.LayerNorm, norm)
-    spec.gamma, spec.beta = _array(layer_norm.weight), _array(layer_norm.bias)
-
-
-def _set_self_attention(spec: Any, attention: SelfAttention, config: ModelConfig) -> None:
-    """Queries, keys and values in one matrix, as ours."""
-    _set_linear(spec.linear[0], attention.input)
-    if config.positions == "rotary":
-        order = _for_halves(config.width, attention.heads)
-        spec.linear[0].weight, spec.linear[0].bias = spec.linear[0].weight[order], spec.linear[0].bias[order]
-    _set_linear(spec.linear[1], attention.output)
+def _set_norm(spec: Any, norm: nn.LayerNorm) -> None:
+    spec.gamma, spec.beta = _array(norm.weight), _array(norm.bias)
 
 
 def _for_halves(width: int, heads: int) -> np.ndarray:
@@ -180,12 +180,3 @@ def _for_halves(width: int, heads: int) -> np.ndarray:
     two halves of a head instead of next to each other; products of queries and keys do not change."""
     rows = np.arange(width).reshape(heads, width // heads // 2, 2).swapaxes(1, 2).reshape(width)
     return np.concatenate([rows, width + rows, 2 * width + np.arange(width)])
-
-
-def _set_feed_forward(spec: Any, layer: FeedForward) -> None:
-    first = spec.linear_0
-    _set_linear(first, layer.input)
-    if layer.gated:
-        first.weight, spec.linear_0_noact.weight = np.split(first.weight, 2)
-        first.bias, spec.linear_0_noact.bias = np.split(first.bias, 2)
-    _set_linear(spec.linear_1, layer.output)

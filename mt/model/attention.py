@@ -132,8 +132,7 @@ def sinusoids(length: int, width: int) -> Tensor:
     """Sinusoidal position embeddings (Vaswani et al. 2017, section 3.5): (length, width) float32, sine in the even
     dimensions, cosine in the odd ones."""
     position = torch.arange(length, dtype=torch.float64)[:, None]
-    frequency = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
-    angle = position * frequency
+    angle = position * 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
     return torch.stack([angle.sin(), angle.cos()], dim=-1).reshape(length, width).float()
 
 
@@ -144,10 +143,7 @@ def sinusoids_in_halves(length: int, width: int) -> Tensor:
 
 def rotation_table(length: int, head_width: int) -> Tensor:
     """Rotary positions (Su et al. 2021, section 3.4.2): (2, length, head_width / 2) float32, cosines, then sines."""
-    position = torch.arange(length, dtype=torch.float64)[:, None]
-    frequency = 10000.0 ** (-torch.arange(0, head_width, 2, dtype=torch.float64) / head_width)
-    angle = position * frequency
-    return torch.stack([angle.cos(), angle.sin()]).float()
+    return sinusoids(length, head_width).view(length, -1, 2).permute(2, 0, 1).flip(0).contiguous()
 
 
 def rotate(states: Tensor, table: Tensor) -> Tensor:

@@ -77,17 +77,14 @@ def load_weights(model: torch.nn.Module, tensors: dict[str, Tensor], origin: Pat
     """Copies `tensors` into the model's parameters. Raises UserError when names or shapes differ, or not all values are
     finite."""
     parameters = dict(model.named_parameters())
-    if parameters.keys() != tensors.keys():
-        name = sorted(parameters.keys() ^ tensors.keys())[0]
-        raise UserError(f"{origin}: weights do not fit the model of its config.yaml ({name}); restore the folder")
+    for name in sorted(parameters.keys() | tensors.keys()):
+        has, needs = (tuple(each[name].shape) if name in each else "none" for each in (tensors, parameters))
+        if has != needs:
+            where = "the model of its config.yaml needs"
+            raise UserError(f"{origin}: {name} has shape {has}, {where} {needs}; restore the folder")
+        check_finite(name, tensors[name], origin)
     with torch.no_grad():
         for name, parameter in parameters.items():
-            if parameter.shape != tensors[name].shape:
-                raise UserError(
-                    f"{origin}: {name} has shape {tuple(tensors[name].shape)}, the model of its config.yaml needs "
-                    f"{tuple(parameter.shape)}; restore the folder"
-                )
-            check_finite(name, tensors[name], origin)
             parameter.copy_(tensors[name])
 
 

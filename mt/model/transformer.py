@@ -50,8 +50,7 @@ class Transformer(nn.Module):
         if config.tie == "all" and source_size != target_size:
             sizes = f"{source_size} and {target_size} pieces"
             raise UserError(f"model.tie is 'all' but the vocabularies have {sizes}: it needs tokenizer.joint")
-        self.config, self.pad_id = config, pad_id
-        width = config.width
+        self.config, self.pad_id, width = config, pad_id, config.width
         self.target_embedding = self._embedding(target_size, width)
         self.source_embedding = self.target_embedding if config.tie == "all" else self._embedding(source_size, width)
         self.output_weight = self.target_embedding.weight
@@ -157,15 +156,11 @@ class Transformer(nn.Module):
     def _rotation(self, heads: int, offset: int, length: int, like: Tensor) -> Tensor | None:
         if self.config.positions != "rotary":
             return None
-        table = self._table("rotary", self.config.width // heads, offset + length, like)
-        return table[:, offset : offset + length]
+        return self._table("rotary", self.config.width // heads, offset + length, like)[:, offset : offset + length]
 
     def _table(self, name: str, width: int, length: int, like: Tensor) -> Tensor:
         """The table of positions, made anew with room to spare when it is too short."""
         table = self._tables.get((name, width))
-        rows = 0 if table is None else table.size(-2)
-        if table is None or rows < length or table.device != like.device:
-            size = max(512, 2 * length, rows)
-            table = _TABLES[name](size, width).to(like.device)
-            self._tables[name, width] = table
+        if table is None or table.size(-2) < length or table.device != like.device:
+            table = self._tables[name, width] = _TABLES[name](max(512, 2 * length), width).to(like.device)
         return table

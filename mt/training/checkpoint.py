@@ -31,6 +31,7 @@ from mt.model.transformer import Transformer
 from mt.settings import NotNegative, Section, Whole
 from mt.training.optimiser import MovingAverage, Optimiser
 
+_REMEDY = "restore it, or remove this folder and write the name of an earlier checkpoint into last"
 _FALLING = ("nll", "perplexity", "ece")  # validation figures that are better when lower
 
 
@@ -173,14 +174,11 @@ class Checkpoints:
 
     def read(self, folder: Path) -> Checkpoint:
         """What `folder` holds. Raises UserError when a file is missing, damaged or of another checkpoint."""
-        path, remedy = (
-            folder / "training.json",
-            "restore it, or remove this folder and write the name of an earlier checkpoint into last",
-        )
-        state = read_json(path, TrainState, remedy)
+        path = folder / "training.json"
+        state = read_json(path, TrainState, _REMEDY)
         if state.name != folder.name:
-            raise UserError(f"{path}: is of update {state.step}, not of this checkpoint; {remedy}")
-        check_listed(path, remedy)
+            raise UserError(f"{path}: is of update {state.step}, not of this checkpoint; {_REMEDY}")
+        check_listed(path, _REMEDY)
         tensors = read_tensors(folder / "training.safetensors")
         for name, tensor in tensors.items():
             check_finite(name, tensor, folder / "training.safetensors")

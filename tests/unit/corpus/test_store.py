@@ -96,7 +96,7 @@ def test_a_missing_file_or_manifest_is_an_error(tmp_path):
     with pytest.raises(UserError, match=r"pairs.arrow: cannot be read .*delete the folder"):
         open_store(tmp_path)
     manifest.unlink()
-    with pytest.raises(UserError, match=r"manifest.json: no such file; delete the folder"):
+    with pytest.raises(UserError, match=r"manifest.json: cannot be read \(No such file.*\); delete the folder"):
         open_store(tmp_path)
 
 
