@@ -2,6 +2,7 @@
 # make test          the fast tests
 # make test-slow     the tests that train models
 # make test-faults   kills, failing disks, damaged files, two at once: 600 faults, and a table of what came of them
+# make test-mutants  150 small faults put into losses, search, calibration and batching: which do the tests notice?
 # make check         ruff, mypy, and known vulnerabilities of the versions in constraints.txt
 # make clean         removes the virtual environment and the demo's run
 #
@@ -21,7 +22,7 @@ INSTALLED := $(VENV)/.installed
 # exit code 5 of pytest: no test of this kind is there
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test test-slow test-faults check clean
+.PHONY: help demo test test-slow test-faults test-mutants check clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -49,6 +50,9 @@ test-slow: $(INSTALLED)
 
 test-faults: $(INSTALLED)
 	$(BIN)/python tests/faults/run.py --count 600
+
+test-mutants: $(INSTALLED)
+	$(BIN)/python tests/mutants/run.py --count 150 --seed 1
 
 check: $(INSTALLED)
 	$(BIN)/python -m ruff check .
