@@ -30,7 +30,8 @@ class UserTypeError(UserError, TypeError):
 
 def out_of_memory(error: Exception) -> bool:
     """Whether a machine or a device had no memory left; torch is not imported for the name of its error."""
-    words = ("not enough memory", "can't allocate memory", "DefaultCPUAllocator")  # of a plain RuntimeError
+    # of a plain RuntimeError, and of the system's ENOMEM
+    words = ("not enough memory", "can't allocate memory", "DefaultCPUAllocator", "Cannot allocate memory")
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     return named or any(each in str(error) for each in words)
 

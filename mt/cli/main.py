@@ -1,4 +1,4 @@
-"""What all commands share: the table of commands, their parser, and how an error becomes one line and an exit code.
+"""What all commands share: how they are called, their parser, and how an error becomes one line and an exit code.
 
 Exit codes: 0 done; 2 the user must change something; 130 interrupted, can be continued; 141 the reader of the
 output went away. Any other exception is a fault of the program and keeps its traceback.
@@ -13,52 +13,31 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from mt.config import SearchConfig
 from mt.errors import UserError, concerning, out_of_memory
+from mt.files.yaml_file import read_yaml
 from mt.processes import available_cores
 from mt.progress import abandon, log_line
-from mt.settings import Allowed, Count, allowed_values, descriptions
+from mt.settings import Allowed, Count, allowed_values, descriptions, within
 
-COMMANDS = (
-    "train",
-    "prepare",
-    "translate",
-    "evaluate",
-    "calibrate",
-    "score",
-    "report",
-    "sample",
-    "export",
-    "import_marian",
-    "shortlist",
-)  # each a module of this folder with a function `main`
 DONE, USER_ERROR, INTERRUPTED, READER_GONE = 0, 2, 130, 141
 
-REMEDIES = {
-    errno.ENOENT: "no such file or folder; check the name",
-    errno.EACCES: "permission denied; choose another place or change its permissions",
-    errno.EPERM: "not permitted; choose another place or change its permissions",
-    errno.EROFS: "the file system is read-only; choose another place",
-    errno.EISDIR: "is a folder where a file is wanted; choose another name",
-    errno.ENOTDIR: "a part of this path is a file, not a folder; choose another place",
-    errno.EEXIST: "exists already; choose another name or remove it",
-    errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
-    errno.ENOSPC: "no space left on the device; free some or choose another place",
-    errno.EDQUOT: "the disk quota is used up; free some space or choose another place",
-    errno.EFBIG: "the file would be larger than allowed; choose another place",
-    errno.EMFILE: "too many open files; raise the limit (ulimit -n)",
-    errno.ENOMEM: "not enough memory; use a machine with more, or smaller batches",
+_REMEDIES = {
+    errno.ENOENT: "check the name",
+    errno.ENOSPC: "free some or choose another place",
+    errno.EMFILE: "raise the limit: ulimit -n",
 }
+_REMEDY = "check the place, its permissions and its disk or network drive, and give the same command again"
 
 
 def main(name: str = "") -> int:
-    """Runs a command of the table; without a name the one that the program is called after (mt-import-marian)."""
+    """Runs a command, a module of this folder; without a name the one that the program is called after."""
     name = name or Path(sys.argv[0]).stem.removeprefix("mt-").replace("-", "_")
-    assert name in COMMANDS, f"no command {name}"
     # Threads that wait for one another sleep instead of spinning: on a machine that does other work too, spinning
     # makes two threads many times slower than one.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -66,14 +45,7 @@ def main(name: str = "") -> int:
 
 
 def run(command: Callable[[], int]) -> int:
-    """Calls a command and turns what a person can mend into one line on standard error.
-
-    Args:
-        command: reads sys.argv and returns its exit code.
-
-    Returns:
-        The exit code for `sys.exit`.
-    """
+    """Calls a command and turns what a person can mend into one line on standard error; returns the exit code."""
     _open_standard_streams()
     try:
         try:
@@ -88,16 +60,15 @@ def run(command: Callable[[], int]) -> int:
     except BrokenPipeError:
         _settle_output()
         return READER_GONE
-    except OSError as error:
+    except (OSError, MemoryError, RuntimeError) as error:
         _settle_output()
+        if out_of_memory(error):
+            return _fail("not enough memory; use smaller batches, a smaller model or beam, or a machine with more")
+        if not isinstance(error, OSError):
+            raise
         name = error.filename2 or error.filename
         place = f"{os.fsdecode(name)}: " if isinstance(name, (str, bytes, os.PathLike)) else ""
-        reason = f"{error.strerror or error}; look after the disk or network drive, and give the same command again"
-        return _fail(place + REMEDIES.get(error.errno or 0, reason))
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        return _fail("not enough memory; use smaller batches, a smaller model or beam, or a machine with more")
+        return _fail(f"{place}{error.strerror or error}; {_REMEDIES.get(error.errno or 0, _REMEDY)}")
 
 
 def _fail(message: str, code: int = USER_ERROR, prefix: str = "error: ") -> int:
@@ -169,7 +140,8 @@ def add_model(parser: argparse.ArgumentParser, **model: Any) -> None:
     words = "model directory, or run directory (its best model)"
     parser.add_argument("model", type=Path, metavar="MODEL", help=words, **model)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    parser.add_argument("--threads", type=positive, metavar="N", help="processor threads (default: all cores)")
+    threads = _number(int, within(1, 1024))
+    parser.add_argument("--threads", type=threads, metavar="N", help="processor threads (default: all cores)")
 
 
 def add_search(parser: Any, names: Iterable[str]) -> None:
@@ -190,20 +162,19 @@ def _number(kind: type, allowed: Allowed) -> Callable[[str], int | float]:
     """For argparse's `type`: a number in range."""
 
     def convert(text: str) -> int | float:
-        try:
-            value = kind(text)
-        except ValueError:
-            value = None
-        if value is None or not allowed.holds(value):
-            what = "a whole number" if kind is int else "a number"
-            raise argparse.ArgumentTypeError(f"{text!r} is not {what} that is {allowed.words}")
-        return value
+        with suppress(UserError):
+            value = read_yaml(text, "")  # as a config file has it: 010 is refused there, too
+            if type(value) in (int, kind) and allowed.holds(value):
+                return kind(value)
+        what = "a whole number" if kind is int else "a number"
+        raise argparse.ArgumentTypeError(f"{text[:80]!r} is not {what} that is {allowed.words}")
 
     return convert
 
 
 positive = _number(int, get_args(Count)[1])
 """a whole number of at least 1; for argparse's `type`"""
+seed = _number(int, within(0, 10**18))
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -5,39 +5,26 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt import load
 from mt.cli.main import DONE, CommandParser, add_model, add_search, model_files, use_threads
+from mt.config import SearchConfig
+from mt.config_file import search_config
 from mt.errors import UserError
+from mt.files.json_file import list_files
+from mt.files.lines import TextDigest, WaitingLines, check_equally_many, check_readable, read_lines, text_digest
+from mt.files.output import check_apart, check_writable, flagged_lines, open_output, partial_files, standard_output
 from mt.progress import progress_bar
 
 if TYPE_CHECKING:
     from mt.decoding.translator import Translator
-    from mt.files.lines import TextDigest
 
-_SEARCH = (
-    "beam",
-    "nbest",
-    "length_penalty",
-    "length_alpha",
-    "batch_tokens",
-    "shortlist",
-    "stop",
-    "min_length",
-    "max_output",
-    "no_repeat_ngram",
-    "temperature",
-    "sample",
-    "top_k",
-    "top_p",
-    "seed",
-    "minimum_bayes_risk",
-    "candidates",
-)  # options that are fields of SearchConfig
+_UNSEARCHED = ("max_length", "max_length_ratio", "max_length_extra", "token_scores")
+_SEARCH = [item.name for item in fields(SearchConfig) if item.name not in _UNSEARCHED]  # the others are options
 _FORMATTING = ("format", "overlong", "alignments", "flag_below", "engine", "compute_type")
 """further options that the output depends on"""
 
@@ -48,18 +35,16 @@ def main(arguments: list[str] | None = None) -> int:
     _check_options(options)
     from mt.decoding.records import Remarks
     from mt.decoding.translator import WINDOW
-    from mt.files.lines import WaitingLines, check_equally_many, check_readable, read_lines, text_digest
-    from mt.files.output import flagged_lines, open_output
 
-    prefix = [] if options.prefix is None else [options.prefix]
-    _check_files(options, prefix)
+    prefix = options.prefix
+    _check_files(options)
     check_readable([*options.input, *prefix])
-    waiting = None if options.input else WaitingLines(_standard_input())
+    waiting = None if options.input else WaitingLines(sys.stdin.fileno())
     lines = read_lines(options.input) if waiting is None else waiting
     text = text_digest(options.input) if options.input else None
     begun = text_digest(prefix)
     if prefix and text and begun:
-        check_equally_many("the input", text.lines, options.prefix, begun.lines)
+        check_equally_many("the input", text.lines, prefix[0], begun.lines)
     threads = use_threads(options.threads)
     translator = _translator(options, threads)
     on_cpu = translator.loaded.model.output_weight.device.type == "cpu"
@@ -101,32 +86,26 @@ def _parser() -> CommandParser:
     add_model(parser)
     add = parser.add_argument
     files: dict[str, Any] = {"type": Path, "nargs": "+", "action": "extend", "default": []}
-    words = "text files, plain or packed (gzip, bzip2, xz), one after the other (default: standard input)"
-    add("--input", metavar="F", help=words, **files)
-    words = "file to write, packed where its name ends in .gz (default: standard output)"
-    add("--output", type=Path, metavar="F", help=words)
+    add("--input", metavar="F", help="text files, plain or packed: gzip, bzip2, xz (default: standard input)", **files)
+    add("--output", type=Path, metavar="F", help="file to write, F.gz: packed (default: standard output)")
     words = "text: a line each, with --nbest LINE ||| TRANSLATION ||| SCORE, lines counted from 0 (the default); "
     words += "jsonl: one object a line, with score, confidence, tokens and their log-probabilities"
     add("--format", choices=["text", "jsonl"], default="text", help=words)
     words = "file of as many lines as the input: the whole words that each line's translation begins with, or nothing"
-    add("--prefix", type=Path, metavar="F", help=words)
-    words = (
-        "further models of the same vocabulary: the mean of all models' probabilities translates; confidence is not "
-    )
-    add("--ensemble", metavar="MODEL2", help=words + "recalibrated", **files)
-    words = "lines of more tokens than the model's config allows: split into sentences that are translated one by one "
-    words += "and joined (the default), or cut"
+    add("--prefix", type=Path, nargs=1, default=[], metavar="F", help=words)
+    words = "further models of the same vocabulary: the mean of all probabilities counts, and is not recalibrated"
+    add("--ensemble", metavar="MODEL2", help=words, **files)
+    words = "lines of more tokens than the model's config allows: split into sentences (the default), or cut"
     add("--overlong", choices=["split", "cut"], default="split", help=words)
-    words = "with jsonl: source_tokens, and alignment, pairs [source token, target token] counted from 0, from the "
-    add("--alignments", action="store_true", help=words + "attention of the last decoder layer but one")
+    words = "with jsonl: source_tokens, and alignment: pairs [source token, target token], from 0, told by attention"
+    add("--alignments", action="store_true", help=words)
     words = "mark translations whose confidence is below C, which tools/calibrate.py finds: a tab, FLAG, a tab and the "
     add("--flag_below", type=float, metavar="C", help=words + 'confidence after the text; "flagged" in jsonl')
     words = "with --flag_below: leave the text as it is, and write the flagged lines to this file, by tabs: number "
     add("--flagged", type=Path, metavar="F", help=words + "from 1, confidence, source, translation")
     words = "what searches; ctranslate2 (pip install ctranslate2) gets the model exported on first use"
     add("--engine", choices=["torch", "ctranslate2"], default="torch", help=words)
-    words = "numbers to compute with (default: float32); bfloat16 (torch) is for GPUs, int8 (ctranslate2) for "
-    words += "processors: both are faster and may differ in some words"
+    words = "float32 (default); faster, with other words now and then: bfloat16 on GPUs (torch), int8 (ctranslate2)"
     add("--compute_type", choices=["float32", "bfloat16", "int8"], default="float32", help=words)
     add_search(parser.add_argument_group("search (default: as the model's config says)"), _SEARCH)
     return parser
@@ -134,6 +113,8 @@ def _parser() -> CommandParser:
 
 def _check_options(options: argparse.Namespace) -> None:
     """Raises UserError for options that do not go together."""
+    if not options.input and sys.stdin is None:
+        raise UserError("standard input is closed; give a file with --input")
     if options.alignments and options.format != "jsonl":
         raise UserError("--alignments: only JSON lines have a place for them; add --format jsonl")
     if options.flagged is not None and options.flag_below is None:
@@ -145,10 +126,8 @@ def _check_options(options: argparse.Namespace) -> None:
         raise UserError("--flag_below: n-best lists as text have no place for marks; add --flagged F or --format jsonl")
 
 
-def _check_files(options: argparse.Namespace, prefix: list[Path]) -> None:
+def _check_files(options: argparse.Namespace) -> None:
     """Raises UserError for places that cannot be written, or that are read or written twice."""
-    from mt.files.output import check_apart, check_writable, partial_files, standard_output
-
     if options.output is None:
         standard_output()
         written = [("standard output", Path("/dev/stdout"))]
@@ -158,7 +137,7 @@ def _check_files(options: argparse.Namespace, prefix: list[Path]) -> None:
     if options.flagged is not None:
         check_writable(options.flagged)
         written.append(("--flagged", options.flagged))
-    read = {"--input": options.input or [Path("/dev/stdin")], "--prefix": prefix}
+    read = {"--input": options.input or [Path("/dev/stdin")], "--prefix": options.prefix}
     read["a file of MODEL"] = [path for model in (options.model, *options.ensemble) for path in model_files(model)]
     check_apart([(option, path) for option, paths in read.items() for path in paths], *written)
 
@@ -181,22 +160,13 @@ def _translator(options: argparse.Namespace, threads: int) -> Translator:
     return Translator(loaded, CTranslate2Engine(loaded, threads, options.compute_type))
 
 
-def _standard_input() -> int:
-    try:
-        return sys.stdin.fileno()
-    except (AttributeError, OSError, ValueError):
-        raise UserError("standard input is closed; give a file with --input") from None
-
-
 def _fingerprint(
     translator: Translator, text: TextDigest | None, begun: TextDigest | None, options: argparse.Namespace
 ) -> dict[str, Any] | None:
     """What the output depends on; None where the input, or the prefixes, can be read only once."""
     if text is None or begun is None:
         return None
-    from mt.config_file import search_config
     from mt.decoding.translator import WINDOW
-    from mt.files.json_file import list_files
     from mt.model.directory import model_directory
 
     loaded = translator.loaded
