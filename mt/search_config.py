@@ -8,15 +8,14 @@ from typing import Annotated, Literal, TypeAlias
 from mt.settings import AboveZero, Count, Section, Whole, within
 
 # Far beyond what is of use, and near enough that memory, lengths and float32 hold it.
-Hypotheses: TypeAlias = Annotated[int, within(1, 2_000)]
-Length: TypeAlias = Annotated[int, within(1, 100_000)]
+Many: TypeAlias = Annotated[int, within(1, 100_000)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig(Section):
     """How sentences are translated, in validation and by `translate.py`, unless told otherwise."""
 
-    beam: Hypotheses = 5
+    beam: Annotated[int, within(1, 2_000)] = 5
     """hypotheses kept at each position"""
     length_penalty: Literal["none", "average", "gnmt", "reward"] = "average"
     """divide the score by nothing, by length ** alpha, or by GNMT's ((5 + length) / 6) ** alpha; reward:
@@ -34,7 +33,7 @@ class DecodeConfig(Section):
     """longest source, in tokens, that is translated at once: a longer one is divided into sentences, and said to be"""
     max_length_ratio: Annotated[float, within(0, 100)] = 2.0
     """longest output: this times the source length, plus max_length_extra"""
-    max_length_extra: Length = 20
+    max_length_extra: Many = 20
     """tokens added to the longest output"""
     batch_tokens: Annotated[int, within(1, 10**9)] = 8192
     """most positions of a batch, beams included"""
@@ -44,7 +43,7 @@ class DecodeConfig(Section):
 class SearchConfig(DecodeConfig):
     """The decode section, and what a call can ask for beside it; every engine is told all of it."""
 
-    nbest: Hypotheses = 1
+    nbest: Many = 1
     """up to so many different translations of each line, best first"""
     max_output: Whole = 0
     """most tokens of an output, end of sentence included; 0: only what max_length_ratio and max_length_extra allow"""
@@ -60,7 +59,7 @@ class SearchConfig(DecodeConfig):
     """sample: seed of the draw"""
     minimum_bayes_risk: Literal["none", "chrf"] = "none"
     """of the candidates take the one that agrees most with the others, by sentence chrF"""
-    candidates: Annotated[int, within(0, 2_000)] = 0
+    candidates: Annotated[int, within(0, 10_000)] = 0
     """minimum_bayes_risk: how many candidates, samples or the best of a beam of N; 0: as many as the beam"""
     shortlist: bool = False
     """write only what tools/shortlist.py has found for the words of a line: faster with a large vocabulary"""

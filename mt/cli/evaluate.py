@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from mt.cli.main import DONE, CommandParser, add_model, add_search, aligned, positive, use_threads
+from mt.cli.main import DONE, CommandParser, add_model, add_search, aligned, positive, seed, use_threads
 from mt.config import DecodeConfig
 from mt.errors import UserError
 from mt.files.output import check_apart
@@ -151,6 +151,6 @@ def _parser() -> CommandParser:
     add("--nbest", type=positive, default=1, metavar="N", help="measure n-best lists of the main beam, too")
     add_search(parser, ("length_penalty", "length_alpha", "batch_tokens"))
     add("--bootstrap", type=int, default=1000, metavar="N", help="resamples for the intervals (default: 1000; 0: none)")
-    add("--seed", type=int, default=12345, metavar="N", help="seed of the resamples (default: 12345)")
+    add("--seed", type=seed, default=12345, metavar="N", help="seed of the resamples (default: 12345)")
     add("--truth", action="store_true", help="the text is of the shipped grammar: show what a perfect model scores")
     return parser

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mt.cli.main import DONE, CommandParser, positive
+from mt.cli.main import DONE, CommandParser, positive, seed
 from mt.errors import UserError
 from mt.files.atomic import atomic_file
 from mt.files.output import check_apart
@@ -21,7 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--languages", default="de,en", help="source and target: two of de, en, fr (default: de,en)")
     add("--split", choices=("train", "valid", "test"), default="test", help="default: test")
     add("--pairs", type=positive, default=1000, metavar="N", help="how many (default: 1000)")
-    add("--seed", type=int, default=1, metavar="N", help="seed of the draw (default: 1)")
+    add("--seed", type=seed, default=1, metavar="N", help="seed of the draw (default: 1)")
     add("--output", metavar="PREFIX", required=True, help="the files' names without the language")
     given = parser.parse_args(arguments)
     languages = tuple(given.languages.split(","))

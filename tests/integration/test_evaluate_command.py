@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.json
+import pyarrow.parquet
 import pytest
 
 from mt.cli.evaluate import main
@@ -89,6 +92,13 @@ def test_a_model_is_evaluated_with_each_beam(
     hypotheses = (tmp_path / "out" / "hypotheses.txt").read_text(encoding="utf-8").split("\n")
     assert hypotheses == [*(record["translation"] for record in records), ""]
     assert hypotheses[1] == ""
+    assert results["decode"]["lines_overlong"] == 0
+    assert results["decode"]["lines_with_unknown"] == sum(record["unknown"] > 0 for record in records)
+
+    table = pyarrow.json.read_json(tmp_path / "out" / "records.jsonl")
+    assert table.column("alternatives").to_pylist() == [record.get("alternatives") for record in records]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), tmp_path / "records.parquet")
+    assert pyarrow.parquet.read_table(tmp_path / "records.parquet").column("alternatives") == table["alternatives"]
 
 
 def test_the_default_beam_is_always_evaluated(tiny_model: Path, test_set: tuple[Path, Path], tmp_path: Path) -> None:
@@ -174,7 +184,7 @@ def test_records_without_probabilities_give_quality_only(tmp_path: Path, capsys:
         (["--source", "nowhere", "--reference", "test.en"], ["nowhere"]),
         (["--reference", "test.en"], ["--source is missing"]),
         (["--source", "test.de", "--reference", "test.en", "--beams", "1,0"], ["--beams is 1,0"]),
-        (["--source", "test.de", "--reference", "test.en", "--threads", "0"], ["--threads", "at least 1"]),
+        (["--source", "test.de", "--reference", "test.en", "--threads", "0"], ["--threads", "1 to 1,024"]),
         (["--source", "test.de", "--reference", "test.en", "--beam", "1"], ["--beams"]),
         (["--source", "test.de", "--reference", "test.en", "--records", "r.jsonl"], ["either MODEL", "--records"]),
     ],

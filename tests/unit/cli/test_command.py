@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from mt.cli.main import CommandParser, main, program_name, run
+from mt.cli.main import CommandParser, add_search, main, program_name, run
 from mt.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -223,3 +223,21 @@ def test_a_command_is_found_by_its_name_or_by_that_of_the_program(
     monkeypatch.setattr(sys, "argv", [program])
     assert main(name) == 2
     assert "FOLDER" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("--beam", ["010", "1_0", "5000", "0x", "1e3", "9" * 5000, "true", ""]),
+        ("--temperature", ["nan", ".nan", "inf", ".inf", "1e-40", "0", "1:30"]),
+        ("--length_alpha", ["1e300", "no", "-1"]),
+    ],
+)
+def test_an_option_of_the_search_has_the_range_and_the_reading_of_a_config(option: str, values: list[str]) -> None:
+    parser = CommandParser(description="x", example="x")
+    add_search(parser, [option.removeprefix("--")])
+    assert vars(parser.parse_args([option, "1"])) == {option.removeprefix("--"): 1}
+    for value in values:
+        with pytest.raises(UserError, match=r"is not a (whole )?number that is ") as told:
+            parser.parse_args([f"{option}={value}"])
+        assert len(str(told.value)) < 200

@@ -72,3 +72,12 @@ def test_a_missing_tokeniser_of_bleu_is_told_before_any_text_is_prepared(
     with pytest.raises(UserError, match=r"sacrebleu\[ja\]"):
         train(config)
     assert not (tiny_config.parent / "run" / "config.yaml").exists()
+
+
+def test_a_validation_text_of_blank_sources_is_told_before_training(tiny_config: Path) -> None:
+    class Blank(Texts):
+        def texts(self, side: str, first: int, last: int) -> list[str]:
+            return ["", "\u3000"] if side == "source" else REFERENCES
+
+    with pytest.raises(UserError, match=r"data\.valid: its source side holds no text"):
+        Validator(read_config(tiny_config), SimpleNamespace(), Blank(), Group())  # type: ignore[arg-type]
