@@ -29,7 +29,6 @@ Result = TypeVar("Result")
 
 _MALLOC_OPTIONS = {-4: 0, -1: 2**31 - 1, -2: 1 << 28}  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD of malloc.h
 _POLL_SECONDS = 0.5  # how often a process looks whether its parent is still there
-_REMEDY = "free memory and give the same command again"
 
 _work: Callable[..., Any]  # in a process of a pool: what it does
 
@@ -74,32 +73,26 @@ def _serve_parent() -> None:
 class WorkerPool:
     """Processes of one thread each that all do the same work; whichever is free takes the next piece.
 
-    Args:
-        work: what each piece is given to; must not need a GPU.
-        processes: how many; they start with the first piece.
-        start_method: "fork" shares the memory of this process, such as a model, and takes any function; "spawn", which
-            it becomes where there is no Linux, sends the work to each process once.
-        remedy: second half of the error line when a process was killed.
+    They start with the first piece. "fork" shares the memory of this process, such as a model, and takes any function,
+    but no GPU; "spawn", which it becomes where there is no Linux, sends the work to each process once.
     """
 
-    def __init__(
-        self, work: Callable[..., Any], processes: int, start_method: Literal["fork", "spawn"], remedy: str = _REMEDY
-    ) -> None:
-        self._processes, self._remedy = processes, remedy
+    def __init__(self, work: Callable[..., Any], processes: int, start_method: Literal["fork", "spawn"]) -> None:
+        self._processes = processes
         context = multiprocessing.get_context(start_method if sys.platform == "linux" else "spawn")
         self._pool = ProcessPoolExecutor(processes, context, _begin, (work,))
         self._unfinished: list[Future[Any]] = []
 
     def submit(self, *arguments: Any) -> Future[Any]:
         """Has a process call the work with these arguments."""
-        with self._watched():
+        with _watched():
             future = self._pool.submit(_call, *arguments)
         self._unfinished = [each for each in (*self._unfinished, future) if not each.done()]
         return future
 
     def result(self, future: Future[Any]) -> Any:
         """Waits for a piece of work. Raises what the work raised, or WorkerKilled."""
-        with self._watched():
+        with _watched():
             return future.result()
 
     def has_capacity(self) -> bool:
@@ -110,12 +103,15 @@ class WorkerPool:
         """Ends the processes; work that has not begun is dropped."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    @contextmanager
-    def _watched(self) -> Iterator[None]:
-        try:
-            yield
-        except BrokenProcessPool:
-            raise WorkerKilled(f"a worker process was killed, perhaps for want of memory; {self._remedy}") from None
+
+@contextmanager
+def _watched() -> Iterator[None]:
+    try:
+        yield
+    except BrokenProcessPool:
+        raise WorkerKilled(
+            "a worker process was killed, perhaps for want of memory; free some or use fewer --threads, and try again"
+        ) from None
 
 
 def _begin(work: Callable[..., Any]) -> None:
@@ -139,13 +135,9 @@ def ordered_map(
 ) -> Iterator[Result]:
     """`map`, with the work shared by processes; the results do not depend on how many there are.
 
-    No more than two items for each process are under way, so that neither items nor results pile up. Raises what the
-    function raises, or WorkerKilled.
-
-    Args:
-        function: of a module, or a `functools.partial` of one; it and the items travel to other processes.
-        processes: how many work. 1: this one alone.
-        alone: so many items are done in this process before others are started, which takes a second.
+    No more than two items for each process are under way, so that neither items nor results pile up. The function, of a
+    module, and the items travel to the processes; `alone`: so many items are done in this process before others are
+    started, which takes a second. Raises what the function raises, or WorkerKilled.
     """
     items = iter(items)
     yield from map(function, islice(items, alone if processes > 1 else None))

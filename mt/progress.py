@@ -14,28 +14,14 @@ _NAMED_LINES = 5  # whose numbers a warning gives
 
 
 def progress_bar(total: float | None, description: str, unit: str, **options: Any) -> Any:
-    """A tqdm bar on standard error that stays silent when standard error is not a terminal.
+    """A tqdm bar on standard error, silent where that is no terminal.
 
-    Args:
-        total: units of work in all, or None where that is not known.
-        description: what is being done, in one or two words.
-        unit: name of one unit of work ("line", "step", "token").
-        options: further tqdm options (`initial`, `unit_scale`, ...).
-
-    Returns:
-        The bar: `update(n)`, `set_postfix_str(text)`, `close()`, and usable in a `with` block.
+    `total`: units of work in all, where that is known; `unit`: the name of one ("line"); `options`: of tqdm.
     """
     from tqdm import tqdm
 
-    return tqdm(
-        total=total,
-        desc=description,
-        unit=unit,
-        dynamic_ncols=True,
-        file=sys.stderr,
-        disable=not sys.stderr.isatty(),
-        **options,
-    )
+    options |= {"total": total, "desc": description, "unit": unit}
+    return tqdm(file=sys.stderr, disable=not sys.stderr.isatty(), dynamic_ncols=True, **options)
 
 
 def log_line(text: str) -> None:

@@ -176,7 +176,7 @@ class Translator:
     ) -> Iterator[tuple[_Window, list[Output]]]:
         """Has worker processes translate the windows, the next ones begun while an earlier one is not yet done."""
         pending: deque[tuple[_Window, list[list[int]], list[Future[list[Output]]]]] = deque()
-        pool = WorkerPool(self._outputs, processes, "fork", "lower --threads or --batch_tokens and run it again")
+        pool = WorkerPool(self._outputs, processes, "fork")
 
         def next_translated() -> tuple[_Window, list[Output]]:
             window, groups, futures = pending.popleft()

@@ -22,7 +22,7 @@ def make_pool() -> Iterator[Callable[..., WorkerPool]]:
     made: list[WorkerPool] = []
 
     def make(work: Callable[..., Any], processes: int = 2) -> WorkerPool:
-        made.append(WorkerPool(work, processes, "fork", "lower --threads"))
+        made.append(WorkerPool(work, processes, "fork"))
         return made[-1]
 
     yield make
@@ -61,7 +61,7 @@ def test_a_pool_has_capacity_below_two_pieces_of_work_a_process(make_pool: Calla
 
 def test_a_worker_that_is_killed_is_one_clear_error(make_pool: Callable[..., WorkerPool]) -> None:
     pool = make_pool(lambda: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(WorkerKilled, match="worker process was killed.*lower --threads"):
+    with pytest.raises(WorkerKilled, match="worker process was killed.*fewer --threads"):
         pool.result(pool.submit())
     with pytest.raises(WorkerKilled, match="worker process was killed"):
         pool.submit()
@@ -108,7 +108,7 @@ def die(item: int) -> None:
 
 
 def test_a_process_of_a_map_that_is_killed_is_one_clear_error() -> None:
-    with pytest.raises(WorkerKilled, match="was killed, .*; free memory and give the same command again"):
+    with pytest.raises(WorkerKilled, match="was killed, .*; free some"):
         list(ordered_map(die, range(3), processes=2, alone=0))
 
 
