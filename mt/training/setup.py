@@ -12,6 +12,7 @@ from mt.config import Config
 from mt.corpus.prepare import Prepared, prepare
 from mt.corpus.tokenizer import load_tokenizer
 from mt.errors import UserError
+from mt.files.json_file import check_listed
 from mt.losses.build import build_loss
 from mt.model.directory import build_model, choose_device, load_model, load_weights, model_directory, weights
 from mt.model.transformer import Transformer
@@ -63,7 +64,9 @@ def prepare_data(config: Config, group: Group) -> Prepared:
         group.wait_for_signal(ready)
     tokenizer = None
     if config.train.init_from:
-        tokenizer = load_tokenizer(Checkpoints(config).last() or model_directory(Path(config.train.init_from)))
+        start = Checkpoints(config).last() or model_directory(Path(config.train.init_from))
+        check_listed(start / "meta.json", "restore the folder, or start from another model")  # damage is told at once
+        tokenizer = load_tokenizer(start)
     prepared = prepare(config, tokenizer=tokenizer)
     group.signal(ready)
     for fingerprints, machine in group.gather((prepared.fingerprints, group.machine)):
