@@ -1,6 +1,6 @@
 """The token store: the pairs of one split as piece ids in a memory-mapped Arrow file.
 
-Written through `datasets`, read without copying through the Arrow buffers. A manifest beside the file holds its
+Written as `datasets` writes it, read without copying through the Arrow buffers. A manifest beside the file holds its
 digest, so that a truncated or edited file is an error and not a crash. Training text is encoded in
 shards: files of so many pairs, each made on its own. A shard that is there is not made again, so that an interrupted
 preparation goes on where it stopped; and where shards begin does not depend on the number of processes, so that
@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow
+from pyarrow.compute import list_value_length
 
 from mt.corpus.tokenizer import load_tokenizer
 from mt.errors import UserError
@@ -46,16 +47,15 @@ class TokenStore:
     def __init__(self, file: BinaryIO) -> None:
         # The mapping outlives the file, even a deleted one.
         buffer = pyarrow.py_buffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-        self._batches = list(pyarrow.ipc.open_stream(buffer))
-        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)]).tolist()
-        columns = ([batch[side] for batch in self._batches] for side in ("source", "target"))
+        self._table = pyarrow.ipc.open_stream(buffer).read_all()
+        sides = [self._table["source"], self._table["target"]]
+        self._starts = np.cumsum([0, *map(len, sides[0].chunks)]).tolist()
         # Of each batch the offsets (rows + 1,) and the ids of a side, without copying.
-        sides = [[(ids.offsets.to_numpy(), ids.values.to_numpy()) for ids in column] for column in columns]
-        self._sources, self._targets = sides
-        none = np.empty(0, dtype=np.int32)
-        lengths = [np.concatenate([none, *(np.diff(offsets) for offsets, _ in side)]) for side in sides]
-        self.source_lengths, self.target_lengths = lengths
-        self.corpus = np.concatenate([none, *(batch["corpus"].to_numpy() for batch in self._batches)])
+        self._sources, self._targets = (
+            [(ids.offsets.to_numpy(), ids.values.to_numpy()) for ids in side.chunks] for side in sides
+        )
+        self.source_lengths, self.target_lengths = (list_value_length(side).to_numpy() for side in sides)
+        self.corpus = self._table["corpus"].to_numpy()
         self.weights: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -71,30 +71,19 @@ class TokenStore:
 
     def texts(self, side: str, start: int, stop: int) -> list[str]:
         """Texts of the pairs from start to stop on one side ("source" or "target"), where they are kept."""
-        texts: list[str] = []
-        while start < stop:
-            chunk, row = self._place(start)
-            texts += self._batches[chunk][f"{side}_text"].slice(row, stop - start).to_pylist()
-            start = self._starts[chunk + 1]
-        return texts
+        return list(self._table[f"{side}_text"][start:stop].to_pylist())
 
     def target_counts(self, size: int) -> np.ndarray:
         """(size,) int64: how often each target id occurs."""
-        counts = np.zeros(size, dtype=np.int64)
-        for offsets, values in self._targets:
-            counts += np.bincount(values[offsets[0] : offsets[-1]], minlength=size)
-        return counts
+        counts = (np.bincount(values[offsets[0] : offsets[-1]], minlength=size) for offsets, values in self._targets)
+        return sum(counts, start=np.zeros(size, dtype=np.int64))
 
     def _ids(self, side: list[tuple[np.ndarray, np.ndarray]], index: int) -> np.ndarray:
-        chunk, row = self._place(index)
-        offsets, values = side[chunk]
-        return values[offsets[row] : offsets[row + 1]]
-
-    def _place(self, index: int) -> tuple[int, int]:
         if not 0 <= index < self._starts[-1]:
             raise IndexError(f"pair {index} of a store of {len(self)}")
         chunk = bisect_right(self._starts, index) - 1
-        return chunk, index - self._starts[chunk]
+        row, (offsets, values) = index - self._starts[chunk], side[chunk]
+        return values[offsets[row] : offsets[row + 1]]
 
 
 def _schema_of(with_text: bool) -> pyarrow.Schema:
@@ -119,12 +108,10 @@ class StoreWriter:
 
     def __init__(self, file: BinaryIO, *, with_text: bool) -> None:
         from datasets import Features
-        from datasets.arrow_writer import ArrowWriter
 
-        self._schema = _schema_of(with_text)
+        self._schema = Features.from_arrow_schema(_schema_of(with_text)).arrow_schema  # as `datasets` writes it
         # Python's own file, so that an error while writing is an OSError with its reason
-        stream = pyarrow.PythonFile(file, mode="w")
-        self._writer = ArrowWriter(features=Features.from_arrow_schema(self._schema), stream=stream)
+        self._writer = pyarrow.ipc.new_stream(pyarrow.PythonFile(file, mode="w"), self._schema)
         self.rows = 0
 
     def write(self, *columns: Any) -> None:
@@ -133,18 +120,14 @@ class StoreWriter:
 
     def write_batch(self, batch: pyarrow.RecordBatch) -> None:
         """Adds the pairs of a record batch with the columns of the store."""
-        if len(batch):
-            self._writer.write_table(pyarrow.Table.from_batches([batch]), writer_batch_size=len(batch))
+        self._writer.write_batch(batch)
         self.rows += len(batch)
 
     def __enter__(self) -> StoreWriter:
         return self
 
-    def __exit__(self, kind: Any, *error: Any) -> None:
-        if kind is None:
-            if not self.rows:  # a stream needs its schema, even without pairs
-                self._writer.write_table(self._schema.empty_table())
-            self._writer.finalize(close_stream=False)
+    def __exit__(self, *error: Any) -> None:
+        self._writer.close()
 
 
 @contextmanager
