@@ -114,7 +114,7 @@ def damage(world: World, random: Random, number: int, subject: Subject, kind: st
     expected, _ = world.undisturbed(subject)
     with world.box(subject) as box:
         names = [name for name in damageable(subject, box) if _DAMAGE[kind].takes(name)]
-        Random(kind + subject.name).shuffle(names)  # so that a few injections do not all strike the first ones
+        Random(f"{world.seed} {kind} {subject.name}").shuffle(names)  # each once before any is struck twice
         name = names[number % len(names)]
         path = box / name
         good = path.read_bytes()

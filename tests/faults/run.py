@@ -29,8 +29,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1, help="of all injections (default: 1)")
     parser.add_argument("--count", type=int, default=500, help="how many injections (default: 500)")
-    parser.add_argument("--only", default="", help="kinds, or kind/command, that begin so")
-    parser.add_argument("--number", type=int, help="with --only: this one alone")
+    parser.add_argument("--only", default="", help="kinds, or KIND/COMMAND, that begin so")
+    parser.add_argument("--number", type=int, help="with the whole KIND/COMMAND: this one alone")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="how many at a time")
     parser.add_argument("--json", type=Path, help="a file for all outcomes, one a line")
     given = parser.parse_args()
@@ -43,9 +43,15 @@ def main() -> int:
     memory = Path("/dev/shm")
     in_memory = memory.is_dir() and shutil.disk_usage(memory).free > 1 << 30
     with tempfile.TemporaryDirectory(prefix="faults-", dir=memory if in_memory else None) as folder:
-        fixtures = world.World(Path(folder))
+        fixtures = world.World(Path(folder), given.seed)
         known = cases.cells(fixtures, bool(os.environ["FAULTS_LIBRARY"]))
-        known = [cell for cell in known if f"{cell.kind}/{cell.command}".startswith(given.only)]
+        names = [f"{cell.kind}/{cell.command}" for cell in known]
+        alone = given.number is not None
+        known = [
+            cell
+            for cell, name in zip(known, names)
+            if name == given.only or (not alone and name.startswith(given.only))
+        ]
         plan = chosen(known, given.seed, given.count, given.number)
         for name in dict.fromkeys(cell.command for cell, _ in plan):
             if name in world.SUBJECTS:
@@ -62,15 +68,19 @@ def main() -> int:
 
 
 def chosen(cells: list, seed: int, count: int, number: int | None) -> list:
-    """Pairs of a cell and a number within it: cell after cell in a random order, then again with the next number."""
+    """Pairs of a cell and a number within it: cell after cell in a random order, then again with the next number; a
+    cell of which there is an end is through after four rounds."""
     if number is not None:
         return [(cell, number) for cell in cells]
     order = sorted(cells, key=lambda cell: Random(f"{seed} {cell.kind} {cell.command}").random())
     found, turn = [], 0
     while len(found) < count and order:
-        found += [(cell, turn) for cell in order if not cell.most or turn < cell.most]
+        for cell in order:
+            each = -(-cell.most // 4) or 1
+            numbers = range(turn * each, (turn + 1) * each)
+            found += [(cell, number) for number in numbers if not cell.most or number < cell.most]
         turn += 1
-        order = [cell for cell in order if not cell.most or turn < cell.most]
+        order = [cell for cell in order if not cell.most or turn * -(-cell.most // 4) < cell.most]
     return found[:count]
 
 
@@ -124,7 +134,9 @@ def counted(verdicts: list[tuple[str, str, str]]) -> list[str]:
             rows.setdefault(row, dict.fromkeys(VERDICTS, 0))[verdict] += 1
     heads = ["fault", "command", "injected", "survived", "refused in one line", *VERDICTS[2:]]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * len(heads)]
-    for (kind, command), counts in sorted(rows.items(), key=lambda row: (row[0][1] == "all", row[0])):
+    order = sorted(rows, key=lambda row: (row[1] == "all", row[0] == "all", row))
+    for kind, command in order:
+        counts = rows[kind, command]
         lines.append("| " + " | ".join(map(str, [kind, command, sum(counts.values()), *counts.values()])) + " |")
     return lines
 

@@ -126,8 +126,9 @@ SUBJECTS = _subjects()
 class World:
     """The fixtures, each made by the commands themselves, and the undisturbed results, each computed when asked for."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, seed: int) -> None:
+        """`seed`: of the injections, whatever is drawn once for all of them; the fixtures do not depend on it."""
+        self.folder, self.seed = folder, seed
         self._known: dict[str, tuple[dict[str, bytes], dict[str, int]]] = {}
         pid = os.fork()  # one on each core
         if pid == 0:
