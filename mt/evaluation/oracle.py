@@ -30,14 +30,10 @@ def against_oracle(loaded: LoadedModel, test_set: TestSet, forced: Mapping[str, 
     """Holds a model against the exact distribution of translations, in the languages of its config. `forced` is its
     teacher-forced calibration block on the test set: sources of the grammar with sampled references.
 
-    Returns:
-        `bleu_bound`: BLEU of each source's most probable translation against the first references; `entropy` and
-        `truth_nll`: of the Oracle; `nll`: the model's; what `OracleComparison.result` gives, of the model, and under
-        `maps` after the inverse link of its loss and after temperatures; `estimates`: what right-or-wrong labels say
-        of the error, to hold against `exact_ece`.
-
-    Raises:
-        UserError: a source that the grammar cannot have produced, or languages it does not have.
+    Returns `bleu_bound`: BLEU of each source's most probable translation against the first references; `entropy` and
+    `truth_nll`: of the Oracle; `nll`: the model's; what `OracleComparison.result` gives, of the model, and under `maps`
+    after the inverse link of its loss and after temperatures; `estimates`: what right-or-wrong labels say of the error,
+    to hold against `exact_ece`. Raises UserError for a source that the grammar cannot have produced.
     """
     languages = loaded.config.data.source_language, loaded.config.data.target_language
     references = test_set.references[0]

@@ -42,23 +42,16 @@ _LINES_AT_A_TIME = 200
 def calibrate(
     loaded: LoadedModel, text: TestSet, *, folds: int = 5, precision: float = 0.95, chrf: float = 60.0, **search: Any
 ) -> dict[str, Any]:
-    """Fits and picks the maps.
-
-    Args:
-        loaded, text: the model, and a development set, neither trained on nor to be reported on.
-        folds: of the cross-validation.
-        precision, chrf: what the confidence threshold shall promise: of the lines above it, this share reaches this
-            sentence chrF.
-        search: fields of SearchConfig; what is not given is as the model's config says.
-
-    Returns:
-        What calibration.json holds. Raises UserError if there are too few sentences for the folds.
-    """
+    """Fits and picks the maps on a development set, neither trained on nor to be reported on; returns what
+    calibration.json holds. `precision` and `chrf` are what the confidence threshold shall promise: of the lines above
+    it, this share reaches this sentence chrF. `search`: fields of SearchConfig; what is not given is as the model's
+    config says. Raises UserError if there are too few sentences for the folds."""
     source_ids, target_ids, lines = encoded_pairs(loaded, text.sources, text.references[0])
     longest, overlong = loaded.config.decode.max_length, LineNotes()
     fits = [len(ids) <= longest for ids in source_ids]  # what is translated in parts has no scores as a whole
-    for line in (line for line, fit in zip(lines, fits) if not fit):
-        overlong.add(line)
+    for line, fit in zip(lines, fits):
+        if not fit:
+            overlong.add(line)
     overlong.warn(f"lines left out because they are longer than {longest} tokens (decode.max_length)")
     source_ids, target_ids = (list(compress(each, fits)) for each in (source_ids, target_ids))
     lines = list(compress(lines, fits))

@@ -73,19 +73,13 @@ class _Measured(_Given, kw_only=True):
 
 
 def read_records(path: Path) -> list[Record]:
-    """Reads a file of translation records, one JSON object a line.
+    """Reads a file of translation records, one JSON object a line: `line`, from 0, and `confidence` are filled in.
 
     A record needs `translation`. With `tokens` it may bring `log_probs` (natural logarithms) and `token_confidence`,
     both as long as `tokens`; without the latter it is `exp(log_probs)`. `source`, `confidence`, `score`,
     `reference_tokens` (the first reference in the system's own tokens) and `alternatives` (for each token a list of
-    {"token", "log_prob"}) may be there.
-
-    Returns:
-        The records in the order of the file, with `line` counted from 0, and `confidence` filled in where the
-        tokens allow it.
-
-    Raises:
-        UserError: as mt.files.lines.read_lines, no line, or a line that is not a record; names the line and the field.
+    {"token", "log_prob"}) may be there. Raises UserError as mt.files.lines.read_lines, where there is no line, or for
+    one that is not a record; names the line and the field.
     """
     records = []
     for record in _checked_lines(path, _Given, _WANTED):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from msgspec import Meta
@@ -43,3 +44,18 @@ class Results(BeamBlock, total=False):
     """see mt.evaluation.oracle"""
     files: dict[str, str]
     """digests of the files that belong to these results"""
+
+
+def sweep_row(beam: int, search: Mapping[str, Any], block: BeamBlock, forced: CalibrationBlock) -> dict[str, Any]:
+    """An entry of `sweep`: the main figures of a beam size and length penalty; None: not known."""
+    bleu, own = block.get("bleu") or {}, (block.get("calibration") or {}).get("inference") or {}
+    return {
+        "beam": beam,
+        **search,
+        "bleu": bleu.get("score"),
+        **{f"bleu_{end}": bleu.get(end) for end in ("low", "high")},
+        **{name: block.get(name) for name in ("length_ratio", "empties", "repetitions", "mean_score")},
+        "ece_inference": own.get("ece"),
+        "ece_teacher_forced": forced.get("ece"),
+        "ece_eos": (own.get("eos") or {}).get("ece"),
+    }

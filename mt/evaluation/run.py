@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from mt.decoding.records import Remarks, json_line
 from mt.decoding.translator import Translator
 from mt.evaluation.oracle import against_oracle
 from mt.evaluation.records import read_records, well_formed
-from mt.evaluation.results import BeamBlock, Results
+from mt.evaluation.results import BeamBlock, Results, sweep_row
 from mt.evaluation.sentences import sentence_level
 from mt.evaluation.test_set import TestSet, fingerprint, overlaps
 from mt.evaluation.tokens import Output, add_alternatives, inference, label, label_words, teacher_forced
@@ -57,16 +57,12 @@ def evaluate(
 ) -> Results:
     """Translates a test set with each beam size, measures quality and calibration, and writes the files.
 
-    Args:
-        loaded, test_set: what translates, and what is translated.
-        output: folder for results.json, hypotheses.txt and records.jsonl, made if need be.
-        beams: sizes to evaluate; 5, the default beam, is added because it is the top level of the results.
-        length_penalty, length_alpha: of the search; None: as the model's config says.
-        length_penalties: where given, every beam is run with each of these, too: the `sweep` of the results.
-        nbest: above 1, the default beam lists so many outputs of each line, and their expected quality is measured.
-        bootstrap, seed: resamples of sentences for the intervals of quality and calibration; 0: no intervals.
-        truth: the sources are of the shipped grammar: hold the model against the true distribution, too.
-        translation: `batch_tokens` and `processes` of Translator.translate.
+    The default beam, 5, is always among the `beams`: it is the top level of the results. `length_penalty` and
+    `length_alpha`, None: as the model's config says. Every beam is run with each of `length_penalties`, too: `sweep` in
+    the results. With `nbest` above 1 the default beam lists so many outputs of each line, and their expected quality is
+    measured. `bootstrap`, `seed`: resamples of sentences for the intervals; 0: none. `truth`: the sources are of the
+    shipped grammar, so the model is held against the true distribution, too. `translation`: `batch_tokens` and
+    `processes` of Translator.translate.
     """
     language = test_set.description.get("target_language") or loaded.config.data.target_language
     check_bleu(language, test_set.references[0])
@@ -84,7 +80,7 @@ def evaluate(
             usual = _SWEEP_ALPHAS.get(name, alpha) if length_alpha is None else alpha
             other = {"length_penalty": name, "length_alpha": usual}
             block = blocks[str(beam)] if other == search else run.measure(other, beam=beam)
-            sweep.append(_sweep_row(beam, other, block, run.forced))
+            sweep.append(sweep_row(beam, other, block, run.forced))
     add_alternatives(loaded, [each.record for each in run.outputs])
     block = blocks[str(DEFAULT_BEAM)]
     results = {
@@ -166,17 +162,13 @@ class _Run:
 def evaluate_records(
     records_path: Path, test_set: TestSet, output: Path, *, bootstrap: int = 1000, seed: int = 12345
 ) -> Results:
-    """Measures another system's output, given as translation records (see `read_records`).
-
-    Without token probabilities there is quality only; teacher-forced figures are never known (None).
-
-    Raises:
-        UserError: a line that is no record, or another number of records than of references.
-    """
+    """Measures another system's output, given as translation records, as many as there are references. Without token
+    probabilities there is quality only; teacher-forced figures are never known (None). Raises UserError as
+    `read_records`."""
     check_bleu(test_set.description.get("target_language"), test_set.references[0])
     records = read_records(records_path)
-    names = ", ".join(test_set.description["references"])
-    check_equally_many(records_path, len(records), names, test_set.description["lines"])
+    described = test_set.description
+    check_equally_many(records_path, len(records), ", ".join(described["references"]), described["lines"])
     sources = test_set.sources or [record.get("source", "") for record in records]
     outputs = [Output(record | {"source": source}) for record, source in zip(records, sources)]
     level = "subword-labelled-by-word"
@@ -231,20 +223,6 @@ def _repeats(text: str) -> bool:
         for size in range(1, 5)
         for first in range(len(words) - 3 * size + 1)
     )
-
-
-def _sweep_row(beam: int, search: dict[str, Any], block: Mapping[str, Any], forced: CalibrationBlock) -> dict[str, Any]:
-    bleu, own = block["bleu"], block["calibration"]["inference"]
-    return {
-        "beam": beam,
-        **search,
-        "bleu": bleu["score"],
-        **{f"bleu_{end}": bleu[end] for end in ("low", "high")},
-        **{name: block[name] for name in ("length_ratio", "empties", "repetitions", "mean_score")},
-        "ece_inference": own["ece"] if own else None,
-        "ece_teacher_forced": forced["ece"],
-        "ece_eos": own["eos"]["ece"] if own else None,
-    }
 
 
 def _describe(loaded: LoadedModel) -> dict[str, Any]:

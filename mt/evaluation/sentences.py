@@ -22,18 +22,12 @@ _DRAWN = 1 << 20  # random numbers that exist at a time
 def sentence_level(
     records: Sequence[Record], references: Sequence[Sequence[str]], statistics: dict[str, Statistics], seed: int
 ) -> dict[str, Any] | None:
-    """Adds chrF2, sentence BLEU and TER to the records, each of the line alone, 0..100, and chrF2 to further outputs.
+    """Adds chrF2, sentence BLEU and TER to the records, each of the line alone, 0..100, and chrF2 to further outputs;
+    `statistics` are those of `quality_statistics`, TER included.
 
-    Args:
-        records: with `confidence` (mean of its tokens' ones) and `source`.
-        references, statistics: streams as long as the records, and `quality_statistics` of both, TER included.
-        seed: of the random halves.
-
-    Returns:
-        The `sequence` block of results.json. `correlation`: Spearman's, of confidence with the quality of each
-        sentence (TER: the lower the better); `selective`: corpus quality of the k % most confident lines; `half`: see
-        `confident_half`; `nbest`: see `expected_quality`. None where a record has no confidence, or there are fewer
-        than 2.
+    Returns the `sequence` block of results.json. `correlation`: Spearman's, of confidence with the quality of each
+    sentence (TER: the lower the better); `selective`: corpus quality of the k % most confident lines; `half`: see
+    `confident_half`; `nbest`: see `expected_quality`. None where a record has no confidence, or there are fewer than 2.
     """
     from sacrebleu.metrics import BLEU
 
@@ -79,11 +73,9 @@ def confident_half(
     """Whether the most confident half is better than chance, its sentences' lengths apart.
 
     A random half has, of each source length, as many lines as the most confident half: short sentences are both
-    surer and easier, and that alone shall not count.
-
-    Returns:
-        {"chrf": of the most confident half, "random_mean", "random_high": mean and highest of the random halves, "p":
-        (1 + random halves at least as good) / (1 + halves), "halves"}.
+    surer and easier, and that alone shall not count. Returns {"chrf": of the most confident half, "random_mean",
+    "random_high": mean and highest of the random halves, "p": (1 + random halves at least as good) / (1 + halves),
+    "halves"}.
     """
     chosen = np.zeros(len(confidence), dtype=bool)
     chosen[np.argsort(-confidence, kind="stable")[: len(confidence) // 2]] = True
@@ -115,8 +107,7 @@ def expected_quality(records: Sequence[Record]) -> dict[str, Any] | None:
     renormalised probabilities, the mean over lines, beside that of the best output and of the best possible choice.
     Needs `nbest` outputs that bring their `chrf` and `log_probs`; None without them."""
     rows = []
-    for record in records:
-        outputs = [output for output in record.get("nbest") or () if "chrf" in output]
+    for outputs in ([each for each in record.get("nbest") or () if "chrf" in each] for record in records):
         if not outputs:
             continue
         total = np.array([sum(output["log_probs"]) for output in outputs])
@@ -142,13 +133,11 @@ def find_threshold(
     confidence: NDArray[np.float64], good: NDArray[np.bool_], precision: float, fold: NDArray[np.intp]
 ) -> dict[str, Any] | None:
     """The lowest confidence such that of the lines at or above it the share `precision`, 0..1, is good; the other
-    arguments are those of each line.
+    arguments are those of each line. None where no confidence reaches the precision on at least FEWEST lines.
 
-    Returns:
-        `confidence`; `coverage` and `lines`: share and number of lines above; `reached`: their share of good ones,
-        with `low` and `high`, its 95 % Wilson interval if the threshold had been given beforehand; `held_out`:
-        {"precision", "lines"} of thresholds sought without the lines they are tried on, the honest figure. None where
-        no confidence reaches the precision on at least FEWEST lines.
+    Returns `confidence`; `coverage` and `lines`: share and number of lines above; `reached`: their share of good ones,
+    with `low` and `high`, its 95 % Wilson interval if the threshold had been given beforehand; `held_out`: `precision`
+    and `lines` of thresholds sought without the lines they are tried on, the honest figure.
     """
     found = _lowest(confidence, good, precision)
     if found is None:

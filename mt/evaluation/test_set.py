@@ -29,12 +29,9 @@ class TestSet:
 
 
 def read_test_set(source: Path | None, references: Sequence[Path], target_language: str | None = None) -> TestSet:
-    """Reads a test set, plain or gzip: source lines (None: a system's records take their place), and a file for each
-    reference, at least one. The language chooses BLEU's tokeniser; None: the model's own, or not known.
-
-    Raises:
-        UserError: a file is missing, empty, or not as long as the first; names both files and their numbers of lines.
-    """
+    """Reads a test set: source lines (None: a system's records take their place), and a file for each reference, at
+    least one. The language chooses BLEU's tokeniser; None: the model's own, or not known. Raises UserError where a file
+    is missing, empty, or not as long as the first; names both files and their numbers of lines."""
     paths = [*([source] if source else []), *references]
     streams = [list(read_lines([path])) for path in paths]
     for path, stream in zip(paths, streams):

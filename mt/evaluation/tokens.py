@@ -78,17 +78,10 @@ def teacher_forced(
     breakdown: bool = False,
     **resampling: int,
 ) -> SplitBins:
-    """Calibration of the likeliest token after each prefix of the reference; 15 bins (l, r].
-
-    Correct is argmax = reference token; NLL (nats) of the reference token and Brier score over the whole vocabulary,
-    halved to lie in 0..1.
-
-    Args:
-        loaded: the model, in evaluation mode.
-        sources, targets: lines, as many; see encoded_pairs.
-        transform: recalibrates the distributions first.
-        breakdown: count groups of tokens, too; without them parts of a text can be merged.
-        resampling: resamples of sentences for the interval of the ECE, and their seed.
+    """Calibration of the likeliest token after each prefix of the reference, of lines as in encoded_pairs; 15 bins
+    (l, r]. Correct is argmax = reference token; NLL (nats) of the reference token and Brier score over the whole
+    vocabulary, halved to lie in 0..1. `transform` recalibrates the distributions first; `breakdown`: counts groups of
+    tokens, too, without which parts of a text can be merged; `resampling`: `resamples` and `seed` of CalibrationBins.
     """
     counted = SplitBins("teacher_forced", breakdown=BORDERS if breakdown else (), **resampling)
     source_ids, target_ids, lines = encoded_pairs(loaded, sources, targets)
@@ -141,16 +134,10 @@ def inference(
     outputs: Sequence[Output], *, level: str = "subword", recalibrated: bool = False, **resampling: int
 ) -> CalibrationBlock | None:
     """Calibration of the tokens that a system put out (Wang et al. 2020, arXiv:2005.00963), labelled; 20 bins [l, r).
+    NLL (nats) and Brier score (0..1) are of the right-or-wrong label; None where no record has token probabilities.
 
-    Args:
-        level: what is right or wrong: subword, subword-labelled-by-word or word-product, that is words, whose
-            confidence is the product of their tokens' ones.
-        recalibrated: take `token_confidence`, not the system's own probabilities.
-        resampling: resamples of sentences for the interval of the ECE, and their seed.
-
-    Returns:
-        The calibration block, NLL (nats) and Brier score (0..1) of the right-or-wrong label; None where no record
-        has token probabilities.
+    `level` is what is right or wrong: subword, subword-labelled-by-word or word-product, that is words, with the
+    product of their tokens' confidences. `recalibrated`: take `token_confidence`, not the system's own probabilities.
     """
     words = level == "word-product"
     frequency = Counter(token for output in outputs for token in output.record.get("reference_tokens") or ())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from mt.errors import UserError
 from mt.metrics import quality
@@ -57,29 +57,28 @@ def _check_same_test_set(evaluations: Sequence[Evaluation]) -> None:
     tokeniser."""
     first = evaluations[0]
     for other in evaluations[1:]:
+        both = f"{first.folder} and {other.folder} are evaluations of different"
         tokenizers = [quality.bleu_tokenizer(each.target_language) for each in (first, other)]
         if tokenizers[0] != tokenizers[1]:
-            told = f"{first.folder} and {other.folder}: BLEU was measured with different tokenisers"
-            raise UserError(f"{told}, {' and '.join(tokenizers)}; evaluate again, both with one --target_language")
-        both = f"{first.folder} and {other.folder} are evaluations of different test sets"
+            remedy = "evaluate again, both with one --target_language"
+            raise UserError(f"{both} tokenisers for BLEU, {' and '.join(tokenizers)}; {remedy}")
         remedy = "compare evaluations of one test set"
         if len(first.records) != len(other.records):
-            raise UserError(f"{both}: {len(first.records)} and {len(other.records)} lines; {remedy}")
+            raise UserError(f"{both} test sets: {len(first.records)} and {len(other.records)} lines; {remedy}")
         for number, (ours, theirs) in enumerate(zip(first.records, other.records), 1):
-            if quality.references_of(ours) != quality.references_of(theirs):
-                raise UserError(f"{both}: the references of line {number} differ; {remedy}")
-            if ours.get("source") and theirs.get("source") and ours["source"] != theirs["source"]:
-                raise UserError(f"{both}: the sources of line {number} differ; {remedy}")
+            sources = {each["source"] for each in (ours, theirs) if each.get("source")}
+            if len(sources) > 1 or quality.references_of(ours) != quality.references_of(theirs):
+                raise UserError(f"{both} test sets: line {number} differs in source or reference; {remedy}")
 
 
 def _table(evaluations: Sequence[Evaluation]) -> list[Row]:
-    results = [evaluation.results for evaluation in evaluations]
+    results: list[Any] = [evaluation.results for evaluation in evaluations]
     systems = [evaluation.records for evaluation in evaluations]
     tested = quality.quality_differences(systems, evaluations[0].target_language)
     untested: list[Any] = [None] * (len(evaluations) - 1)
     rows = []
     for key, name, better in (("bleu", "BLEU", 1), ("chrf", "chrF", 1), ("ter", "TER", -1)):
-        scores = [cast(dict[str, Any], each.get(key) or {}).get("score") for each in results]
+        scores = [(each.get(key) or {}).get("score") for each in results]
         rows.append(Row(name, scores, tested[key], better))
     rows.append(Row("length ratio", [each.get("length_ratio") for each in results], untested, 0, digits=3))
     rows.append(Row("empty translations", [each.get("empties") for each in results], untested, -1, digits=0))

@@ -18,8 +18,6 @@ import numpy as np
 from mt.report.inputs import Block
 from mt.report.svg import INK, OVER, STYLE, UNDER, label_text, line_style, svg_element
 
-HATCHES = {OVER: "////", UNDER: "\\\\\\\\"}
-"""tell over- from under-confidence without colour"""
 Curve = tuple[str, Sequence[float], Sequence[float]]
 """label, x and y of a line"""
 
@@ -77,8 +75,16 @@ def _draw(block: Block, title: str) -> Any:
     for each in block["bins"]:
         centre, width = (each["low"] + each["high"]) / 2, (each["high"] - each["low"]) * 0.9
         lower.bar(centre, each["count"], width, facecolor="#888888", alpha=0.5, edgecolor=INK, linewidth=0.5)
-        if each["count"]:
-            _draw_bin(upper, each, centre, width)
+        if not each["count"]:
+            continue
+        accuracy, confidence = each["accuracy"], each["confidence"]
+        colour = OVER if confidence > accuracy else UNDER
+        gap = {"height": abs(confidence - accuracy), "width": width, "bottom": min(confidence, accuracy)}
+        upper.bar(centre, facecolor=colour, alpha=0.25, **gap)
+        # the hatching on its own: in an SVG it would fade with the ground it shares a bar with
+        upper.bar(centre, **gap, **_hatching(colour))
+        upper.plot([centre - width / 2, centre + width / 2], [accuracy, accuracy], color=INK, linewidth=1.6)
+        upper.plot([centre, centre], _band(each), color=INK, linewidth=0.8)
     named = ((OVER, "over-confident gap"), (UNDER, "under-confident gap"))
     handles = [Patch(label=label, **_hatching(colour)) for colour, label in named]
     upper.legend(handles=handles, loc="upper left").set_zorder(5)
@@ -96,24 +102,15 @@ def _draw(block: Block, title: str) -> Any:
     return figure
 
 
-def _draw_bin(axes: Any, each: Mapping[str, Any], centre: float, width: float) -> None:
-    accuracy, confidence = each["accuracy"], each["confidence"]
-    colour = OVER if confidence > accuracy else UNDER
-    gap = {"height": abs(confidence - accuracy), "width": width, "bottom": min(confidence, accuracy)}
-    axes.bar(centre, facecolor=colour, alpha=0.25, **gap)
-    # the hatching on its own: in an SVG it would fade with the ground it shares a bar with
-    axes.bar(centre, **gap, **_hatching(colour))
-    axes.plot([centre - width / 2, centre + width / 2], [accuracy, accuracy], color=INK, linewidth=1.6)
-    axes.plot([centre, centre], _band(each), color=INK, linewidth=0.8)
-
-
 def _band(each: Mapping[str, Any]) -> tuple[float, float]:
     """95 % interval of a bin's accuracy; none is known of the first versions' evaluations."""
     return each.get("band_low", each["accuracy"]), each.get("band_high", each["accuracy"])
 
 
 def _hatching(colour: str) -> dict[str, Any]:
-    return {"facecolor": "none", "edgecolor": colour, "hatch": HATCHES[colour], "linewidth": 0.6}
+    """Tells over- from under-confidence without colour."""
+    hatch = "////" if colour == OVER else r"\\\\"
+    return {"facecolor": "none", "edgecolor": colour, "hatch": hatch, "linewidth": 0.6}
 
 
 def _draw_overlay(blocks: Sequence[tuple[str, Block]], title: str) -> Any:
@@ -190,9 +187,9 @@ def risk_coverage_plot(curves: Sequence[tuple[str, Block]], title: str) -> str:
 
 def selective_plot(curves: Sequence[tuple[str, list[dict[str, Any]]]], metric: str, title: str) -> str:
     """(label, `sequence.selective`) as an SVG element: quality of the most confident translations."""
-    drawn = [
-        (label, [each["coverage"] for each in entries], [each[metric] for each in entries]) for label, entries in curves
-    ]
+    drawn: list[Curve] = []
+    for label, entries in curves:
+        drawn.append((label, [each["coverage"] for each in entries], [each[metric] for each in entries]))
     return _curve_plot(f"selective {title}", title, drawn, partial(_share_axis, kept="lines"))
 
 

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from mt.errors import UserError
 from mt.evaluation.records import Record, read_measured_records
-from mt.evaluation.results import Results
+from mt.evaluation.results import Results, sweep_row
 from mt.files.json_file import check_listed, read_json
 
 Block = Mapping[str, Any]
@@ -61,16 +61,9 @@ class Evaluation:
         """Figures for each beam size and length penalty; without such a grid those of the beam sizes."""
         if self.results.get("sweep"):
             return self.results["sweep"]
-        decode = self.results.get("decode") or {}
-        grid = []
-        for beam, block in (self.results.get("beams") or {}).items():
-            inference: Block = (block.get("calibration") or {}).get("inference") or {}
-            entry = {name: decode.get(name) for name in ("length_penalty", "length_alpha")}
-            entry |= {"beam": int(beam), "bleu": (block.get("bleu") or {}).get("score")}
-            entry |= {"length_ratio": block.get("length_ratio"), "empties": block.get("empties")}
-            entry["ece_inference"] = inference.get("ece")
-            grid.append(entry | {"ece_eos": (inference.get("eos") or {}).get("ece")})
-        return grid
+        decode, beams = self.results.get("decode") or {}, self.results.get("beams") or {}
+        search = {name: decode.get(name) for name in ("length_penalty", "length_alpha")}
+        return [sweep_row(int(beam), search, block, {}) for beam, block in beams.items()]
 
     @property
     def threshold(self) -> float | None:

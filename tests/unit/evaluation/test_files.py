@@ -173,5 +173,5 @@ def test_the_target_language_chooses_bleus_tokeniser_and_comparisons_keep_to_it(
     assert f"{100 - results['bleu']['score']:+.2f}" in page
     third = chinese(tmp_path / "d", NEARLY)
     assert "tok:13a" in json.loads((third / "results.json").read_text(encoding="utf-8"))["bleu"]["signature"]
-    with pytest.raises(UserError, match=r"different tokenisers, zh and 13a; .*--target_language"):
+    with pytest.raises(UserError, match=r"different tokenisers for BLEU, zh and 13a; .*--target_language"):
         write_comparison([first, third], tmp_path / "c2.html")

@@ -111,8 +111,8 @@ def test_systems_of_one_name_go_by_their_folders(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"lines": 59}, "60 and 59 lines"),
-        ({"reference": "x"}, "references of line 1"),
-        ({"source": "x"}, "sources of line 1"),
+        ({"reference": "x"}, "line 1 differs in source or reference"),
+        ({"source": "x"}, "line 1 differs in source or reference"),
     ],
 )
 def test_evaluations_of_different_test_sets_are_refused(tmp_path: Path, change: dict[str, Any], said: str) -> None:
