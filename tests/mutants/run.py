@@ -1,13 +1,14 @@
 """Mutation testing: small faults put into losses, search, calibration and batching; do the tests notice?
 
-    python tests/mutants/run.py [--count 150] [--seed 1] [--only mt/losses] [--jobs 2]
+    python tests/mutants/run.py [--count 150] [--seed 1] [--only mt/losses] [--jobs 2] [--listed]
 
 Each mutant is one change of one expression in one module: another comparison, sign, border, constant or order. The
 module's own unit tests run on it, in a copy of the repository, until the first one fails. Exit code 1 when fewer than
 95 % are killed, or when one survives for which `SURVIVORS` has no reason.
 
-What decides nothing but speed is not changed: the sizes of portions in `SPEED`, named by the variables that hold them.
-Texts, annotations and messages of errors are left alone, too. Hypothesis draws the same examples each time, so that a
+What alters no result is left alone, so that the share means something: values of the variables in `SPARED`, such as
+sizes of portions, the arguments in `_SPARED_ARGUMENTS`, texts, annotations and messages of errors. --listed runs all of
+`SURVIVORS`, and says which of them are killed. Hypothesis draws the same examples each time, so that a
 seed gives the same table each time.
 """
 
@@ -24,12 +25,15 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path
 from queue import Queue
 from typing import Any, NamedTuple
+
+from survivors import SURVIVORS
 
 ROOT = Path(__file__).resolve().parents[2]
 COPIED = ("mt", "data", "configs", "tools", "tests", "benchmarks", "pyproject.toml", "train.py", "translate.py")
@@ -59,15 +63,18 @@ TESTS = {
 }
 """module: the tests that should notice, the quickest and most telling first"""
 
-SPEED = {
-    "mt/losses/projection.py": {"_BLOCK_BYTES", "_SLICE_BYTES", "token_bytes", "count", "step", "inner_step"},
-    "mt/decoding/beam_search.py": {"_BLOCK", "_STEPS_BETWEEN_CHECKS"},
-    "mt/metrics/maps.py": {"_CACHED", "rows"},
+SPARED = {
+    "mt/losses/projection.py": {"_BLOCK_BYTES", "_SLICE_BYTES", "passes", "token_bytes", "count", "step", "inner_step"},
+    "mt/decoding/beam_search.py": {"_BLOCK", "_STEPS_BETWEEN_CHECKS", "missing"},
+    "mt/metrics/labels.py": {"_INFINITE", "rank", "row", "choices", "new", "choice"},
+    "mt/metrics/maps.py": {"_CACHED", "rows", "inside"},
+    "mt/corpus/batching.py": {"cost", "came_from"},
 }
-"""module: variables that hold sizes of portions, whose change alters no result"""
+"""module: variables whose exact value alters no result: sizes of portions and of tables, values at the start that
+anything beats, tolerances of rounding"""
 
-SURVIVORS: dict[str, str] = {}
-"""what survives, by `Mutant.key`, with the reason"""
+_SPARED_ARGUMENTS = {"strict", "stable", "sorted"}
+"""strict: an assertion; stable, sorted: on a CPU torch's order is the same"""
 
 _OPERATORS: dict[Any, Any] = {
     ast.Lt: ast.LtE,
@@ -103,8 +110,14 @@ class Mutant(NamedTuple):
     """first byte of what is replaced"""
     end: int
     after: str
-    key: str
-    """the module and the changed lines: what names it in `SURVIVORS`, as line numbers change too often"""
+    changed: str
+    """the changed lines: what names it in `SURVIVORS`, as line numbers change too often"""
+
+    @property
+    def reason(self) -> str | None:
+        """Why it survives; None: it should not."""
+        reasons = SURVIVORS.get(self.module, {})
+        return next((reason for reason, lines in reasons.items() if self.changed in lines), None)
 
     def mutated(self, source: bytes) -> bytes:
         """The module's source with the change."""
@@ -117,7 +130,7 @@ def mutants(module: str) -> Iterator[Mutant]:
     starts = [0]
     for line in source.split(b"\n"):
         starts.append(starts[-1] + len(line) + 1)
-    for node in _code(ast.parse(source), SPEED.get(module, set())):
+    for node in _code(ast.parse(source), SPARED.get(module, set())):
         assert node.end_lineno is not None and node.end_col_offset is not None
         start, end = starts[node.lineno - 1] + node.col_offset, starts[node.end_lineno - 1] + node.end_col_offset
         for changed in _changes(node):
@@ -125,16 +138,18 @@ def mutants(module: str) -> Iterator[Mutant]:
             after = f"({after})" if isinstance(changed, ast.expr) else after
             lines = source[starts[node.lineno - 1] : start].decode() + after
             lines += source[end : starts[node.end_lineno] - 1].decode()
-            yield Mutant(module, node.lineno, start, end, after, f"{module}: {' '.join(lines.split())}")
+            yield Mutant(module, node.lineno, start, end, after, " ".join(lines.split()))
 
 
-def _code(node: ast.AST, speed: set[str]) -> Iterator[ast.expr | ast.stmt]:
+def _code(node: ast.AST, spared: set[str]) -> Iterator[ast.expr | ast.stmt]:
     """The expressions and statements that decide what the code does."""
     if isinstance(node, (ast.Raise, ast.Assert, ast.JoinedStr)):
         return
     targets = node.targets if isinstance(node, ast.Assign) else [node]
     names = {each.id for target in targets for each in getattr(target, "elts", [target]) if isinstance(each, ast.Name)}
-    if isinstance(node, ast.Assign) and names & speed:
+    if isinstance(node, ast.Assign) and names and names <= spared:
+        return
+    if isinstance(node, ast.keyword) and node.arg in _SPARED_ARGUMENTS:
         return
     if isinstance(node, (ast.expr, ast.stmt)):
         yield node
@@ -143,7 +158,7 @@ def _code(node: ast.AST, speed: set[str]) -> Iterator[ast.expr | ast.stmt]:
             continue
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST):
-                yield from _code(child, speed)
+                yield from _code(child, spared)
 
 
 def _changes(node: ast.expr | ast.stmt) -> Iterator[ast.expr | ast.stmt]:
@@ -263,11 +278,13 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", default="", help="modules whose path begins so")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--listed", action="store_true", help="only what SURVIVORS lists: does all of it survive?")
     options = parser.parse_args()
     found = [mutant for module in TESTS if module.startswith(options.only) for mutant in mutants(module)]
-    for key in sorted({key for key in SURVIVORS if key.startswith(options.only)} - {mutant.key for mutant in found}):
-        print(f"stands in SURVIVORS and is no mutant: {key}")
-    drawn = sorted(random.Random(options.seed).sample(found, min(options.count, len(found))))
+    if options.listed:
+        drawn = sorted(mutant for mutant in found if mutant.reason)
+    else:
+        drawn = sorted(random.Random(options.seed).sample(found, min(options.count, len(found))))
     print(f"{len(drawn)} of {len(found)} mutants, seed {options.seed}", flush=True)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(options.jobs) as pool:
@@ -277,24 +294,31 @@ def main() -> int:
             if not passed:
                 print(f"the tests fail without a mutant: {' '.join(TESTS[module])}")
                 return 1
-        print(f"{'module':{_WIDTH}}  mutants  killed", flush=True)
-        alive: list[Mutant] = []
+        print(f"{'module':{_WIDTH}}  mutants  killed  survive with a reason  without", flush=True)
+        totals: Counter[str] = Counter()
         fates = zip(drawn, pool.map(runs.survives, drawn))
         for module, of_module in groupby(fates, key=lambda fate: fate[0].module):
-            killed = 0
+            counts: Counter[str] = Counter()
             for mutant, lives in of_module:
-                killed += not lives
-                if lives:
-                    alive.append(mutant)
-                    reason = SURVIVORS.get(mutant.key, "NO REASON GIVEN")
-                    print(f"  survives in line {mutant.line}: {mutant.key}\n    {reason}", flush=True)
-            count = sum(mutant.module == module for mutant in drawn)
-            print(f"{module:{_WIDTH}}  {count:7}  {killed:6}", flush=True)
-    share = 1 - len(alive) / len(drawn)
+                fate = "killed" if not lives else "explained" if mutant.reason else "unexplained"
+                counts[fate] += 1
+                if lives or options.listed:
+                    print(f"  {fate}: line {mutant.line}: {mutant.changed}", flush=True)
+                    print(f"    {mutant.reason or 'NO REASON IS GIVEN'}", flush=True)
+            _print_counts(module, counts)
+            totals += counts
+    _print_counts("all", totals)
+    decisive = len(drawn) - totals["explained"]
     print(
-        f"{'all':{_WIDTH}}  {len(drawn):7}  {len(drawn) - len(alive):6}  {share:.1%}, {time.monotonic() - begin:.0f} s"
+        f"{totals['killed'] / len(drawn):.1%} of all, and {totals['killed'] / max(1, decisive):.1%} of those that alter"
     )
-    return int(share < LOWEST_SHARE or any(mutant.key not in SURVIVORS for mutant in alive))
+    print(f"a result, are killed; {time.monotonic() - begin:.0f} s")
+    return int(totals["unexplained"] > 0 or totals["killed"] < LOWEST_SHARE * decisive)
+
+
+def _print_counts(name: str, counts: Counter[str]) -> None:
+    killed, explained, unexplained = (counts[fate] for fate in ("killed", "explained", "unexplained"))
+    print(f"{name:{_WIDTH}}  {counts.total():7}  {killed:6}  {explained:21}  {unexplained:7}", flush=True)
 
 
 if __name__ == "__main__":

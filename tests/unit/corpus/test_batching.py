@@ -187,6 +187,11 @@ def test_copies_follow_from_weight_and_a_phase_that_each_pair_keeps(seed):
         assert found.tolist() == plain_copies(weights, phases, epoch)
 
 
+def test_copies_do_not_change_between_versions():
+    found = [epoch_copies(np.full(12, 0.25), seed=7, epoch=epoch).tolist() for epoch in range(2)]
+    assert found == [[0, 0, 1, 0, 0, 0, 1, 0, 0, 1, 0, 0], [0, 0, 0, 0, 0, 1, 0, 1, 1, 0, 0, 0]]
+
+
 def test_order_of_large_batches_does_not_change_between_versions():
     """As above, where batches are large enough for every part of what a cut costs to count."""
     source, target = np.divmod(np.arange(3000) * 7919 % 961, 31)

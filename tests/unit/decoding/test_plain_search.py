@@ -49,6 +49,11 @@ def log_probs(seed: int, vocabulary: int, sentence: int, prefix: tuple[int, ...]
     return logits - np.log(np.exp(logits).sum())
 
 
+def repeats(tokens: tuple[int, ...], size: int) -> bool:
+    """Whether the last `size` tokens stand in a row before."""
+    return size > 0 and any(tokens[at : at + size] == tokens[-size:] for at in range(len(tokens) - size))
+
+
 def plain_search(seed: int, vocabulary: int, sentence: int, limit: int, options: SearchConfig) -> tuple[list, int]:
     """The outputs and the number of rows scored, by the rules that the module states."""
 
@@ -65,7 +70,11 @@ def plain_search(seed: int, vocabulary: int, sentence: int, limit: int, options:
             own = log_probs(seed, vocabulary, sentence, tokens) / options.temperature
             own -= np.log(np.exp(own).sum())
             allowed = [END] if length == limit else range(length < options.min_length, vocabulary)
-            candidates += [((*tokens, token), total + own[token]) for token in allowed]
+            candidates += [
+                ((*tokens, token), total + own[token])
+                for token in allowed
+                if length == limit or not repeats((*tokens, token), options.no_repeat_ngram)
+            ]
         candidates.sort(key=lambda each: -each[1])
         ends = [each for each in candidates[:beam] if each[0][-1] == END]
         finished += [Found(tokens, total, normalise(total, length)) for tokens, total in ends]
@@ -96,7 +105,9 @@ def search(
         state.rows_scored += len(state.rows)
         return torch.tensor(np.array([log_probs(seed, vocabulary, row, read[1:]) for row, read in state.rows])).float()
 
-    constraints = Constraints(limits, end_id=END, min_length=options.min_length)
+    constraints = Constraints(
+        limits, end_id=END, min_length=options.min_length, no_repeat_ngram=options.no_repeat_ngram
+    )
     found = beam_search(step, state, constraints, options, 1)
     outputs = [[Found(tuple(each.tokens), each.total, each.score) for each in sentence] for sentence in found]
     return outputs, state.rows_scored, [[each.log_probs.tolist() for each in sentence] for sentence in found]
@@ -109,6 +120,7 @@ OPTIONS = st.fixed_dictionaries(
         "length_penalty": st.sampled_from(["none", "average", "gnmt", "reward"]),
         "length_alpha": st.sampled_from([0.0, 0.6, 1.0, 1.7]),
         "min_length": st.integers(1, 4),
+        "no_repeat_ngram": st.sampled_from([0, 0, 1, 2]),
         "temperature": st.sampled_from([1.0, 2.0, 0.7]),
         "nbest": st.integers(1, 6),
     }

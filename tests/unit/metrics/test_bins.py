@@ -12,7 +12,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt.metrics.bins import BORDERS, PROTOCOLS, Breakdown, CalibrationBins, Probability, expected_calibration_error
+from mt.metrics.bins import (
+    BORDERS,
+    PROTOCOLS,
+    Breakdown,
+    CalibrationBins,
+    CalibrationBlock,
+    Probability,
+    expected_calibration_error,
+)
 
 CONFIDENCE = st.one_of(st.floats(0, 1), st.integers(0, 20).map(lambda tick: tick / 20))
 TOKENS = st.lists(st.tuples(CONFIDENCE, st.booleans()), min_size=1, max_size=60)
@@ -259,3 +267,10 @@ def test_what_rounding_makes_of_a_probability_is_still_one() -> None:
     for name, wrong in (("nll", -3e-6), ("brier", 1 + 3e-6), ("brier", -3e-6)):
         with pytest.raises(ValueError, match=name):
             counted.update([0.5], [True], **{name: [wrong]})
+
+
+def test_a_block_may_lack_what_was_not_asked_for() -> None:
+    counted = CalibrationBins()
+    counted.update([0.5], [True])
+    block = counted.block()
+    assert "breakdown" not in block and msgspec.convert(block, CalibrationBlock) == block
