@@ -29,12 +29,18 @@ def examine(
     """What each pair of a piece of a corpus tells alone.
 
     Returns:
-        (pairs,) uint8, index into `RULES` of the rule that drops a pair, or `len(RULES)`; and (pairs,) uint64,
-        `pair_hashes`.
+        (pairs,) uint8, index into `RULES` of the rule that drops a pair, or `len(RULES)`; and (pairs,) uint64, 8 bytes
+        of BLAKE2b over both sides, the same for pairs that are `comparable`. Among a hundred million pairs, the chance
+        that any two different ones share a hash is 0.03 %.
     """
     seen = [comparable(side, fold_case) for side in texts]
     rules = [_shape_rule(pair, shown, config) for pair, shown in zip(zip(*texts), zip(*seen))]
-    return np.array(rules, dtype=np.uint8), _hashes(*seen)
+    sides = ([text.encode() for text in side] for side in seen)
+    # the length keeps ("ab", "c") apart from ("a", "bc")
+    pairs = (b"%d:%b%b" % (len(source), source, target) for source, target in zip(*sides))
+    digests = b"".join(hashlib.blake2b(pair, digest_size=8).digest() for pair in pairs)
+    hashes = np.frombuffer(digests, dtype="<u8").astype(np.uint64, copy=False)  # the same on every machine
+    return np.array(rules, dtype=np.uint8), hashes
 
 
 class Cleaner:
@@ -42,7 +48,7 @@ class Cleaner:
 
     Args:
         config: the rules; a rule that is off drops nothing.
-        held_out: (pairs,) uint64, hashes (`pair_hashes`) of the validation and test pairs.
+        held_out: (pairs,) uint64, hashes (`examine`) of the validation and test pairs.
 
     Attributes:
         read, kept: pairs so far; read = kept + the sum of dropped, always.
@@ -101,22 +107,6 @@ class SeenHashes:
         new = np.zeros(len(hashes), dtype=bool)
         new[first[~known]] = True
         return new
-
-
-def pair_hashes(sources: Sequence[str], targets: Sequence[str], fold_case: bool = False) -> np.ndarray:
-    """(pairs,) uint64: 8 bytes of BLAKE2b over both sides, the same for pairs that are `comparable`.
-
-    Among a hundred million pairs, the chance that any two different ones share a hash is 0.03 %.
-    """
-    return _hashes(comparable(sources, fold_case), comparable(targets, fold_case))
-
-
-def _hashes(sources: Sequence[str], targets: Sequence[str]) -> np.ndarray:
-    sides = ([text.encode() for text in side] for side in (sources, targets))
-    # the length keeps ("ab", "c") apart from ("a", "bc")
-    pairs = (b"%d:%b%b" % (len(source), source, target) for source, target in zip(*sides))
-    digests = b"".join(hashlib.blake2b(pair, digest_size=8).digest() for pair in pairs)
-    return np.frombuffer(digests, dtype="<u8").astype(np.uint64, copy=False)  # the same on every machine
 
 
 def _isin_sorted(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:

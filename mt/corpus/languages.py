@@ -18,6 +18,7 @@ from mt.progress import log_line
 EVERY, SAMPLE = 10_000, 1000  # of so many pairs of a file, the first so many are looked at
 _ENOUGH, _SHARE = 20, 0.1  # so many common words of a language, and such a share of all words, show that it is there
 _OFTEN = 4.0  # so many times as often as another
+tell = cache(log_line)  # what is read twice is told once
 _ROLES = {
     **dict.fromkeys(("source", "src", "original", "input"), "source"),
     **dict.fromkeys(("target", "tgt", "trg", "translation", "output", "reference"), "target"),
@@ -51,12 +52,6 @@ def header(fields: Sequence[str], languages: Sequence[str]) -> list[int]:
             return [roles.index({role}) for role in wanted]
     named = [len(each) == 1 and len(each[0]) > 3 and _known(each[0]) for each in words[:2]]  # codes may be words
     return [0, 1] if all(named) and len(set(named)) == 2 else []
-
-
-@cache  # what is read twice is told once
-def tell(line: str) -> None:
-    """One line on standard error."""
-    log_line(line)
 
 
 def check_sides(place: str, start: int, pairs: Sequence[tuple[str, str]], languages: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from mt.config import Config, CorpusConfig, DataConfig
-from mt.corpus.cleaning import Cleaner, examine, pair_hashes
+from mt.corpus.cleaning import Cleaner, examine
 from mt.corpus.store import (
     CHUNK,
     MANIFEST,
@@ -212,11 +212,11 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
 
 def _clean_into(shards: Path, config: Config, processes: int) -> dict[str, Any]:
     """Writes the cleaned training text; the report."""
-    data, fold_case = config.data, config.tokenizer.normalization.endswith("_cf")
+    data = config.data
+    examine_chunk = partial(examine, config=data.cleaning, fold_case=config.tokenizer.normalization.endswith("_cf"))
     held_out = [np.empty(0, dtype=np.uint64)]
-    if data.cleaning.overlap:
-        for corpus in (*data.valid, *data.test):
-            held_out += [pair_hashes(*chunk, fold_case) for chunk in _chunks(read_pairs(corpus, data))]
+    for corpus in (*data.valid, *data.test) if data.cleaning.overlap else ():
+        held_out += [examine_chunk(chunk)[1] for chunk in _chunks(read_pairs(corpus, data))]
     cleaner = Cleaner(data.cleaning, np.concatenate(held_out))
     corpora: list[dict[str, Any]] = []
 
@@ -224,7 +224,6 @@ def _clean_into(shards: Path, config: Config, processes: int) -> dict[str, Any]:
         for corpus in data.train:
             read, kept = cleaner.read, cleaner.kept
             chunks, examined = tee(_chunks(read_pairs(corpus, data)))
-            examine_chunk = partial(examine, config=data.cleaning, fold_case=fold_case)
             rules = ordered_map(examine_chunk, examined, processes=processes, alone=_ALONE)
             for found, chunk in zip(rules, chunks):
                 yield cleaner.keep(chunk, found)

@@ -31,21 +31,17 @@ def read_pairs(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, st
 
     Raises UserError for a missing, damaged or badly encoded file, sides of different length, a missing column.
     """
-    parts: Iterator[tuple[str, Iterator[tuple[str, str]]]]
     if corpus.grammar is not None:
         from mt.grammar.grammar import sample_pairs
 
         languages, grammar = (data.source_language, data.target_language), corpus.grammar
         yield from sample_pairs(languages, grammar.pairs, grammar.seed, split=corpus.split)
         return
-    if corpus.hub:
-        parts = iter([(corpus.hub, _read_hub(corpus, data))])
-    elif corpus.files:
-        parts = ((name, _read_file(_find(name, data), corpus, data)) for name in corpus.files)
-    else:
-        both = zip(*([_find(name, data) for name in names] for names in (corpus.source, corpus.target)))
-        named = ((f"{source}, {target}", paired_lines(source, target)) for source, target in both)
-        parts = ((place, _read_table(place, enumerate(lines, 1), ["0", "1"], data)) for place, lines in named)
+    parts = [(corpus.hub, _read_hub(corpus, data))] if corpus.hub else []
+    parts += [(name, _read_file(_find(name, data), corpus, data)) for name in corpus.files]
+    for source, target in zip(*([_find(name, data) for name in names] for names in (corpus.source, corpus.target))):
+        rows = enumerate(paired_lines(source, target), start=1)
+        parts.append((f"{source}, {target}", _read_table(f"{source}, {target}", rows, ["0", "1"], data)))
     for place, pairs in parts:
         stripped = ((source.replace("\n", " ").strip(), target.replace("\n", " ").strip()) for source, target in pairs)
         for start in count(0, EVERY):
@@ -198,33 +194,27 @@ def _pairs_of(
 ) -> Iterator[tuple[str, str]]:
     columns = corpus.columns or _languages(data)
     for number, row in enumerate(rows, start=1):
-        source, target = (_field(row, column, columns, number, what) for column in columns)
-        yield source, target
+        fields, texts = dict(_fields(row)), []
+        for column in columns:
+            name = column if column in fields else f"translation.{column}"
+            if name not in fields:
+                raise _missing_column(what if number == 1 else f"{what}: row {number}", columns, fields)
+            if not isinstance(fields[name], str | None):
+                raise UserError(f"{what}: column {column} of row {number} holds {fields[name]!r}, and text is needed")
+            texts.append(fields[name] or "")
+        yield texts[0], texts[1]
 
 
-def _field(row: dict[str, Any], column: str, columns: list[str], number: int, what: str) -> str:
-    value: Any = row
-    if "." not in column and column not in row:
-        value = row.get("translation", row)
-    for part in [column] if column in row else column.split("."):
-        if not isinstance(value, dict) or part not in value:
-            raise _missing_column(what if number == 1 else f"{what}: row {number}", columns, _column_names(row))
-        value = value[part]
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise UserError(f"{what}: column {column} of row {number} holds {value!r}, and text is needed")
-    return value
-
-
-def _column_names(row: dict[str, Any], prefix: str = "") -> list[str]:
-    names = []
+def _fields(row: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """What a row holds, by name; the names of what is nested have a dot: translation.de."""
     for name, value in row.items():
-        names += _column_names(value, f"{prefix}{name}.") if isinstance(value, dict) else [f"{prefix}{name}"]
-    return names
+        if isinstance(value, dict):
+            yield from _fields(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
-def _missing_column(what: str, wanted: Sequence[str], found: Sequence[str]) -> UserError:
+def _missing_column(what: str, wanted: Sequence[str], found: Iterable[str]) -> UserError:
     return UserError(
         f"{what}: columns {', '.join(wanted)} are needed, and there are {', '.join(found)}; name the source and "
         "the target column in `columns`"

@@ -76,7 +76,9 @@ class Tokenizer:
         self._source = _load_processor(source_model)
         self._target = self._source if target_model is None else _load_processor(target_model)
         if vocabulary is not None:
-            self._source, self._target = _mapped((self._source, self._target), vocabulary)
+            content = parse_json(vocabulary, _Vocabulary, f"tokeniser: {_VOCABULARY}")
+            self._source = _MappedProcessor(self._source, content.source, content)
+            self._target = _MappedProcessor(self._target, content.target, content)
         ids = [(side.pad_id(), side.unk_id(), side.bos_id(), side.eos_id()) for side in (self._source, self._target)]
         if min(ids[0]) < 0 or ids[0] != ids[1]:
             raise UserError(
@@ -267,17 +269,35 @@ def _encodable(line: str) -> str:
     return line if line.isascii() else line.encode(errors="replace").decode()
 
 
+@dataclass(frozen=True)
+class _Vocabulary:
+    """Content of vocabulary.json: the special ids, and the pieces of each side by id."""
+
+    pad: Annotated[int, msgspec.Meta(ge=0)]
+    unknown: Annotated[int, msgspec.Meta(ge=0)]
+    begin: Annotated[int, msgspec.Meta(ge=0)]
+    end: Annotated[int, msgspec.Meta(ge=0)]
+    source: list[str]
+    target: list[str]
+
+    def __post_init__(self) -> None:
+        for pieces in (self.source, self.target):
+            if len(set(pieces)) < len(pieces) or max(self.pad, self.unknown, self.begin, self.end) >= len(pieces):
+                raise ValueError("pieces stand there twice, or special ids lie outside")
+
+
 class _MappedProcessor:
     """A SentencePiece processor whose pieces have ids of another vocabulary; offers what `Tokenizer` asks it for.
 
     A line may begin with a code such as ">>fra<<", which Marian's multilingual models read as one piece.
     """
 
-    def __init__(self, processor: Any, pieces: Sequence[str], pad: int, unknown: int, begin: int, end: int) -> None:
+    def __init__(self, processor: Any, pieces: list[str], special: _Vocabulary) -> None:
         self._processor, self._pieces = processor, pieces
         self._ids = {piece: number for number, piece in enumerate(pieces)}
-        self._unknown, self._end, self._silent = unknown, end, (pad, begin, end)
-        self.pad_id, self.unk_id, self.bos_id, self.eos_id = (partial(int, each) for each in (pad, unknown, begin, end))
+        self._unknown, self._end, self._silent = special.unknown, special.end, (special.pad, special.begin, special.end)
+        numbers = (special.pad, special.unknown, special.begin, special.end)
+        self.pad_id, self.unk_id, self.bos_id, self.eos_id = (partial(int, each) for each in numbers)
         self.id_to_piece, self.get_piece_size = pieces.__getitem__, pieces.__len__
 
     def encode(self, lines: Sequence[str], *, add_eos: bool, num_threads: int) -> list[list[int]]:
@@ -298,27 +318,3 @@ class _MappedProcessor:
         pieces = [self._pieces[number] for number in ids if number not in self._silent]
         # a piece that the SentencePiece model lacks comes out as it stands, with its sign for a space
         return str(self._processor.decode_pieces(pieces)).replace(SPACE, " ").strip()
-
-
-@dataclass(frozen=True)
-class _Vocabulary:
-    """Content of vocabulary.json: the special ids, and the pieces of each side by id."""
-
-    pad: Annotated[int, msgspec.Meta(ge=0)]
-    unknown: Annotated[int, msgspec.Meta(ge=0)]
-    begin: Annotated[int, msgspec.Meta(ge=0)]
-    end: Annotated[int, msgspec.Meta(ge=0)]
-    source: list[str]
-    target: list[str]
-
-    def __post_init__(self) -> None:
-        for pieces in (self.source, self.target):
-            if len(set(pieces)) < len(pieces) or max(self.pad, self.unknown, self.begin, self.end) >= len(pieces):
-                raise ValueError("pieces stand there twice, or special ids lie outside")
-
-
-def _mapped(processors: tuple[Any, Any], vocabulary: bytes) -> list[_MappedProcessor]:
-    content = parse_json(vocabulary, _Vocabulary, f"tokeniser: {_VOCABULARY}")
-    special = content.pad, content.unknown, content.begin, content.end
-    sides = content.source, content.target
-    return [_MappedProcessor(processor, pieces, *special) for processor, pieces in zip(processors, sides)]
