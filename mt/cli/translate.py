@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import asdict, fields
 from itertools import islice
 from pathlib import Path
@@ -53,7 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
     remarks = Remarks(translator.loaded.tokenizer)
     with (
         open_output(options.output, fingerprint, window=WINDOW, numbered=numbered) as output,
-        flagged_lines(options.flagged, options.flag_below, output.kept) as flagged,
+        flagged_lines(options.flagged, options.flag_below, output.kept)
+        if options.flagged
+        else nullcontext() as flagged,
     ):
         records = translator.translate(
             islice(lines, output.kept, None),

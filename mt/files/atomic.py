@@ -14,16 +14,17 @@ from typing import BinaryIO
 
 from mt.errors import UserError, concerning
 
+DESCRIPTORS = Path("/dev/fd")
 _MOST_LINKS = 40  # as many as Linux follows
 
 
-def destination(path: Path) -> Path | int:
-    """Where writing to `path` ends, its links followed: a path, of a file that need not be there yet, or the number of
-    a descriptor of this process (/dev/stdout, /dev/fd/3). Raises UserError when the links lead in a circle."""
+def destination(path: Path) -> Path:
+    """Where writing to `path` ends, its links followed: a file that need not be there yet, or for a descriptor of this
+    process (/dev/stdout) its name in `DESCRIPTORS`. Raises UserError when the links lead in a circle."""
     for _ in range(_MOST_LINKS):
         folder = os.path.realpath(path.parent)
         if re.fullmatch(rf"/proc/{os.getpid()}(/task/\d+)?/fd", folder) and path.name.isdecimal():
-            return int(path.name)  # opened by its name, a file would be written from its beginning
+            return DESCRIPTORS / path.name
         path = Path(folder, path.name)
         if not path.is_symlink():
             return path
@@ -31,11 +32,11 @@ def destination(path: Path) -> Path | int:
     raise UserError(f"{path}: its links lead in a circle; give another name")
 
 
-def open_direct(target: Path | int) -> FileIO | None:
+def open_direct(target: Path) -> FileIO | None:
     """A device, a pipe or a descriptor, which are written directly; None for a file."""
-    if isinstance(target, Path) and (target.is_file() or not target.exists()):
-        return None
-    return FileIO(target, "w", closefd=isinstance(target, Path))
+    if target.parent == DESCRIPTORS:  # opened by its name, a file would be written from its beginning
+        return FileIO(int(target.name), "w", closefd=False)
+    return None if target.is_file() or not target.exists() else FileIO(target, "w")
 
 
 def write_all(stream: FileIO | BinaryIO, data: bytes, name: str | Path) -> None:
@@ -64,7 +65,6 @@ def atomic_file(path: Path) -> Iterator[Path]:
             yield Path(folder, path.name)
             write_all(direct, Path(folder, path.name).read_bytes(), path)
         return
-    assert isinstance(target, Path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         with concerning(path):

@@ -38,19 +38,15 @@ _NO_TEXT = {
     rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff": "UTF-32; convert it: iconv -f UTF-32 -t UTF-8",
     rb"\xff\xfe|\xfe\xff": "UTF-16; convert it: iconv -f UTF-16 -t UTF-8",
     rb"\x28\xb5\x2f\xfd": "packed by zstd; unpack it: zstd -d",
-    rb"PK[\x03\x05]|7z\xbc\xaf|Rar!|.{257}ustar": "an archive (zip, tar) or a document; unpack it, or save its text",
-    rb"%PDF-": "a PDF; save its text: pdftotext",
+    rb"PK[\x03\x05]|7z\xbc\xaf|Rar!|.{257}ustar|%PDF-": "an archive or a document (zip, tar, PDF); save the text in it",
 }  # by the first bytes
 _NUL_SHARE = 10  # one byte in so many is a NUL: no text
 
 
 def check_readable(paths: Sequence[Path]) -> None:
-    """Raises UserError when a file cannot be opened, so that nothing is done before that is known."""
+    """Raises OSError when a file cannot be opened, so that nothing is done before that is known."""
     for path in paths:
-        try:
-            path.open("rb").close()
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read ({error.strerror}); check the name") from None
+        path.open("rb").close()
 
 
 def read_lines(paths: Sequence[Path]) -> Iterator[str]:
@@ -100,10 +96,7 @@ def paired_lines(first: Path, second: Path) -> Iterator[tuple[str, str]]:
 def check_equally_many(first: object, first_lines: int, second: object, second_lines: int) -> None:
     """Raises UserError where two texts, given by their names, have different numbers of lines."""
     if first_lines != second_lines:
-        raise UserError(
-            f"{first} has {first_lines} lines and {second} has {second_lines}; they must have equally many, "
-            "line n of one belongs to line n of the other"
-        )
+        raise UserError(f"{first} has {first_lines} lines and {second} has {second_lines}; they must have equally many")
 
 
 def _file_blocks(path: Path) -> Iterator[str]:
@@ -183,10 +176,7 @@ def _check_text(data: bytes, name: str) -> None:
     beside = data.count(b"\n\0") + data.count(b"\0\n")  # as every line of UTF-16 ends
     if b"\0" in data and (data.count(b"\0") * _NUL_SHARE >= len(data) or beside >= data.count(b"\n") > 0):
         kind = "UTF-16BE" if data.startswith(b"\0") else "UTF-16LE"
-        raise UserError(
-            f"{name}: holds NUL bytes, as UTF-16 and binary files do; if it is text, convert it: "
-            f"iconv -f {kind} -t UTF-8"
-        )
+        raise UserError(f"{name}: holds NUL bytes, as binary files do, and UTF-16: for that iconv -f {kind} -t UTF-8")
 
 
 class WaitingLines:
@@ -201,20 +191,19 @@ class WaitingLines:
         return self
 
     def __next__(self) -> str:
-        while not self._complete and not self._ended:
-            self._read()
+        self._fill(patient=True)
         if not self._complete:
             raise StopIteration
         return self._complete.popleft()
 
     def more_waiting(self) -> bool:
         """Whether a complete line, or the end, has arrived."""
-        while not self._complete and not self._ended and select.select([self._descriptor], [], [], 0)[0]:
-            self._read()
+        self._fill(patient=False)
         return bool(self._complete) or self._ended
 
-    def _read(self) -> None:
-        with concerning("standard input"):
-            text = next(self._blocks, None)
-        self._ended = text is None
-        self._complete.extend((text or "").split("\n")[:-1])
+    def _fill(self, patient: bool) -> None:
+        while not (self._complete or self._ended) and (patient or select.select([self._descriptor], [], [], 0)[0]):
+            with concerning("standard input"):
+                text = next(self._blocks, None)
+            self._ended = text is None
+            self._complete.extend((text or "").split("\n")[:-1])

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import gzip
-import json
 import os
 import sys
 import time
@@ -19,28 +18,30 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 from mt.errors import UserError, concerning
-from mt.files.atomic import destination, open_direct, write_all, write_text
+from mt.files.atomic import DESCRIPTORS, destination, open_direct, write_all
+from mt.files.json_file import read_json, write_json
 
 _READ_BYTES = 1 << 20
 _LOCK_TRIES = 15  # a second and a half: processes that a killed call has started keep its lock until they notice
 _GZIP = 31  # zlib's number for a gzip stream with the largest window
 
+Fingerprint: TypeAlias = dict[str, Any] | None
+"""what a content depends on, by group, for JSON; None: not known, no earlier call is continued"""
 FLAGGED_HEADER = "line\tconfidence\tsource\ttranslation\n"
 
 
 def check_writable(path: Path) -> None:
     """Raises UserError when `path` could not be written, so that nothing is done before that is known."""
     target = destination(path)
-    if isinstance(target, int):
-        with concerning(path):
-            os.fstat(target)
-        return
     if target.is_dir():
         raise UserError(f"{path}: is a folder; give the name of a file to write")
-    if not os.access(target.parent, os.W_OK):
+    place = target if target.exists() and not target.is_file() else target.parent  # a file is made in its folder
+    if target.parent == DESCRIPTORS:
+        target.stat()  # raises OSError where it is not open
+    elif not os.access(place, os.W_OK):
         reason = "permission denied" if target.parent.is_dir() else "no such folder"
         raise UserError(f"{path}: cannot be written ({reason}); choose another place")
 
@@ -98,14 +99,13 @@ class Output:
 
 @contextmanager
 def open_output(
-    path: Path | None, fingerprint: dict[str, Any] | None, *, window: int, numbered: bool = False
+    path: Path | None, fingerprint: Fingerprint, *, window: int, numbered: bool = False
 ) -> Iterator[Output]:
     """Yields where to write; `path` appears when the block ends without an error.
 
     Args:
         path: with the ending .gz it is written packed. A link is followed; a device, a named pipe or a descriptor
             (/dev/stdout) is written directly. None: standard output, where each record is seen at once.
-        fingerprint: what the content depends on, by group, for JSON; None: not known, no earlier call is continued.
         window: records that are translated together.
         numbered: each line begins with the number of its record, of which there may be several lines.
 
@@ -122,7 +122,6 @@ def open_output(
             yield (output := Output(direct, path, window, packed))
             output.flush()
         return
-    assert isinstance(target, Path)
     partial, facts = partial_files(path)
     with _open_locked(partial) as stream:
         try:
@@ -168,13 +167,7 @@ def _open_locked(path: Path) -> FileIO:
 
 
 def _begin(
-    stream: FileIO,
-    partial: Path,
-    facts: Path,
-    fingerprint: dict[str, Any] | None,
-    window: int,
-    packed: bool,
-    numbered: bool,
+    stream: FileIO, partial: Path, facts: Path, fingerprint: Fingerprint, window: int, packed: bool, numbered: bool
 ) -> int:
     """Cuts the partial file behind its last whole window; how many records it holds."""
     kept = end = 0
@@ -187,18 +180,15 @@ def _begin(
         stream.truncate(0)
         facts.unlink(missing_ok=True)
         if fingerprint is not None:
-            write_text(facts, json.dumps(fingerprint, indent=2, ensure_ascii=False) + "\n")
+            write_json(facts, fingerprint)
     stream.seek(end)
     return kept
 
 
-def _check_fingerprint(partial: Path, facts: Path, fingerprint: dict[str, Any] | None) -> None:
+def _check_fingerprint(partial: Path, facts: Path, fingerprint: Fingerprint) -> None:
     """Raises UserError when the partial file was begun with anything else."""
-    try:
-        begun = json.loads(facts.read_text(encoding="utf-8"))
-    except ValueError:
-        begun = {}
-    now = json.loads(json.dumps(fingerprint)) or {}  # as the file holds it: tuples are lists there
+    begun = read_json(facts, dict[str, Any], f"remove it and {partial} to begin anew")
+    now = {"checksum": begun.get("checksum"), **(fingerprint or {})}  # that of the file is no group
     for group in {**begun, **now}:
         before, after = begun.get(group), now.get(group)
         if before == after:
@@ -246,19 +236,14 @@ def _members(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 @contextmanager
-def flagged_lines(
-    path: Path | None, limit: float | None, kept: int
-) -> Iterator[Callable[[dict[str, Any]], None] | None]:
-    """Yields what adds a record to the file of lines that a person should look at; None where none is asked for.
+def flagged_lines(path: Path, limit: float, kept: int) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Yields what adds a record to the file of lines that a person should look at.
 
     Give it each record before its translation is written, so that no flagged line is missing after a kill: it writes
     those below the limit, as the columns of `FLAGGED_HEADER`, lines counted from 1. The rows of `kept` lines stay.
     """
-    if path is None or limit is None:
-        yield None
-        return
     target = destination(path)
-    with open_direct(target) or _open_locked(Path(str(target))) as stream:  # a number is no file
+    with open_direct(target) or _open_locked(target) as stream:
         with concerning(path):
             earlier = stream.readall().split(b"\n")[1:-1] if kept and stream.readable() else []
             if stream.readable():

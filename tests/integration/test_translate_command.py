@@ -188,7 +188,7 @@ def test_user_errors_are_one_line_with_exit_code_2(tiny_model: Path, tmp_path: P
         (broken / file.name).write_bytes(file.read_bytes())
     (broken / "model.safetensors").write_bytes((tiny_model / "model.safetensors").read_bytes()[:1000])
     for arguments, words in [
-        (("translate.py", tiny_model, "--input", tmp_path / "none"), "none: cannot be read"),
+        (("translate.py", tiny_model, "--input", tmp_path / "none"), "none: No such file or directory; check the name"),
         (("translate.py", tmp_path / "nowhere", "--input", source), "nowhere: no such folder"),
         (("translate.py", broken, "--input", source, "--output", tmp_path / "out"), "was changed or damaged"),
         (("translate.py", tiny_model, "--input", source, "--output", tmp_path / "no" / "out"), "cannot be written"),

@@ -18,7 +18,6 @@ def record(line: int, confidence: float) -> dict[str, Any]:
 
 def write(path: Path, kept: int, *records: dict[str, Any]) -> None:
     with flagged_lines(path, 0.5, kept) as flagged:
-        assert flagged is not None
         for each in records:
             flagged(each)
 
@@ -38,11 +37,6 @@ def test_going_on_keeps_the_lines_before_and_writes_none_twice(tmp_path: Path) -
     assert [line.split("\t")[0] for line in path.read_text().splitlines()] == ["line", "1", "3", "4"]
 
 
-def test_nothing_is_made_where_nothing_is_asked(tmp_path: Path) -> None:
-    with flagged_lines(None, 0.5, 0) as flagged:
-        assert flagged is None
-
-
 def test_a_link_is_followed_and_a_device_written_directly(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("f.tsv")
     write(tmp_path / "link", 0, record(0, 0.4))
@@ -53,7 +47,6 @@ def test_a_link_is_followed_and_a_device_written_directly(tmp_path: Path) -> Non
 def test_a_second_writer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mt.files.output, "_LOCK_TRIES", 1)
     with flagged_lines(tmp_path / "f", 0.5, 0) as flagged:
-        assert flagged is not None
         flagged(record(0, 0.4))
         with pytest.raises(UserError, match="another process is writing it"):
             write(tmp_path / "f", 0)
