@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from mt.cli.main import DONE, CommandParser, add_model, add_search, aligned, use_threads
-from mt.errors import UserError
+from mt.cli.main import DONE, CommandParser, add_model, add_search, aligned, number, use_threads
 from mt.progress import say
+from mt.settings import AboveZero, within
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Fits the maps, stores them beside the weights, prints what they are worth."""
     given = _parser().parse_args(arguments)
-    if not 0 < given.precision <= 1:
-        raise UserError(f"--precision is {given.precision}; it must be above 0 and at most 1, as in 0.95")
-    if given.folds < 2:
-        raise UserError(f"--folds is {given.folds}; it must be at least 2")
     from mt.evaluation.test_set import read_test_set
 
     text = read_test_set(given.source, given.reference)
@@ -74,9 +70,10 @@ def _parser() -> CommandParser:
     add = parser.add_argument
     add("--source", type=Path, required=True, metavar="F", help="source lines, plain or packed")
     add("--reference", type=Path, nargs="+", required=True, metavar="F", help="their references, plain or packed")
-    add("--folds", type=int, default=5, metavar="N", help="of the cross-validation (default: 5)")
+    folds, quality = number(int, within(2, 1000)), number(float, within(0, 100))
+    add("--folds", type=folds, default=5, metavar="N", help="of the cross-validation (default: 5)")
     share = "find the confidence above which this share of lines ... (default: 0.95)"
-    add("--precision", type=float, default=0.95, metavar="P", help=share)
-    add("--chrf", type=float, default=60.0, metavar="Q", help="... reaches this sentence chrF (default: 60)")
+    add("--precision", type=number(*get_args(AboveZero)), default=0.95, metavar="P", help=share)
+    add("--chrf", type=quality, default=60.0, metavar="Q", help="... reaches this sentence chrF (default: 60)")
     add_search(parser, ("beam", "batch_tokens"))
     return parser

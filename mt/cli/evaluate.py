@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from mt.cli.main import DONE, CommandParser, add_model, add_search, aligned, positive, seed, use_threads
+from mt.cli.main import DONE, CommandParser, add_model, add_search, aligned, number, positive, seed, use_threads
 from mt.config import DecodeConfig
 from mt.errors import UserError
-from mt.files.output import check_apart
+from mt.files.output import check_apart, check_writable
 from mt.progress import say
+from mt.settings import Whole
 
 Results = Mapping[str, Any]
 _EVALUATION = ("beams", "length_penalty", "length_alpha", "length_penalties", "batch_tokens", "nbest", "truth")
@@ -24,9 +26,6 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError("give either MODEL, a model or run directory, or --records F.jsonl; --help tells more")
     if given.model is not None and given.source is None:
         raise UserError("--source is missing; give the file of lines to translate")
-    given.beams, given.length_penalties = _beams(given.beams), _penalties(given.length_penalties)
-    if given.bootstrap < 0:
-        raise UserError(f"--bootstrap is {given.bootstrap}; it must be 0 or more")
     from mt.evaluation.test_set import read_test_set
 
     read = [("what is read", path) for path in (given.source, given.records, *given.reference) if path]
@@ -70,32 +69,28 @@ def findings(results: Results) -> list[str]:
     """What the evaluation found beside the table, one line each: calibration with its noise floor, before and after
     recalibration, what confidence tells of whole sentences, and a perfect model's figures."""
     lines = []
-    parts = [("", results["calibration"]), (", recalibrated", results.get("recalibrated") or {})]
-    for title, blocks in parts:
+    for title, blocks in (("", results["calibration"]), (", recalibrated", results.get("recalibrated") or {})):
         for name, what in (("teacher_forced", "teacher-forced"), ("inference", "inference")):
-            block = blocks.get(name)
-            if block:
+            if block := blocks.get(name):
                 low, high = block["ece_low"], block["ece_high"]
                 interval = "" if low is None else f" [{low:.4f}, {high:.4f}]"
                 lines.append(f"ECE {what}{title}: {block['ece']:.4f}{interval}, noise floor {block['noise_floor']:.4f}")
-    sequence = results.get("sequence")
-    if sequence:
+    if sequence := results.get("sequence"):
         half, spearman = sequence["half"], sequence["correlation"]["chrf"]
         told = "unknown" if spearman is None else f"{spearman:.3f}"  # none where all lines are equally good
         lines.append(
             f"confidence against sentence chrF: Spearman {told}; most confident half: chrF {half['chrf']:.2f}, "
             f"random halves of the same source lengths {half['random_mean']:.2f} (p = {half['p']:.4f})"
         )
-    if "truth" in results:
-        truth = results["truth"]
+    if truth := results.get("truth"):
         lines.append(
             f"a perfect model: BLEU {truth['bleu_bound']:.2f}, {truth['entropy']:.4f} nats a token; "
             f"this one: BLEU {results['bleu']['score']:.2f}, {truth['nll']:.4f} nats a token"
         )
         maps = "".join(f", {each['kl']:.4f} after {name}" for name, each in truth["maps"].items())
         lines.append(f"KL from the truth: {truth['kl']:.4f} nats a token{maps}")
-        estimate = truth["estimates"]["ece"]
-        lines.append(f"exact calibration error: {truth['exact_ece']:.4f} (estimated from labels: {estimate:.4f})")
+        estimated = f"estimated from labels: {truth['estimates']['ece']:.4f}"
+        lines.append(f"exact calibration error: {truth['exact_ece']:.4f} ({estimated})")
     return lines
 
 
@@ -109,23 +104,17 @@ def _make_writable(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise UserError(f"{path}: is no folder; --output wants a folder")
     Path(os.path.realpath(path)).mkdir(parents=True, exist_ok=True)
-    if not os.access(path, os.W_OK):
-        raise UserError(f"{path}: permission denied; choose another --output or change its permissions")
+    check_writable(path / "results.json")
 
 
-def _beams(text: str) -> list[int]:
-    parts = text.split(",")
-    if not all(part.strip().isdecimal() and int(part) >= 1 for part in parts):
-        raise UserError(f"--beams is {text}; it must be beam sizes of at least 1, as in 1,5,20")
-    return [int(part) for part in parts]
+def _beams(text: str) -> list[int | float]:
+    return [positive(part) for part in text.split(",")]
 
 
 def _penalties(text: str) -> list[str]:
-    names = [part.strip() for part in text.split(",")] if text else []
-    known = get_args(get_type_hints(DecodeConfig)["length_penalty"])
-    for name in names:
-        if name not in known:
-            raise UserError(f"--length_penalties holds {name!r}; it must be some of {', '.join(known)}")
+    names, known = text.replace(",", " ").split(), get_args(get_type_hints(DecodeConfig)["length_penalty"])
+    if not {*names} <= {*known}:
+        raise ArgumentTypeError(f"{text!r} is not some of {', '.join(known)}")
     return names
 
 
@@ -145,12 +134,14 @@ def _parser() -> CommandParser:
     add("--target_language", metavar="L", help=language)
     output = "folder for results.json, records.jsonl, report.html ..."
     add("--output", type=Path, metavar="DIR", required=True, help=output)
-    add("--beams", metavar="N,N", default="5", help="beam sizes; 5, the main one, is always there (default: 5)")
+    beams = "beam sizes; 5, the main one, is always there (default: 5)"
+    add("--beams", type=_beams, metavar="N,N", default="5", help=beams)
     grid = "every beam with each of none,average,gnmt,reward too; BLEU, lengths, empties, calibration by beam"
-    add("--length_penalties", metavar="P,P", default="", help=grid)
+    add("--length_penalties", type=_penalties, metavar="P,P", default="", help=grid)
     add("--nbest", type=positive, default=1, metavar="N", help="measure n-best lists of the main beam, too")
     add_search(parser, ("length_penalty", "length_alpha", "batch_tokens"))
-    add("--bootstrap", type=int, default=1000, metavar="N", help="resamples for the intervals (default: 1000; 0: none)")
+    resamples = "resamples for the intervals (default: 1000; 0: none)"
+    add("--bootstrap", type=number(*get_args(Whole)), default=1000, metavar="N", help=resamples)
     add("--seed", type=seed, default=12345, metavar="N", help="seed of the resamples (default: 12345)")
     add("--truth", action="store_true", help="the text is of the shipped grammar: show what a perfect model scores")
     return parser

@@ -140,7 +140,7 @@ def add_model(parser: argparse.ArgumentParser, **model: Any) -> None:
     words = "model directory, or run directory (its best model)"
     parser.add_argument("model", type=Path, metavar="MODEL", help=words, **model)
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: auto)")
-    threads = _number(int, within(1, 1024))
+    threads = number(int, within(1, 1024))
     parser.add_argument("--threads", type=threads, metavar="N", help="processor threads (default: all cores)")
 
 
@@ -154,11 +154,11 @@ def add_search(parser: Any, names: Iterable[str]) -> None:
         elif hint is bool:
             options = {"action": "store_true", "default": None}
         else:
-            options = {"type": _number(hint, ranges[name]), "metavar": "N" if hint is int else "X"}
+            options = {"type": number(hint, ranges[name]), "metavar": "N" if hint is int else "X"}
         parser.add_argument(f"--{name}", help=words[name].replace("%", "%%"), **options)
 
 
-def _number(kind: type, allowed: Allowed) -> Callable[[str], int | float]:
+def number(kind: type, allowed: Allowed) -> Callable[[str], int | float]:
     """For argparse's `type`: a number in range."""
 
     def convert(text: str) -> int | float:
@@ -172,9 +172,9 @@ def _number(kind: type, allowed: Allowed) -> Callable[[str], int | float]:
     return convert
 
 
-positive = _number(int, get_args(Count)[1])
+positive = number(*get_args(Count))
 """a whole number of at least 1; for argparse's `type`"""
-seed = _number(int, within(0, 10**18))
+seed = number(int, within(0, 10**18))
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:

@@ -207,17 +207,12 @@ def encouraging(
     unigram: Tensor | None = None,
     reference: bool = False,
 ) -> Tensor:
-    """sum_k q_k (-log p_k + B(p_k)) of each token, the target's entropy not subtracted, as published.
+    """sum_k q_k (-log p_k + B(p_k)) of each token, the target's entropy not subtracted, as published: negative for
+    confident, correct models, never a perplexity. What is not named here is as in label_smoothed_kl, the result too.
 
-    Negative for confident, correct models: never a perplexity.
-
-    Args:
-        logits, targets, smoothing, definition, pad_id, unigram: as in label_smoothed_kl, the result too.
-        log_end: in [0, 1].
-        bonus_smoothing: the bonus' own smoothing weight (None: the same).
-        excluded_ids: classes that get no smoothing mass and no bonus, not even as a target; the definition is
-            applied to the remaining classes, the `_nopad` forms excluding padding besides.
-        reference: as the published code computes it, see ReferenceEncouraging; it excludes no class.
+    `log_end` is in [0, 1]; `bonus_smoothing`: the bonus' own weight (None: the same); `excluded_ids`: classes that get
+    no smoothing mass and no bonus, not even as a target, the definition being applied to the others, of which the
+    `_nopad` forms exclude padding besides; `reference`: as the published code computes it, which excludes no class.
     """
     if reference and excluded_ids:
         raise ValueError(f"excluded_ids is {excluded_ids!r}; the published code, reference=True, knows none")

@@ -38,20 +38,11 @@ class LossSums(NamedTuple):
 def projected_loss(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, *, loss: LossFunction, pad_id: int
 ) -> LossSums:
-    """Loss sums of logits = hidden @ weight.T + bias.
+    """Sums of `loss` over logits = hidden @ weight.T + bias, but for targets that are `pad_id`.
 
-    Under autocast the products are taken in its type, the loss in float32. The gradient can be asked for once.
-
-    Args:
-        hidden: (rows, width); for a loss of several passes that many rows for each target, next to each other.
-        weight: (vocabulary, width).
-        bias: (vocabulary,) or None.
-        targets: (rows,) int64.
-        loss: what is summed.
-        pad_id: targets that count nothing.
-
-    Raises:
-        ValueError: shapes do not fit.
+    hidden (rows, width), for a loss of several passes that many rows for each target, next to each other; weight
+    (vocabulary, width); bias (vocabulary,); targets (rows,) int64. Under autocast the products are taken in its type,
+    the loss in float32. The gradient can be asked for once. Raises ValueError where shapes do not fit.
     """
     passes = loss.passes
     fits = hidden.shape[:1] == (passes * targets.numel(),) and weight.shape[1:] == hidden.shape[1:]

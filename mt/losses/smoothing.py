@@ -42,21 +42,12 @@ class LabelSmoothedKL(LossFunction):
 def label_smoothed_kl(
     logits: Tensor, targets: Tensor, *, smoothing: float, definition: str, pad_id: int, unigram: Tensor | None = None
 ) -> Tensor:
-    """KL(q || p) of each token, with its constant.
+    """KL(q || p) of each token, with its constant: logits (..., vocabulary) of any float type, targets (...) int64 ->
+    (...) float32 nats (float64 in, float64 out), 0 at padding.
 
-    Args:
-        logits: (..., vocabulary) of any float type.
-        targets: (...) int64.
-        smoothing: weight in [0, 1).
-        definition: uniform, others, uniform_nopad, others_nopad, scatter, unigram; see mt.losses.targets.
-        pad_id: targets that count nothing, and the class that gets no weight in the `_nopad` forms.
-        unigram: (vocabulary,) class frequencies, for the definition of that name.
-
-    Returns:
-        (...) float32 nats (float64 in, float64 out), 0 at padding.
-
-    Raises:
-        ValueError: a value out of range.
+    `smoothing` is a weight in [0, 1), `definition` one of mt.losses.targets; `pad_id`: targets that count nothing, and
+    the class that gets no weight in the `_nopad` forms; `unigram`: (vocabulary,) class frequencies, for the definition
+    of that name. Raises ValueError for a value out of range.
     """
     target = SmoothedTarget(definition, smoothing, pad_id=pad_id, vocabulary_size=logits.shape[-1], unigram=unigram)
     return LabelSmoothedKL(target, pad_id)(logits, targets)

@@ -107,16 +107,11 @@ class CalibrationBins:
         self.bootstrap = SentenceBootstrap(bins, resamples, seed) if resamples else None
 
     def update(self, confidence: Any, correct: Any, *, nll: Any = None, brier: Any = None, lines: Any = None) -> None:
-        """Counts tokens.
+        """Counts tokens: array-like or tensor of probabilities, and as many booleans, or 0 and 1.
 
-        Args:
-            confidence, correct: array-like or tensor of probabilities, and as many booleans, or 0 and 1.
-            nll, brier: each token's -log p in nats, and its Brier score in 0..1, the multi-class one halved,
-                (1 - 2 p_y + sum_k p_k^2) / 2; what is left out in one call is unknown for the whole.
-            lines: number of the sentence, one for all or one for each token; needed for resamples.
-
-        Raises:
-            ValueError: a figure outside of its range, lengths that differ.
+        `nll` and `brier` are each token's -log p in nats, and its Brier score in 0..1, the multi-class one halved,
+        (1 - 2 p_y + sum_k p_k^2) / 2; what is left out in one call is unknown for the whole. `lines`: number of the
+        sentence, one for all or one for each token; needed for resamples. Raises ValueError as `checked`.
         """
         certain, right = checked(confidence, correct)
         index = bin_of(certain, self.bins, self.edges)
@@ -221,14 +216,8 @@ def expected_calibration_error(
 ) -> float:
     """Sum over bins of their share of tokens times |accuracy - mean confidence|, in 0..1; 0 without tokens.
 
-    Args:
-        confidence, correct: array-like of probabilities, and as many booleans, or 0 and 1.
-        bins, edges: how many, and which end belongs to a bin of equal width.
-        scheme: `width`: bins of equal width; `mass`: bins of equally many tokens, by a stable sort, bin = floor(rank *
-            bins / n).
-
-    Raises:
-        ValueError: an argument outside of its range.
+    `scheme` is `width`: bins of equal width, of which `edges` says the end that belongs to them; or `mass`: bins of
+    equally many tokens, by a stable sort, bin = floor(rank * bins / n). For the others, and errors, see `checked`.
     """
     counted = CalibrationBins(bins=bins, edges=edges)
     if scheme == "width":

@@ -139,13 +139,10 @@ def corpus_quality(
     language: str | None = None,
     ter: bool = True,
 ) -> QualityBlock:
-    """Scores a corpus of detokenised lines against one or several references.
+    """Scores a corpus of detokenised lines; arguments as of `quality_statistics`, or its `statistics` of these lines.
 
-    Args:
-        hypotheses, references, language, ter: as of `quality_statistics`.
-        statistics: `quality_statistics` of the same lines, if they are there already.
-        sources: source lines; with them a hypothesis counts as empty only where its source is not blank.
-        resamples, seed: of sentences (Koehn 2004) for the 95 % percentile intervals; 0: none.
+    With `sources` a hypothesis counts as empty only where its source is not blank. `resamples`, `seed`: of sentences
+    (Koehn 2004) for the 95 % percentile intervals; 0: none.
     """
     from sacrebleu.metrics import BLEU
 

@@ -183,7 +183,7 @@ def test_records_without_probabilities_give_quality_only(tmp_path: Path, capsys:
         (["--source", "test.de", "--reference", "empty"], ["empty: is empty"]),
         (["--source", "nowhere", "--reference", "test.en"], ["nowhere"]),
         (["--reference", "test.en"], ["--source is missing"]),
-        (["--source", "test.de", "--reference", "test.en", "--beams", "1,0"], ["--beams is 1,0"]),
+        (["--source", "test.de", "--reference", "test.en", "--beams", "1,0"], ["--beams: '0' is not a whole number"]),
         (["--source", "test.de", "--reference", "test.en", "--threads", "0"], ["--threads", "1 to 1,024"]),
         (["--source", "test.de", "--reference", "test.en", "--beam", "1"], ["--beams"]),
         (["--source", "test.de", "--reference", "test.en", "--records", "r.jsonl"], ["either MODEL", "--records"]),
