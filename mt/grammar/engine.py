@@ -7,12 +7,12 @@ language words a meaning by choosing a variant of every lexeme (synonyms) and a 
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import math
 import random
 from bisect import bisect
 from collections.abc import Callable, Sequence
-from fnmatch import fnmatchcase
 from typing import Any, NamedTuple, TypeVar
 
 from mt.grammar.spelling import Spelling
@@ -33,6 +33,7 @@ from mt.grammar.structures import (
     Word,
     evaluate,
     features_of,
+    refuted,
 )
 
 T = TypeVar("T")
@@ -48,7 +49,6 @@ class Options(NamedTuple):
     """rules and lexemes"""
     cumulative: list[float]
     """their weights, added up"""
-    total: float
     probabilities: dict[str, float]
     """by name"""
 
@@ -65,28 +65,22 @@ class Abstract:
         key = (category, klass)
         if key not in self._options:
             names = klass.split("+")
-            items: list[tuple[Any, float]] = []
-            for weight, rule in self.rules.get(category, ()):
-                if self._applies(rule, klass, names):
-                    items.append((rule, weight))
+            rules = self.rules.get(category, ())
+            items: list[tuple[Any, float]] = [(rule, w) for w, rule in rules if self._applies(rule, klass, names)]
             for lexeme in self.lexicon.get(category, ()):
-                weights = [
-                    weight
-                    for pattern, weight in lexeme.classes.items()
-                    if pattern in names or ("*" in pattern and any(fnmatchcase(name, pattern) for name in names))
-                ]
+                weights = [weight for pattern, weight in lexeme.classes.items() if fnmatch.filter(names, pattern)]
                 if weights:
                     items.append((lexeme, max(weights)))
             if not items:
                 raise ValueError(f"grammar data: nothing can be a {category} of class {klass!r}")
             cumulative = list(itertools.accumulate(weight for _, weight in items))
             probabilities = {item.name: weight / cumulative[-1] for item, weight in items}
-            self._options[key] = Options([item for item, _ in items], cumulative, cumulative[-1], probabilities)
+            self._options[key] = Options([item for item, _ in items], cumulative, probabilities)
         return self._options[key]
 
     def _applies(self, rule: Rule, klass: str, names: list[str]) -> bool:
         """Whether a rule is for this class and has words for it."""
-        if rule.classes is not None and not any(fnmatchcase(name, each) for name in names for each in rule.classes):
+        if not any(fnmatch.filter(names, pattern) for pattern in rule.classes):
             return False
         try:
             for slot in rule.slots:
@@ -104,8 +98,8 @@ class Abstract:
 
     def draw(self, category: str, klass: str, uniform: Uniform) -> Meaning | Lexeme:
         """A random meaning."""
-        items, cumulative, total, _ = self._options.get((category, klass)) or self.options(category, klass)
-        item = items[bisect(cumulative, uniform() * total)] if len(items) > 1 else items[0]
+        items, cumulative, _ = self.options(category, klass)
+        item = items[bisect(cumulative, uniform() * cumulative[-1])] if len(items) > 1 else items[0]
         if type(item) is Lexeme:
             return item
         parts: list[Any] = []
@@ -166,15 +160,7 @@ class Concrete:
         patterns = node.rule.patterns[self.language]
         if len(patterns) == 1 and not patterns[0].guards:
             return [(patterns[0], 1.0)]
-        held = []
-        for pattern in patterns:
-            for guard in pattern.guards:
-                # one by one: a guard may only make sense where those before it hold
-                value = evaluate(guard.reference, arguments, node.parts, self.tables)[0]
-                if (value in guard.values) is not guard.wanted:
-                    break
-            else:
-                held.append(pattern)
+        held = [pattern for pattern in patterns if not refuted(pattern, arguments, node.parts, self.tables)]
         if not held:
             raise ValueError(f"grammar data: no {self.language} pattern of {node.rule.name} for {list(arguments)}")
         total = sum(pattern.weight for pattern in held)

@@ -10,18 +10,16 @@ import re
 
 from mt.grammar.structures import PERSONS, Forms
 
+Modals = dict[str, list[str]]
+"""the rows of verbs that go with an infinitive, by group (must, can, future, …)"""
 _CASES = ("nom", "acc", "dat", "gen")
 _UMLAUT = {"a": "ä", "o": "ö", "u": "ü", "A": "Ä", "O": "Ö", "U": "Ü"}
 
 
 def _umlaut(word: str) -> str:
     """The last a, o, u or au of a word with umlaut: `Baum` -> `Bäum`."""
-    for index in range(len(word) - 1, -1, -1):
-        if word[index] in _UMLAUT:
-            if index and word[index - 1 : index + 1].lower() == "au":
-                index -= 1
-            return word[:index] + _UMLAUT[word[index]] + word[index + 1 :]
-    return word
+    last = r"[aA](?=u?[^aouAOU]*$)|[oOuU](?=[^aouAOU]*$)"
+    return re.sub(last, lambda match: _UMLAUT[match[0]], word, count=1)
 
 
 def german_noun(entry: str) -> tuple[dict[str, str], Forms]:
@@ -36,9 +34,8 @@ def german_noun(entry: str) -> tuple[dict[str, str], Forms]:
     elif gender in ("m", "n"):
         long = re.search(r"(s|ß|x|z|sch|tz)$", word) or len(re.findall(r"[aeiouyäöü]+", word.lower())) == 1
         short = plural == "-s" or re.search(r"[aeouäöüé]$", word)  # des Parks, des Sees
-        forms["gen", "s"] = genitive or word + ("es" if long and not short else "s")
-        if re.search(r"nis$", word):  # des Ergebnisses
-            forms["gen", "s"] = word + "ses"
+        ending = "ses" if word.endswith("nis") else "es" if long and not short else "s"  # des Ergebnisses
+        forms["gen", "s"] = genitive or word + ending
     if plural:
         stem = _umlaut(word) if "¨" in plural else word
         many = stem + plural.lstrip("-¨") if plural.startswith("-") else plural
@@ -70,14 +67,6 @@ def german_adjective(entry: str) -> tuple[dict[str, str], Forms]:
     return {}, {"attr": attributive, "pred": {(): word}}
 
 
-_GERMAN_MODALS = {
-    "must": ("muss", "musst", "muss", "müssen", "müsst", "müssen"),
-    "can": ("kann", "kannst", "kann", "können", "könnt", "können"),
-    "want": ("will", "willst", "will", "wollen", "wollt", "wollen"),
-    "wish": ("möchte", "möchtest", "möchte", "möchten", "möchtet", "möchten"),
-    "should": ("sollte", "solltest", "sollte", "sollten", "solltet", "sollten"),
-    "fut": ("werde", "wirst", "wird", "werden", "werdet", "werden"),
-}
 _SEIN = ("bin", "bist", "ist", "sind", "seid", "sind")
 _HABEN = ("habe", "hast", "hat", "haben", "habt", "haben")
 _SECOND_PLURAL_LINK = r"([dt]|(?:[^lrhmnaeiouäöü]|ch)[mn])$"  # wartet, öffnet
@@ -116,43 +105,33 @@ def _german_past(past: str, weak: bool) -> tuple[str, ...]:
     return past, second, past, plural + "n", past + ("et" if re.search(r"[dt]$", past) else "t"), plural + "n"
 
 
-def german_verb(entry: str) -> tuple[dict[str, str], Forms]:
+def german_verb(entry: str, modals: Modals) -> tuple[dict[str, str], Forms]:
     """`kaufen`, `lesen liest las gelesen`, `an|rufen ruft rief gerufen`, `gehen geht ging gegangen sein`,
     `sich setzen`, `warten > auf acc`, `helfen hilft half geholfen > dat`."""
     entry, _, government = entry.partition(" > ")
-    reflexive = entry.startswith("sich ")
-    words = entry.removeprefix("sich ").split()
-    with_sein = words[-1] == "sein" and len(words) > 1
-    words = words[:-1] if with_sein else words
-    prefix, _, infinitive = words[0].rpartition("|")
+    first, *rest = entry.removeprefix("sich ").split()
+    parts = [word for word in rest if word != "sein"]  # of a strong verb: third person, preterite, participle
+    prefix, _, infinitive = first.rpartition("|")
     stem = re.sub(r"e?n$", "", infinitive)
     link = "e" if re.search(_SECOND_PLURAL_LINK, stem) else ""
-    weak = len(words) == 1
-    third = stem + link + "t" if weak else words[1]
-    past = stem + link + "te" if weak else words[2]
-    if weak:
-        bare = re.match(r"(be|ver|er|ent|zer|ge|über|wieder|unter)", infinitive) or infinitive.endswith("ieren")
-        participle = ("" if bare else "ge") + stem + link + "t"
-    else:
-        participle = words[3]
+    bare = re.match(r"(be|ver|er|ent|zer|ge|über|wieder|unter)", infinitive) or infinitive.endswith("ieren")
+    regular = stem + link + "t"
+    third, past, participle = parts or (regular, regular + "e", ("" if bare else "ge") + regular)
     full, participle = prefix + infinitive, prefix + participle
-    present, preterite = _german_present(infinitive, third), _german_past(past, weak)
-    auxiliary = _SEIN if with_sein or infinitive == "sein" else _HABEN
+    present, preterite = _german_present(infinitive, third), _german_past(past, not parts)
+    auxiliary = _SEIN if "sein" in rest else _HABEN
     groups = [("pres", present, prefix), ("pret", preterite, prefix), ("perf", auxiliary, participle + " ")]
-    groups += [(group, modal, full + " ") for group, modal in _GERMAN_MODALS.items()]
-    finite: dict[tuple[str, ...], str] = {}
-    last: dict[tuple[str, ...], str] = {}
-    for index, person in enumerate(PERSONS):
-        for group, row, rest in groups:
-            finite[group, person] = row[index]
-            last[group, person] = rest + row[index]
-    end = {(group,): rest.rstrip() for group, _, rest in groups}
+    groups += [(group, tuple(modal), full + " ") for group, modal in modals.items()]
+    places = list(enumerate(PERSONS))
+    finite = {(group, person): row[place] for place, person in places for group, row, _ in groups}
+    last = {(group, person): end + row[place] for place, person in places for group, row, end in groups}
+    ends = {(group,): end.rstrip() for group, _, end in groups}
     familiar = _german_imperative(infinitive, third)
     zu = f"{prefix}zu{infinitive}" if prefix else f"zu {infinitive}"
-    orders = {("thou",): familiar, ("ye",): stem + link + "t", ("formal",): infinitive + " Sie"}
+    orders = {("thou",): familiar, ("ye",): regular, ("formal",): infinitive + " Sie"}
     prep, _, case = government.rpartition(" ")
-    attributes = {"case": case or "acc", "prep": prep or "o", "refl": "yes" if reflexive else "no"}
-    return attributes, {"fin": finite, "last": last, "end": end, "zu": {(): zu}, "imp": orders, "prefix": {(): prefix}}
+    attributes = {"case": case or "acc", "prep": prep or "o", "refl": "yes" if entry.startswith("sich ") else "no"}
+    return attributes, {"fin": finite, "last": last, "end": ends, "zu": {(): zu}, "imp": orders, "prefix": {(): prefix}}
 
 
 def english_noun(entry: str) -> tuple[dict[str, str], Forms]:
@@ -176,10 +155,8 @@ def english_verb(entry: str) -> tuple[dict[str, str], Forms]:
     """`walk`, `go went gone`, `swim swam swum swimming`, `wait > for`; a particle follows `_`:
     `get_up got got getting`."""
     entry, _, prep = entry.partition(" > ")
-    words = entry.split()
-    particle = words[0].partition("_")[2].replace("_", " ")
-    words = [word.partition("_")[0] for word in words]
-    base = words[0]
+    base, *rest = entry.split()
+    base, *particle = base.split("_")
     third = base + ("es" if re.search(r"(s|x|z|ch|sh|o)$", base) else "s")
     regular, gerund = base + "ed", base + "ing"
     if re.search(r"[^aeiou]y$", base):
@@ -190,9 +167,9 @@ def english_verb(entry: str) -> tuple[dict[str, str], Forms]:
     if base.endswith("ie"):
         gerund = base[:-2] + "ying"  # lying
     third = {"have": "has", "be": "is"}.get(base, third)
-    past = words[1] if len(words) > 1 else regular
-    participle = words[2] if len(words) > 2 else past
-    gerund = words[3] if len(words) > 3 else gerund
+    past = rest[0] if rest else regular
+    participle = rest[1] if len(rest) > 1 else past
+    gerund = rest[2] if len(rest) > 2 else gerund
     aux: dict[tuple[str, ...], str] = {}
     main: dict[tuple[str, ...], str] = {}
     be = {"1s": ("am", "was"), "2s": ("are", "were"), "3s": ("is", "was"), "p": ("are", "were")}
@@ -215,14 +192,14 @@ def english_verb(entry: str) -> tuple[dict[str, str], Forms]:
         if base == "be":
             rows["simple"], rows["past"] = (be[person][0], ""), (be[person][1], "")
         plain = {"simple": simple, "past": past, "want": ("wants" if singular else "want") + " to " + base}
-        for group, (auxiliary, rest) in rows.items():
+        for group, (auxiliary, end) in rows.items():
             drop = (group in plain and base != "be") or group == "want"  # she walks, not she does walk
             short = _SHORT_NEGATIONS.get(auxiliary, auxiliary + "n't")
             full = "cannot" if group == "can" else f"{auxiliary} not"
             modes = {"pos": "" if drop else auxiliary, "ask": auxiliary, "full": full, "short": short}
             aux |= {(group, person, mode): word for mode, word in modes.items()}
-            main |= {(group, person, mode): plain[group] if drop and mode == "pos" else rest for mode in modes}
-    return {"prep": prep or "o"}, {"aux": aux, "main": main, "inf": {(): base}, "particle": {(): particle}}
+            main |= {(group, person, mode): plain[group] if drop and mode == "pos" else end for mode in modes}
+    return {"prep": prep or "o"}, {"aux": aux, "main": main, "inf": {(): base}, "particle": {(): " ".join(particle)}}
 
 
 def english_adjective(entry: str) -> tuple[dict[str, str], Forms]:
@@ -246,42 +223,21 @@ def _french_plural(word: str) -> str:
     return word + ("x" if re.search(r"(eau|eu)$", word) else "s")
 
 
+_FEMININE = {"eux": "euse", "er": "ère", "f": "ve", "el": "elle", "en": "enne", "e": "e", "": "e"}  # by its ending
+
+
 def french_adjective(entry: str) -> tuple[dict[str, str], Forms]:
     """`petit pre`, `long post longue`, `nouveau pre nouvelle`; the feminine is written where it is irregular."""
     words = entry.split()
     masculine, place = words[0].replace("_", " "), words[1] if len(words) > 1 else "post"
-    if len(words) > 2:
-        feminine = words[2]
-    elif masculine.endswith("e"):
-        feminine = masculine
-    elif masculine.endswith("eux"):
-        feminine = masculine[:-1] + "se"
-    elif masculine.endswith("er"):
-        feminine = masculine[:-2] + "ère"
-    elif masculine.endswith("f"):
-        feminine = masculine[:-1] + "ve"
-    elif re.search(r"(el|en)$", masculine):
-        feminine = masculine + masculine[-1] + "e"
-    else:
-        feminine = masculine + "e"
+    regular = next(masculine.removesuffix(end) + new for end, new in _FEMININE.items() if masculine.endswith(end))
+    feminine = words[2] if len(words) > 2 else regular
     plural = words[3] if len(words) > 3 else _french_plural(masculine)
     forms = {("m", "s"): masculine, ("m", "p"): plural, ("f", "s"): feminine, ("f", "p"): feminine + "s"}
     if place == "invariable":
         forms = dict.fromkeys(forms, masculine)
     predicative = {(gender + number,): form for (gender, number), form in forms.items()}
     return {"place": "pre" if place == "pre" else "post"}, {"attr": forms, "pred": predicative}
-
-
-_FRENCH_MODALS = {
-    "fp": ("vais", "vas", "va", "allons", "allez", "vont"),
-    "must": ("dois", "dois", "doit", "devons", "devez", "doivent"),
-    "can": ("peux", "peux", "peut", "pouvons", "pouvez", "peuvent"),
-    "want": ("veux", "veux", "veut", "voulons", "voulez", "veulent"),
-    "wish": ("voudrais", "voudrais", "voudrait", "voudrions", "voudriez", "voudraient"),
-    "should": ("devrais", "devrais", "devrait", "devrions", "devriez", "devraient"),
-}
-_AVOIR = ("ai", "as", "a", "avons", "avez", "ont")
-_ETRE = ("suis", "es", "est", "sommes", "êtes", "sont")
 
 
 def _french_parts(infinitive: str, irregular: dict[str, str]) -> tuple[tuple[str, ...], str, str]:
@@ -303,16 +259,12 @@ def _french_parts(infinitive: str, irregular: dict[str, str]) -> tuple[tuple[str
         present = (strong + "e", strong + "es", strong + "e", first + "ons", stem + "ez", strong + "ent")
         future = (stem if re.search(r"é[^aeiouyéèê]+$", stem) else strong) + "er"
         return present, stem + "é", future
-    if infinitive.endswith("ir"):
-        return (
-            tuple(stem + ending for ending in ("is", "is", "it", "issons", "issez", "issent")),
-            stem + "i",
-            infinitive,
-        )
-    return (stem + "s", stem + "s", stem, stem + "ons", stem + "ez", stem + "ent"), stem + "u", infinitive[:-1]
+    ir = infinitive.endswith("ir")
+    endings = ("is", "is", "it", "issons", "issez", "issent") if ir else ("s", "s", "", "ons", "ez", "ent")
+    return tuple(stem + ending for ending in endings), stem + ("i" if ir else "u"), infinitive.removesuffix("e")
 
 
-def french_verb(entry: str, irregular: dict[str, str]) -> tuple[dict[str, str], Forms]:
+def french_verb(entry: str, irregular: dict[str, str], modals: Modals) -> tuple[dict[str, str], Forms]:
     """`parler`, `aller être`, `se lever`, `avoir besoin > de`; principal parts of irregular verbs stand in
     `french_verbs.tsv`."""
     entry, _, prep = entry.partition(" > ")
@@ -321,23 +273,22 @@ def french_verb(entry: str, irregular: dict[str, str]) -> tuple[dict[str, str], 
     with_etre = reflexive or rest == ["être"]
     tail = "" if with_etre else "".join(" " + word for word in rest)
     present, participle, future = _french_parts(infinitive, irregular)
-    auxiliary = _ETRE if with_etre else _AVOIR
+    auxiliary = irregular["être" if with_etre else "avoir"].split()
     stem = "ét" if infinitive == "être" else present[3][:-3]  # nous parl-ons, je parl-ais
     hard = re.sub(r"ge$", "g", stem) if infinitive.endswith("ger") else re.sub(r"ç$", "c", stem)  # mangions
     endings = ("ais", "ais", "ait", "ions", "iez", "aient")
     imperfect = [(hard if ending.startswith("i") else stem) + ending for ending in endings]
     futures = [future + ending for ending in ("ai", "as", "a", "ons", "ez", "ont")]
-    rows = {"pres": present, "imparf": imperfect, "pc": auxiliary, "fut": futures, **_FRENCH_MODALS}
+    rows = {"pres": present, "imparf": imperfect, "pc": auxiliary, "fut": futures, **modals}
     finite = {(group, person): row[index] for index, person in enumerate(PERSONS) for group, row in rows.items()}
     agreement = {"ms": "", "fs": "e", "mp": "" if participle.endswith("s") else "s", "fp": "es"}
-    base = participle.replace("û", "u") if infinitive == "devoir" else participle  # dû, but due
     end: dict[tuple[str, ...], str] = {}
     for subject in agreement:
         for obj in agreement:
             end |= {(group, subject, obj): tail.strip() for group in ("pres", "imparf", "fut")}
-            end |= {(group, subject, obj): infinitive + tail for group in _FRENCH_MODALS}
+            end |= {(group, subject, obj): infinitive + tail for group in modals}
             agreeing = subject if with_etre else obj
-            form = participle if agreeing == "ms" or infinitive == "être" else base + agreement[agreeing]
+            form = participle if agreeing == "ms" or infinitive == "être" else participle + agreement[agreeing]
             end["pc", subject, obj] = form + tail
     loses_s = infinitive.endswith("er") or infinitive in ("ouvrir", "offrir")  # parle! but finis!
     familiar = re.sub(r"(?<=[ea])s$", "", present[1]) if loses_s else present[1]

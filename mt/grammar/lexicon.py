@@ -44,19 +44,15 @@ def _rows(path: Path) -> Iterator[list[str]]:
 
 def _variants(text: str) -> list[tuple[str, float]]:
     """`Auto n -s *0.7 / Wagen m - *0.3` -> entries with probabilities that sum to one."""
-    found = []
-    for entry in re.split(r"(?:^| )/ ", text):
-        body, _, weight = entry.partition("*")
-        found.append((body.strip(), float(weight or 1)))
+    entries = (entry.partition("*") for entry in re.split(r"(?:^| )/ ", text))
+    found = [(body.strip(), float(weight or 1)) for body, _, weight in entries]
     total = sum(weight for _, weight in found)
     return [(body, weight / total) for body, weight in found]
 
 
 def _atom(category: str, name: str, entry: dict[str, Any]) -> Lexeme:
-    classes = {}
-    for item in entry.get("classes", "*").split():
-        pattern, _, weight = item.partition(":")
-        classes[pattern] = float(weight or 1)
+    items = (item.partition(":") for item in entry.get("classes", "*").split())
+    classes = {pattern: float(weight or 1) for pattern, _, weight in items}
     features = {key: value for key, value in entry.items() if key not in LANGUAGES and key != "classes"}
     lexeme = Lexeme(name, category, classes, features)
     for language in LANGUAGES:
@@ -76,17 +72,16 @@ class LexiconReader:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        irregular_french = {row[0]: row[1] for row in _rows(directory / "french_verbs.tsv")}
-        self._inflections: dict[tuple[str, str], Callable[[str], tuple[dict[str, str], Forms]]] = {
-            ("noun", "de"): inflection.german_noun,
-            ("noun", "en"): inflection.english_noun,
-            ("noun", "fr"): inflection.french_noun,
-            ("verb", "de"): inflection.german_verb,
-            ("verb", "en"): inflection.english_verb,
-            ("verb", "fr"): partial(inflection.french_verb, irregular=irregular_french),
-            ("adjective", "de"): inflection.german_adjective,
-            ("adjective", "en"): inflection.english_adjective,
-            ("adjective", "fr"): inflection.french_adjective,
+        irregular = {row[0]: row[1] for row in _rows(directory / "french_verbs.tsv")}
+        german, french = (load_yaml(directory / f"{language}.yaml")["modals"] for language in ("de", "fr"))
+        self._inflections: dict[str, tuple[Callable[[str], tuple[dict[str, str], Forms]], ...]] = {
+            "noun": (inflection.german_noun, inflection.english_noun, inflection.french_noun),
+            "verb": (
+                partial(inflection.german_verb, modals=german),
+                inflection.english_verb,
+                partial(inflection.french_verb, irregular=irregular, modals=french),
+            ),
+            "adjective": (inflection.german_adjective, inflection.english_adjective, inflection.french_adjective),
         }
         self.lexicon: dict[str, list[Lexeme]] = {}
 
@@ -103,10 +98,10 @@ class LexiconReader:
         self, name: str, category: str, kind: str, classes: Iterable[str], features: dict[str, str], cells: list[str]
     ) -> Lexeme:
         lexeme = Lexeme(name, category, dict.fromkeys(classes, 1.0), features)
-        for language, cell in zip(LANGUAGES, cells):
+        for language, inflect, cell in zip(LANGUAGES, self._inflections[kind], cells):
             lexeme.variants[language] = []
             for entry, probability in _variants(cell):
-                own, forms = self._inflections[kind, language](entry)
+                own, forms = inflect(entry)
                 lexeme.variants[language].append(Variant(lexeme, probability, {"": name, **own}, forms))
         self.lexicon.setdefault(category, []).append(lexeme)
         return lexeme

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache, partial
 from typing import NamedTuple
 
@@ -79,25 +79,21 @@ def oracle_of(languages: tuple[str, str], sources: list[str], references: list[s
     best: list[str] = []
     rows: list[list[Row]] = []
     entropy = expected_tokens = nll = tokens = 0.0
-    for translations, reference in zip(_all_translations(languages, sources), references):
-        *sequences, reference_ids = encode([*translations, reference])
-        distribution = OracleDistribution(sequences, translations.values())
-        best.append(next(iter(translations)))  # they come most probable first
-        rows.append([distribution.next(reference_ids[:place]) for place in range(len(reference_ids))])
-        entropy += distribution.entropy()
-        expected_tokens += distribution.expected_tokens()
-        nll += distribution.nll(reference_ids)
-        tokens += len(reference_ids)
-    return Oracle(best, rows, entropy / expected_tokens, nll / tokens)
-
-
-def _all_translations(languages: tuple[str, str], sources: list[str]) -> Iterator[dict[str, float]]:
     Grammar.load(*languages)  # an unknown language is refused here, once
     processes = min(available_cores(), max(1, len(sources) // 50))  # each has to load the grammar, a second
+    results = ordered_map(partial(_translations, languages), sources, processes=processes, alone=0)
     with progress_bar(len(sources), "truth", "line") as bar:
-        for translations in ordered_map(partial(_translations, languages), sources, processes=processes, alone=0):
+        for translations, reference in zip(results, references):
+            *sequences, reference_ids = encode([*translations, reference])
+            distribution = OracleDistribution(sequences, translations.values())
+            best.append(next(iter(translations)))  # they come most probable first
+            rows.append([distribution.next(reference_ids[:place]) for place in range(len(reference_ids))])
+            entropy += distribution.entropy()
+            expected_tokens += distribution.expected_tokens()
+            nll += distribution.nll(reference_ids)
+            tokens += len(reference_ids)
             bar.update()
-            yield translations
+    return Oracle(best, rows, entropy / expected_tokens, nll / tokens)
 
 
 def _translations(languages: tuple[str, str], source: str) -> dict[str, float]:

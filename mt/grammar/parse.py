@@ -19,6 +19,7 @@ from mt.grammar.structures import (
     Argument,
     Child,
     Element,
+    Feature,
     Form,
     Key,
     Lexeme,
@@ -32,6 +33,7 @@ from mt.grammar.structures import (
     Variant,
     Word,
     evaluate,
+    refuted,
 )
 
 _MARKS = frozenset(",.?!")
@@ -67,22 +69,17 @@ class State(NamedTuple):
     parts: tuple[Any, ...]
     arguments: Key
 
-    def bind(self, reference: Reference, value: str) -> State | None:
-        """The state in which a reference (not to a table) has this value; None where it cannot have it."""
-        if isinstance(reference, str):
-            return self if reference == value else None
+    def bind(self, reference: Reference, value: str, tables: dict[str, Unknown]) -> State | None:
+        """The state in which a reference has this value; None where it cannot have it."""
+        known = evaluate([reference], self.arguments, self.parts, tables)[0]
+        if known is not None:
+            return self if known == value else None
         if isinstance(reference, Argument):
-            known = self.arguments[reference.index]
-            if known is None:
-                return State(self.parts, _with(self.arguments, reference.index, value))
-        else:
-            assert not isinstance(reference, Lookup)
-            part = self.parts[reference.part]
-            known = part.features[reference.name]
-            if known is None:
-                demanded = Open(Unknown({**part.features, reference.name: value}))
-                return State(_with(self.parts, reference.part, demanded), self.arguments)
-        return self if known == value else None
+            return State(self.parts, _with(self.arguments, reference.index, value))
+        if isinstance(reference, Feature):
+            demanded = Open(Unknown({**self.parts[reference.part].features, reference.name: value}))
+            return State(_with(self.parts, reference.part, demanded), self.arguments)
+        return self  # a table cannot be solved for its parts, only compared once they are known
 
     def fill(self, index: int, part: Any) -> State | None:
         """The state in which a part is known; None where it breaks a demand."""
@@ -184,7 +181,7 @@ class Chart:
                     if not self.index.needed[pattern] <= self.words:
                         continue
                     for state in self._starts(rule, arguments):
-                        if self._refuted(pattern, state):
+                        if refuted(pattern, state.arguments, state.parts, self.index.values):
                             continue
                         for end, final in self._match(rule, pattern.elements, 0, start, state):
                             found.extend(self._finish(rule, klass, pattern, end, final))
@@ -201,18 +198,6 @@ class Chart:
             self.heads[rule] = [v for v in self.index.candidates(rule, head) if v in self.present]
         for variant in self.heads[rule]:
             yield State(_with(empty.parts, head, variant), arguments)
-
-    def _values(self, references: list[Reference], state: State) -> Key:
-        """Values of references, None where not known."""
-        return evaluate(references, state.arguments, state.parts, self.index.values)
-
-    def _refuted(self, pattern: Pattern, state: State) -> bool:
-        """Whether a guard is already known to fail."""
-        for guard in pattern.guards:
-            value = self._values(guard.reference, state)[0]
-            if value is not None and (value in guard.values) is not guard.wanted:
-                return True
-        return False
 
     def _match(
         self, rule: Rule, elements: list[Element], position: int, start: int, state: State
@@ -251,9 +236,8 @@ class Chart:
             return
         slot, known = rule.slots[element.part], state.parts[element.part]
         if isinstance(element, Child):
-            found: Iterable[tuple[int, Any, Key]] = self.parse(
-                slot.category, slot.fixed, self._values(element.references, state), start
-            )
+            given = evaluate(element.references, state.arguments, state.parts, self.index.values)
+            found: Iterable[tuple[int, Any, Key]] = self.parse(slot.category, slot.fixed, given, start)
         elif type(known) is Open:
             entries = self._look_up(self.index.forms[slot.category, element.name], start)
             found = ((end, variant, key) for end, (variant, key) in entries)
@@ -272,30 +256,20 @@ class Chart:
                 if self.tokens[start : start + len(words)] == words:
                     yield start + len(words), value
 
-    def _bind_all(self, references: list[Reference], values: Key, state: State) -> State | None:
+    def _bind_all(self, references: list[Reference], values: Key, state: State | None) -> State | None:
         for reference, value in zip(references, values):
-            if value is None:
-                continue
-            if isinstance(reference, Lookup):  # cannot be solved for its parts, only compared once they are known
-                if self._values([reference], state)[0] not in (None, value):
-                    return None
-                continue
-            bound = state.bind(reference, value)
-            if bound is None:
-                return None
-            state = bound
+            if value is not None and state is not None:
+                state = state.bind(reference, value, self.index.values)
         return state
 
     def _finish(self, rule: Rule, klass: str | None, pattern: Pattern, end: int, state: State) -> Iterator[Found]:
         """The trees of a full match: leaves that no word showed are taken in every possible way."""
-        candidates: list[list[Any]] = []
-        for index, part in enumerate(state.parts):
-            if type(part) is Open:
-                candidates.append([each for each in self.index.candidates(rule, index) if part.allows(each)])
-            else:
-                candidates.append([part])
+        candidates = [
+            [each for each in self.index.candidates(rule, index) if part.allows(each)] if type(part) is Open else [part]
+            for index, part in enumerate(state.parts)
+        ]
         for parts in itertools.product(*candidates):
-            if self._refuted(pattern, State(parts, state.arguments)):
+            if refuted(pattern, state.arguments, parts, self.index.values):
                 continue
             meanings: list[Any] = [part.lexeme if isinstance(part, Variant) else part.meaning for part in parts]
             if all(self._possible(slot, klass, meanings, index) for index, slot in enumerate(rule.slots)):

@@ -159,9 +159,8 @@ def _rule(name: str, entry: dict[str, Any], arguments: dict[str, str], concretes
     specs = [spec.partition("=") for spec in entry.get("parts", "").split()]
     parts = [part for part, _, _ in specs]
     neutral = _Scope(parts, [], None)
-    classes = frozenset(entry["classes"].split()) if "classes" in entry else None
     slots = [neutral.slot(slot) for _, _, slot in specs]
-    rule = Rule(name, classes, slots, neutral.features(entry.get("meta", {})))
+    rule = Rule(name, entry.get("classes", "*").split(), slots, neutral.features(entry.get("meta", {})))
     for language, concrete in concretes.items():
         own = entry[language] if isinstance(entry[language], dict) else {"patterns": entry[language]}
         scope = _Scope(parts, arguments.get(language, "").split(), concrete)

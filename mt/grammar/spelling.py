@@ -51,10 +51,8 @@ class Spelling:
     def write(self, words: str) -> str:
         """The sentence of a string of words with spaces between them."""
         text = self._soft_comma.sub("", words).replace(SOFT_COMMA, ",")
-        if self._before_vowel:  # before contractions: à l'ami, and not au ami
-            text = self._vowel_pattern.sub(self._vowel, text)
-        if self._contractions:
-            text = self._contraction_pattern.sub(lambda match: self._contractions[match.group(1)], text)
+        text = self._vowel_pattern.sub(self._vowel, text)  # before contractions: à l'ami, and not au ami
+        text = self._contraction_pattern.sub(lambda match: self._contractions[match.group(1)], text)
         text = self._attach_pattern.sub("", text).replace("_", "")
         return text[0].upper() + text[1:]
 

@@ -125,7 +125,7 @@ class Rule:
     """A node of meaning: a slot for each part, and how each language words it."""
 
     name: str
-    classes: frozenset[str] | None
+    classes: list[str]
     slots: list[Slot]
     features: dict[str, Reference]
     """of the meaning: they steer the choice of other parts"""
@@ -144,12 +144,10 @@ class Meaning:
 
 
 @dataclass(eq=False, slots=True)
-class Node:
+class Node(Meaning):
     """A meaning with the variants of one language chosen."""
 
-    rule: Rule
     parts: list[Any]
-    features: dict[str, str]
 
 
 def evaluate(
@@ -184,3 +182,12 @@ def evaluate(
 def features_of(references: dict[str, Reference], parts: Sequence[Any], tables: Tables) -> dict[str, Any]:
     """The features that a rule gives to what it builds of these parts."""
     return dict(zip(references, evaluate(references.values(), (), parts, tables))) if references else {}
+
+
+def refuted(pattern: Pattern, arguments: Key, parts: Sequence[Any], tables: Mapping[str, Mapping[Key, Any]]) -> bool:
+    """Whether a guard of a pattern is known to fail."""
+    for guard in pattern.guards:  # one by one: a guard may only make sense where those before it hold
+        value = evaluate(guard.reference, arguments, parts, tables)[0]
+        if value is not None and (value in guard.values) is not guard.wanted:
+            return True
+    return False

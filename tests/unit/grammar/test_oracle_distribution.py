@@ -74,12 +74,12 @@ def with_synonym(noun: Lexeme) -> Lexeme:
 
 def every_meaning(abstract: Abstract, category: str, klass: str) -> Iterator[tuple[Any, float]]:
     """All meanings of a category with their probabilities, by plain recursion."""
-    items, cumulative, total, _ = abstract.options(category, klass)
+    items, cumulative, _ = abstract.options(category, klass)
     for item, low, high in zip(items, [0.0, *cumulative], cumulative):
         if isinstance(item, Lexeme):
-            yield item, (high - low) / total
+            yield item, (high - low) / cumulative[-1]
             continue
-        partial: list[tuple[list[Any], float]] = [([], (high - low) / total)]
+        partial: list[tuple[list[Any], float]] = [([], (high - low) / cumulative[-1])]
         for slot in item.slots:
             partial = [
                 ([*parts, part], chance * probability)
