@@ -47,7 +47,7 @@ def _tests(folder: str, *names: str) -> list[str]:
 
 _ORACLE = ["tests/unit/test_oracle.py"]
 TESTS = {
-    "mt/losses/encouraging.py": _tests("losses", "loss_gradients", "reference_encouraging", "build_loss", "links"),
+    "mt/losses/encouraging.py": _tests("losses", "loss_gradients", "reference_encouraging", "build_loss", "projection"),
     "mt/losses/smoothing.py": _tests("losses", "loss_gradients", "build_loss", "projection"),
     "mt/losses/targets.py": _tests("losses", "loss_gradients", "build_loss", "links"),
     "mt/losses/projection.py": _tests("losses", "projection"),
@@ -281,6 +281,10 @@ def main() -> int:
     parser.add_argument("--listed", action="store_true", help="only what SURVIVORS lists: does all of it survive?")
     options = parser.parse_args()
     found = [mutant for module in TESTS if module.startswith(options.only) for mutant in mutants(module)]
+    listed = {(module, line) for module, reasons in SURVIVORS.items() for lines in reasons.values() for line in lines}
+    for module, line in sorted(listed - {(mutant.module, mutant.changed) for mutant in found}):
+        if module.startswith(options.only):
+            print(f"stands in SURVIVORS and is no mutant: {module}: {line}")
     if options.listed:
         drawn = sorted(mutant for mutant in found if mutant.reason)
     else:

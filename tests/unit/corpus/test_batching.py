@@ -61,6 +61,15 @@ def test_rows_times_longest_side_keep_the_budget(sides, batch_tokens, seed):
         assert len(indices) * max(source[indices].max(), target[indices].max()) <= batch_tokens
 
 
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 20])
+def test_pairs_of_equal_lengths_fill_whole_batches(length):
+    lengths = np.full(43, length)
+    batches = plan_batches(lengths, lengths, batch_tokens=20, max_length=20, seed=1, epoch=0)
+    rows = 20 // max(1, length)
+    assert sorted(map(len, batches), reverse=True)[: 43 // rows] == [rows] * (43 // rows)
+    assert len(batches) == -(-43 // rows)
+
+
 def test_plan_is_a_pure_function_of_its_arguments():
     source, target = captions(3000)
     options = {"batch_tokens": 512, "max_length": 60}

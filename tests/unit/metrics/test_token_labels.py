@@ -61,6 +61,37 @@ def test_edits_are_those_of_sacrebleu(hypothesis: list[str], reference: list[str
     assert len(labels) == len(hypothesis)
 
 
+@settings(max_examples=200, deadline=None)
+@given(WORDS.filter(bool), WORDS.filter(bool))
+def test_of_equal_alignments_the_one_that_replaces_before_it_inserts_and_inserts_before_it_leaves_out(
+    hypothesis: list[str], reference: list[str]
+) -> None:
+    distance = {(i, 0): i for i in range(len(hypothesis) + 1)} | {(0, j): j for j in range(len(reference) + 1)}
+    for i, token in enumerate(hypothesis, start=1):
+        for j, other in enumerate(reference, start=1):
+            replaced = distance[i - 1, j - 1] + (token != other)
+            distance[i, j] = min(replaced, distance[i - 1, j] + 1, distance[i, j - 1] + 1)
+    labels, positions, wrong = list(hypothesis), [0] * len(reference), [True] * len(reference)
+    i, j = len(hypothesis), len(reference)
+    while i or j:
+        same = i > 0 and j > 0 and hypothesis[i - 1] == reference[j - 1]
+        if i and j and distance[i, j] == distance[i - 1, j - 1] + (not same):
+            positions[j - 1], wrong[j - 1] = i - 1, not same
+            labels[i - 1] = "C" if same else "S"
+            i, j = i - 1, j - 1
+        elif i and distance[i, j] == distance[i - 1, j] + 1:
+            labels[i - 1] = "I"
+            i -= 1
+        else:
+            positions[j - 1] = i - 1
+            if labels[i : i + 1] == ["C"]:
+                labels[i] = "D"  # right by itself, and directly behind what is left out
+            j -= 1
+    found = labels_module._edit_alignment(hypothesis, reference)
+    assert found.distance == distance[len(hypothesis), len(reference)]
+    assert (found.positions, found.reference_wrong, found.labels) == (positions, wrong, labels)
+
+
 def corrupted(words: list[str], generator: random.Random) -> list[str]:
     """Words with a few deletions, insertions, substitutions and moved blocks."""
     words = list(words)
