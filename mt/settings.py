@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import math
 import shutil
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, get_args, get_origin, get_type_hints
 
@@ -37,6 +38,15 @@ BelowOne: TypeAlias = Annotated[float, Allowed(lambda value: 0 <= value < 1, "at
 Seed: TypeAlias = Annotated[int, within(-(10**18), 10**18)]
 Threads: TypeAlias = Annotated[int, within(0, 1024)]
 AboveZero: TypeAlias = Annotated[float, Allowed(lambda value: 0 < value <= 1, "above 0 and at most 1")]
+
+
+def dotted(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """What nested mappings hold, by full names such as data.root."""
+    for name, value in section.items():
+        if isinstance(value, dict):
+            yield from dotted(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def allowed_values(kind: type) -> dict[str, Allowed]:
@@ -72,7 +82,7 @@ class Section:
             raise ValueError(f"{name} is {shown!r}; it must be {allowed}")
 
 
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 
 
 def descriptions(kind: type) -> dict[str, str]:
@@ -99,7 +109,7 @@ def settings_help(kind: type, prefix: str = "", option: str = "--") -> Iterator[
             deeper.append((inner, name + "[]." if get_origin(hints[item.name]) is list else name + "."))
         if not is_dataclass(hints[item.name]):
             default = item.default if item.default_factory is MISSING else item.default_factory()
-            shown = "" if default is MISSING else f", default: {_shown(default)}"
+            shown = "" if default is MISSING else f", default: {json.dumps(default)}"
             yield f"  {option}{name}"
             text = f"{words.get(item.name, '')} ({_kind(hints[item.name])}{shown})".strip()
             width = min(shutil.get_terminal_size().columns, 120)
@@ -121,9 +131,4 @@ def _kind(hint: Any) -> str:
         return ", ".join(map(str, get_args(hint)))
     if get_origin(hint) is list:
         return "a list"
-    return _KINDS.get(hint) or next((_kind(each) for each in get_args(hint)), "a section")
-
-
-def _shown(value: Any) -> str:
-    words = {"None": "none", "True": "true", "False": "false", "": "empty"}
-    return words.get(str(value), str(value))
+    return KINDS.get(hint) or next((_kind(each) for each in get_args(hint)), "a section")

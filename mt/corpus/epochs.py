@@ -40,7 +40,7 @@ def epoch_store(prepared: Prepared, config: Config, epoch: int) -> TokenStore:
     try:
         store = known.get(epoch)
         if not isinstance(store, TokenStore):
-            store = _await(store) or _segment_here(prepared, config, epoch)
+            store = (store and _await(*store)) or _segment_here(prepared, config, epoch)
             store.weights = prepared.train.weights
             known.clear()
             known[epoch] = store
@@ -72,11 +72,8 @@ def _begin(prepared: Prepared, config: Config, epoch: int) -> tuple[SpawnProcess
     return start_process(_segment_ahead, prepared.folder, file, config, epoch, daemon=True), file
 
 
-def _await(begun: tuple[SpawnProcess, BinaryIO] | None) -> TokenStore | None:
-    """The store of an epoch that was begun; None if there is none: not begun, or failed."""
-    if begun is None:
-        return None
-    process, file = begun
+def _await(process: SpawnProcess, file: BinaryIO) -> TokenStore | None:
+    """The store of an epoch that was begun; None if that failed."""
     with file:
         process.join()
         return TokenStore(file) if process.exitcode == 0 else None

@@ -23,19 +23,8 @@ from typing import Any
 import numpy as np
 
 from mt.config import Config, CorpusConfig, DataConfig
+from mt.corpus import store
 from mt.corpus.cleaning import Cleaner, examine
-from mt.corpus.store import (
-    CHUNK,
-    MANIFEST,
-    TokenStore,
-    check_manifest,
-    create_store,
-    encode_shards,
-    open_store,
-    shard_lines,
-    write_manifest,
-    write_shards,
-)
 from mt.corpus.text import file_form, input_files, read_pairs
 from mt.corpus.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from mt.errors import UserError
@@ -56,8 +45,8 @@ class Prepared:
 
     tokenizer: Tokenizer
     """learnt from the cleaned training text, or the one that was given"""
-    train: TokenStore
-    valid: TokenStore
+    train: store.TokenStore
+    valid: store.TokenStore
     """always with its texts"""
     cleaning: dict[str, Any]
     """the cleaning report, as `cleaning.json` holds it"""
@@ -99,14 +88,14 @@ def prepare(config: Config, tokenizer: Tokenizer | None = None) -> Prepared:
                 f"{error.filename or cache}: {error.strerror or error}; prepared data goes into {cache}: make room, "
                 "or give another folder with --data.cache FOLDER"
             ) from None
-    check_manifest(folder)
+    store.check_manifest(folder)
     tokenizer = load_tokenizer(folder)
-    train, valid = open_store(folder / "train", folder), open_store(folder / "valid", folder)
+    train, valid = store.open_store(folder / "train", folder), store.open_store(folder / "valid", folder)
     weights = [corpus.weight for corpus in config.data.train]
     if set(weights) != {1.0}:
         train.weights = np.array(weights)[train.corpus]
     cleaning = read_json(folder / "cleaning.json", dict[str, Any], _ANEW.format(folder))
-    _count_too_many_tokens(cleaning, train, tokenizer, config)
+    _count_overlong(cleaning, train, tokenizer, config)
     fingerprints = {**texts, "tokenizer": tokenizer.fingerprint, "prepared": folder.name}
     return Prepared(tokenizer, train, valid, cleaning, fingerprints, folder)
 
@@ -162,7 +151,7 @@ def _build_in_place(folder: Path, config: Config, tokenizer: Tokenizer | None) -
     for half_written in building.rglob(".*.tmp"):
         half_written.unlink()
     try:
-        if not (building / MANIFEST).exists():  # it is written last: with it all is there
+        if not (building / store.MANIFEST).exists():  # it is written last: with it all is there
             _build(building, config, tokenizer)
     except UserError as error:
         if not isinstance(error, WorkerKilled):  # but of the input, which it would meet again
@@ -184,7 +173,7 @@ def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
         with _timed(seconds, "cleaning"):
             shutil.rmtree(shards, ignore_errors=True)  # of a cleaning that was stopped
             write_json(report_file, _clean_into(shards, config, processes))
-    check_manifest(shards, folder)  # a stopped preparation may have left them long ago
+    store.check_manifest(shards, folder)  # a stopped preparation may have left them long ago
     report = read_json(report_file, dict[str, Any], _ANEW.format(folder))
     if not report["kept"]:
         raise UserError(f"data.train: no pairs are left of {report['read']} read; see data.cleaning")
@@ -196,8 +185,8 @@ def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
     with _timed(seconds, "tokenising"):
         _encode_valid(folder / "valid", config.data, load_tokenizer(folder))
         kept = [corpus["kept"] for corpus in report["corpora"]]
-        encode_shards(shards, folder, kept, with_text=config.tokenizer.sampling > 0, processes=processes)
-    write_manifest(folder)
+        store.encode_shards(shards, folder, kept, with_text=config.tokenizer.sampling > 0, processes=processes)
+    store.write_manifest(folder)
     pairs = report["read"]
     stages = (f"{stage} {spent:.1f} s ({pairs / max(spent, 1e-9):,.0f} pairs/s)" for stage, spent in seconds.items())
     log_line(f"{pairs:,} pairs: " + ", ".join(stages))
@@ -233,12 +222,12 @@ def _clean_into(shards: Path, config: Config, processes: int) -> dict[str, Any]:
             corpora.append({"name": name, "read": cleaner.read - read, "kept": cleaner.kept - kept})
 
     with progress_bar(None, "cleaning", "pair") as bar:
-        write_shards(shards, pieces())
+        store.write_shards(shards, pieces())
     return {"read": cleaner.read, "kept": cleaner.kept, "rules": cleaner.rules, "corpora": corpora}
 
 
 def _chunks(pairs: Iterator[tuple[str, str]]) -> Iterator[tuple[list[str], list[str]]]:
-    while chunk := list(islice(pairs, CHUNK)):
+    while chunk := list(islice(pairs, store.CHUNK)):
         yield [source for source, _ in chunk], [target for _, target in chunk]
 
 
@@ -247,7 +236,7 @@ def _learn_pieces(shards: Path, pairs: int, config: Config) -> Tokenizer:
     most = config.tokenizer.training_sentences // (2 if config.tokenizer.joint else 1)
 
     def lines(side: str) -> Iterator[str]:
-        for number, line in enumerate(shard_lines(shards, side)):
+        for number, line in enumerate(store.shard_lines(shards, side)):
             bar.update()
             if number * most // pairs != (number + 1) * most // pairs:
                 yield line
@@ -258,7 +247,7 @@ def _learn_pieces(shards: Path, pairs: int, config: Config) -> Tokenizer:
 
 def _encode_valid(folder: Path, data: DataConfig, tokenizer: Tokenizer) -> None:
     pairs = chain.from_iterable(read_pairs(corpus, data) for corpus in data.valid)
-    with create_store(folder, with_text=True) as writer:
+    with store.create_store(folder, with_text=True) as writer:
         for sources, targets in _chunks(pairs):
             ids = tokenizer.encode_source(sources), tokenizer.encode_target(targets)
             writer.write(*ids, np.zeros(len(sources), dtype=np.int64), sources, targets)
@@ -266,7 +255,7 @@ def _encode_valid(folder: Path, data: DataConfig, tokenizer: Tokenizer) -> None:
             raise UserError("data.valid: there are no pairs; validation needs some")
 
 
-def _count_too_many_tokens(cleaning: dict[str, Any], train: TokenStore, tokenizer: Tokenizer, config: Config) -> None:
+def _count_overlong(cleaning: dict[str, Any], train: store.TokenStore, tokenizer: Tokenizer, config: Config) -> None:
     """Adds the pairs that training leaves out because a side has more than `train.max_length` tokens."""
     limit = config.train.max_length
     dropped = np.flatnonzero(np.maximum(train.source_lengths, train.target_lengths) > limit)

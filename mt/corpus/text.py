@@ -21,6 +21,7 @@ from mt.corpus.languages import EVERY, SAMPLE, check_sides, header, tell
 from mt.errors import UserError
 from mt.files.json_file import parse_json
 from mt.files.lines import paired_lines, read_lines
+from mt.settings import dotted
 
 _PACKED = (".gz", ".bz2", ".xz")
 _LONGEST_FIELD = 1 << 30  # characters of a CSV field
@@ -87,7 +88,7 @@ def _read_file(path: Path, corpus: CorpusConfig, data: DataConfig) -> Iterator[t
         rows = enumerate((line.split("\t") for line in read_lines([path])), start=1)
         yield from _read_table(str(path), rows, corpus.columns, data)
     elif form == ".csv":
-        yield from _read_table(str(path), _csv_rows(path), corpus.columns, data, has_header=True)
+        yield from _read_table(str(path), _csv_rows(path), corpus.columns, data, headed=True)
     elif form in (".json", ".jsonl"):
         yield from _pairs_of(_json_rows(path), str(path), corpus, data)
     elif form == ".parquet":
@@ -127,11 +128,7 @@ def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _read_table(
-    place: str,
-    rows: Iterable[tuple[int, Sequence[str]]],
-    columns: list[str],
-    data: DataConfig,
-    has_header: bool = False,
+    place: str, rows: Iterable[tuple[int, Sequence[str]]], columns: list[str], data: DataConfig, headed: bool = False
 ) -> Iterator[tuple[str, str]]:
     """Rows of fields, after a header or without one. Two numbers as `columns` stand for themselves in both cases."""
     wanted, numbers = columns or _languages(data), list[int]()
@@ -145,7 +142,7 @@ def _read_table(
             elif set(wanted) <= set(names):
                 numbers = [names.index(column) for column in wanted]
                 continue
-            elif columns or (has_header and not found):
+            elif columns or (headed and not found):
                 raise _missing_column(place, wanted, names)
             if found:
                 tell(f"{place}: the first line ({' | '.join(names)[:100]}) is taken for a header, not for text")
@@ -194,7 +191,7 @@ def _pairs_of(
 ) -> Iterator[tuple[str, str]]:
     columns = corpus.columns or _languages(data)
     for number, row in enumerate(rows, start=1):
-        fields, texts = dict(_fields(row)), []
+        fields, texts = dict(dotted(row)), []
         for column in columns:
             name = column if column in fields else f"translation.{column}"
             if name not in fields:
@@ -203,15 +200,6 @@ def _pairs_of(
                 raise UserError(f"{what}: column {column} of row {number} holds {fields[name]!r}, and text is needed")
             texts.append(fields[name] or "")
         yield texts[0], texts[1]
-
-
-def _fields(row: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """What a row holds, by name; the names of what is nested have a dot: translation.de."""
-    for name, value in row.items():
-        if isinstance(value, dict):
-            yield from _fields(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _missing_column(what: str, wanted: Sequence[str], found: Iterable[str]) -> UserError:

@@ -16,9 +16,8 @@ from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 import sentencepiece
 
 from mt.config import TokenizerConfig
@@ -28,6 +27,7 @@ from mt.files.atomic import atomic_file
 from mt.files.json_file import check_no_lfs_pointer, parse_json
 from mt.processes import available_cores
 from mt.progress import log_line
+from mt.settings import Section, Whole
 
 _TRAINING_THREADS = 8  # fixed: the sums of the training depend on how many threads share them
 _LINES_PER_THREAD = 200  # fewer are not worth a thread
@@ -270,17 +270,17 @@ def _encodable(line: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Vocabulary:
+class _Vocabulary(Section):
     """Content of vocabulary.json: the special ids, and the pieces of each side by id."""
 
-    pad: Annotated[int, msgspec.Meta(ge=0)]
-    unknown: Annotated[int, msgspec.Meta(ge=0)]
-    begin: Annotated[int, msgspec.Meta(ge=0)]
-    end: Annotated[int, msgspec.Meta(ge=0)]
+    pad: Whole
+    unknown: Whole
+    begin: Whole
+    end: Whole
     source: list[str]
     target: list[str]
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         for pieces in (self.source, self.target):
             if len(set(pieces)) < len(pieces) or max(self.pad, self.unknown, self.begin, self.end) >= len(pieces):
                 raise ValueError("pieces stand there twice, or special ids lie outside")

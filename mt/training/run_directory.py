@@ -24,6 +24,7 @@ from mt.errors import UserError, concerning
 from mt.files.atomic import write_text
 from mt.files.json_file import parse_json
 from mt.progress import say
+from mt.settings import dotted
 from mt.training.checkpoint import Checkpoints, TrainState
 from mt.training.validation import Validation
 
@@ -79,8 +80,8 @@ def _check_config(config: Config, run: Path) -> None:
     """A run that has a checkpoint goes on with its own config only; before the first one it may still change."""
     path = run / "config.yaml"
     if (run / "last").exists() or any(run.glob("checkpoints/step_*")):
-        begun = dict(_settings(asdict(read_config(path))))
-        for name, value in _settings(asdict(config)):
+        begun = dict(dotted(asdict(read_config(path))))
+        for name, value in dotted(asdict(config)):
             if begun.get(name) != value and name not in MAY_CHANGE:
                 raise UserError(
                     f"{path}: this run was begun with {name} {begun.get(name)!r}, not {value!r}; give the run's own "
@@ -88,15 +89,6 @@ def _check_config(config: Config, run: Path) -> None:
                 )
     elif not path.exists() and any(not file.name.startswith(".") for file in run.iterdir()):
         raise UserError(f"{run}: holds other files but no run (config.yaml); give a new or empty run_dir")
-
-
-def _settings(section: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Full names and values of all settings."""
-    for name, value in section.items():
-        if isinstance(value, dict):
-            yield from _settings(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

@@ -18,6 +18,7 @@ from mt.model.directory import build_model, choose_device, load_model, load_weig
 from mt.model.transformer import Transformer
 from mt.processes import available_cores, keep_freed_memory
 from mt.progress import log_line
+from mt.settings import dotted
 from mt.training.checkpoint import Checkpoints, TrainingParts, TrainState
 from mt.training.data import batch_shape
 from mt.training.distributed import Group
@@ -132,14 +133,12 @@ def _start_from(model: Transformer, config: Config) -> None:
     start, origin = load_model(config.train.init_from, "cpu"), f"train.init_from {config.train.init_from}"
     made = asdict(start.config)
     made["tokenizer"]["invisible"] = start.tokenizer.invisible
-    for section in ("tokenizer", "model"):
-        ours = asdict(config)[section]
-        for name, value in made[section].items():
-            if not (name.startswith("sampling") or "dropout" in name) and ours[name] != value:
-                key = f"{section}.{name}"
-                raise UserError(
-                    f"{origin}: was made with {key} {value}, this config says {ours[name]}; set {key} to {value}"
-                )
+    ours = dict(dotted(asdict(config)))
+    for key, value in dotted({section: made[section] for section in ("tokenizer", "model")}):
+        if not (key.startswith("tokenizer.sampling") or "dropout" in key) and ours[key] != value:
+            raise UserError(
+                f"{origin}: was made with {key} {value}, this config says {ours[key]}; set {key} to {value}"
+            )
     languages, new = ([data.source_language, data.target_language] for data in (start.config.data, config.data))
     if languages != new:
         log_line(f"{origin}: translates from {' to '.join(languages)}, this run learns {' to '.join(new)}")

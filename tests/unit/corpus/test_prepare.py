@@ -16,6 +16,7 @@ import pytest
 
 import mt.corpus.epochs
 import mt.corpus.prepare
+import mt.corpus.store
 from mt.config import CleaningConfig, Config, CorpusConfig, DataConfig, GrammarConfig, TokenizerConfig, TrainConfig
 from mt.corpus.epochs import epoch_store
 from mt.corpus.prepare import prepare
@@ -333,19 +334,23 @@ def test_the_time_of_each_stage_is_told(config, capsys):
     assert re.fullmatch("400 pairs: " + ", ".join(stages), told)
 
 
+def _owner(name: str) -> Any:
+    return mt.corpus.store if name == "encode_shards" else mt.corpus.prepare
+
+
 @pytest.mark.parametrize("stage", ["train_tokenizer", "_encode_valid", "encode_shards", "move_folder"])
 def test_what_a_stopped_preparation_has_done_is_not_done_again(large, prepared_alone, tmp_path, monkeypatch, stage):
     config = changed(dataclasses.replace(large, threads=1), data={"cache": str(tmp_path)})
     calls = []
     for name in ("_clean_into", "train_tokenizer", "encode_shards", "_encode_valid"):
-        done = getattr(mt.corpus.prepare, name)
+        done = getattr(_owner(name), name)
         monkeypatch.setattr(
-            mt.corpus.prepare,
+            _owner(name),
             name,
             lambda *given, _name=name, _done=done, **options: (calls.append(_name), _done(*given, **options))[1],
         )
     with monkeypatch.context() as interrupted:
-        interrupted.setattr(mt.corpus.prepare, stage, _interrupt)
+        interrupted.setattr(_owner(stage), stage, _interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare(config)
     before = list(calls)
@@ -358,7 +363,7 @@ def test_what_a_stopped_preparation_has_done_is_not_done_again(large, prepared_a
 
 def test_text_that_was_damaged_while_a_preparation_was_stopped_is_refused_and_made_anew(config, monkeypatch):
     with monkeypatch.context() as interrupted, pytest.raises(KeyboardInterrupt):
-        interrupted.setattr(mt.corpus.prepare, "encode_shards", _interrupt)
+        interrupted.setattr(mt.corpus.store, "encode_shards", _interrupt)
         prepare(config)
     (shard,) = Path(config.run_dir).parent.glob("cache/.*.building/shards/000000.source")
     content = shard.read_bytes()
@@ -390,14 +395,14 @@ def test_a_killed_preparation_goes_on_with_its_shards(large, prepared_alone, tmp
     for folder in (building, building / "shards"):
         (folder / ".000009.arrow.17.tmp").write_bytes(b"half")  # what a killed write may leave
     seen = []
-    encode = mt.corpus.prepare.encode_shards
+    encode = mt.corpus.store.encode_shards
 
     def look(*given: Any, **options: Any) -> None:
         encode(*given, **options)
         seen.append(shards[0].stat())
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mt.corpus.prepare, "encode_shards", look)
+        patch.setattr(mt.corpus.store, "encode_shards", look)
         again = prepare(config)
     assert (seen[0].st_mtime_ns, seen[0].st_ino) == (first.st_mtime_ns, first.st_ino), "it was encoded again"
     assert _content(again.folder) == _content(prepared_alone)
