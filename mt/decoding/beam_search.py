@@ -109,15 +109,11 @@ class _Search:
         self.finished |= {name: scores.new_zeros(scores.shape, dtype=torch.int64) for name in ("parents", "lengths")}
 
     def advance(self, logits: Tensor) -> tuple[Tensor, Tensor, bool]:
-        """Chooses the next token of every hypothesis.
-
-        Args:
-            logits: (live * width, vocabulary) of the next token.
+        """Chooses the next token of every hypothesis; `logits`: (live * width, vocabulary).
 
         Returns:
-            rows: (live * beam,) int64, the row that each hypothesis goes on from; none when all is done.
-            tokens: (live * beam,) int64, what each has just chosen.
-            left: whether sentences have left the batch.
+            (live * beam,) int64, the row that each hypothesis goes on from, none when all is done; as many tokens, what
+            each has just chosen; and whether sentences have left the batch.
         """
         self.length += 1
         candidates = self._candidates(logits)

@@ -55,11 +55,8 @@ class Recalibration:
 
 
 def load_recalibration(loaded: LoadedModel) -> Recalibration | None:
-    """The recalibration of the model directory; None where there is none.
-
-    Raises:
-        UserError: a broken file, or one that belongs to other weights.
-    """
+    """The recalibration of the model directory; None where there is none. Raises UserError for a broken file, or one
+    that belongs to other weights."""
     path = loaded.folder / FILE
     if not path.is_file():
         return None

@@ -45,13 +45,9 @@ class Constraints:
         self.max_lengths, self.prefixes = self.max_lengths[sentences], self.prefixes[sentences]
 
     def apply(self, scores: Tensor, length: int, written: Tensor | None) -> None:
-        """Blocks in place what must not come next.
-
-        Args:
-            scores: (sentences * rows, vocabulary), of token number `length` of each output, counted from 1.
-            length: the length that the output would have, ended by this token.
-            written: (sentences * rows, length - 1) int64, the tokens so far; only needed by `no_repeat_ngram`.
-        """
+        """Blocks in place what must not come next. `scores`: (sentences * rows, vocabulary), of token number `length`
+        of each output, counted from 1; `written`: (sentences * rows, length - 1) int64, the tokens before it, which
+        only `no_repeat_ngram` needs."""
         forced = self._forced(length, len(scores) // max(len(self.max_lengths), 1))
         if forced is not None:
             places = forced.clamp(min=0)  # -1, nothing forced, is no index to gather at

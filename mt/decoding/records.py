@@ -35,7 +35,6 @@ def translation_output(
 
     Args:
         hypotheses: outputs, best first; none for a blank line.
-        tokenizer: turns ids to text.
         nbest: above 1, all outputs of different text are listed under "nbest", the best first.
         separator: what stands between the parts of a line that was too long.
         prefix: the text that the outputs begin with, as it was given, and how many of their tokens stand for it.

@@ -125,12 +125,8 @@ def _hypotheses(tokens: Tensor, log_probs: Tensor, end_id: int, options: SearchC
 
 def by_expected_chrf(hypotheses: Sequence[Hypothesis], texts: Sequence[str]) -> list[Hypothesis]:
     """Minimum Bayes risk (Kumar and Byrne 2004; Eikema and Aziz 2020): the hypotheses of one sentence by falling mean
-    of chrF(hypothesis, other) over all of them, each as often as it was drawn. That mean becomes their score.
-
-    Args:
-        hypotheses: samples or an n-best list; of equal texts the first one stays, and counts for all.
-        texts: of each of them.
-    """
+    of chrF(hypothesis, other) over all of them, each as often as it was drawn. That mean becomes their score. Of equal
+    texts, which are those of the hypotheses, the first one stays and counts for all."""
     counts = Counter(texts)
     first = dict(zip(reversed(texts), reversed(hypotheses)))  # reversed: of equal texts the first one stays
     expected = pairwise_chrf(list(counts)) @ (np.array(list(counts.values())) / max(len(texts), 1))

@@ -63,28 +63,23 @@ def score_pairs(
     sources: Sequence[Sequence[int]],
     targets: Sequence[Sequence[int]],
     *,
-    batch_tokens: int | None = None,
     transform: Transform | None = None,
     observe: Callable[[Distributions], None] | None = None,
 ) -> Iterator[ForcedScores]:
-    """Scores each target given its source, in order.
+    """Scores each target given its source, in order, over the vocabulary for a few hundred tokens at a time.
 
     Args:
         loaded: the model.
         sources, targets: ids, end of sentence last, no beginning.
-        batch_tokens: most positions of a batch on either side; None: the model's decode.batch_tokens.
         transform: recalibrates the distributions; all that comes out is of those.
         observe: is shown the distributions of a few hundred tokens at a time, each token once, in any order, by the
             time its pair's result comes; they are gone when it returns.
-
-    Yields:
-        One result for each pair. The vocabulary's scores are made for a few hundred tokens at a time.
     """
-    budget = batch_tokens or loaded.config.decode.batch_tokens
     for start in range(0, len(sources), _WINDOW):
         window = range(start, min(start + _WINDOW, len(sources)))
         results: dict[int, ForcedScores] = {}
-        for group in length_groups([max(len(sources[pair]), len(targets[pair])) for pair in window], budget):
+        lengths = [max(len(sources[pair]), len(targets[pair])) for pair in window]
+        for group in length_groups(lengths, loaded.config.decode.batch_tokens):
             pairs = {window[place]: (sources[window[place]], targets[window[place]]) for place in group}
             results |= zip(pairs, _score_batch(loaded, pairs, transform, observe))
         for pair in window:
@@ -107,9 +102,7 @@ def forced_hypotheses(
     return found
 
 
-def score_lines(
-    loaded: LoadedModel, pairs: Iterable[tuple[str, str]], *, batch_tokens: int | None = None
-) -> Iterator[dict[str, Any]]:
+def score_lines(loaded: LoadedModel, pairs: Iterable[tuple[str, str]]) -> Iterator[dict[str, Any]]:
     """Scores pairs of lines, in order, reading a window of them at a time.
 
     Yields:
@@ -124,7 +117,7 @@ def score_lines(
     while window := list(islice(pairs, _WINDOW)):
         source_ids = tokenizer.encode_source([source for source, _ in window])
         target_ids = tokenizer.encode_target([target for _, target in window])
-        scored = score_pairs(loaded, source_ids, target_ids, batch_tokens=batch_tokens)
+        scored = score_pairs(loaded, source_ids, target_ids)
         for (source, target), read, ids, scores, line in zip(window, source_ids, target_ids, scored, numbers):
             given = {"line": line, "source": source, "target": target, "score": shortened(scores.total)}
             told = {"unknown": read.count(unknown_id), "target_unknown": ids.count(unknown_id)}
@@ -175,11 +168,8 @@ def alignments(
     """Aligns outputs with their sources (ids, end of sentence last) by the model's attention to the source.
 
     The weights of the last decoder layer but one, averaged over its heads, follow word alignments best (Garg et al.
-    2019, section 4.1). They are read where the output token is predicted.
-
-    Returns:
-        For each output [source token, output token] for each of its tokens but the end, counted from 0; the end of
-        the source is aligned with nothing.
+    2019, section 4.1). They are read where the output token is predicted. Returned is [source token, output token] for
+    each token of each output but its end, counted from 0; the end of the source is aligned with nothing.
     """
     found: list[list[list[int]]] = [[] for _ in sources]
     pad_id, device = loaded.tokenizer.pad_id, loaded.model.output_weight.device

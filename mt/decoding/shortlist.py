@@ -46,12 +46,8 @@ class Shortlist:
     """whose ids they are"""
 
     def candidate_vocabulary(self, source_ids: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """What the outputs of these sentences may be written with.
-
-        Returns:
-            ids: (candidates,) int64 target id of each local id, rising from the second on.
-            allowed: (sentences, candidates) bool, which of them each sentence may use.
-        """
+        """What the outputs of these sentences may be written with: (candidates,) int64, the target id of each local id,
+        rising from the second on; and (sentences, candidates) bool, which of them each sentence may use."""
         tokenizer = self.tokenizer
         allowed = torch.zeros((len(source_ids), tokenizer.target_size), dtype=torch.bool)
         allowed[:, self.frequent] = True
@@ -99,14 +95,9 @@ def shortlisted_step(tokens: Tensor, state: ShortlistedState) -> Tensor:
 
 
 def learn_shortlist(store: TokenStore, tokenizer: Tokenizer, frequent: int, likely: int) -> Shortlist:
-    """Learns one from training pairs; of many, from as many evenly spread.
-
-    Args:
-        store: the pairs, of this tokeniser.
-        tokenizer: the model's.
-        frequent: target pieces for every sentence.
-        likely: at most so many further ones for each source piece, beside the target piece of the same spelling.
-    """
+    """Learns one from training pairs; of many, from as many evenly spread. `frequent`: target pieces for every
+    sentence; `likely`: at most so many further ones for each source piece, beside the target piece of the same
+    spelling."""
     sizes = tokenizer.source_size, tokenizer.target_size
     always = np.argsort(-store.target_counts(sizes[1]), kind="stable")[:frequent]  # ties by the lower id
     picked = np.unique(np.linspace(0, len(store) - 1, min(len(store), _MOST_PAIRS)).astype(int)).tolist()
@@ -130,15 +121,13 @@ def save_shortlist(shortlist: Shortlist, folder: Path) -> None:
 def load_shortlist(loaded: LoadedModel) -> Shortlist:
     """The shortlist of the model directory. Raises UserError where there is none, or a damaged or foreign one."""
     path, remedy = loaded.folder / FILE, f"make it again with tools/shortlist.py {loaded.folder}"
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; {remedy}")
-    check_no_lfs_pointer(path)
     try:
+        check_no_lfs_pointer(path)
         with safe_open(path, "pt") as file:
             facts = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in ("frequent", "likely")}
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path}: broken ({error}); {remedy}") from None
+        raise UserError(f"{path}: missing or broken ({error}); {remedy}") from None
     tokenizer, (frequent, likely) = loaded.tokenizer, tensors.values()
     if facts.get("tokenizer") != tokenizer.fingerprint:
         raise UserError(f"{path}: is of another tokenizer; {remedy}")

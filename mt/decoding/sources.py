@@ -42,7 +42,7 @@ def fitting_sources(
     runs of whole words. Each source has at most `longest` tokens, its own end of sentence among them.
     """
     if overlong == "cut":
-        return [truncate(ids, longest)]
+        return [[*ids[: longest - 1], ids[-1]]]
     encoded = []
     for sentence in split_sentences(line):
         [ids] = tokenizer.encode_source([sentence])
@@ -66,11 +66,6 @@ def split_sentences(text: str, *, careful: bool = True) -> list[str]:
         sentences.append(text[begin : found.end()].strip())
         begin = found.end()
     return [sentence for sentence in (*sentences, text[begin:].strip()) if sentence]
-
-
-def truncate(ids: Sequence[int], longest: int) -> list[int]:
-    """The first tokens and the end of sentence, `longest` together, of what has more."""
-    return list(ids) if len(ids) <= longest else [*ids[: longest - 1], ids[-1]]
 
 
 def _split_before_words(ids: list[int], tokenizer: Tokenizer, longest: int) -> list[list[int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
@@ -27,11 +26,8 @@ class TorchEngine:
     """Searches with the loaded model itself, on whatever device it lies, or with several as an ensemble."""
 
     def __init__(self, loaded: LoadedModel, *others: LoadedModel) -> None:
-        """Wraps what `mt.model.directory.load_model` returns; the models are in evaluation mode.
-
-        Raises:
-            UserError: models of different vocabularies.
-        """
+        """Wraps what `mt.model.directory.load_model` returns; the models are in evaluation mode. Raises UserError for
+        models of different vocabularies."""
         self.loaded, self.models = loaded, [each.model for each in (loaded, *others)]
         for other in others:
             if loaded.tokenizer.vocabularies != other.tokenizer.vocabularies:
@@ -91,7 +87,7 @@ class TorchEngine:
 
     def _ensemble_step(self, tokens: Tensor, state: _EnsembleState) -> Tensor:
         """(rows, vocabulary) log of the mean of the models' probabilities."""
-        log_probs = [normalised(model.step(tokens, its)) for model, its in zip(self.models, state.states)]
+        log_probs = [normalised(model.step(tokens, its)) for model, its in zip(self.models, state)]
         return torch.stack(log_probs).logsumexp(0) - math.log(len(self.models))
 
     @cached_property
@@ -109,20 +105,17 @@ class TorchEngine:
         return [[each._replace(tokens=tokens[0]) for each in hypotheses] for hypotheses, tokens in zip(found, outputs)]
 
 
-class _EnsembleState:
+class _EnsembleState(list[DecoderState]):
     """The states of several models of one target vocabulary, moved together."""
 
-    def __init__(self, states: Sequence[DecoderState]) -> None:
-        self.states = states
-
     def expand(self, beams: int) -> None:
-        for state in self.states:
+        for state in self:
             state.expand(beams)
 
     def reorder(self, beam_indices: Tensor) -> None:
-        for state in self.states:
+        for state in self:
             state.reorder(beam_indices)
 
     def select(self, rows: Tensor) -> None:
-        for state in self.states:
+        for state in self:
             state.select(rows)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ from mt.decoding.sources import length_groups
 from mt.decoding.torch_engine import TorchEngine
 from mt.decoding.types import Hypothesis, length_penalty
 from mt.errors import UserError
-from mt.files.atomic import atomic_folder, write_text
+from mt.files.atomic import atomic_folder
 from mt.files.json_file import check_listed, list_files, write_json
 from mt.interop.ctranslate2_export import export_ctranslate2, import_ctranslate2, longest_output, unique_pieces
 from mt.model.directory import LoadedModel, fingerprint, weights
@@ -50,10 +49,7 @@ class CTranslate2Engine:
 
     def __init__(self, loaded: LoadedModel, threads: int | None = None, compute_type: str = "float32") -> None:
         """Exports the model if need be and loads it, on the device of `loaded`; `threads`: processor cores, None: all.
-
-        Raises:
-            UserError: the library is missing, or the model has a form that it cannot express.
-        """
+        Raises UserError when the library is missing, or the model has a form that it cannot express."""
         if compute_type not in COMPUTE_TYPES:
             raise UserError(f"compute_type is {compute_type!r}; it must be one of {', '.join(COMPUTE_TYPES)}")
         library = import_ctranslate2()
@@ -68,7 +64,7 @@ class CTranslate2Engine:
         except (RuntimeError, ValueError) as error:
             raise UserError(f"{self.folder}: CTranslate2 cannot load it ({error}); use --engine torch") from None
         tokenizer = loaded.tokenizer
-        self._source_pieces, target_pieces = unique_pieces(tokenizer)
+        self._source_pieces, target_pieces = map(unique_pieces, tokenizer.vocabularies)
         self._target_ids = {piece: number for number, piece in enumerate(target_pieces)}
         self._forbidden = [[target_pieces[number]] for number in {tokenizer.pad_id, tokenizer.begin_id}]
         self._checked = self.folder / f"checked-{compute_type}.json"
@@ -79,11 +75,8 @@ class CTranslate2Engine:
         """See Engine. The first search also checks the export on some of its sentences.
 
         A single hypothesis without `options.token_scores` has no log_probs, and the score that CTranslate2 gave it.
-
-        Raises:
-            UserError: prefixes or another option that CTranslate2 cannot honour, or an export that does not agree
-                with our model.
-        """
+        Raises UserError for prefixes or another option that CTranslate2 cannot honour, or an export that does not agree
+        with our model."""
         refuse_unknown_options(options)
         if prefixes is not None:
             raise UserError("prefix: --engine ctranslate2 cannot honour it: use --engine torch")
@@ -156,9 +149,8 @@ class CTranslate2Engine:
                 f"{self.folder}: CTranslate2's {self.compute_type} outputs do not agree with ours on a sample ({equal} "
                 f"of {len(sources)} are equal, {worse:.2g} nats a token worse on average); use --engine torch"
             )
-        facts = {"sentences": len(sources), "equal": equal, "worse": worse}
         with suppress(OSError):  # someone else's cache: checked again next time
-            write_text(self._checked, json.dumps(facts) + "\n")
+            write_json(self._checked, {"sentences": len(sources), "equal": equal, "worse": worse})
 
 
 def refuse_unknown_options(options: SearchConfig) -> None:
@@ -183,9 +175,8 @@ def cached_export(loaded: LoadedModel) -> Path:
     name = hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
     caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     places = [loaded.folder / "ctranslate2" / name, caches / "mt" / "ctranslate2" / name]
-    for place in places:
-        if _is_whole(place):
-            return place
+    if whole := next(filter(_is_whole, places), None):
+        return whole
     failure: OSError | None = None
     for place in places if loaded.folder.is_dir() else places[1:]:
         try:

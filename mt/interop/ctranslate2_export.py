@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from mt.config import ModelConfig
 from mt.config_file import search_config
-from mt.corpus.tokenizer import Tokenizer
 from mt.errors import UserError
 from mt.model.attention import sinusoids, sinusoids_in_halves
 from mt.model.directory import LoadedModel
@@ -71,11 +70,8 @@ def import_ctranslate2() -> Any:
 
 def export_ctranslate2(loaded: LoadedModel, folder: Path) -> None:
     """Writes `model.bin` (float32), `config.json` and the vocabularies into an existing folder. CTranslate2 turns the
-    weights into another type when it loads them (`compute_type`).
-
-    Raises:
-        UserError: the library is missing, or the form of the model cannot be exported.
-    """
+    weights into another type when it loads them (`compute_type`). Raises UserError when the library is missing, or the
+    form of the model cannot be exported."""
     specs = import_ctranslate2().specs.transformer_spec
     model, config, tokenizer = loaded.model, loaded.config.model, loaded.tokenizer
     check_exportable(config, EXPRESSIBLE, "CTranslate2", "use --engine torch")
@@ -92,7 +88,7 @@ def export_ctranslate2(loaded: LoadedModel, folder: Path) -> None:
     _set_layers(encoder, model, "encoder")
     _set_layers(decoder, model, "decoder")
     spec = specs.TransformerSpec(encoder, decoder)
-    source, target = unique_pieces(tokenizer)
+    source, target = map(unique_pieces, tokenizer.vocabularies)
     spec.register_source_vocabulary(source)
     spec.register_target_vocabulary(target)
     spec.config.unk_token = target[tokenizer.unknown_id]
@@ -105,14 +101,9 @@ def export_ctranslate2(loaded: LoadedModel, folder: Path) -> None:
     spec.save(str(folder))
 
 
-def unique_pieces(tokenizer: Tokenizer) -> tuple[list[str], list[str]]:
-    """The source and the target pieces; one that a side has twice (padding in a vocabulary with gaps) gets its number
-    the second time."""
-    source, target = (_without_repetition(pieces) for pieces in tokenizer.vocabularies)
-    return source, target
-
-
-def _without_repetition(pieces: Sequence[str]) -> list[str]:
+def unique_pieces(pieces: Sequence[str]) -> list[str]:
+    """The pieces of a vocabulary; one that stands there twice (padding, where it has gaps) gets its number the second
+    time."""
     seen: set[str] = set()
     found = []
     for number, piece in enumerate(pieces):

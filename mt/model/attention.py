@@ -14,7 +14,7 @@ _FEW_QUERIES = 16
 _FEWEST_KEYS = 16
 
 
-def _initialise(linear: nn.Linear) -> nn.Linear:
+def initialised(linear: nn.Linear) -> nn.Linear:
     """Xavier uniform (Glorot & Bengio 2010) over the whole matrix; biases 0.
 
     Queries, keys and values of one matrix so start at the bound of a single layer, 1 / sqrt(2) of what three
@@ -32,8 +32,8 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.input = _initialise(nn.Linear(width, 3 * width))
-        self.output = _initialise(nn.Linear(width, width))
+        self.input = initialised(nn.Linear(width, 3 * width))
+        self.output = initialised(nn.Linear(width, width))
 
     def project(self, hidden: Tensor, rotation: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
         """(batch, length, width) -> queries, keys and values, each (batch, heads, length, head_width)."""
@@ -45,13 +45,9 @@ class SelfAttention(nn.Module):
         return *rotate(turned[:2], rotation).unbind(), turned[2]
 
     def forward(self, hidden: Tensor, mask: Tensor | None, causal: bool, rotation: Tensor | None) -> Tensor:
-        """Attends; (batch, length, width) in and out.
-
-        Args:
-            mask: (batch, 1, 1, length) bool, true at the keys that may be seen; None: all.
-            causal: each position sees only itself and what stands before it.
-            rotation: rotary table of these positions, or None.
-        """
+        """Attends; (batch, length, width) in and out. `mask`: (batch, 1, 1, length) bool, true at the keys that may be
+        seen, None: all; `causal`: each position sees only itself and what stands before it; `rotation`: rotary table of
+        these positions, or None."""
         query, key, value = self.project(hidden, rotation)
         dropout = self.dropout if self.training else 0.0
         mixed = functional.scaled_dot_product_attention(
@@ -62,15 +58,10 @@ class SelfAttention(nn.Module):
     def step(
         self, hidden: Tensor, cache: Tensor, length: int, visible: Tensor | None, rotation: Tensor | None
     ) -> Tensor:
-        """One position on top of `length` cached ones; writes its keys and values to the cache.
-
-        Args:
-            hidden: (groups, rows of a group, width).
-            cache: (2, groups, heads, slots, head_width), keys and values; see `DecoderState`.
-            length: positions in the cache before this one.
-            visible: (groups, 1, rows of a group, slots), added to the scores; None: all slots in use are seen.
-            rotation: rotary table of this one position, or None.
-        """
+        """One position on top of `length` cached ones, (groups, rows of a group, width) in and out; writes its keys and
+        values to the cache, (2, groups, heads, slots, head_width), see `DecoderState`. `visible`: (groups, 1, rows of a
+        group, slots), added to the scores, None: all slots in use are seen; `rotation`: rotary table of this one
+        position, or None."""
         query, key, value = self.project(hidden, rotation)
         start, end = length * hidden.size(1), (length + 1) * hidden.size(1)
         cache[0, :, :, start:end] = key
@@ -87,9 +78,9 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.dropout = dropout
-        self.query = _initialise(nn.Linear(width, width))
-        self.memory = _initialise(nn.Linear(width, 2 * width))
-        self.output = _initialise(nn.Linear(width, width))
+        self.query = initialised(nn.Linear(width, width))
+        self.memory = initialised(nn.Linear(width, 2 * width))
+        self.output = initialised(nn.Linear(width, width))
 
     def project_memory(self, memory: Tensor) -> Tensor:
         """(batch, source_length, width) -> keys and values (2, batch, heads, source_length, head_width)."""
@@ -97,14 +88,9 @@ class CrossAttention(nn.Module):
         return self.memory(memory).view(batch, length, 2, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
 
     def forward(self, hidden: Tensor, projected: Tensor, mask: Tensor | None) -> Tensor:
-        """Attends; (batch, length, width) in and out.
-
-        Args:
-            hidden: (batch, length, width) decoder states; in a beam search the `length` queries are the
-                beams of a sentence, which share one memory.
-            projected: keys and values from `project_memory`.
-            mask: (batch, 1, 1, source_length) bool, true at real source tokens; None: all real.
-        """
+        """Attends; (batch, length, width) in and out. In a beam search the `length` queries are the beams of a
+        sentence, which share one memory. `projected`: keys and values from `project_memory`; `mask`: (batch, 1, 1,
+        source_length) bool, true at real source tokens, None: all real."""
         batch, length, width = hidden.shape
         query = self.query(hidden).view(batch, length, self.heads, width // self.heads).transpose(1, 2)
         keys, values = projected.unbind()  # one gradient for both, where indexing would add up two

@@ -23,15 +23,14 @@ class DecoderState:
     the slots that a row's hypothesis went through and -inf at others; None where a group is one row.
     """
 
-    def __init__(self, memory: list[Tensor], mask: Tensor | None, heads: int) -> None:
+    def __init__(self, memory: list[Tensor], mask: Tensor | None) -> None:
         """Starts empty, with one row a sentence.
 
         Args:
             memory: for each decoder layer (2, sentences, heads, source_length, head_width), keys and values.
             mask: (sentences, 1, 1, source_length) bool, true at real source tokens; None: all real.
-            heads: attention heads of the decoder.
         """
-        sentences, head_width = memory[0].size(1), memory[0].size(-1)
+        _, sentences, heads, _, head_width = memory[0].shape
         self.memory, self.mask, self.beams, self.length = memory, mask, 1, 0
         self.slots = 1  # of a group that each position takes
         self.visible: Tensor | None = None

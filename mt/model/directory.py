@@ -118,8 +118,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def write_tensors(tensors: dict[str, Tensor], path: Path, **facts: str) -> None:
-    """Writes a safetensors file; `facts` go into its header. Raises UserError when that fails, for instance on a full
-    disk."""
+    """Writes a safetensors file; `facts` go into its header. Raises UserError when that fails (a full disk)."""
     try:
         path.touch()
         mode = path.stat().st_mode  # as the user wants new files to be; save_file allows the owner alone
@@ -203,10 +202,7 @@ def model_directory(path: Path) -> Path:
 
 def load_model(path: str | Path, device: str = "auto") -> LoadedModel:
     """Loads a model directory, or the best checkpoint of a run directory, onto a device: "auto", "cpu" or "cuda".
-
-    Raises:
-        UserError: the folder or a file of it is missing, damaged, cut short or of another format.
-    """
+    Raises UserError when the folder or a file of it is missing, damaged, cut short or of another format."""
     folder = model_directory(Path(path))
     meta = read_json(folder / "meta.json", dict[str, Any], "the folder is not whole, restore it")
     if meta.get("format_version") != FORMAT_VERSION:

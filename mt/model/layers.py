@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mt.config import ModelConfig
-from mt.model.attention import CrossAttention, SelfAttention
+from mt.model.attention import CrossAttention, SelfAttention, initialised
 from mt.model.cache import DecoderState
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -63,8 +63,7 @@ class FeedForward(nn.Module):
         self.output = nn.Linear(inner, config.width)
         self.dropout = Dropout(config.activation_dropout)
         for linear in (self.input, self.output):
-            nn.init.xavier_uniform_(linear.weight)
-            nn.init.zeros_(linear.bias)
+            initialised(linear)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(…, width) -> (…, width)."""

@@ -37,15 +37,8 @@ class Transformer(nn.Module):
     """
 
     def __init__(self, config: ModelConfig, source_size: int, target_size: int, pad_id: int) -> None:
-        """Builds the model, freshly initialised from torch's global generator.
-
-        Args:
-            source_size, target_size: classes of the two vocabularies.
-            pad_id: id that fills up short rows, the same on both sides.
-
-        Raises:
-            UserError: three-way tying of vocabularies of different size.
-        """
+        """Builds the model, freshly initialised from torch's global generator; `pad_id` fills up short rows on both
+        sides. Raises UserError for three-way tying of vocabularies of different size."""
         super().__init__()
         if config.tie == "all" and source_size != target_size:
             sizes = f"{source_size} and {target_size} pieces"
@@ -85,15 +78,8 @@ class Transformer(nn.Module):
         return Memory(self.encoder_norm(hidden), mask)
 
     def decode(self, target_input: Tensor, memory: Memory) -> Tensor:
-        """Teacher forcing.
-
-        Args:
-            target_input: (batch, target_length) int64: beginning of sentence, then the target without its last token.
-            memory: from `encode`.
-
-        Returns:
-            (batch, target_length, width): states that `logits` turns into scores of the next token.
-        """
+        """Teacher forcing: (batch, target_length) int64, beginning of sentence and then the target without its last
+        token -> (batch, target_length, width), states that `logits` turns into scores of the next token."""
         hidden = self._embed(self.target_embedding, target_input, 0)
         rotation = self._rotation(self.config.decoder_heads, 0, target_input.size(1), hidden)
         for layer in self.decoder:
@@ -111,22 +97,15 @@ class Transformer(nn.Module):
     def start(self, memory: Memory) -> DecoderState:
         """An empty decoder state, one row a sentence."""
         projected = [layer.cross.project_memory(memory.hidden).contiguous() for layer in self._decoder_layers()]
-        return DecoderState(projected, memory.mask, self.config.decoder_heads)
+        return DecoderState(projected, memory.mask)
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """`read`, then the (rows, target_size) logits of the next token."""
         return self.logits(self.read(tokens, state))
 
     def read(self, tokens: Tensor, state: DecoderState) -> Tensor:
-        """Reads one token a row.
-
-        Args:
-            tokens: (rows,) int64: beginning of sentence at first, then the token chosen last.
-            state: changed in place.
-
-        Returns:
-            (rows, width): states that `logits` turns into scores of the next token.
-        """
+        """Reads one token a row: (rows,) int64, beginning of sentence at first, then the token chosen last ->
+        (rows, width), states that `logits` turns into scores of the next token. Changes `state` in place."""
         state.make_room()
         hidden = self._embed(self.target_embedding, tokens[:, None], state.length)
         hidden = hidden.view(-1, state.beams, self.config.width)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -32,7 +34,8 @@ def test_scores_equal_the_plain_softmax(loaded: LoadedModel, monkeypatch: pytest
     monkeypatch.setattr("mt.decoding.scoring._WINDOW", 3)
     tokenizer, model = loaded.tokenizer, loaded.model
     sources, targets = tokenizer.encode_source(SOURCES), tokenizer.encode_target(TARGETS)
-    results = list(score_pairs(loaded, sources, targets, batch_tokens=40))
+    config = replace(loaded.config, decode=replace(loaded.config.decode, batch_tokens=40))
+    results = list(score_pairs(replace(loaded, config=config), sources, targets))
     assert len(results) == 4
     for source, target, result in zip(sources, targets, results):
         read = torch.tensor([[tokenizer.begin_id, *target[:-1]]])

@@ -118,7 +118,7 @@ def test_a_missing_broken_or_foreign_file_is_told_in_one_line(loaded: LoadedMode
     translator = _translator(loaded, tmp_path, [10], _likely(loaded.tokenizer, 1))
     whole = (tmp_path / FILE).read_bytes()
     for content, said in (
-        (None, "no such file"),
+        (None, "No such file"),
         (whole[:-9], "broken"),
         (b"", "broken"),
         (whole.replace(loaded.tokenizer.fingerprint.encode(), b"0" * len(loaded.tokenizer.fingerprint)), "another"),

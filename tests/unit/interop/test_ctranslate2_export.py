@@ -14,7 +14,7 @@ from mt.config import Config, CorpusConfig, DataConfig, ModelConfig, TokenizerCo
 from mt.corpus.tokenizer import Tokenizer, train_tokenizer
 from mt.decoding.scoring import score_pairs
 from mt.errors import UserError
-from mt.interop.ctranslate2_export import EXPRESSIBLE, _without_repetition, check_exportable, export_ctranslate2
+from mt.interop.ctranslate2_export import EXPRESSIBLE, check_exportable, export_ctranslate2, unique_pieces
 from mt.model.directory import LoadedModel, build_model
 
 ctranslate2 = pytest.importorskip("ctranslate2")
@@ -109,4 +109,4 @@ def test_a_new_field_or_a_new_value_is_refused_by_its_name() -> None:
 
 
 def test_pieces_become_unique() -> None:
-    assert _without_repetition(["a", "b", "a", "a"]) == ["a", "b", "a#2", "a#3"]
+    assert unique_pieces(["a", "b", "a", "a"]) == ["a", "b", "a#2", "a#3"]
