@@ -17,16 +17,12 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from mt.config import Config, DecodeConfig, SearchConfig
 from mt.errors import UserError, UserTypeError
+from mt.files.lines import read_lines
 from mt.files.yaml_file import read_yaml, yaml_text
-from mt.settings import settings_help
+from mt.settings import KINDS, settings_help
 
 _SECTION = "a section of `key: value` lines"
-_PLAIN: dict[Any, tuple[Any, str]] = {  # what is taken for a value of the type (NumPy's numbers too), and its name
-    int: (Integral, "a whole number"),
-    float: (Real, "a number"),
-    bool: (bool, "true or false"),
-    str: (str, "text (put it in quotes)"),
-}
+_NUMBERS: dict[Any, Any] = {int: Integral, float: Real}  # NumPy's are taken, too
 EXAMPLE = """\
 usage: {program} CONFIG.yaml [--section.key VALUE ...] [--print_config]
 
@@ -45,7 +41,7 @@ class _Origin:
     """Where values come from: the config file, and the options that were given on top of it."""
 
     file: str
-    tree: Any
+    tree: dict[str, Any]
     options: Mapping[str, str] = field(default_factory=dict)
 
     def place(self, path: str) -> str:
@@ -59,18 +55,10 @@ class _Origin:
 
 
 def parse_config(arguments: list[str], program: str) -> Config:
-    """The config of a command line `CONFIG.yaml [--section.key VALUE ...] [--print_config]`.
+    """The config of a command line `CONFIG.yaml [--section.key VALUE ...] [--print_config]`, the program's name apart.
 
-    Args:
-        arguments: the command line without the program's name.
-        program: the program's name, for help and errors ("train.py").
-
-    Returns:
-        The checked config: the file's values with the options over them.
-
-    Raises:
-        UserError: anything that the user has to change, in one line.
-        SystemExit: code 0 after `--help` or `--print_config` has printed.
+    Raises UserError for anything that the user has to change, and SystemExit with code 0 after `--help` or
+    `--print_config` has printed.
     """
     if {"-h", "--help"} & set(arguments):
         call = f"python {program}" if program.endswith(".py") else program
@@ -80,8 +68,6 @@ def parse_config(arguments: list[str], program: str) -> Config:
     print_config = "--print_config" in arguments
     file, options = _split([argument for argument in arguments if argument != "--print_config"], program)
     origin = _Origin(file, _read_tree(Path(file)), options)
-    if not isinstance(origin.tree, dict):
-        raise _wrong("the config", origin.tree, _SECTION, origin)
     for key, text in options.items():
         _take_option(origin.tree, key, text, origin)
     _take_over(origin)
@@ -101,13 +87,12 @@ def read_config(path: Path) -> Config:
 
 def search_config(decode: DecodeConfig, **given: Any) -> SearchConfig:
     """How to search: what is given and not None over what the model's config says. Raises UserError."""
-    configured = {item.name: getattr(decode, item.name) for item in fields(DecodeConfig)}
     hints, origin = get_type_hints(SearchConfig), _Origin("the call", {})
     for name in given.keys() - hints.keys():
         raise UserTypeError(f"the call has an option {name}; it must be one of {', '.join(hints)}")
     built = {name: _build(hints[name], value, name, origin) for name, value in given.items() if value is not None}
     try:
-        return SearchConfig(**configured | built)
+        return SearchConfig(**vars(decode) | built)
     except ValueError as error:
         raise UserError(str(error)) from None
 
@@ -211,17 +196,13 @@ def _take_over(origin: _Origin) -> None:
                 )
 
 
-def _read_tree(path: Path) -> Any:
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"no config file {path}; check the name") from None
-    except OSError as error:
-        raise UserError(f"cannot read the config file {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"the config file {path} is not UTF-8 text (byte {error.start})") from None
-    tree = read_yaml(text, str(path))
-    return {} if tree is None else tree
+def _read_tree(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise UserError(f"no config file {path}; check the name")
+    tree = read_yaml("\n".join(read_lines([path])), str(path))
+    if not isinstance(tree, dict | None):
+        raise _wrong("the config", tree, _SECTION, _Origin(str(path), tree))
+    return tree or {}
 
 
 # Names and types
@@ -251,20 +232,21 @@ def _build(annotation: Any, value: Any, path: str, origin: _Origin) -> Any:
         return _build_section(annotation, value, path, origin)
     kind, choices = get_origin(annotation), get_args(annotation)
     if kind in (Union, types.UnionType):  # Optional[X] is the only union there is
-        inner = next(choice for choice in choices if choice is not type(None))
-        return None if value is None else _build(inner, value, path, origin)
+        return None if value is None else _build(choices[0], value, path, origin)
     if kind is list:
         if not isinstance(value, list):
             raise _wrong(path, value, "a list", origin)
         return [_build(choices[0], item, f"{path}[{index}]", origin) for index, item in enumerate(value)]
     if kind is Literal:
-        if value not in choices:
-            near = difflib.get_close_matches(str(value), choices, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise _wrong(path, value, f"one of {', '.join(map(str, choices))}{hint}", origin)
-        return value
-    kinds, allowed = _PLAIN[annotation]
-    if not isinstance(value, kinds) or (isinstance(value, bool) and annotation is not bool):
+        if value in choices:
+            return value
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        raise _wrong(path, value, f"one of {', '.join(choices)}{hint}", origin)
+    allowed = KINDS[annotation] + " (put it in quotes)" * (annotation is str)
+    if not isinstance(value, _NUMBERS.get(annotation, annotation)) or (
+        isinstance(value, bool) and annotation is not bool
+    ):
         raise _wrong(path, value, allowed, origin)
     try:
         if (annotation is str and b"\0" in os.fsencode(value)) or (annotation is int and abs(value) >= 2**63):
@@ -278,7 +260,7 @@ def _build_section(kind: Any, value: Any, path: str, origin: _Origin) -> Any:
     """The dataclass `kind` from a section of the tree."""
     value = {} if value is None else value
     if not isinstance(value, dict):
-        raise _wrong(path or "the config", value, _SECTION, origin)
+        raise _wrong(path, value, _SECTION, origin)
     hints = get_type_hints(kind)
     dot = f"{path}." if path else ""
     for name in value:
@@ -289,11 +271,10 @@ def _build_section(kind: Any, value: Any, path: str, origin: _Origin) -> Any:
     sections = {name: None for name, hint in hints.items() if is_dataclass(hint)}
     built = {name: _build(hints[name], item, dot + name, origin) for name, item in {**sections, **value}.items()}
     missing = [dot + item.name for item in fields(kind) if _required(item) and item.name not in built]
-    if missing and "[" in path:
-        raise UserError(f"missing key {missing[0]} in {origin.place(missing[0])}; add it")
-    if missing:  # of the whole config at once
-        missing = list(_missing(Config, origin.tree))
-        raise UserError(f"missing in {origin.file}: {', '.join(missing)}; add {'it' if len(missing) == 1 else 'them'}")
+    if missing:
+        place = origin.place(missing[0])
+        missing = missing if "[" in path else list(_missing(Config, origin.tree))  # of the whole config at once
+        raise UserError(f"missing in {place}: {', '.join(missing)}; there is no default, add what is missing")
     try:
         return kind(**built)
     except ValueError as error:

@@ -17,6 +17,7 @@ _LOSSES: dict[str, dict[str, Any]] = {
     "r_drop": {**_SMOOTHED, "alpha": 5.0},
 }
 """the fields of each loss, with their defaults"""
+_PUBLISHED = {"definition": "uniform", "exclude_special": False}  # what goes with `reference`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,15 +57,12 @@ class LossConfig(Section):
             allowed = f"left out: it belongs to {', '.join(owners)}, and loss.name is {self.name}"
             self._require(own, item.name, allowed)
         if self.reference:
-            for name, published in (("definition", "uniform"), ("exclude_special", False)):
+            for name, published in _PUBLISHED.items():
                 as_published = getattr(self, name) in (None, published)
                 why = f"{published} or left out: so is the published code, and loss.reference is true"
                 self._require(as_published, name, why)
 
     def settings(self) -> dict[str, Any]:
         """The fields of this loss, with defaults where none is given."""
-        given = {name: getattr(self, name) for name in _LOSSES[self.name]}
-        defaults = dict(_LOSSES[self.name])
-        if self.reference:
-            defaults |= {"definition": "uniform", "exclude_special": False}
-        return {name: defaults[name] if value is None else value for name, value in given.items()}
+        defaults = {**_LOSSES[self.name], **(_PUBLISHED if self.reference else {})}
+        return defaults | {name: given for name in defaults if (given := getattr(self, name)) is not None}

@@ -31,7 +31,11 @@ _MOST = 1_000_000  # values and characters of a text, aliases written out: a few
 class _Dumper(yaml.SafeDumper):
     """Quotes what either version of YAML would not read as the text that it is."""
 
+    def represent_str(self, text: str) -> yaml.ScalarNode:
+        return self.represent_scalar(f"{_TAG}str", text, '"' if "\x85" in text else None)  # else it becomes a space
 
+
+_Dumper.add_representer(str, _Dumper.represent_str)
 for _name in ("int", "float"):
     _Dumper.add_implicit_resolver(_TAG + _name, re.compile(f"(?:{_CORE[_name][0]})\\Z"), None)
 

@@ -8,7 +8,7 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 
 from mt.errors import UserError
 from mt.files.yaml_file import read_yaml, yaml_text
@@ -115,6 +115,7 @@ text = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
 )
 
 
+@example({"\x85": ["\x85"]})
 @given(st.recursive(plain | text, lambda inner: st.lists(inner) | st.dictionaries(text, inner), max_leaves=8))
 def test_what_is_written_is_read_alike_by_both_versions(tree: Any) -> None:
     written = yaml_text(tree)
