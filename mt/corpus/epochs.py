@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, cast
 
 from mt.config import Config
 from mt.corpus.prepare import Prepared
-from mt.corpus.store import CHUNK, StoreWriter, TokenStore, open_store
+from mt.corpus.store import CHUNK, StoreWriter, TokenStore, open_store, schema_of
 from mt.corpus.tokenizer import Tokenizer, load_tokenizer
 from mt.errors import UserError
 from mt.processes import start_process
@@ -96,7 +96,7 @@ def _segment(
     train: TokenStore, tokenizer: Tokenizer, file: BinaryIO, config: Config, epoch: int, bar: Any = None
 ) -> None:
     sampling = config.tokenizer.sampling
-    with StoreWriter(file, with_text=False) as writer:
+    with StoreWriter(file, schema_of(with_text=False)) as writer:
         for start in range(0, len(train), CHUNK):
             stop = min(start + CHUNK, len(train))
             digest = hashlib.blake2b(f"{config.seed} {epoch} {start}".encode(), digest_size=7).digest()

@@ -30,6 +30,7 @@ from mt.corpus.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from mt.errors import UserError
 from mt.files.atomic import move_folder
 from mt.files.json_file import file_digest, read_json, write_json
+from mt.grammar.lexicon import data_directory
 from mt.processes import WorkerKilled, available_cores, ordered_map
 from mt.progress import log_line, progress_bar
 
@@ -108,7 +109,10 @@ def _fingerprint(corpora: list[CorpusConfig], data: DataConfig) -> str:
         settings.pop("weight")
         if corpus.grammar is not None:
             settings["grammar"]["languages"] = [data.source_language, data.target_language]
-            settings["grammar_data"] = _hash([[path.name, file_digest(path)] for path in _grammar_files()])
+            # its code and data, wherever a change could change its text
+            code, grammar = Path(__file__).parents[1] / "grammar", data_directory() / "grammar"
+            files = [*sorted(code.glob("*.py")), *sorted(filter(Path.is_file, grammar.rglob("*")))]
+            settings["grammar_data"] = _hash([[path.name, file_digest(path)] for path in files])
         else:
             with ThreadPoolExecutor(available_cores()) as threads:
                 settings["content"] = list(threads.map(file_digest, input_files(corpus, data)))
@@ -116,14 +120,6 @@ def _fingerprint(corpora: list[CorpusConfig], data: DataConfig) -> str:
             settings |= {"source": len(corpus.source), "target": len(corpus.target), "files": forms}
         parts.append(settings)
     return _hash(parts)
-
-
-def _grammar_files() -> list[Path]:
-    """The grammar's code and data, wherever a change could change its text."""
-    from mt.grammar.lexicon import data_directory
-
-    code, data = Path(__file__).parents[1] / "grammar", data_directory() / "grammar"
-    return [*sorted(code.glob("*.py")), *sorted(path for path in data.rglob("*") if path.is_file())]
 
 
 def _hash(value: Any) -> str:

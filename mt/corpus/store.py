@@ -86,7 +86,8 @@ class TokenStore:
         return values[offsets[row] : offsets[row + 1]]
 
 
-def _schema_of(with_text: bool) -> pyarrow.Schema:
+def schema_of(*, with_text: bool) -> pyarrow.Schema:
+    """The columns of a store; `with_text`: the texts too, beside the ids."""
     ids = pyarrow.list_(pyarrow.int32())
     columns = {"source": ids, "target": ids, "corpus": pyarrow.int32()}
     if with_text:
@@ -94,29 +95,22 @@ def _schema_of(with_text: bool) -> pyarrow.Schema:
     return pyarrow.schema(columns)
 
 
-def _batch(columns: Sequence[Any], schema: pyarrow.Schema) -> pyarrow.RecordBatch:
-    """Pairs as a record batch; `columns` are sequences, those that the schema does not have are left out."""
-    arrays = [pyarrow.array(column, type=field.type) for column, field in zip(columns, schema)]
-    return pyarrow.RecordBatch.from_arrays(arrays, schema=schema)
-
-
 class StoreWriter:
     """Writes an Arrow stream that `TokenStore` reads, in a `with` block; `rows`: pairs written so far.
 
-    `file`: open for writing, it is not closed; `with_text`: the texts too, beside the ids.
+    `file`: open for writing, it is not closed; `schema`: as `schema_of` gives it.
     """
 
-    def __init__(self, file: BinaryIO, *, with_text: bool) -> None:
-        from datasets import Features
-
-        self._schema = Features.from_arrow_schema(_schema_of(with_text)).arrow_schema  # as `datasets` writes it
+    def __init__(self, file: BinaryIO, schema: pyarrow.Schema) -> None:
+        self._schema = schema
         # Python's own file, so that an error while writing is an OSError with its reason
         self._writer = pyarrow.ipc.new_stream(pyarrow.PythonFile(file, mode="w"), self._schema)
         self.rows = 0
 
     def write(self, *columns: Any) -> None:
         """Adds pairs, one record batch: source ids, target ids, corpus numbers, and the texts of both sides if kept."""
-        self.write_batch(_batch(columns, self._schema))
+        arrays = [pyarrow.array(column, type=field.type) for column, field in zip(columns, self._schema)]
+        self.write_batch(pyarrow.RecordBatch.from_arrays(arrays, schema=self._schema))
 
     def write_batch(self, batch: pyarrow.RecordBatch) -> None:
         """Adds the pairs of a record batch with the columns of the store."""
@@ -133,8 +127,11 @@ class StoreWriter:
 @contextmanager
 def create_store(folder: Path, *, with_text: bool) -> Iterator[StoreWriter]:
     """A writer for a new store in a folder; the manifest is written when the `with` block ends well."""
+    from datasets import Features
+
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / _FILE).open("wb") as file, StoreWriter(file, with_text=with_text) as writer:
+    schema = Features.from_arrow_schema(schema_of(with_text=with_text)).arrow_schema  # says all that `datasets` asks
+    with (folder / _FILE).open("wb") as file, StoreWriter(file, schema) as writer:
         yield writer
     write_manifest(folder)
 
@@ -206,10 +203,10 @@ def _encode_shard(number: int, shards: Path, folder: Path, kept: Sequence[int], 
     tokenizer = load_tokenizer(folder)
     sources, targets = list(shard_lines(shards, "source", number)), list(shard_lines(shards, "target", number))
     corpora = np.searchsorted(np.cumsum(kept), number * _SHARD + np.arange(len(sources)), side="right")
-    schema = _schema_of(with_text)
-    with atomic_file(path) as temporary, pyarrow.ipc.new_stream(str(temporary), schema) as writer:
+    schema = schema_of(with_text=with_text)
+    with atomic_file(path) as temporary, temporary.open("wb") as file, StoreWriter(file, schema) as writer:
         for start in range(0, len(sources), CHUNK):
             lines = sources[start : start + CHUNK], targets[start : start + CHUNK]
             ids = tokenizer.encode_source(lines[0], threads=threads), tokenizer.encode_target(lines[1], threads=threads)
-            writer.write_batch(_batch([*ids, corpora[start : start + CHUNK], *lines], schema))
+            writer.write(*ids, corpora[start : start + CHUNK], *lines)
     return path

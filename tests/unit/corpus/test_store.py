@@ -11,7 +11,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt.corpus.store import StoreWriter, TokenStore, check_manifest, create_store, open_store, write_manifest
+from mt.corpus.store import StoreWriter, TokenStore, check_manifest, create_store, open_store, schema_of, write_manifest
 from mt.errors import UserError
 
 ids = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=6)
@@ -121,7 +121,7 @@ def test_a_failed_write_leaves_no_manifest(tmp_path):
 
 def test_a_store_in_a_nameless_file_outlives_it():
     with tempfile.TemporaryFile() as file:
-        with StoreWriter(file, with_text=False) as writer:
+        with StoreWriter(file, schema_of(with_text=False)) as writer:
             writer.write([[1, 2]], [[3]], np.array([0]))
         file.flush()
         store = TokenStore(file)
