@@ -111,10 +111,7 @@ class SeenHashes:
 
 def _isin_sorted(values: np.ndarray, ordered: np.ndarray) -> np.ndarray:
     """(n,) bool: which values stand in a sorted array."""
-    if not len(ordered):
-        return np.zeros(len(values), dtype=bool)
-    place = np.minimum(np.searchsorted(ordered, values), len(ordered) - 1)
-    return np.asarray(ordered[place] == values)
+    return np.searchsorted(ordered, values, "left") < np.searchsorted(ordered, values, "right")
 
 
 def _shape_rule(pair: tuple[str, str], seen: tuple[str, str], config: CleaningConfig) -> int:

@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from glob import escape
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,12 @@ def read_pairs(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, st
         parts.append((f"{source}, {target}", _read_table(f"{source}, {target}", rows, ["0", "1"], data)))
     for place, pairs in parts:
         stripped = ((source.replace("\n", " ").strip(), target.replace("\n", " ").strip()) for source, target in pairs)
-        for start in count(0, EVERY):
-            block = list(islice(stripped, EVERY))
+        start = 0
+        while block := list(islice(stripped, EVERY)):
             if data.cleaning.languages:
                 check_sides(place, start, block[:SAMPLE], _languages(data))
             yield from block
-            if len(block) < EVERY:
-                break
+            start += len(block)
 
 
 def input_files(corpus: CorpusConfig, data: DataConfig) -> list[Path]:

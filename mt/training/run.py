@@ -25,7 +25,6 @@ from mt.training.checkpoint import Checkpoints, TrainingParts
 from mt.training.data import Batch, Update, UpdateLoader
 from mt.training.distributed import Group, interruptible, own_processes, torchrun_group
 from mt.training.optimiser import Gradients, learning_rate
-from mt.training.resources import TIMED_UPDATES, Budget
 from mt.training.run_directory import RunLog, begin, claimed, is_finished, say_figures
 from mt.training.setup import open_log, prepare_data, setup, training_device, worker_processes
 from mt.training.validation import Validator
@@ -124,7 +123,7 @@ class Training:
         self.loader = UpdateLoader(config, prepared, group, self.device)
         self.validator = Validator(config, prepared.tokenizer, prepared.valid, group)
         self.checkpoints = Checkpoints(config)
-        self.budget = Budget(self.train, started, self.state.spent)
+        self.budget = resources.Budget(self.train, started, self.state.spent)
         self.total_steps = self._total_steps()
         self.bfloat16 = self.train.precision == "bfloat16" or (
             self.train.precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -223,7 +222,7 @@ class Training:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # time what is done, not what is asked for
         self.budget.measure(time.monotonic())
-        if count % TIMED_UPDATES or not self.group.broadcast(self.budget.measured_enough):  # all ask together
+        if count % resources.TIMED_UPDATES or not self.group.broadcast(self.budget.measured_enough):  # all ask together
             return
         validation = self.validator.estimated_seconds(self.model)
         steps = self.budget.updates(self.state.step, validation, self.loader.updates_per_epoch())

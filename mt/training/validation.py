@@ -64,8 +64,7 @@ class Validator:
         bins = parts[0][1]
         for _, others, _ in parts[1:]:
             bins.merge(others)
-        found = {index: line for lines, _, translations in parts for index, line in zip(lines, translations)}
-        translations = [found[index] for index in range(len(self.sources))]
+        translations = [line for _, line in sorted(pair for lines, _, found in parts for pair in zip(lines, found))]
         calibration: Mapping[str, Any] = bins.result()
         quality = corpus_quality(translations, [self.references], language=self.config.data.target_language, ter=False)
         nll, accuracy, ece = (float(calibration[name]) for name in ("nll", "accuracy", "ece"))
