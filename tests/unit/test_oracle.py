@@ -25,6 +25,7 @@ from mt.losses.targets import SmoothedTarget, encouraging_inverse_link, smoothin
 from mt.metrics.bins import CalibrationBins, expected_calibration_error
 from mt.metrics.maps import Temperature, TemperatureFit
 from mt.metrics.noise import noise_floor
+from mt.metrics.penultimate import projected, template_plane
 
 Case = dict[str, Any]
 Figures = dict[str, Any]
@@ -35,7 +36,6 @@ GONE: dict[str, set[str]] = {
     "ece_sweep": set(),  # nothing was decided by ECE_sweep, one figure of a table
     "ce2_debiased": set(),  # nor by the debiased squared error
     "graduated_ls": set(),  # no config could ask for smoothing by confidence
-    "projection": set(),  # no command looks at the states of classes
     "proper_scores": {"classwise", "classwise_ece", "weighted_ece"},  # nor by errors over all classes
 }
 """cases that are not computed any more and why; or only these figures of theirs"""
@@ -347,6 +347,16 @@ def floor_of_noise(case: Case) -> Figures:
     return {"floor": noise_floor(count * accuracy * (1 - accuracy)) / count.sum()}
 
 
+def projection(case: Case) -> Figures:
+    origin, basis = template_plane(case["inputs"]["templates"])
+    return {
+        "e1": basis[0].tolist(),
+        "e2": basis[1].tolist(),
+        "coords": projected(case["inputs"]["x"], origin, basis).tolist(),
+        "template_coords": projected(case["inputs"]["templates"], origin, basis).tolist(),
+    }
+
+
 def inference_ece(case: Case) -> Figures:
     inputs = case["inputs"]
     counted = CalibrationBins(bins=inputs["bins"], edges="[l,r)", split="inference")
@@ -470,6 +480,7 @@ COMPUTED: dict[str, Callable[[Case], Figures]] = {
     "temperature_": at_temperature,
     "temperature_fit": fitted_temperature,
     "ece_noise_floor": floor_of_noise,
+    "projection": projection,
     "inference_ece": inference_ece,
     "length_norms": length_norms,
     "focal": focal_losses,
