@@ -30,6 +30,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of all injections (default: 1)")
     parser.add_argument("--count", type=int, default=500, help="how many injections (default: 500)")
     parser.add_argument("--only", default="", help="kinds, or KIND/COMMAND, that begin so")
+    parser.add_argument("--commands", default="", help="only these, as in translate,score (default: all)")
     parser.add_argument("--number", type=int, help="with the whole KIND/COMMAND: this one alone")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)), help="how many at a time")
     parser.add_argument("--json", type=Path, help="a file for all outcomes, one a line")
@@ -43,8 +44,10 @@ def main() -> int:
     memory = Path("/dev/shm")
     in_memory = memory.is_dir() and shutil.disk_usage(memory).free > 1 << 30
     with tempfile.TemporaryDirectory(prefix="faults-", dir=memory if in_memory else None) as folder:
-        fixtures = world.World(Path(folder), given.seed)
+        wanted = given.commands.split(",") if given.commands else []
+        fixtures = world.World(Path(folder), given.seed, wanted)
         known = cases.cells(fixtures, bool(os.environ["FAULTS_LIBRARY"]))
+        known = [cell for cell in known if not wanted or cell.command.partition(",")[0] in wanted]
         names = [f"{cell.kind}/{cell.command}" for cell in known]
         alone = given.number is not None
         known = [

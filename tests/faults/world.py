@@ -126,20 +126,22 @@ SUBJECTS = _subjects()
 class World:
     """The fixtures, each made by the commands themselves, and the undisturbed results, each computed when asked for."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
-        """`seed`: of the injections, whatever is drawn once for all of them; the fixtures do not depend on it."""
+    def __init__(self, folder: Path, seed: int, commands: list[str]) -> None:
+        """`seed`: of the injections, whatever is drawn once for all of them; the fixtures do not depend on it.
+        `commands`: that will be struck, none: all of them."""
         self.folder, self.seed = folder, seed
         self._known: dict[str, tuple[dict[str, bytes], dict[str, int]]] = {}
+        evaluations = not commands or bool({"evaluate", "report", "compare"} & {*commands})
         pid = os.fork()  # one on each core
         if pid == 0:
             try:
-                _make(folder / "other", 2)
+                _make(folder / "other", 2, evaluations)
                 os._exit(0)
             except Exception:
                 traceback.print_exc()
             finally:
                 os._exit(1)
-        _make(folder, 1)
+        _make(folder, 1, evaluations)
         assert os.waitpid(pid, 0)[1] == 0, "the other world could not be made"
 
     @contextmanager
@@ -151,6 +153,8 @@ class World:
             for need in subject.needs.split():
                 target, _, source = need.partition("=")
                 path = self.folder / (source or target)
+                if not path.exists():  # of a command that is not struck
+                    continue
                 (shutil.copytree if path.is_dir() else shutil.copyfile)(path, box / target)
             yield box
 
@@ -164,7 +168,7 @@ class World:
         return self._known[subject.name]
 
 
-def _make(folder: Path, seed: int) -> None:
+def _make(folder: Path, seed: int, evaluations: bool) -> None:
     """Text, a finished run, one killed behind its second checkpoint, a model with all extras, its evaluation."""
     (folder / "text").mkdir(parents=True)
     (folder / "config.yaml").write_text(CONFIG.replace("SEED", str(seed)))
@@ -185,7 +189,8 @@ def _make(folder: Path, seed: int) -> None:
     _must(folder, _CALIBRATE)
     _must(folder, f"{_TRANSLATE} --engine ctranslate2")
     (folder / "out.jsonl").unlink()
-    _must(folder, _EVALUATE)
+    if evaluations:
+        _must(folder, _EVALUATE)
     _must(folder, _TRANSLATE, server.Fault("kill in a write", 20, "out.jsonl.partial"), -9)
 
 
