@@ -13,15 +13,15 @@ from mt.errors import concerning, visible
 _NAMED_LINES = 5  # whose numbers a warning gives
 
 
-def progress_bar(total: float | None, description: str, unit: str, **options: Any) -> Any:
+def progress_bar(total: float | None, description: str, unit: str, silent: bool = False, **options: Any) -> Any:
     """A tqdm bar on standard error, silent where that is no terminal.
 
     `total`: units of work in all, where that is known; `unit`: the name of one ("line"); `options`: of tqdm.
     """
     from tqdm import tqdm
 
-    options |= {"total": total, "desc": description, "unit": unit}
-    return tqdm(file=sys.stderr, disable=not sys.stderr.isatty(), dynamic_ncols=True, **options)
+    options |= {"total": total, "desc": description, "unit": unit, "disable": silent or not sys.stderr.isatty()}
+    return tqdm(file=sys.stderr, dynamic_ncols=True, **options)
 
 
 def log_line(text: str) -> None:

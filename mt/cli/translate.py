@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import asdict, fields
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt import load
-from mt.cli.main import DONE, CommandParser, add_model, add_search, model_files, use_threads
+from mt.cli.main import DONE, CommandParser, add_model, add_search, model_files, number, use_threads
 from mt.config import SearchConfig
 from mt.config_file import search_config
 from mt.errors import UserError
@@ -20,6 +19,7 @@ from mt.files.json_file import list_files
 from mt.files.lines import TextDigest, WaitingLines, check_equally_many, check_readable, read_lines, text_digest
 from mt.files.output import check_apart, check_writable, flagged_lines, open_output, partial_files, standard_output
 from mt.progress import progress_bar
+from mt.settings import within
 
 if TYPE_CHECKING:
     from mt.decoding.translator import Translator
@@ -52,12 +52,14 @@ def main(arguments: list[str] | None = None) -> int:
     fingerprint = _fingerprint(translator, text, begun, options)
     numbered = options.format == "text" and (options.nbest or 1) > 1
     remarks = Remarks(translator.loaded.tokenizer)
-    with (
-        open_output(options.output, fingerprint, window=WINDOW, numbered=numbered) as output,
-        flagged_lines(options.flagged, options.flag_below, output.kept)
-        if options.flagged
-        else nullcontext() as flagged,
-    ):
+    # no bar where the lines themselves go to or come from the terminal
+    silent = (options.output is None and sys.stdout.isatty()) or (not options.input and sys.stdin.isatty())
+    with ExitStack() as stack:
+        output = stack.enter_context(open_output(options.output, fingerprint, window=WINDOW, numbered=numbered))
+        if options.flagged:
+            flag = stack.enter_context(flagged_lines(options.flagged, options.flag_below, output.kept))
+        total = text.lines if text else None
+        bar = stack.enter_context(progress_bar(total, "translate", "line", silent, initial=output.kept))
         records = translator.translate(
             islice(lines, output.kept, None),
             prefixes=islice(read_lines(prefix), output.kept, None) if prefix else None,
@@ -69,11 +71,12 @@ def main(arguments: list[str] | None = None) -> int:
             token_scores=options.format == "jsonl" or options.flag_below is not None,
             **{name: getattr(options, name) for name in _SEARCH},
         )
-        for record in _shown(records, options, text.lines if text else None, output.kept):
-            if flagged is not None:
-                flagged(record)
+        for record in records:
+            if options.flagged:
+                flag(record)
             remarks.add(record)
             output.write(record["line"], _formatted(record, options).encode("utf-8"))
+            bar.update(1)
     done = "cut" if options.overlong == "cut" else "split into sentences, translated one by one,"
     remarks.warn(done, translator.loaded.config.decode.max_length)
     return DONE
@@ -103,7 +106,12 @@ def _parser() -> CommandParser:
     words = "with jsonl: source_tokens, and alignment: pairs [source token, target token], from 0, told by attention"
     add("--alignments", action="store_true", help=words)
     words = "mark translations whose confidence is below C, which tools/calibrate.py finds: a tab, FLAG, a tab and the "
-    add("--flag_below", type=float, metavar="C", help=words + 'confidence after the text; "flagged" in jsonl')
+    add(
+        "--flag_below",
+        type=number(float, within(0, 1)),
+        metavar="C",
+        help=words + 'confidence after the text; "flagged" in jsonl',
+    )
     words = "with --flag_below: leave the text as it is, and write the flagged lines to this file, by tabs: number "
     add("--flagged", type=Path, metavar="F", help=words + "from 1, confidence, source, translation")
     words = "what searches; ctranslate2 (pip install ctranslate2) gets the model exported on first use"
@@ -122,8 +130,6 @@ def _check_options(options: argparse.Namespace) -> None:
         raise UserError("--alignments: only JSON lines have a place for them; add --format jsonl")
     if options.flagged is not None and options.flag_below is None:
         raise UserError("--flagged: needs --flag_below, the confidence below which a line is flagged")
-    if options.flag_below is not None and not 0 <= options.flag_below <= 1:
-        raise UserError(f"--flag_below is {options.flag_below}; confidence lies between 0 and 1")
     marked = options.flag_below is not None and options.flagged is None
     if marked and (options.nbest or 1) > 1 and options.format == "text":
         raise UserError("--flag_below: n-best lists as text have no place for marks; add --flagged F or --format jsonl")
@@ -182,19 +188,6 @@ def _fingerprint(
         "prefix": begun._asdict(),
         "options": {**asdict(search), **others, "flagged": options.flagged is not None, "window": WINDOW},
     }
-
-
-def _shown(
-    records: Iterator[dict[str, Any]], options: argparse.Namespace, total: int | None, kept: int
-) -> Iterator[dict[str, Any]]:
-    """Counts the records on a progress bar, unless the lines themselves go to or come from the terminal."""
-    if (options.output is None and sys.stdout.isatty()) or (not options.input and sys.stdin.isatty()):
-        yield from records
-        return
-    with progress_bar(total, "translate", "line", initial=kept) as bar:
-        for record in records:
-            yield record
-            bar.update(1)
 
 
 def _formatted(record: dict[str, Any], options: argparse.Namespace) -> str:

@@ -20,7 +20,7 @@ import select
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, zip_longest
+from itertools import chain, takewhile, zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -88,7 +88,7 @@ def paired_lines(first: Path, second: Path) -> Iterator[tuple[str, str]]:
     for number, (line, other) in enumerate(zip_longest(lines, others)):
         if line is None or other is None:
             longer = number + 1 + sum(1 for _ in (others if line is None else lines))
-            check_equally_many(first, number if line is None else longer, second, longer if line is None else number)
+            check_equally_many(first, *((number, second, longer) if line is None else (longer, second, number)))
         else:
             yield line, other
 
@@ -147,9 +147,7 @@ def _unpacked(read: Callable[[], bytes], name: str) -> Iterator[bytes]:
     data = read()
     kind, new = next(((kind, new) for kind, (first, new) in _PACKED.items() if re.match(first, data)), ("", None))
     if new is None:
-        while data:
-            yield data
-            data = read()
+        yield from takewhile(bool, chain([data], iter(read, b"")))
         return
     unpacker = new()
     try:

@@ -78,23 +78,20 @@ class Output:
         self, stream: FileIO | BinaryIO, name: str | Path, window: int = 1, packed: bool = False, kept: int = 0
     ) -> None:
         self._stream, self._name, self._window, self._packed, self.kept = stream, name, window, packed, kept
-        self._member = bytearray()
+        self._gathered = bytearray()
 
     def write(self, number: int, data: bytes) -> None:
         """Writes the whole lines of record `number` (from 0)."""
-        if not self._packed:
-            write_all(self._stream, data, self._name)
-            return
-        self._member += data
-        if (number + 1) % self._window == 0:
+        self._gathered += data
+        if not self._packed or (number + 1) % self._window == 0:
             self.flush()
 
     def flush(self) -> None:
-        """Ends the gzip member that is being gathered."""
-        if self._member:
-            # no time: the same bytes in every call
-            write_all(self._stream, gzip.compress(bytes(self._member), mtime=0), self._name)
-            self._member.clear()
+        """Writes what is gathered: a record, or the records of a gzip member."""
+        data = bytes(self._gathered)
+        self._gathered.clear()
+        if data:  # no time in the member: the same bytes in every call
+            write_all(self._stream, gzip.compress(data, mtime=0) if self._packed else data, self._name)
 
 
 @contextmanager
@@ -103,15 +100,13 @@ def open_output(
 ) -> Iterator[Output]:
     """Yields where to write; `path` appears when the block ends without an error.
 
+    With the ending .gz it is written packed. A link is followed; a device, a named pipe or a descriptor (/dev/stdout)
+    is written directly, and so is standard output, None, where each record is seen at once. Raises UserError when
+    another process is writing it, or what an earlier call left has another fingerprint.
+
     Args:
-        path: with the ending .gz it is written packed. A link is followed; a device, a named pipe or a descriptor
-            (/dev/stdout) is written directly. None: standard output, where each record is seen at once.
         window: records that are translated together.
         numbered: each line begins with the number of its record, of which there may be several lines.
-
-    Raises:
-        UserError: `path` cannot be written, another process is writing it, or what an earlier call left has another
-            fingerprint.
     """
     if path is None:
         yield Output(standard_output(), "standard output")

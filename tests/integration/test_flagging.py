@@ -51,7 +51,7 @@ def test_marks_say_which_lines_and_leave_the_rest_as_it_is(tiny_model: Path, sou
     ("options", "words"),
     [
         (["--flagged", "f"], "needs --flag_below"),
-        (["--flag_below", "2"], "between 0 and 1"),
+        (["--flag_below", "2"], "argument --flag_below: '2' is not a number that is 0 to 1"),
         (["--flag_below", "0.5", "--nbest", "2"], "no place for marks"),
         (["--flag_below", "0.5", "--flagged", "nowhere/f"], "cannot be written"),
     ],
