@@ -34,5 +34,12 @@ def main(arguments: list[str] | None = None) -> int:
         check_writable(given.output)
         read = [("a file of EVALUATION", path) for folder in given.evaluations for path in folder.glob("*")]
         check_apart(read, ("--output", given.output))
-    say(write_comparison(given.evaluations, given.output) if several else write_report(given.evaluations[0]))
+    try:
+        say(write_comparison(given.evaluations, given.output) if several else write_report(given.evaluations[0]))
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        paths = [folder / "results.json" for folder in given.evaluations]
+        unsure = [str(path) for path in paths if b'"checksum"' not in path.read_bytes()]
+        if not unsure:  # the files are as evaluate left them: the fault is ours
+            raise
+        raise UserError(f"{', '.join(unsure)}: not as expected ({error!r}); run evaluate again") from error
     return DONE

@@ -12,6 +12,7 @@ import pytest
 
 from mt.cli.report import main
 from mt.errors import UserError
+from mt.files.json_file import write_json
 from mt.report.comparison import write_comparison
 
 WORDS = ["a", "man", "walks", "with", "two", "dogs", "in", "the", "old", "park"]
@@ -148,6 +149,22 @@ def test_command_makes_one_page_again_or_compares_several(tmp_path: Path, capsys
         main(folders)
     with pytest.raises(UserError, match="--output goes with several"):
         main([folders[0], "--output", "x.html"])
+
+
+@pytest.mark.parametrize("changed", ["bins", "risk_coverage"])
+def test_wrong_values_in_results_without_a_checksum_are_laid_to_the_file(tmp_path: Path, changed: str) -> None:
+    folder = evaluation(tmp_path / "a", "first", 2)
+    results = json.loads((folder / "results.json").read_text())
+    results["calibration"]["inference"][changed] = {"bins": [{"low": None, "high": 1, "count": 1}]}.get(
+        changed, {"x": 1}
+    )
+    (folder / "results.json").write_text(json.dumps(results))
+    with pytest.raises(UserError, match=r"a/results\.json: not as expected .*; run evaluate again"):
+        main([str(folder)])
+    (folder / "results.json").unlink()
+    write_json(folder / "results.json", results)
+    with pytest.raises((KeyError, TypeError)):  # what we wrote ourselves is our fault
+        main([str(folder)])
 
 
 def test_door_answers_without_big_libraries() -> None:
