@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from itertools import compress
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -21,11 +21,10 @@ RULES = ("empty", "too_long", "ratio", "identical", "overlap", "duplicate", "too
 """In the order in which they are tried. `too_many_tokens` comes after tokenisation (`train.max_length`)."""
 
 _KEPT = len(RULES)
+Sides: TypeAlias = tuple[Sequence[str], Sequence[str]]  # sources and targets of some pairs
 
 
-def examine(
-    texts: tuple[Sequence[str], Sequence[str]], config: CleaningConfig, fold_case: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+def examine(texts: Sides, config: CleaningConfig, fold_case: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """What each pair of a piece of a corpus tells alone.
 
     Returns:
@@ -62,9 +61,7 @@ class Cleaner:
         self._held_out = np.unique(held_out)
         self._seen = SeenHashes()
 
-    def keep(
-        self, texts: tuple[Sequence[str], Sequence[str]], examined: tuple[np.ndarray, np.ndarray]
-    ) -> tuple[list[str], list[str]]:
+    def keep(self, texts: Sides, examined: tuple[np.ndarray, np.ndarray]) -> tuple[list[str], list[str]]:
         """Sources and targets of the pairs of a piece that no rule drops; `examined` as `examine` returns it."""
         rules, hashes = examined
         if self._config.overlap:

@@ -13,16 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 Ids = NDArray[np.int64]
+_ROUNDS = 4  # of expectation maximisation
 _CHUNK = 2000  # pairs whose links exist at a time
 
 
 def likeliest_targets(
-    sources: Sequence[np.ndarray],
-    targets: Sequence[np.ndarray],
-    sizes: tuple[int, int],
-    count: int,
-    without: Sequence[int] | np.ndarray = (),
-    rounds: int = 4,
+    sources: Sequence[np.ndarray], targets: Sequence[np.ndarray], sizes: tuple[int, int], count: int, without: Ids
 ) -> Ids:
     """The `count` likeliest target pieces of each source piece.
 
@@ -31,7 +27,6 @@ def likeliest_targets(
         sizes: pieces of the source and of the target vocabulary.
         count: how many; a piece that has met fewer has -1 in the places left.
         without: target pieces that stay out of the lists.
-        rounds: of expectation maximisation.
 
     Returns:
         (source pieces, count) int64, the likeliest first; ties by the lower id.
@@ -39,7 +34,7 @@ def likeliest_targets(
     links = np.unique(np.concatenate([np.unique(keys) for keys, _ in _chunks(sources, targets, sizes[1])]))
     of_source = links // sizes[1]
     probability = np.ones(len(links))
-    for _ in range(rounds):
+    for _ in range(_ROUNDS):
         expected = np.zeros(len(links))
         for keys, first in _chunks(sources, targets, sizes[1]):
             places = np.searchsorted(links, keys)

@@ -118,15 +118,9 @@ class UpdateLoader:
         if self._planned is None or self._planned[0] != epoch:
             self._planned = None  # the old one goes before the new one comes
             store = epoch_store(self.prepared, self.config, epoch)
-            plan = plan_batches(
-                store.source_lengths,
-                store.target_lengths,
-                batch_tokens=self.batch_tokens,
-                max_length=self.config.train.max_length,
-                seed=self.config.seed,
-                epoch=epoch,
-                weights=store.weights,
-            )
+            source, target = store.source_lengths, store.target_lengths
+            limits = {"batch_tokens": self.batch_tokens, "max_length": self.config.train.max_length}
+            plan = plan_batches(source, target, **limits, seed=self.config.seed, epoch=epoch, weights=store.weights)
             if not plan:
                 raise UserError(
                     f"data.train: no pair has its turn in epoch {epoch}; raise the weights, or train.max_length if the "
