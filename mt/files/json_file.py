@@ -40,11 +40,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def read_json(path: Path, kind: type[Kind], remedy: str = "restore the file") -> Kind:
     """The content of a JSON file, as `kind`. Raises UserError when the file is missing, of another form, out of range,
     or not as `write_json` left it; one without a checksum, by hand or by an earlier version, is taken as it is."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
-    check_no_lfs_pointer(path)
+    data = read_bytes(path, remedy)
     text, mark, rest = data.rpartition(_CHECKSUM.encode())
     if mark and rest.partition(b'"')[0] != xxhash.xxh3_128_hexdigest(text).encode():
         raise UserError(
@@ -52,6 +48,16 @@ def read_json(path: Path, kind: type[Kind], remedy: str = "restore the file") ->
             "you changed it yourself"
         )
     return parse_json(data, kind, str(path), remedy)
+
+
+def read_bytes(path: Path, remedy: str = "restore the file") -> bytes:
+    """The content of a file. Raises UserError when it is missing, cannot be read, or is a Git LFS pointer."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
+    check_no_lfs_pointer(path)
+    return data
 
 
 def parse_json(text: bytes | str, kind: type[Kind], place: str, remedy: str = "restore the file") -> Kind:

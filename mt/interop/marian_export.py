@@ -12,7 +12,7 @@ from torch import Tensor
 from mt.files.atomic import write_text
 from mt.interop.ctranslate2_export import EXPRESSIBLE as CTRANSLATE2
 from mt.interop.ctranslate2_export import Expressible, check_exportable, longest_output, most_positions
-from mt.interop.marian_import import SIZES, STOPS, all_parts
+from mt.interop.marian_import import RATES, SIZES, STOPS, all_parts
 from mt.model.directory import LoadedModel, write_tensors
 from mt.progress import log_line
 
@@ -84,10 +84,8 @@ def _write_configs(loaded: LoadedModel, folder: Path) -> None:
         "vocab_size": tokenizer.source_size,
         "decoder_vocab_size": tokenizer.target_size,
         **{theirs: getattr(config, ours) for ours, theirs in SIZES.items()},
+        **{name: getattr(config, name) for name in RATES},
         "activation_function": config.activation,
-        "dropout": config.dropout,
-        "attention_dropout": config.attention_dropout,
-        "activation_dropout": config.activation_dropout,
         "max_position_embeddings": most_positions(loaded),
         "scale_embedding": True,
         "share_encoder_decoder_embeddings": config.tie == "all",
@@ -114,27 +112,21 @@ def _write_configs(loaded: LoadedModel, folder: Path) -> None:
 
 def _write_tokenizer(loaded: LoadedModel, folder: Path) -> None:
     tokenizer, data = loaded.tokenizer, loaded.config.data
-    source, target = tokenizer.models
-    (folder / "source.spm").write_bytes(source)
-    (folder / "target.spm").write_bytes(target)
-    separate = loaded.config.model.tie != "all"
-    source_pieces, target_pieces = tokenizer.vocabularies
-    _write_json(folder / "vocab.json", {piece: number for number, piece in enumerate(source_pieces)})
-    if separate:
-        _write_json(folder / "target_vocab.json", {piece: number for number, piece in enumerate(target_pieces)})
-    _write_json(
-        folder / "tokenizer_config.json",
-        {
-            "tokenizer_class": "MarianTokenizer",
-            "source_lang": data.source_language,
-            "target_lang": data.target_language,
-            "unk_token": source_pieces[tokenizer.unknown_id],
-            "eos_token": source_pieces[tokenizer.end_id],
-            "pad_token": source_pieces[tokenizer.pad_id],
-            "separate_vocabs": separate,
-            "model_max_length": loaded.config.decode.max_length,
-        },
-    )
+    for name, model in zip(("source.spm", "target.spm"), tokenizer.models):
+        (folder / name).write_bytes(model)
+    names = ("vocab.json",) if loaded.config.model.tie == "all" else ("vocab.json", "target_vocab.json")
+    for name, pieces in zip(names, tokenizer.vocabularies):
+        _write_json(folder / name, {piece: number for number, piece in enumerate(pieces)})
+    special = {"unk_token": tokenizer.unknown_id, "eos_token": tokenizer.end_id, "pad_token": tokenizer.pad_id}
+    content = {
+        "tokenizer_class": "MarianTokenizer",
+        "source_lang": data.source_language,
+        "target_lang": data.target_language,
+        **{name: tokenizer.vocabularies[0][number] for name, number in special.items()},
+        "separate_vocabs": len(names) > 1,
+        "model_max_length": loaded.config.decode.max_length,
+    }
+    _write_json(folder / "tokenizer_config.json", content)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from torch import Tensor
 from mt.config import Config, CorpusConfig, DataConfig, DecodeConfig, ModelConfig, TokenizerConfig, TrainConfig
 from mt.corpus.tokenizer import Tokenizer
 from mt.errors import UserError
-from mt.files.json_file import check_no_lfs_pointer, read_json
+from mt.files.json_file import check_no_lfs_pointer, read_bytes, read_json
 from mt.model.attention import sinusoids_in_halves
 from mt.model.directory import build_model, check_finite, load_weights, read_tensors
 from mt.model.transformer import Transformer
@@ -35,6 +35,8 @@ SIZES = {
     "decoder_feed_forward": "decoder_ffn_dim",
 }
 """our names of sizes to theirs"""
+RATES = ("dropout", "attention_dropout", "activation_dropout")
+"""names that are the same"""
 STOPS: dict[Any, bool | str] = {"first_beam": True, "no_gain": False, "exact": "never"}
 """our stopping rules to their `early_stopping`"""
 _ACTIVATIONS: dict[str, Any] = {"relu": "relu", "gelu": "gelu", "silu": "silu", "swish": "silu"}  # theirs to ours
@@ -92,10 +94,6 @@ class _Theirs(_Search):
     scale_embedding: bool = False
     tie_word_embeddings: bool = True
     share_encoder_decoder_embeddings: bool = True
-    normalize_before: bool | None = None
-    normalize_embedding: bool | None = None
-    add_final_layer_norm: bool | None = None
-    add_bias_logits: bool | None = None
     dropout: _Rate = 0.1
     attention_dropout: _Rate = 0.0
     activation_dropout: _Rate = 0.0
@@ -145,8 +143,9 @@ def read_marian(folder: Path) -> tuple[Transformer, Tokenizer, Config]:
         raise UserError(f"{folder}: no such folder; give one with a Marian model in Hugging Face's format")
     path = folder / "config.json"
     theirs = read_json(path, _Theirs, "give the whole folder of a Marian model, as it was published")
+    everything = read_json(path, dict[str, Any])
     for name in _ABSENT:
-        if getattr(theirs, name):
+        if everything.get(name):
             raise UserError(f"{path}: {name} is true; such a model cannot be imported")
     tensors = _read_weights(folder)
     _check_sizes(folder, tensors, theirs)  # before anything is made as large as they say
@@ -159,14 +158,10 @@ def read_marian(folder: Path) -> tuple[Transformer, Tokenizer, Config]:
 
 def _config(folder: Path, theirs: _Theirs) -> Config:
     names = _optional(folder / "tokenizer_config.json", _Languages)
-    given = [_optional(folder / "generation_config.json", _Search), theirs]
-    usual = {"num_beams": 5, "length_penalty": 1.0, "early_stopping": True}
-    search: dict[str, Any] = {
-        name: next((value for each in given if (value := getattr(each, name)) is not None), default)
-        for name, default in usual.items()
-    }
+    usual = _Search(num_beams=5, length_penalty=1.0, early_stopping=True)
+    given = (_optional(folder / "generation_config.json", _Search), theirs, usual)
+    search = {name: next(value for each in given if (value := getattr(each, name)) is not None) for name in vars(usual)}
     unused = CorpusConfig(files=["imported.tsv"])  # a config must name text; this one is never trained with
-    rates = {name: getattr(theirs, name) for name in ("dropout", "attention_dropout", "activation_dropout")}
     try:
         return Config(
             run_dir=folder.resolve().name,
@@ -189,7 +184,7 @@ def _config(folder: Path, theirs: _Theirs) -> Config:
                 tie=theirs.tie,
                 output_bias=True,
                 embedding_dropout=theirs.dropout,
-                **rates,
+                **{name: getattr(theirs, name) for name in RATES},
             ),
             train=TrainConfig(max_steps=1),
             decode=DecodeConfig(
@@ -213,37 +208,21 @@ def _tokenizer(folder: Path, theirs: _Theirs) -> Tokenizer:
     unknown = {listed.index("<unk>") for listed in pieces.values()}
     if len(unknown) > 1:
         raise UserError(f"{folder}: <unk> has ids {sorted(unknown)} in vocab.json and target_vocab.json; restore them")
-    content = {
-        "pad": theirs.pad_token_id,
-        "unknown": unknown.pop(),
-        "begin": theirs.decoder_start_token_id,
-        "end": theirs.eos_token_id,
-        "source": pieces[source],
-        "target": pieces[target],
-    }
-    source_model, target_model = (_read_bytes(folder / name) for name in ("source.spm", "target.spm"))
+    special = {"pad": theirs.pad_token_id, "begin": theirs.decoder_start_token_id, "end": theirs.eos_token_id}
+    content = {**special, "unknown": unknown.pop(), "source": pieces[source], "target": pieces[target]}
+    models = [read_bytes(folder / name) for name in ("source.spm", "target.spm")]
+    if not all(models):
+        raise UserError(f"{folder}: source.spm or target.spm is empty; restore the file")
     try:
-        return Tokenizer(source_model, target_model, json.dumps(content, ensure_ascii=False).encode())
+        return Tokenizer(models[0], models[1], json.dumps(content, ensure_ascii=False).encode())
     except UserError as error:
-        raise UserError(f"{folder}: source.spm, target.spm or vocab.json: {error}") from None
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        check_no_lfs_pointer(path)
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); restore the file") from None
-    if not content:
-        raise UserError(f"{path}: is empty; restore the file")
-    return content
+        raise UserError(f"{folder}: source.spm, target.spm, vocab.json or config.json: {error}") from None
 
 
 def _pieces(path: Path, size: int, theirs: _Theirs) -> list[str]:
     """Pieces by id; an id without a piece gets a name of its own."""
     vocabulary = read_json(path, dict[str, _Id])
-    special = {"</s>": theirs.eos_token_id, "<pad>": theirs.pad_token_id}
-    for piece, number in special.items():
+    for piece, number in (("</s>", theirs.eos_token_id), ("<pad>", theirs.pad_token_id)):
         if vocabulary.get(piece, number) != number:
             raise UserError(f"{path}: {piece} has id {vocabulary[piece]}, in config.json {number}; restore the files")
     pieces: dict[int, str] = {}
@@ -253,9 +232,8 @@ def _pieces(path: Path, size: int, theirs: _Theirs) -> list[str]:
         if number in pieces:
             raise UserError(f"{path}: {pieces[number]!r} and {piece!r} both have id {number}; restore the file")
         pieces[number] = piece
-    begin, largest = theirs.decoder_start_token_id, max(theirs.pad_token_id, theirs.eos_token_id)
-    if max(begin, largest) >= size or pieces.get(begin, "<s>") not in ("<pad>", "<s>", "</s>"):
-        raise UserError(f"{path}: an id that config.json gives has no special piece here; restore the files")
+    if (begin := pieces.get(theirs.decoder_start_token_id, "<s>")) not in ("<pad>", "<s>", "</s>"):
+        raise UserError(f"{path}: decoder_start_token_id of config.json is that of {begin!r} here; restore the files")
     if "<unk>" not in vocabulary:
         raise UserError(f"{path}: has no piece <unk>; restore the file")
     return [pieces.get(number, f"<id {number}>") for number in range(size)]
@@ -282,8 +260,9 @@ def _read_weights(folder: Path) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if tensor.layout != torch.strided or not tensor.is_floating_point() or not tensor.dim() or not tensor.numel():
             raise UserError(f"{path}: {name} is no vector or matrix of fractions; restore the file")
-        check_finite(name, tensor.float(), path)
-    return {name: tensor.float() for name, tensor in tensors.items()}
+        tensors[name] = tensor.float()
+        check_finite(name, tensors[name], path)
+    return tensors
 
 
 def _first(folder: Path, tensors: dict[str, Tensor], *names: str) -> Tensor:
