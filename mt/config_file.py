@@ -10,7 +10,7 @@ import difflib
 import os
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -71,7 +71,7 @@ def parse_config(arguments: list[str], program: str) -> Config:
     for key, text in options.items():
         _take_option(origin.tree, key, text, origin)
     _take_over(origin)
-    config: Config = _build(Config, origin.tree, "", origin)
+    config = _build(Config, origin.tree, "", origin)
     if print_config:
         print(dump_config(config), end="")
         raise SystemExit(0)
@@ -80,9 +80,8 @@ def parse_config(arguments: list[str], program: str) -> Config:
 
 def read_config(path: Path) -> Config:
     """The config in the file `path`, as `dump_config` wrote it or a person did; UserError if it is wrong."""
-    origin = _Origin(str(path), _read_tree(path))
-    config: Config = _build(Config, origin.tree, "", origin)
-    return config
+    tree = _read_tree(path)
+    return _build(Config, tree, "", _Origin(str(path), tree))
 
 
 def search_config(decode: DecodeConfig, **given: Any) -> SearchConfig:
@@ -165,7 +164,7 @@ def _missing(kind: Any, tree: Any, prefix: str = "") -> Iterator[str]:
     for item in fields(kind):
         if is_dataclass(hints[item.name]):
             yield from _missing(hints[item.name], tree.get(item.name), f"{prefix}{item.name}.")
-        elif _required(item) and item.name not in tree:
+        elif item.default is MISSING and item.default_factory is MISSING and item.name not in tree:
             yield prefix + item.name
 
 
@@ -244,9 +243,7 @@ def _build(annotation: Any, value: Any, path: str, origin: _Origin) -> Any:
         hint = f" (did you mean {near[0]}?)" if near else ""
         raise _wrong(path, value, f"one of {', '.join(choices)}{hint}", origin)
     allowed = KINDS[annotation] + " (put it in quotes)" * (annotation is str)
-    if not isinstance(value, _NUMBERS.get(annotation, annotation)) or (
-        isinstance(value, bool) and annotation is not bool
-    ):
+    if isinstance(value, bool) != (annotation is bool) or not isinstance(value, _NUMBERS.get(annotation, annotation)):
         raise _wrong(path, value, allowed, origin)
     try:
         if (annotation is str and b"\0" in os.fsencode(value)) or (annotation is int and abs(value) >= 2**63):
@@ -270,8 +267,7 @@ def _build_section(kind: Any, value: Any, path: str, origin: _Origin) -> Any:
             raise UserError(f"unknown key {wrong} in {origin.place(wrong)}{near}")
     sections = {name: None for name, hint in hints.items() if is_dataclass(hint)}
     built = {name: _build(hints[name], item, dot + name, origin) for name, item in {**sections, **value}.items()}
-    missing = [dot + item.name for item in fields(kind) if _required(item) and item.name not in built]
-    if missing:
+    if missing := list(_missing(kind, value, dot)):
         place = origin.place(missing[0])
         missing = missing if "[" in path else list(_missing(Config, origin.tree))  # of the whole config at once
         raise UserError(f"missing in {place}: {', '.join(missing)}; there is no default, add what is missing")
@@ -281,13 +277,8 @@ def _build_section(kind: Any, value: Any, path: str, origin: _Origin) -> Any:
         raise UserError(_located(str(error), path, origin)) from None
 
 
-def _required(item: Field[Any]) -> bool:
-    return item.default is MISSING and item.default_factory is MISSING
-
-
 def _wrong(path: str, value: Any, allowed: str, origin: _Origin) -> UserError:
-    shown = "empty" if value is None else repr(value)
-    shown = shown if len(shown) <= 80 else shown[:77] + "..."
+    shown = "empty" if value is None else repr(value)[:80]
     return UserError(f"{origin.named(path)} is {shown}; it must be {allowed}")
 
 

@@ -51,14 +51,11 @@ def dotted(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 
 def allowed_values(kind: type) -> dict[str, Allowed]:
     """The range of each setting of a section that has one; None, where the type allows it, is always in range."""
-    hints = get_type_hints(kind, include_extras=True)
-    # `Count | None` is a union whose member carries the range
-    annotated = {name: [hint, *getattr(hint, "__args__", ())] for name, hint in hints.items()}
     return {
         name: found
-        for name, parts in annotated.items()
-        for part in parts
-        for found in getattr(part, "__metadata__", ())
+        for name, hint in get_type_hints(kind, include_extras=True).items()
+        for part in (hint, *get_args(hint))  # `Count | None` is a union whose member carries the range
+        for found in get_args(part)
         if isinstance(found, Allowed)
     }
 
@@ -102,27 +99,21 @@ def descriptions(kind: type) -> dict[str, str]:
 
 def settings_help(kind: type, prefix: str = "", option: str = "--") -> Iterator[str]:
     """The help of all settings of a section, then of the sections in it, line by line."""
-    hints, words, deeper = get_type_hints(kind), descriptions(kind), []
+    hints, words, deeper = get_type_hints(kind), descriptions(kind), list[tuple[Any, str]]()
     for item in fields(kind):
-        name, inner = prefix + item.name, _section(hints[item.name])
-        if inner is not None:
-            deeper.append((inner, name + "[]." if get_origin(hints[item.name]) is list else name + "."))
-        if not is_dataclass(hints[item.name]):
+        name, hint = prefix + item.name, hints[item.name]
+        for inner in filter(is_dataclass, (hint, *get_args(hint))):
+            deeper.append((inner, name + "[]." if get_origin(hint) is list else name + "."))
+        if not is_dataclass(hint):
             default = item.default if item.default_factory is MISSING else item.default_factory()
             shown = "" if default is MISSING else f", default: {json.dumps(default)}"
             yield f"  {option}{name}"
-            text = f"{words.get(item.name, '')} ({_kind(hints[item.name])}{shown})".strip()
+            text = f"{words.get(item.name, '')} ({_kind(hint)}{shown})".strip()
             width = min(shutil.get_terminal_size().columns, 120)
             yield textwrap.fill(text, width, initial_indent=" " * 24, subsequent_indent=" " * 24)
     for inner, name in deeper:
-        summary = (inner.__doc__ or "").split("\n")[0]
-        yield f"\n{name[:-1]}: {summary}"
+        yield f"\n{name[:-1]}: {inner.__doc__.splitlines()[0]}"
         yield from settings_help(inner, name, "" if "[]" in name else option)
-
-
-def _section(hint: Any) -> Any:
-    """The dataclass that a setting is made of, or a list of; None for any other."""
-    return next((each for each in (hint, *get_args(hint)) if is_dataclass(each)), None)
 
 
 def _kind(hint: Any) -> str:

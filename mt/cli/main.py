@@ -57,11 +57,13 @@ def run(command: Callable[[], int]) -> int:
         return _fail(str(error))
     except KeyboardInterrupt as interrupt:
         return _fail(f"interrupted: {interrupt}" if interrupt.args else "interrupted", INTERRUPTED, "")
-    except BrokenPipeError:
-        _settle_output()
-        return READER_GONE
     except (OSError, MemoryError, RuntimeError) as error:
-        _settle_output()
+        try:  # the interpreter flushes once more at its end: that goes nowhere where it would fail
+            sys.stdout.flush()
+        except OSError:
+            abandon(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            return READER_GONE
         if out_of_memory(error):
             return _fail("not enough memory; use smaller batches, a smaller model or beam, or a machine with more")
         if not isinstance(error, OSError):
@@ -86,14 +88,6 @@ def _open_standard_streams() -> None:
                 setattr(sys, name, open(number, "w", encoding="utf-8"))  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def _settle_output() -> None:
-    """The interpreter flushes standard output once more at its end; lets that go nowhere where it would fail."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        abandon(sys.stdout)
 
 
 def program_name() -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
+from argparse import Namespace
 from contextlib import ExitStack
 from dataclasses import asdict, fields
 from itertools import islice
@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     threads = use_threads(options.threads)
     translator = _translator(options, threads)
     on_cpu = translator.loaded.model.output_weight.device.type == "cpu"
-    fingerprint = _fingerprint(translator, text, begun, options)
+    # not known where the input, or the prefixes, can be read only once
+    fingerprint = _fingerprint(translator, text, begun, options) if text and begun else None
     numbered = options.format == "text" and (options.nbest or 1) > 1
     remarks = Remarks(translator.loaded.tokenizer)
     # no bar where the lines themselves go to or come from the terminal
@@ -122,7 +123,7 @@ def _parser() -> CommandParser:
     return parser
 
 
-def _check_options(options: argparse.Namespace) -> None:
+def _check_options(options: Namespace) -> None:
     """Raises UserError for options that do not go together."""
     if not options.input and sys.stdin is None:
         raise UserError("standard input is closed; give a file with --input")
@@ -135,7 +136,7 @@ def _check_options(options: argparse.Namespace) -> None:
         raise UserError("--flag_below: n-best lists as text have no place for marks; add --flagged F or --format jsonl")
 
 
-def _check_files(options: argparse.Namespace) -> None:
+def _check_files(options: Namespace) -> None:
     """Raises UserError for places that cannot be written, or that are read or written twice."""
     if options.output is None:
         standard_output()
@@ -151,7 +152,7 @@ def _check_files(options: argparse.Namespace) -> None:
     check_apart([(option, path) for option, paths in read.items() for path in paths], *written)
 
 
-def _translator(options: argparse.Namespace, threads: int) -> Translator:
+def _translator(options: Namespace, threads: int) -> Translator:
     if options.engine == "torch":
         if options.compute_type == "int8":
             raise UserError("--compute_type int8: only CTranslate2 has it; add --engine ctranslate2")
@@ -169,12 +170,8 @@ def _translator(options: argparse.Namespace, threads: int) -> Translator:
     return Translator(loaded, CTranslate2Engine(loaded, threads, options.compute_type))
 
 
-def _fingerprint(
-    translator: Translator, text: TextDigest | None, begun: TextDigest | None, options: argparse.Namespace
-) -> dict[str, Any] | None:
-    """What the output depends on; None where the input, or the prefixes, can be read only once."""
-    if text is None or begun is None:
-        return None
+def _fingerprint(translator: Translator, text: TextDigest, begun: TextDigest, options: Namespace) -> dict[str, Any]:
+    """What the output depends on."""
     from mt.decoding.translator import WINDOW
     from mt.model.directory import model_directory
 
@@ -190,7 +187,7 @@ def _fingerprint(
     }
 
 
-def _formatted(record: dict[str, Any], options: argparse.Namespace) -> str:
+def _formatted(record: dict[str, Any], options: Namespace) -> str:
     """The record as lines of output, each with its line feed."""
     from mt.decoding.records import json_line
 

@@ -217,8 +217,8 @@ def _whole_windows(partial: Path, window: int, packed: bool, numbered: bool) -> 
 
 def _members(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
     """The content of each whole gzip member, and where it ends."""
-    unpacker, text, data = zlib.decompressobj(_GZIP), b"", stream.read(_READ_BYTES)
-    while data:
+    unpacker, text, data = zlib.decompressobj(_GZIP), b"", b""
+    while data := data or stream.read(_READ_BYTES):
         try:
             text += unpacker.decompress(data)
         except zlib.error:
@@ -227,7 +227,6 @@ def _members(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
         if unpacker.eof:
             yield text, stream.tell() - len(data)
             unpacker, text = zlib.decompressobj(_GZIP), b""
-        data = data or stream.read(_READ_BYTES)
 
 
 @contextmanager

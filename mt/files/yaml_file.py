@@ -32,12 +32,11 @@ class _Dumper(yaml.SafeDumper):
     """Quotes what either version of YAML would not read as the text that it is."""
 
     def represent_str(self, text: str) -> yaml.ScalarNode:
-        return self.represent_scalar(f"{_TAG}str", text, '"' if "\x85" in text else None)  # else it becomes a space
+        number = re.fullmatch(f"{_CORE['int'][0]}|{_CORE['float'][0]}", text)
+        return self.represent_scalar(f"{_TAG}str", text, '"' if number or "\x85" in text else None)  # else: a space
 
 
 _Dumper.add_representer(str, _Dumper.represent_str)
-for _name in ("int", "float"):
-    _Dumper.add_implicit_resolver(_TAG + _name, re.compile(f"(?:{_CORE[_name][0]})\\Z"), None)
 
 
 def yaml_text(tree: Any) -> str:
