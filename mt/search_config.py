@@ -83,10 +83,9 @@ class SearchConfig(DecodeConfig):
 
     def _check(self) -> None:
         choosing = self.minimum_bayes_risk != "none"
-        if self.nbest > self.beam and not self.sample and not choosing:
-            raise ValueError(f"nbest is {self.nbest}; it must be at most beam, {self.beam}: raise beam or lower nbest")
-        if choosing and self.nbest > self.wanted:
-            raise ValueError(f"nbest is {self.nbest}; it must be at most candidates, {self.wanted}")
+        name, most = ("candidates", self.wanted) if choosing else ("beam", self.beam)
+        if choosing or not self.sample:
+            self._require(self.nbest <= most, "nbest", f"at most {name}, {most}: raise {name} or lower nbest")
         for name, unused in (("top_k", 0), ("top_p", 1.0)):
             if getattr(self, name) != unused and not self.sample:
                 raise ValueError(f"{name} is {getattr(self, name)} but only sampling draws; add --sample")

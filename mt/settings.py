@@ -91,9 +91,8 @@ def descriptions(kind: type) -> dict[str, str]:
         (definition,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
         assert isinstance(definition, ast.ClassDef)
         for item, below in zip(definition.body, definition.body[1:]):
-            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-                told = isinstance(below, ast.Expr) and ast.literal_eval(below.value)
-                found[item.target.id] = " ".join(told.split()) if isinstance(told, str) else ""
+            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name) and isinstance(below, ast.Expr):
+                found[item.target.id] = " ".join(ast.literal_eval(below.value).split())
     return found
 
 

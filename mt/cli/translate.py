@@ -106,7 +106,7 @@ def _parser() -> CommandParser:
     add("--overlong", choices=["split", "cut"], default="split", help=words)
     words = "with jsonl: source_tokens, and alignment: pairs [source token, target token], from 0, told by attention"
     add("--alignments", action="store_true", help=words)
-    words = "mark translations whose confidence is below C, which tools/calibrate.py finds: a tab, FLAG, a tab and the "
+    words = "mark translations of a confidence below C, which tools/calibrate.py finds: a tab, FLAG, a tab and the "
     add(
         "--flag_below",
         type=number(float, within(0, 1)),

@@ -56,8 +56,8 @@ def _sync(path: Path) -> None:
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yields a temporary path; what the block writes there appears at `path` when it ends without an error.
 
-    It lies beside the file that `path`, its links followed, stands for, and is renamed onto it. On an error it is
-    removed and `path` is left as it was. A device or pipe gets the whole content at the end of the block.
+    It lies beside what `path` stands for, its links followed, and is renamed onto it; on an error it is removed and
+    `path` is left as it was. A device or pipe gets the whole content at the end of the block.
     """
     target = destination(path)
     if direct := open_direct(target):
@@ -85,8 +85,7 @@ def write_text(path: Path, text: str) -> None:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yields a temporary folder beside `path`; renames it to `path` when the block ends without an error.
 
-    A folder that already stands at `path`, its links followed, is replaced. On an error nothing of the new folder is
-    left.
+    A folder that stands at `path`, its links followed, is replaced. On an error nothing of the new one is left.
     """
     path = Path(os.path.realpath(path))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

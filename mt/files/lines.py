@@ -40,7 +40,6 @@ _NO_TEXT = {
     rb"\x28\xb5\x2f\xfd": "packed by zstd; unpack it: zstd -d",
     rb"PK[\x03\x05]|7z\xbc\xaf|Rar!|.{257}ustar|%PDF-": "an archive or a document (zip, tar, PDF); save the text in it",
 }  # by the first bytes
-_NUL_SHARE = 10  # one byte in so many is a NUL: no text
 
 
 def check_readable(paths: Sequence[Path]) -> None:
@@ -172,7 +171,7 @@ def _check_text(data: bytes, name: str) -> None:
         if re.match(first, data, re.DOTALL):
             raise UserError(f"{name}: is {what}")
     beside = data.count(b"\n\0") + data.count(b"\0\n")  # as every line of UTF-16 ends
-    if b"\0" in data and (data.count(b"\0") * _NUL_SHARE >= len(data) or beside >= data.count(b"\n") > 0):
+    if b"\0" in data and (data.count(b"\0") * 10 >= len(data) or beside >= data.count(b"\n") > 0):
         kind = "UTF-16BE" if data.startswith(b"\0") else "UTF-16LE"
         raise UserError(f"{name}: holds NUL bytes, as binary files do, and UTF-16: for that iconv -f {kind} -t UTF-8")
 

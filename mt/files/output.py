@@ -101,12 +101,9 @@ def open_output(
     """Yields where to write; `path` appears when the block ends without an error.
 
     With the ending .gz it is written packed. A link is followed; a device, a named pipe or a descriptor (/dev/stdout)
-    is written directly, and so is standard output, None, where each record is seen at once. Raises UserError when
-    another process is writing it, or what an earlier call left has another fingerprint.
-
-    Args:
-        window: records that are translated together.
-        numbered: each line begins with the number of its record, of which there may be several lines.
+    is written directly, and so is standard output, None, where each record is seen at once. `window`: records that are
+    translated together; `numbered`: each line begins with the number of its record, of which there may be several.
+    Raises UserError when another process is writing it, or what an earlier call left has another fingerprint.
     """
     if path is None:
         yield Output(standard_output(), "standard output")
@@ -191,9 +188,7 @@ def _check_fingerprint(partial: Path, facts: Path, fingerprint: Fingerprint) -> 
         if isinstance(before, dict) and isinstance(after, dict):
             names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
             group += f" ({', '.join(f'{name} {before.get(name)}, now {after.get(name)}' for name in names)})"
-        raise UserError(
-            f"{partial}: was begun with another {group}; run it as before to go on, or remove {partial} to begin anew"
-        )
+        raise UserError(f"{partial}: was begun with another {group}; run it as before, or remove it to begin anew")
 
 
 def _whole_windows(partial: Path, window: int, packed: bool, numbered: bool) -> tuple[int, int]:
