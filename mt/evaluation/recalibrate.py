@@ -86,8 +86,7 @@ def calibrate(
 
 def _translate(loaded: LoadedModel, source_ids: list[list[int]], search: dict[str, Any]) -> list[list[int]]:
     """The model's best output for each source."""
-    config = search_config(loaded.config.decode, **search)
-    engine, found = TorchEngine(loaded), []
+    config, engine, found = search_config(loaded.config.decode, **search), TorchEngine(loaded), []
     with progress_bar(len(source_ids), "translate", "line") as bar:
         for first in range(0, len(source_ids), _LINES_AT_A_TIME):
             window = source_ids[first : first + _LINES_AT_A_TIME]

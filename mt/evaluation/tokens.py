@@ -21,9 +21,9 @@ from mt.decoding.scoring import Distributions, Transform, score_pairs
 from mt.evaluation.records import Record
 from mt.metrics.bins import BORDERS, PROTOCOLS, Breakdown, CalibrationBins, CalibrationBlock
 from mt.metrics.labels import END, token_labels, word_confidence, words_of_tokens
+from mt.metrics.noise import Floats
 from mt.model.directory import LoadedModel
 
-Floats = NDArray[np.floating[Any]]
 Flags = NDArray[np.bool_]
 
 _SMALLEST = 1e-12  # probability of a right-or-wrong label in the logarithm
@@ -164,7 +164,7 @@ def inference(
     return counted.result() if counted.parts[0].sums.any() else None
 
 
-def label_scores(confidence: NDArray[np.float64], correct: Flags) -> dict[str, NDArray[np.float64]]:
+def label_scores(confidence: Floats, correct: Flags) -> dict[str, Floats]:
     """`nll` (nats) and `brier` (0..1) of right-or-wrong labels, (n,)."""
     probability = np.clip(np.where(correct, confidence, 1 - confidence), _SMALLEST, 1)
     return {"nll": -np.log(probability), "brier": (confidence - correct) ** 2}
@@ -173,9 +173,8 @@ def label_scores(confidence: NDArray[np.float64], correct: Flags) -> dict[str, N
 def label(outputs: Sequence[Output]) -> None:
     """Adds `correct` to records with tokens, one bool per token, by alignment (TER) with their `reference_tokens`; the
     end of sentence is appended to the reference where it has none."""
-    for record in (each.record for each in outputs):
-        if record.get("tokens"):
-            record["correct"] = token_labels(record["tokens"], _ended(record["reference_tokens"]))
+    for record in (each.record for each in outputs if each.record.get("tokens")):
+        record["correct"] = token_labels(record["tokens"], _ended(record["reference_tokens"]))
 
 
 def label_words(outputs: Sequence[Output], references: Sequence[str]) -> None:

@@ -46,14 +46,9 @@ class LossFunction(ABC):
 
     @abstractmethod
     def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> RowLosses:
-        """Figures of rows without padding; overwrites the logits.
-
-        Args:
-            logits: (rows * passes, vocabulary) float32 or float64, the passes of a target next to each other. They
-                become d loss / d logits if `gradient`, else they are left without meaning.
-            targets: (rows,) int64.
-            gradient: whether it is asked for.
-        """
+        """Figures of rows without padding: logits (rows * passes, vocabulary) float32 or float64, the passes of a
+        target next to each other; targets (rows,) int64. The logits become d loss / d logits if `gradient`, else they
+        are left without meaning."""
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Loss of each token, shaped like targets. Raises ValueError if the shapes do not fit."""

@@ -20,21 +20,15 @@ _UNITS = 10_000  # probabilities are whole numbers of ten-thousandths
 def translations_data(
     names: Sequence[str], systems: Sequence[Sequence[Record]], room: int, threshold: float | None
 ) -> dict[str, Any]:
-    """What the script of a page gets.
+    """What the script of a page gets: translations of the same sources by each system. What does not fit in `room`, the
+    bytes that its text may take, stays out: first the alternatives of the tokens, then the most confident translations.
 
-    Args:
-        names, systems: the records of each system, line by line for the same sources.
-        room: bytes that the text of it may take. What does not fit stays out: first the alternatives of the tokens,
-            then the most confident translations.
-        threshold: confidence below which a line is flagged at first; None: not known.
-
-    Returns:
-        `systems`: names; `threshold`; `total`: number of translations; `vocabulary`: texts of tokens; `rows`, each
-        with `n` line from 1, `s` source, `r` references and `o`, one output a system: `c` confidence and `q`, `b`
-        sentence chrF and BLEU or null, `f` 1 where the record is flagged, and either `t` tokens as indices into
-        the vocabulary, `p` their confidences, `u` the model's own probabilities where they differ, `w` a digit
-        each ("1" right, "0" wrong), `a` for each a flat list of alternatives (index, probability, index ...), or,
-        where the tokens do not spell it, `h` the translation.
+    Returns `systems`: names; `threshold`: confidence below which a line is flagged at first, None: not known; `total`:
+    number of translations; `vocabulary`: texts of tokens; `rows`, each with `n` line from 1, `s` source, `r` references
+    and `o`, one output a system: `c` confidence and `q`, `b` sentence chrF and BLEU or null, `f` 1 where the record is
+    flagged, and either `t` tokens as indices into the vocabulary, `p` their confidences, `u` the model's own
+    probabilities where they differ, `w` a digit each ("1" right, "0" wrong), `a` for each a flat list of alternatives
+    (index, probability, index ...), or, where the tokens do not spell it, `h` the translation.
     """
     for with_alternatives in (True, False):
         vocabulary: dict[str, int] = defaultdict(count().__next__)
