@@ -101,9 +101,6 @@ def dump_config(config: Config) -> str:
     return yaml_text(asdict(config))
 
 
-# The command line
-
-
 def _split(arguments: list[str], program: str) -> tuple[str, dict[str, str]]:
     """The config file and the options of a command line; the file is named alone or after --config."""
     known = {"config", *_names(Config)}
@@ -168,9 +165,6 @@ def _missing(kind: Any, tree: Any, prefix: str = "") -> Iterator[str]:
             yield prefix + item.name
 
 
-# The file
-
-
 def _take_over(origin: _Origin) -> None:
     """With `train.init_from` tokeniser and shape are that model's: what is left out is taken from its config, what is
     given must be the same. A run that has begun goes on with its own, wherever that model is now."""
@@ -202,9 +196,6 @@ def _read_tree(path: Path) -> dict[str, Any]:
     if not isinstance(tree, dict | None):
         raise _wrong("the config", tree, _SECTION, _Origin(str(path), tree))
     return tree or {}
-
-
-# Names and types
 
 
 def _names(kind: Any, prefix: str = "") -> Iterator[str]:

@@ -10,8 +10,7 @@ from pathlib import Path
 class UserError(Exception):
     """Something outside the program is wrong: a file, a setting, an option.
 
-    The message is one line that says what, where, and what to do about it; control characters are shown as `visible`
-    does.
+    The message is one line: what, where, and what to do about it; control characters are shown as `visible` does.
     """
 
     def __init__(self, message: str) -> None:

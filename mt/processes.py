@@ -109,9 +109,7 @@ def _watched() -> Iterator[None]:
     try:
         yield
     except BrokenProcessPool:
-        raise WorkerKilled(
-            "a worker process was killed, perhaps for want of memory; free some or use fewer --threads, and try again"
-        ) from None
+        raise WorkerKilled("a worker process was killed, perhaps for want of memory; use fewer --threads") from None
 
 
 def _begin(work: Callable[..., Any]) -> None:
@@ -153,7 +151,7 @@ def ordered_map(
             yield pool.result(waiting.popleft())
 
 
-def start_process(target: Callable[..., None], *arguments: Any, daemon: bool) -> SpawnProcess:
+def start_process(target: Callable[..., None], *arguments: Any, daemon: bool = False) -> SpawnProcess:
     """Starts a process that runs `target(*arguments)`; a daemon ends when this process exits, and starts no others."""
     process = multiprocessing.get_context("spawn").Process(target=_serve, args=(target, *arguments), daemon=daemon)
     process.start()
@@ -165,8 +163,7 @@ def side_processes(target: Callable[..., None], arguments_of_each: Iterable[tupl
     """Runs `target(*arguments)` in a process for each tuple of arguments; kills those that are left at the end."""
     processes: list[SpawnProcess] = []
     try:
-        for arguments in arguments_of_each:
-            processes.append(start_process(target, *arguments, daemon=False))
+        processes.extend(start_process(target, *arguments) for arguments in arguments_of_each)
         yield processes
     finally:
         for process in processes:

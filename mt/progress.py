@@ -14,10 +14,7 @@ _NAMED_LINES = 5  # whose numbers a warning gives
 
 
 def progress_bar(total: float | None, description: str, unit: str, silent: bool = False, **options: Any) -> Any:
-    """A tqdm bar on standard error, silent where that is no terminal.
-
-    `total`: units of work in all, where that is known; `unit`: the name of one ("line"); `options`: of tqdm.
-    """
+    """A tqdm bar on standard error, shown on a terminal only; `total`: units of work, if known; `options`: of tqdm."""
     from tqdm import tqdm
 
     options |= {"total": total, "desc": description, "unit": unit, "disable": silent or not sys.stderr.isatty()}

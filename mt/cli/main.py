@@ -27,11 +27,7 @@ from mt.settings import Allowed, Count, allowed_values, descriptions, within
 
 DONE, USER_ERROR, INTERRUPTED, READER_GONE = 0, 2, 130, 141
 
-_REMEDIES = {
-    errno.ENOENT: "check the name",
-    errno.ENOSPC: "free some or choose another place",
-    errno.EMFILE: "raise the limit: ulimit -n",
-}
+_REMEDIES = {errno.ENOENT: "check the name", errno.ENOSPC: "free some", errno.EMFILE: "raise the limit: ulimit -n"}
 _REMEDY = "check the place, its permissions and its disk or network drive, and give the same command again"
 
 

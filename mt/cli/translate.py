@@ -37,15 +37,14 @@ def main(arguments: list[str] | None = None) -> int:
     from mt.decoding.records import Remarks
     from mt.decoding.translator import WINDOW
 
-    prefix = options.prefix
     _check_files(options)
-    check_readable([*options.input, *prefix])
+    check_readable([*options.input, *options.prefix])
     waiting = None if options.input else WaitingLines(sys.stdin.fileno())
     lines = read_lines(options.input) if waiting is None else waiting
     text = text_digest(options.input) if options.input else None
-    begun = text_digest(prefix)
-    if prefix and text and begun:
-        check_equally_many("the input", text.lines, prefix[0], begun.lines)
+    begun = text_digest(options.prefix)
+    if options.prefix and text and begun:
+        check_equally_many("the input", text.lines, options.prefix[0], begun.lines)
     threads = use_threads(options.threads)
     translator = _translator(options, threads)
     on_cpu = translator.loaded.model.output_weight.device.type == "cpu"
@@ -63,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
         bar = stack.enter_context(progress_bar(total, "translate", "line", silent, initial=output.kept))
         records = translator.translate(
             islice(lines, output.kept, None),
-            prefixes=islice(read_lines(prefix), output.kept, None) if prefix else None,
+            prefixes=islice(read_lines(options.prefix), output.kept, None) if options.prefix else None,
             first_line=output.kept,
             overlong=options.overlong,
             alignments=options.alignments,

@@ -108,7 +108,7 @@ def die(item: int) -> None:
 
 
 def test_a_process_of_a_map_that_is_killed_is_one_clear_error() -> None:
-    with pytest.raises(WorkerKilled, match="was killed, .*; free some"):
+    with pytest.raises(WorkerKilled, match="was killed, .*; use fewer --threads"):
         list(ordered_map(die, range(3), processes=2, alone=0))
 
 

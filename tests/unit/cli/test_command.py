@@ -50,11 +50,7 @@ REMEDY = "check the place, its permissions and its disk or network drive, and gi
             2,
             f"error: /x/out.txt: Read-only file system; {REMEDY}\n",
         ),
-        (
-            OSError(errno.ENOSPC, "No space left on device"),
-            2,
-            "error: No space left on device; free some or choose another place\n",
-        ),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "error: No space left on device; free some\n"),
         (OSError(errno.EIO, "Input/output error", "/x/in.txt"), 2, f"error: /x/in.txt: Input/output error; {REMEDY}\n"),
         (
             OSError(errno.ETIMEDOUT, "Connection timed out", "/x/in.txt"),
