@@ -359,3 +359,12 @@ def test_an_end_temperature_and_its_token_go_together() -> None:
     for fields in ({"end_temperature": 1.0}, {"end_id": END}):
         with pytest.raises(ValueError, match="go together"):
             Temperature(1.0, **fields)
+
+
+@pytest.mark.parametrize("shift", [0.0, 800.0, -800.0])
+def test_a_fit_does_not_depend_on_where_logits_lie_nor_on_what_is_impossible(shift: float) -> None:
+    log_true, targets, _ = truth(600, seed=12)
+    expected = fitted((log_true[:, 2:] * 1.5, targets - 2)).temperature
+    logits = (log_true * 1.5).float()
+    logits[:, 0], logits[:, 1] = -torch.inf, -1e5  # masked, and as good as masked
+    assert fitted((logits + shift, targets)).temperature == pytest.approx(expected, rel=1e-3)
