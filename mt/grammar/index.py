@@ -72,13 +72,9 @@ class Index:
 
     def _is_plain(self, variant: Variant) -> bool:
         """Whether a verb can be said in words that most verbs share: `is` for `be`, `hat` for `haben`."""
-        telling: dict[str, bool] = {}
-        for forms in variant.forms.values():
-            for key, text in forms.items():
-                if key:
-                    rare = any(len(self.with_token[word]) <= COMMON for word in self.spelling.tokens(text))
-                    telling[key[0]] = telling.get(key[0], False) or rare
-        return not all(telling.values())
+        said = [(key[0], text) for forms in variant.forms.values() for key, text in forms.items() if key]
+        rare = {text for _, text in said if any(len(self.with_token[w]) <= COMMON for w in self.spelling.tokens(text))}
+        return {group for group, _ in said} != {group for group, text in said if text in rare}
 
     def _head(self, rule: Rule) -> int | None:
         """The leaf that appears in several places of one pattern: it is tried first, as the sentence names it."""

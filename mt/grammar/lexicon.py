@@ -99,10 +99,8 @@ class LexiconReader:
     ) -> Lexeme:
         lexeme = Lexeme(name, category, dict.fromkeys(classes, 1.0), features)
         for language, inflect, cell in zip(LANGUAGES, self._inflections[kind], cells):
-            lexeme.variants[language] = []
-            for entry, probability in _variants(cell):
-                own, forms = inflect(entry)
-                lexeme.variants[language].append(Variant(lexeme, probability, {"": name, **own}, forms))
+            inflected = ((inflect(entry), probability) for entry, probability in _variants(cell))
+            lexeme.variants[language] = [Variant(lexeme, p, {"": name, **own}, forms) for (own, forms), p in inflected]
         self.lexicon.setdefault(category, []).append(lexeme)
         return lexeme
 

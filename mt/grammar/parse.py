@@ -47,13 +47,10 @@ class Tree(Node):
     meaning: Meaning
 
 
-class Open:
+class Open(NamedTuple):
     """A part not yet found, with the features that the words so far demand of it."""
 
-    __slots__ = ("features",)
-
-    def __init__(self, features: Unknown) -> None:
-        self.features = features
+    features: Unknown
 
     def allows(self, part: Any) -> bool:
         """Whether a part has all that is demanded."""
@@ -104,7 +101,8 @@ class Parser:
         """Every meaning with its weight: chance of the meaning times chance that it is said so."""
         weights: dict[Any, tuple[Meaning, float]] = {}
         seen = set()
-        for tokens in self.concrete.spelling.read(sentence):
+        for text in dict.fromkeys((sentence, sentence[:1].lower() + sentence[1:])):
+            tokens = self.concrete.spelling.tokens(text)
             chart = Chart(self.abstract, self.concrete, self.index, tokens)
             for end, tree, _ in chart.parse("Sentence", "", (), 0):
                 key = _identity(tree)
@@ -181,23 +179,19 @@ class Chart:
                     if not self.index.needed[pattern] <= self.words:
                         continue
                     for state in self._starts(rule, arguments):
-                        if refuted(pattern, state.arguments, state.parts, self.index.values):
-                            continue
-                        for end, final in self._match(rule, pattern.elements, 0, start, state):
-                            found.extend(self._finish(rule, klass, pattern, end, final))
+                        if not refuted(pattern, state.arguments, state.parts, self.index.values):
+                            for end, final in self._match(rule, pattern.elements, 0, start, state):
+                                found.extend(self._finish(rule, klass, pattern, end, final))
             self.memory[key] = found
         return self.memory[key]
 
-    def _starts(self, rule: Rule, arguments: Key) -> Iterator[State]:
-        empty = State((_UNSEEN,) * len(rule.slots), arguments)
-        head = self.index.heads[rule]
+    def _starts(self, rule: Rule, arguments: Key) -> list[State]:
+        unseen, head = (_UNSEEN,) * len(rule.slots), self.index.heads[rule]
         if head is None:
-            yield empty
-            return
+            return [State(unseen, arguments)]
         if rule not in self.heads:
             self.heads[rule] = [v for v in self.index.candidates(rule, head) if v in self.present]
-        for variant in self.heads[rule]:
-            yield State(_with(empty.parts, head, variant), arguments)
+        return [State(_with(unseen, head, variant), arguments) for variant in self.heads[rule]]
 
     def _match(
         self, rule: Rule, elements: list[Element], position: int, start: int, state: State

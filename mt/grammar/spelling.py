@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 SOFT_COMMA = ",?"  # closes a clause: written only where no other mark follows
@@ -63,10 +62,3 @@ class Spelling:
         for token in self._token_pattern.findall(text):
             expanded.extend(self._expand.get(token, token).split())
         return tuple(self._same.get(token, token) for token in expanded)
-
-    def read(self, sentence: str) -> Iterator[tuple[str, ...]]:
-        """Token strings that the sentence may stand for: its first word as written, then in lower case."""
-        if sentence:
-            yield self.tokens(sentence)
-            if sentence[0].isupper():
-                yield self.tokens(sentence[0].lower() + sentence[1:])

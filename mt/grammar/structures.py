@@ -153,16 +153,11 @@ class Node(Meaning):
 def evaluate(
     references: Collection[Reference], arguments: Key, parts: Sequence[Any], tables: Mapping[str, Mapping[Key, Any]]
 ) -> Key:
-    """The values of references.
+    """The values of references: to `arguments`, given by the constituent above, to features of `parts`, of which only
+    those referred to are looked at, and to the `tables` of the language.
 
     Every feature of the grammar goes through here: agreement, guards, classes of meaning. The parser calls it with
     parts and tables that answer None to what is not known yet.
-
-    Args:
-        references: what to look up.
-        arguments: given by the constituent above.
-        parts: anything with `features`; only those referred to are looked at.
-        tables: of the language.
     """
     if not references:
         return ()
