@@ -290,10 +290,8 @@ def main() -> int:
     else:
         decisive = [mutant for mutant in found if not mutant.reason]
         drawn = sorted(random.Random(options.seed).sample(decisive, min(options.count, len(decisive))))
-        print(
-            f"{len(drawn)} of {len(decisive)} mutants, by seed {options.seed}; {len(found) - len(decisive)} more alter no"
-        )
-        print("result: survivors.py lists them", flush=True)
+        print(f"{len(drawn)} of {len(decisive)} mutants, by seed {options.seed}", end="; ")
+        print(f"{len(found) - len(decisive)} more alter no result: survivors.py lists them", flush=True)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(options.jobs) as pool:
         runs = _Runs(Path(work), options.jobs)
