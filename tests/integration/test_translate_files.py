@@ -124,7 +124,7 @@ def test_a_change_of_model_input_or_options_is_refused(
         (["--beam", "2"], r"options \(beam 1, now 2\)"),
         (["--beam", "1", "--overlong", "cut"], r"options \(overlong split, now cut\)"),
     ]:
-        with pytest.raises(UserError, match=f"another {words}; run it as before to go on, or remove .*partial"):
+        with pytest.raises(UserError, match=f"another {words}; run it as before, or remove it"):
             translate([*command, *more])
     source.write_text(source.read_text(encoding="utf-8") + "Hund\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"another input \(lines 40, now 41"):
