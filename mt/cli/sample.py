@@ -21,13 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     add = parser.add_argument
     both = [",".join(pair) for pair in permutations(LANGUAGES, 2)]
-    add(
-        "--languages",
-        choices=both,
-        default="de,en",
-        metavar="A,B",
-        help="source and target: two of de, en, fr (default: de,en)",
-    )
+    words = "source and target: two of de, en, fr (default: de,en)"
+    add("--languages", choices=both, default="de,en", metavar="A,B", help=words)
     add("--split", choices=SPLITS, default="test", help="default: test")
     add("--pairs", type=positive, default=1000, metavar="N", help="how many (default: 1000)")
     add("--seed", type=seed, default=1, metavar="N", help="seed of the draw (default: 1)")

@@ -13,6 +13,7 @@ import math
 import random
 from bisect import bisect
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 from mt.grammar.spelling import Spelling
@@ -58,25 +59,22 @@ class Abstract:
 
     def __init__(self, rules: dict[str, list[tuple[float, Rule]]], lexicon: dict[str, list[Lexeme]]) -> None:
         self.rules, self.lexicon = rules, lexicon
-        self._options: dict[tuple[str, str], Options] = {}
-
-    def options(self, category: str, klass: str) -> Options:
+        self.options = cache(self._options)
         """What a category may become in a class (`a+b`: either). ValueError where it is nothing."""
-        key = (category, klass)
-        if key not in self._options:
-            names = klass.split("+")
-            rules = self.rules.get(category, ())
-            items: list[tuple[Any, float]] = [(rule, w) for w, rule in rules if self._applies(rule, klass, names)]
-            for lexeme in self.lexicon.get(category, ()):
-                weights = [weight for pattern, weight in lexeme.classes.items() if fnmatch.filter(names, pattern)]
-                if weights:
-                    items.append((lexeme, max(weights)))
-            if not items:
-                raise ValueError(f"grammar data: nothing can be a {category} of class {klass!r}")
-            cumulative = list(itertools.accumulate(weight for _, weight in items))
-            probabilities = {item.name: weight / cumulative[-1] for item, weight in items}
-            self._options[key] = Options([item for item, _ in items], cumulative, probabilities)
-        return self._options[key]
+
+    def _options(self, category: str, klass: str) -> Options:
+        names = klass.split("+")
+        rules = self.rules.get(category, ())
+        items: list[tuple[Any, float]] = [(rule, w) for w, rule in rules if self._applies(rule, klass, names)]
+        for lexeme in self.lexicon.get(category, ()):
+            weights = [weight for pattern, weight in lexeme.classes.items() if fnmatch.filter(names, pattern)]
+            if weights:
+                items.append((lexeme, max(weights)))
+        if not items:
+            raise ValueError(f"grammar data: nothing can be a {category} of class {klass!r}")
+        cumulative = list(itertools.accumulate(weight for _, weight in items))
+        probabilities = {item.name: weight / cumulative[-1] for item, weight in items}
+        return Options([item for item, _ in items], cumulative, probabilities)
 
     def _applies(self, rule: Rule, klass: str, names: list[str]) -> bool:
         """Whether a rule is for this class and has words for it."""
@@ -123,8 +121,6 @@ class Abstract:
         if result and isinstance(meaning, Meaning):
             for slot, part in zip(meaning.rule.slots, meaning.parts):
                 result *= self.probability(part, slot.category, self.class_of(slot, klass, meaning.parts))
-                if not result:
-                    break
         return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from functools import cache
 from typing import Any
 
 from mt.grammar.engine import Abstract, Concrete
@@ -45,7 +46,8 @@ class Index:
                 for variant in lexeme.variants[self.language]:
                     self._add(category, variant)
         self._plain = {variant for variant in self.own if self._is_plain(variant)}
-        self._candidates: dict[tuple[Rule, int], list[Variant]] = {}
+        self.candidates = cache(self._candidates)
+        """variants that a leaf of a rule may be, as far as its class is known without the rest of the meaning"""
         self.needed: dict[Pattern, frozenset[str]] = {}
         """tokens without which a pattern cannot be"""
         self.heads: dict[Rule, int | None] = {}
@@ -86,22 +88,18 @@ class Index:
                     return index
         return None
 
-    def candidates(self, rule: Rule, index: int) -> list[Variant]:
-        """Variants that a leaf of a rule may be, as far as its class is known without the rest of the meaning."""
-        key = (rule, index)
-        if key not in self._candidates:
-            slot = rule.slots[index]
-            if slot.fixed is not None:
-                lexemes = self.abstract.options(slot.category, slot.fixed).items
-            else:
-                start = slot.pieces[0] if isinstance(slot.pieces[0], str) else ""
-                lexemes = [
-                    lexeme
-                    for lexeme in self.abstract.lexicon[slot.category]
-                    if not start or any(name.startswith(start) or "*" in name for name in lexeme.classes)
-                ]
-            self._candidates[key] = [variant for lexeme in lexemes for variant in lexeme.variants[self.language]]
-        return self._candidates[key]
+    def _candidates(self, rule: Rule, index: int) -> list[Variant]:
+        slot = rule.slots[index]
+        if slot.fixed is not None:
+            lexemes = self.abstract.options(slot.category, slot.fixed).items
+        else:
+            start = slot.pieces[0] if isinstance(slot.pieces[0], str) else ""
+            lexemes = [
+                lexeme
+                for lexeme in self.abstract.lexicon[slot.category]
+                if not start or any(name.startswith(start) or "*" in name for name in lexeme.classes)
+            ]
+        return [variant for lexeme in lexemes for variant in lexeme.variants[self.language]]
 
     def present(self, tokens: frozenset[str]) -> set[Variant]:
         """Variants of which the tokens of a sentence give a sign."""

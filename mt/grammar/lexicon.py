@@ -122,9 +122,8 @@ class LexiconReader:
             words, prepositions = zip(*(cell.split(" : ") for cell in cells))
             lexeme = self._add(name + ".place", "PlaceNoun", "noun", classes.split(), {}, list(words))
             for language, text in zip(LANGUAGES, prepositions):
-                keys = dict(zip(("in", "to", "tocase"), text.split()))
                 for variant in lexeme.variants[language]:
-                    variant.features |= keys
+                    variant.features.update(zip(("in", "to", "tocase"), text.split()))
         for name, *cells in _rows(self.directory / "towns.tsv"):
             self.lexicon.setdefault("Town", []).append(_atom("Town", name, _plain(cells)))
 

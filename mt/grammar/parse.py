@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 from mt.grammar.engine import Abstract, Concrete
@@ -160,7 +161,7 @@ class Chart:
     def __init__(self, abstract: Abstract, concrete: Concrete, index: Index, tokens: tuple[str, ...]) -> None:
         self.abstract, self.concrete, self.index, self.tokens = abstract, concrete, index, tokens
         self.memory: dict[Any, list[Found]] = {}
-        self.chances: dict[tuple[Meaning | Lexeme, str, str], float] = {}
+        self.probability = cache(abstract.probability)
         self.heads: dict[Rule, list[Variant]] = {}
         self.words = frozenset(tokens)
         self.present = index.present(self.words)
@@ -275,9 +276,5 @@ class Chart:
         """Whether a part can be in its class, as far as the class is known."""
         if klass is None and any(isinstance(piece, Argument) for piece in slot.pieces):
             return True
-        part = meanings[index]
         part_class = self.abstract.class_of(slot, klass or "", meanings)
-        key = (part, slot.category, part_class)
-        if key not in self.chances:
-            self.chances[key] = self.abstract.probability(part, slot.category, part_class)
-        return self.chances[key] > 0
+        return self.probability(meanings[index], slot.category, part_class) > 0

@@ -146,9 +146,7 @@ def _framed(shape: dict[str, Any], frame: dict[str, Any], defaults: dict[str, An
     parts = shape["parts"]
     while _MACRO.search(parts):  # what a macro stands for may hold macros
         parts = _MACRO.sub(lambda match: macros[match.group()], parts)
-    entry: dict[str, Any] = {"parts": parts.replace("@", shape["suffix"])}
-    if "classes" in frame:
-        entry["classes"] = frame["classes"]
+    entry: dict[str, Any] = {"parts": parts.replace("@", shape["suffix"]), "classes": frame.get("classes", "*")}
     for language in LANGUAGES:
         own = {**defaults[language], **shape[language]["macros"], **frame.get(language, {})}
         entry[language] = [each for pattern in shape[language]["patterns"] for each in _expand(pattern, own)]

@@ -67,16 +67,18 @@ _Rate: TypeAlias = Annotated[float, msgspec.Meta(ge=0, lt=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Search:
-    """What is read of `generation_config.json`; `config.json` may hold it too."""
+class _Choices:
+    """What is read of `generation_config.json` and `tokenizer_config.json`; `config.json` may hold it too."""
 
     num_beams: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     length_penalty: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
     early_stopping: bool | Literal["never"] | None = None
+    source_lang: str | None = None
+    target_lang: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Theirs(_Search):
+class _Theirs(_Choices):
     """What is read of `config.json`."""
 
     model_type: Literal["marian"]
@@ -112,12 +114,6 @@ class _Theirs(_Search):
         if not self.tie_word_embeddings or not self.scale_embedding:
             return "none"
         return "all" if self.share_encoder_decoder_embeddings else "target"
-
-
-@dataclass(frozen=True)
-class _Languages:
-    source_lang: str | None = None
-    target_lang: str | None = None
 
 
 def all_parts(config: ModelConfig) -> dict[str, tuple[str, ...]]:
@@ -157,17 +153,19 @@ def read_marian(folder: Path) -> tuple[Transformer, Tokenizer, Config]:
 
 
 def _config(folder: Path, theirs: _Theirs) -> Config:
-    names = _optional(folder / "tokenizer_config.json", _Languages)
-    usual = _Search(num_beams=5, length_penalty=1.0, early_stopping=True)
-    given = (_optional(folder / "generation_config.json", _Search), theirs, usual)
-    search = {name: next(value for each in given if (value := getattr(each, name)) is not None) for name in vars(usual)}
+    usual = _Choices(num_beams=5, length_penalty=1.0, early_stopping=True, source_lang="source", target_lang="target")
+    paths = [folder / "generation_config.json", folder / "tokenizer_config.json"]
+    given = [*(read_json(path, _Choices) for path in paths if path.exists()), theirs, usual]
+    chosen: dict[str, Any] = {
+        name: next(value for each in given if (value := getattr(each, name)) not in (None, "")) for name in vars(usual)
+    }
     unused = CorpusConfig(files=["imported.tsv"])  # a config must name text; this one is never trained with
     try:
         return Config(
             run_dir=folder.resolve().name,
             data=DataConfig(
-                source_language=names.source_lang or "source",
-                target_language=names.target_lang or "target",
+                source_language=chosen["source_lang"],
+                target_language=chosen["target_lang"],
                 train=[unused],
                 valid=[unused],
             ),
@@ -188,9 +186,9 @@ def _config(folder: Path, theirs: _Theirs) -> Config:
             ),
             train=TrainConfig(max_steps=1),
             decode=DecodeConfig(
-                beam=search["num_beams"],
-                length_alpha=search["length_penalty"],
-                stop=next(ours for ours, name in STOPS.items() if name == search["early_stopping"]),
+                beam=chosen["num_beams"],
+                length_alpha=chosen["length_penalty"],
+                stop=next(ours for ours, name in STOPS.items() if name == chosen["early_stopping"]),
                 max_length=min(_POSITIONS, theirs.max_position_embeddings),
             ),
         )
@@ -317,7 +315,3 @@ def _our_tensors(folder: Path, tensors: dict[str, Tensor], theirs: _Theirs, conf
                 raise UserError(f"{folder}: {', '.join(names)} have different shapes; restore the file")
             found[f"{ours}.{kind}"] = torch.cat(pieces)
     return found
-
-
-def _optional(path: Path, kind: type[Any]) -> Any:
-    return read_json(path, kind) if path.exists() else kind()
