@@ -368,3 +368,24 @@ def test_a_fit_does_not_depend_on_where_logits_lie_nor_on_what_is_impossible(shi
     logits = (log_true * 1.5).float()
     logits[:, 0], logits[:, 1] = -torch.inf, -1e5  # masked, and as good as masked
     assert fitted((logits + shift, targets)).temperature == pytest.approx(expected, rel=1e-3)
+
+
+def test_the_temperature_of_a_few_tokens_is_where_their_likelihood_is_highest() -> None:
+    """Sums so small that their slopes lie below 1, on both sides of the grid's points."""
+    checked = 0
+    for seed in range(30):
+        log_true, targets, _ = truth(4, seed)
+        model, ones = log_true * 0.01 ** (seed / 60), torch.ones(4).double()
+
+        def slope(temperature: float, model: Tensor = model, targets: Tensor = targets, ones: Tensor = ones) -> float:
+            return float(_likelihoods(model, targets, ones, np.array([1 / temperature]))[0, 1])
+
+        low, high = 0.25, 16.0
+        if not slope(high) < 0 < slope(low):  # beyond the range
+            continue
+        for _ in range(50):
+            middle = (low * high) ** 0.5
+            low, high = (low, middle) if slope(middle) < 0 else (middle, high)
+        assert fitted((model, targets)).temperature == pytest.approx(low, rel=5e-3)
+        checked += 1
+    assert checked > 10
