@@ -6,6 +6,9 @@ What is listed is a line as the mutant makes it, several joined to one.
 
 SURVIVORS: dict[str, dict[str, list[str]]] = {
     "mt/losses/encouraging.py": {
+        "p is 0 where the target is s or excluded": [
+            "on_gold = weights.gold * ((~left_out.is_gold | self.bonus.included(targets)))"
+        ],
         "the tangent touches the curve where it begins": [
             "beyond, room = (probability >= self.log_end), 1 - self.log_end",
             "bonus = torch.where((p >= self.log_end), math.log(room) - (p - self.log_end) / room, bonus)",
@@ -57,6 +60,9 @@ SURVIVORS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "mt/metrics/bins.py": {
+        "NumPy takes any negative number for the length that is left": [
+            "return np.asarray(values, dtype=np.float64).reshape(-(2))"
+        ],
         "both are None, or neither": [
             '"signed_gap": None if (confidence is None and accuracy is None) else confidence - accuracy,'
         ],
@@ -125,5 +131,8 @@ SURVIVORS: dict[str, dict[str, list[str]]] = {
             "reaches = (np.searchsorted(before, most, side='right') + 1) # no batch from a piece on goes further",
         ],
         "all costs are higher by 1": ["cost[0] = (1)"],
+    },
+    "mt/losses/targets.py": {
+        "a weight of 0 is added: speed only": ["self.hard = smoothing == (1) # all weight lies on the target class"]
     },
 }
