@@ -285,13 +285,14 @@ def main() -> int:
     for module, line in sorted(listed - {(mutant.module, mutant.changed) for mutant in found}):
         if module.startswith(options.only):
             print(f"stands in SURVIVORS and is no mutant: {module}: {line}")
+    shuffled = random.Random(options.seed).sample(found, len(found))
+    decisive = [mutant for mutant in shuffled if not mutant.reason]
     if options.listed:
         drawn = sorted(mutant for mutant in found if mutant.reason)
     else:
-        decisive = [mutant for mutant in found if not mutant.reason]
-        drawn = sorted(random.Random(options.seed).sample(decisive, min(options.count, len(decisive))))
-        print(f"{len(drawn)} of {len(decisive)} mutants, by seed {options.seed}", end="; ")
-        print(f"{len(found) - len(decisive)} more alter no result: survivors.py lists them", flush=True)
+        drawn = sorted(decisive[: options.count])
+    print(f"{len(drawn)} of {len(found)} mutants, seed {options.seed}", end="; ")
+    print(f"{len(found) - len(decisive)} alter no result: survivors.py lists them", flush=True)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(options.jobs) as pool:
         runs = _Runs(Path(work), options.jobs)
@@ -307,7 +308,7 @@ def main() -> int:
             counts = Counter(map(_told, of_module))
             killed += counts[True]
             print(f"{module:{_WIDTH}}  {counts.total():7}  {counts[True]:6}", flush=True)
-    share = killed / len(drawn)
+    share = killed / max(1, len(drawn))
     print(f"{'all':{_WIDTH}}  {len(drawn):7}  {killed:6}  {share:.1%}, {time.monotonic() - begin:.0f} s")
     return int(killed > 0 if options.listed else share < LOWEST_SHARE)
 
