@@ -281,18 +281,15 @@ def main() -> int:
     parser.add_argument("--listed", action="store_true", help="only what SURVIVORS lists: does all of it survive?")
     options = parser.parse_args()
     found = [mutant for module in TESTS if module.startswith(options.only) for mutant in mutants(module)]
-    listed = {(module, line) for module, reasons in SURVIVORS.items() for lines in reasons.values() for line in lines}
-    for module, line in sorted(listed - {(mutant.module, mutant.changed) for mutant in found}):
+    lines = {(module, line) for module, reasons in SURVIVORS.items() for lines in reasons.values() for line in lines}
+    for module, line in sorted(lines - {(mutant.module, mutant.changed) for mutant in found}):
         if module.startswith(options.only):
             print(f"stands in SURVIVORS and is no mutant: {module}: {line}")
     shuffled = random.Random(options.seed).sample(found, len(found))
-    decisive = [mutant for mutant in shuffled if not mutant.reason]
-    if options.listed:
-        drawn = sorted(mutant for mutant in found if mutant.reason)
-    else:
-        drawn = sorted(decisive[: options.count])
+    listed, decisive = ([mutant for mutant in shuffled if bool(mutant.reason) is known] for known in (True, False))
+    drawn = sorted(listed if options.listed else decisive[: options.count])
     print(f"{len(drawn)} of {len(found)} mutants, seed {options.seed}", end="; ")
-    print(f"{len(found) - len(decisive)} alter no result: survivors.py lists them", flush=True)
+    print(f"{len(listed)} alter no result: survivors.py lists them", flush=True)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(options.jobs) as pool:
         runs = _Runs(Path(work), options.jobs)

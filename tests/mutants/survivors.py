@@ -48,7 +48,6 @@ SURVIVORS: dict[str, dict[str, list[str]]] = {
             "for position in range(self.length - (2), -1, -1):",
             "for position in range(self.length - 1, -(2), -1):",
         ],
-        "more values than are needed to see a tie: speed only": ["more = min(count + (2), hypotheses * vocabulary)"],
         "both ways find the same: speed only": ["if (more >= hypotheses * blocks):"],
         "columns that were looked at are masked: speed only": [
             "if (blocks * _BLOCK <= vocabulary): # the columns after the last block, of every hypothesis",
