@@ -164,7 +164,8 @@ def _other_values(data: bytes, random: Random, name: str, _: World) -> bytes:
     lines = data.decode().splitlines() if name.endswith(".jsonl") else [data.decode()]
     place = random.randrange(len(lines))
     value = json.loads(lines[place])
-    value.pop("checksum", None)
+    if isinstance(value, dict):
+        value.pop("checksum", None)
     holders = list(_holders(value))
     holder, key = random.choice(holders)
     old = holder[key]
