@@ -147,8 +147,8 @@ def _config(case: Case, device: str, threads: int, run_dir: str = "unused") -> C
 
 def _write_data(folder: Path, config: Config, real: bool) -> int:
     """Writes tokeniser and pairs for both sides; ours also wants a store to validate on. The vocabulary's size."""
-    with create_store(folder / "valid", with_text=True):
-        pass  # nothing is validated
+    with create_store(folder / "valid", with_text=True) as writer:
+        writer.write([[FIRST]], [[FIRST]], [0], ["a"], ["a"])  # nothing is validated
     if real:
         data = replace(config.data, cache=str(folder / "cache"), cleaning=replace(config.data.cleaning, overlap=False))
         prepared = prepare(replace(config, data=data))

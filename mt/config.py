@@ -38,9 +38,9 @@ class CorpusConfig(Section):
     """One parallel corpus: two lists of files, one list of files with both sides, a hub name, or the grammar."""
 
     source: list[str] = field(default_factory=list)
-    """plain or gzip text files of the source side, in order, one sentence a line"""
+    """text files of the source side, plain or packed by gzip, bzip2 or xz, in order, one sentence a line"""
     target: list[str] = field(default_factory=list)
-    """plain or gzip text files of the target side, in the same order"""
+    """text files of the target side, in the same order"""
     files: list[str] = field(default_factory=list)
     """files that hold both sides: .tsv, .csv, .jsonl, .json or .parquet (.gz too, except Parquet)"""
     hub: str = ""

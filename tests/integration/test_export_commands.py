@@ -37,6 +37,9 @@ def test_a_model_goes_out_to_marian_and_comes_back(
     text = config.read_text().replace("norm: pre", "norm: post")
     config.write_text(text)
     drop_final_norms(tiny_model)
+    meta = tiny_model / "meta.json"  # without digests of the files, as a model of an earlier version
+    kept = {name: value for name, value in json.loads(meta.read_text()).items() if name in ("format_version", "step")}
+    meta.write_text(json.dumps(kept))
     out, back = tmp_path / "out", tmp_path / "back"
     done = run_command("tools/export.py", tiny_model, "--format", "marian", "--output", out)
     assert (done.returncode, done.stderr) == (0, "")
