@@ -230,6 +230,9 @@ def test_groups_are_those_of_the_borders() -> None:
     assert result[1]["confidence"] == pytest.approx(0.7) and result[1]["accuracy"] == pytest.approx(2 / 3)
     assert result[0]["ece"] == pytest.approx(0.5)
     assert result[0]["noise_floor"] == pytest.approx(0.5 * (2 / np.pi) ** 0.5)
+    # of 0.6, 0.7 and 0.8, each in a bin of its own
+    each_bin = sum((2 * c * (1 - c) / np.pi) ** 0.5 for c in (0.6, 0.7, 0.8))
+    assert result[1]["noise_floor"] == pytest.approx(each_bin / 3)
     assert set(result[0]) == {"name", "tokens", "confidence", "accuracy", "ece", "noise_floor"}
     assert [each["name"] for each in Breakdown(1, (2, 3)).result()] == []
     assert Breakdown(1, (2, 3, 6)).names == ["1", "2", "3-5", "6+"]
