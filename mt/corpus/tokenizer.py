@@ -24,7 +24,7 @@ from mt.config import TokenizerConfig
 from mt.corpus.sampling import SPACE, SubwordSampler
 from mt.errors import UserError
 from mt.files.atomic import atomic_file
-from mt.files.json_file import check_no_lfs_pointer, parse_json
+from mt.files.json_file import parse_json, read_bytes
 from mt.processes import available_cores
 from mt.progress import log_line
 from mt.settings import Section, Whole
@@ -153,18 +153,11 @@ class Tokenizer:
 
 def load_tokenizer(folder: Path) -> Tokenizer:
     """What `Tokenizer.save` wrote into the folder; UserError where files are missing or broken."""
-    names = ["tokenizer.model"] if (folder / "tokenizer.model").exists() else ["source.model", "target.model"]
+    apart = (folder / "source.model").exists() and not (folder / "tokenizer.model").exists()
+    names = ["source.model", "target.model"] if apart else ["tokenizer.model"]
+    models = [read_bytes(folder / name, "give a whole model directory") for name in names]
     vocabulary = folder / _VOCABULARY
-    try:
-        for name in names:
-            check_no_lfs_pointer(folder / name)
-        models = [(folder / name).read_bytes() for name in names]
-        mapping = vocabulary.read_bytes() if vocabulary.exists() else None
-    except OSError as error:
-        raise UserError(
-            f"tokeniser: {folder} holds neither tokenizer.model nor source.model and target.model that can "
-            f"be read ({error.strerror}); give a model directory"
-        ) from None
+    mapping = read_bytes(vocabulary) if vocabulary.exists() else None
     try:
         return Tokenizer(models[0], models[1] if len(models) > 1 else None, mapping)
     except UserError as error:

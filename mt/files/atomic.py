@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import shutil
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +18,7 @@ from mt.errors import UserError, concerning
 
 DESCRIPTORS = Path("/dev/fd")
 _MOST_LINKS = 40  # as many as Linux follows
+_LOCK_TRIES = 15  # a second and a half: processes that a killed call has started keep its lock until they notice
 
 
 def destination(path: Path) -> Path:
@@ -37,6 +40,25 @@ def open_direct(target: Path) -> FileIO | None:
     if target.parent == DESCRIPTORS:  # opened by its name, a file would be written from its beginning
         return FileIO(int(target.name), "w", closefd=False)
     return None if target.is_file() or not target.exists() else FileIO(target, "w")
+
+
+def open_locked(path: Path, busy: str) -> FileIO:
+    """Opens a file, new where there is none, that no other process opens so until it is closed. Raises UserError, the
+    message `busy`, when another one has it; where a file system has no locks, nobody is kept out."""
+    for _ in range(_LOCK_TRIES):
+        stream = FileIO(path, "r+", opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.1)
+        except OSError:
+            return stream
+        else:
+            with suppress(FileNotFoundError):  # the process before may just have renamed or removed this very file
+                if os.path.samestat(os.fstat(stream.fileno()), path.stat()):
+                    return stream
+        stream.close()
+    raise UserError(busy)
 
 
 def write_all(stream: FileIO | BinaryIO, data: bytes, name: str | Path) -> None:

@@ -53,11 +53,10 @@ def read_json(path: Path, kind: type[Kind], remedy: str = "restore the file") ->
 def read_bytes(path: Path, remedy: str = "restore the file") -> bytes:
     """The content of a file. Raises UserError when it is missing, cannot be read, or is a Git LFS pointer."""
     try:
-        data = path.read_bytes()
+        check_no_lfs_pointer(path)
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from None
-    check_no_lfs_pointer(path)
-    return data
 
 
 def parse_json(text: bytes | str, kind: type[Kind], place: str, remedy: str = "restore the file") -> Kind:

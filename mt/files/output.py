@@ -8,11 +8,9 @@ A gzip file has one member for each window.
 
 from __future__ import annotations
 
-import fcntl
 import gzip
 import os
 import sys
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,11 +19,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from mt.errors import UserError, concerning
-from mt.files.atomic import DESCRIPTORS, destination, open_direct, write_all
+from mt.files.atomic import DESCRIPTORS, destination, open_direct, open_locked, write_all
 from mt.files.json_file import read_json, write_json
 
 _READ_BYTES = 1 << 20
-_LOCK_TRIES = 15  # a second and a half: processes that a killed call has started keep its lock until they notice
+_BUSY = "another process is writing it; wait until that ends, or give another name"
 _GZIP = 31  # zlib's number for a gzip stream with the largest window
 
 Fingerprint: TypeAlias = dict[str, Any] | None
@@ -115,7 +113,7 @@ def open_output(
             output.flush()
         return
     partial, facts = partial_files(path)
-    with _open_locked(partial) as stream:
+    with open_locked(partial, f"{partial}: {_BUSY}") as stream:
         try:
             with concerning(path):
                 kept = _begin(stream, partial, facts, fingerprint, window, packed, numbered)
@@ -138,24 +136,6 @@ def partial_files(path: Path) -> tuple[Path, Path]:
     """Where the beginning of the file `path`, its links followed, grows, and where it says what it comes from."""
     target = str(destination(path))
     return Path(f"{target}.partial"), Path(f"{target}.partial.json")
-
-
-def _open_locked(path: Path) -> FileIO:
-    """Opens a file, new where there is none, that no other process may write until it is closed. Raises UserError when
-    another one is writing it; where a file system has no locks, nobody is kept out."""
-    for _ in range(_LOCK_TRIES):
-        stream = FileIO(path, "r+", opener=lambda name, flags: os.open(name, flags | os.O_CREAT, 0o666))
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.1)
-        except OSError:
-            return stream
-        else:
-            if path.exists() and os.path.samestat(os.fstat(stream.fileno()), path.stat()):
-                return stream  # else the process before has just given it its name
-        stream.close()
-    raise UserError(f"{path}: another process is writing it; wait until that ends, or give another name")
 
 
 def _begin(
@@ -232,7 +212,7 @@ def flagged_lines(path: Path, limit: float, kept: int) -> Iterator[Callable[[dic
     those below the limit, as the columns of `FLAGGED_HEADER`, lines counted from 1. The rows of `kept` lines stay.
     """
     target = destination(path)
-    with open_direct(target) or _open_locked(target) as stream:
+    with open_direct(target) or open_locked(target, f"{path}: {_BUSY}") as stream:
         with concerning(path):
             earlier = stream.readall().split(b"\n")[1:-1] if kept and stream.readable() else []
             if stream.readable():

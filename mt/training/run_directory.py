@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import html
 import json
 import math
-import os
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -21,7 +19,7 @@ from mt.config import Config
 from mt.config_file import dump_config, read_config
 from mt.corpus.prepare import Prepared
 from mt.errors import UserError, concerning
-from mt.files.atomic import write_text
+from mt.files.atomic import open_locked, write_text
 from mt.files.json_file import parse_json
 from mt.progress import say
 from mt.settings import dotted
@@ -44,21 +42,9 @@ def claimed(config: Config) -> Iterator[None]:
     An empty one is removed again. Raises UserError when another training holds it, or it has other contents.
     """
     run = Path(config.run_dir)
-    lock, ours = run / ".lock", False
-    while not ours:
-        run.mkdir(parents=True, exist_ok=True)
-        file = lock.open("w")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise UserError(f"{run}: another training is running in this run_dir; stop it or give another") from None
-        # One that has just ended may have removed this very file: who comes next would lock another.
-        with suppress(FileNotFoundError):
-            ours = os.path.samestat(os.fstat(file.fileno()), lock.stat())
-        if not ours:
-            file.close()
-    with file:
+    run.mkdir(parents=True, exist_ok=True)
+    lock, busy = run / ".lock", f"{run}: another training is running in this run_dir; stop it or give another"
+    with open_locked(lock, busy):
         try:
             _check_config(config, run)
             yield

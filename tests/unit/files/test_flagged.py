@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import mt.files.output
+import mt.files.atomic
 from mt.errors import UserError
 from mt.files.output import FLAGGED_HEADER, flagged_lines
 
@@ -45,7 +45,7 @@ def test_a_link_is_followed_and_a_device_written_directly(tmp_path: Path) -> Non
 
 
 def test_a_second_writer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mt.files.output, "_LOCK_TRIES", 1)
+    monkeypatch.setattr(mt.files.atomic, "_LOCK_TRIES", 1)
     with flagged_lines(tmp_path / "f", 0.5, 0) as flagged:
         flagged(record(0, 0.4))
         with pytest.raises(UserError, match="another process is writing it"):

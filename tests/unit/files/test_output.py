@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import mt.files.output
+import mt.files.atomic
 from mt.errors import UserError
 from mt.files.output import Output, check_apart, check_writable, open_output
 
@@ -206,7 +206,7 @@ def test_a_named_pipe_is_written_directly(tmp_path: Path) -> None:
 def test_a_second_writer_is_refused_and_the_first_one_gets_its_file(
     tmp_path: Path, name: str, facts: dict[str, Any] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mt.files.output, "_LOCK_TRIES", 1)
+    monkeypatch.setattr(mt.files.atomic, "_LOCK_TRIES", 1)
     path = tmp_path / name
     (tmp_path / "link").symlink_to(path)
     with open_output(path, facts, window=3) as output:

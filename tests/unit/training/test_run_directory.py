@@ -242,7 +242,7 @@ def test_a_lock_that_its_last_holder_removed_holds_nobody_else_off_but_never_two
             held.append(lock.open("w"))
             real(held[0], how)
 
-    monkeypatch.setattr("mt.training.run_directory.fcntl.flock", flock)
+    monkeypatch.setattr("mt.files.atomic.fcntl.flock", flock)
     with pytest.raises(UserError, match="another training is running"), claimed(config_of(run)):
         pass
     held[0].close()
