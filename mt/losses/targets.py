@@ -14,9 +14,10 @@ prior_k is 0 for excluded classes, and the `_nopad` forms exclude the padding cl
 OpenNMT-py compute; `scatter` is the tutorial form that loses the mass a / n.
 
 A loss' link takes the true probabilities r to the distribution p that minimises its expected value; the inverse links
-here find r behind p. A smoothed target's link is affine. The Encouraging Loss with hard targets has its minimum where
-r_k (1 / p_k + 1 / (1 - min(p_k, log_end))) is the same for all classes. With both, and the same smoothing of the bonus,
-compose the two inverses.
+here find r behind p. A smoothed target's link is affine. A loss sum_k r_k psi(p_k) has its minimum where r_k psi'(p_k)
+is the same for all classes, so r_k is proportional to 1 / (-psi'(p_k)): hard targets of the Encouraging Loss (with
+smoothing, and the same of the bonus, compose the two inverses) and the focal losses. The confidence penalty's gradient,
+p (1 + beta (log p + H)) - r, is 0 there.
 """
 
 from __future__ import annotations
@@ -156,11 +157,30 @@ def encouraging_inverse_link(model: Tensor, log_end: float) -> Tensor:
     """True probabilities behind an optimum of the Encouraging Loss, both (..., vocabulary): proportional to
     p (1 - m) / (1 - m + p) with m = min(p, log_end). Raises ValueError for a log_end that is not in [0, 1].
 
-    Up to log_end 1/2 the loss is convex in p: one optimum, in the order of r. Above, the optimum need not be unique,
-    and undoing the link may reorder classes.
+    Up to log_end 1/2 the loss is convex in p: one optimum, in the order of r. Above, the optimum need not be unique.
+    Undoing the link makes classes equal there, but never changes their order, since p_1 >= p_2 and p_1 + p_2 <= 1 give
+    p_2 (1 - p_2) <= p_1 (1 - p_1).
     """
     if not 0 <= log_end <= 1:
         raise ValueError(f"log_end is {log_end!r}; it must be 0 to 1")
     room = 1 - model.clamp(max=log_end)
     true = model * room / (room + model)
+    return true / true.sum(-1, keepdim=True)
+
+
+def focal_inverse_link(model: Tensor, gamma: float, scale: float = -1.0) -> Tensor:
+    """True probabilities behind an optimum of -(1 + scale p)^gamma log p, the focal loss at scale -1 (Charoenphakdee et
+    al. 2021, "On focal loss for class-posterior probability estimation"), else the inverse one: both (..., vocabulary),
+    proportional to p / ((1 + scale p)^gamma + gamma scale p (1 + scale p)^(gamma - 1) log p)."""
+    room = (1 + scale * model).clamp(min=torch.finfo(model.dtype).eps)
+    slope = torch.log1p(gamma * scale * torch.xlogy(model, model) / room)
+    return (model.log() - gamma * room.log() - slope).softmax(-1)  # in logarithms: powers of room underflow
+
+
+def penalty_inverse_link(model: Tensor, beta: float) -> Tensor:
+    """True probabilities behind an optimum of the confidence penalty, both (..., vocabulary): p (1 + beta (log p + H)),
+    0 where that is below 0, normalised."""
+    information = -model.clamp(min=torch.finfo(model.dtype).tiny).log()
+    entropy = (model * information).sum(-1, keepdim=True)
+    true = (model * (1 + beta * (entropy - information))).clamp(min=0)
     return true / true.sum(-1, keepdim=True)

@@ -8,6 +8,7 @@ a few temperatures, not tokens, and sums of parts add up, so that cross-validati
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -18,7 +19,13 @@ from msgspec import Meta
 from torch import Tensor
 
 from mt.config import LossConfig
-from mt.losses.targets import SmoothedTarget, encouraging_inverse_link, smoothing_inverse_link
+from mt.losses.targets import (
+    SmoothedTarget,
+    encouraging_inverse_link,
+    focal_inverse_link,
+    penalty_inverse_link,
+    smoothing_inverse_link,
+)
 from mt.metrics.bins import as_floats, checked
 from mt.metrics.noise import Floats
 
@@ -35,53 +42,76 @@ _Degree: TypeAlias = Annotated[float, Meta(ge=0.01, le=100)]
 class InverseLink:
     """The true probabilities behind those of a perfectly trained model, from its loss; nothing is fitted.
 
-    The Encouraging Loss' link is undone first (log_end; None: no bonus), then label smoothing's (reference: sections
-    2.6 and 1.3 there; see mt.losses.targets). A real model gives some classes less than smoothing taught it, where
-    the inverse is 0: they keep LEAST_SHARE of their probability, so that no target is impossible.
+    The loss' curve is undone first (log_end: Encouraging Loss; gamma, scale: focal losses; beta: confidence penalty),
+    then label smoothing (reference: sections 2.6 and 1.3 there; see mt.losses.targets). A real model gives some classes
+    less than smoothing or penalty taught it, where the inverse is 0: they keep LEAST_SHARE of their probability, so
+    that no target is impossible. unigram: frequencies of the classes, for the definition of that name.
     """
 
     smoothing: Annotated[float, Meta(ge=0, lt=1)]
-    definition: Literal["uniform", "others", "uniform_nopad", "others_nopad", "scatter"]
+    definition: Literal["uniform", "others", "uniform_nopad", "others_nopad", "scatter", "unigram"]
     vocabulary_size: int
     pad_id: int
     excluded_ids: tuple[int, ...] = ()
     log_end: Annotated[float, Meta(ge=0, lt=1)] | None = None
+    gamma: Annotated[float, Meta(ge=0, le=10)] | None = None
+    scale: Annotated[float, Meta(ge=-1, le=100)] = -1.0
+    beta: Annotated[float, Meta(ge=0, le=100)] | None = None
+    unigram: tuple[_Share, ...] | None = None
 
     name: ClassVar[str] = "link"
 
     def __post_init__(self) -> None:
         if not all(0 <= each < self.vocabulary_size for each in (self.pad_id, *self.excluded_ids)):
             raise ValueError("ids lie outside the vocabulary")
+        _ = self._target  # raises ValueError where its values do not belong together
 
     @staticmethod
-    def of_loss(loss: LossConfig, vocabulary_size: int, pad_id: int, begin_id: int) -> InverseLink | None:
-        """The inverse link of a training loss; classes are those of the target's tokeniser. None where there is none in
-        closed form (focal losses, R-Drop, the confidence penalty, unigram targets, a bonus smoothed otherwise), or the
-        loss has no minimum (log_end 1)."""
+    def of_loss(
+        loss: LossConfig, vocabulary_size: int, pad_id: int, begin_id: int, unigram: Any = None
+    ) -> InverseLink | None:
+        """The inverse link of a training loss; classes are those of the target's tokeniser. `unigram`: (vocabulary,)
+        counts of the training text, which targets of that definition need. None without them, for a bonus that is
+        smoothed otherwise, and where the loss of a token is not convex in its probability, so that a truth may have
+        several optima or none (log_end above 1/2, inverse focal losses of a large scale or gamma)."""
         settings = loss.settings()
-        if loss.name not in ("label_smoothed_kl", "encouraging") or settings["definition"] == "unigram":
+        smoothing = settings.get("smoothing", 0.0)
+        definition: Any = settings["definition"] if smoothing else "uniform"
+        if settings.get("bonus_smoothing") not in (None, smoothing) or (definition == "unigram" and unigram is None):
             return None
-        smoothing, log_end = settings["smoothing"], settings.get("log_end")
-        if settings.get("bonus_smoothing") not in (None, smoothing) or log_end == 1:
+        log_end, gamma, scale = settings.get("log_end"), settings.get("gamma"), settings.get("scale", -1.0)
+        rising = focal_inverse_link(torch.linspace(1e-3, 1, 1000).double(), gamma or 0.0, scale).diff() >= 0
+        if (log_end or 0) > 0.5 or not rising.all():
             return None
         excluded = (pad_id, begin_id) if settings.get("exclude_special") else ()
-        return InverseLink(smoothing, settings["definition"], vocabulary_size, pad_id, excluded, log_end)
+        shape = log_end, gamma, scale, settings.get("beta")
+        counts = as_floats(unigram) if definition == "unigram" else None
+        frequencies = None if counts is None else tuple((counts / counts.sum()).tolist())
+        return InverseLink(smoothing, definition, vocabulary_size, pad_id, excluded, *shape, frequencies)
+
+    @cached_property
+    def _target(self) -> SmoothedTarget:
+        unigram = None if self.unigram is None else torch.tensor(self.unigram, dtype=torch.float64)
+        make = partial(SmoothedTarget, self.definition, self.smoothing, unigram=unigram)
+        return make(pad_id=self.pad_id, vocabulary_size=self.vocabulary_size, excluded_ids=self.excluded_ids)
 
     def apply(self, log_probs: Tensor) -> Tensor:
         """Log-probabilities or logits (n, vocabulary) -> log-probabilities (n, vocabulary), finite as they are."""
-        model = torch.softmax(_wide(log_probs), -1)
-        true = model if self.log_end is None else encouraging_inverse_link(model, self.log_end)
+        true = torch.softmax(_wide(log_probs), -1)
+        if self.log_end is not None:
+            true = encouraging_inverse_link(true, self.log_end)
+        if self.gamma is not None:
+            true = focal_inverse_link(true, self.gamma, self.scale)
+        if self.beta is not None:
+            true = torch.maximum(penalty_inverse_link(true, self.beta), LEAST_SHARE * true)
         if self.smoothing:
-            size, excluded = self.vocabulary_size, self.excluded_ids
-            target = SmoothedTarget(
-                self.definition, self.smoothing, pad_id=self.pad_id, vocabulary_size=size, excluded_ids=excluded
-            )
-            true = torch.maximum(smoothing_inverse_link(true, target), LEAST_SHARE * true)
+            true = torch.maximum(smoothing_inverse_link(true, self._target), LEAST_SHARE * true)
         return true.clamp(min=torch.finfo(true.dtype).tiny).log().log_softmax(-1)  # 0 has no finite logarithm
 
     def to_json(self) -> dict[str, Any]:
         """For map_from_json."""
-        return {"name": self.name, **asdict(self), "excluded_ids": list(self.excluded_ids)}
+        given = {name: value for name, value in asdict(self).items() if value is not None}
+        return {"name": self.name, **given, "excluded_ids": list(self.excluded_ids)}
 
 
 @dataclass(frozen=True)

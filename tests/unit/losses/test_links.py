@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mt.losses import encouraging, label_smoothed_kl
-from mt.losses.targets import DEFINITIONS, SmoothedTarget, encouraging_inverse_link, smoothing_inverse_link
+from mt.losses.targets import (
+    DEFINITIONS,
+    SmoothedTarget,
+    encouraging_inverse_link,
+    focal_inverse_link,
+    penalty_inverse_link,
+    smoothing_inverse_link,
+)
 from tests.forward_links import encouraging_link, smoothing_link
 
 LOG_ENDS = st.sampled_from([0.0, 0.1, 0.25, 0.4, 0.5])
@@ -96,3 +105,35 @@ def test_links_of_distributions_side_by_side_are_those_of_each(shape: tuple[int,
     model = encouraging_link(true, 0.25)
     torch.testing.assert_close(encouraging_inverse_link(model, 0.25), true)
     assert torch.equal(encouraging_inverse_link(true, 1.0).argmax(-1), true.argmax(-1))
+
+
+@settings(max_examples=200, deadline=None)
+@given(distributions(), st.floats(0, 0.99))
+def test_undoing_the_encouraging_loss_never_changes_an_order_and_above_a_half_creates_ties(
+    model: Tensor, log_end: float
+) -> None:
+    true = encouraging_inverse_link(model, log_end)
+    assert (true.gather(-1, model.argsort(-1)).diff(dim=-1) >= -1e-12).all()  # rounding of 1 - p
+    middle = torch.tensor([0.55, 0.45], dtype=torch.float64)
+    tied = encouraging_inverse_link(middle, max(log_end, 0.55))
+    assert tied.tolist() == pytest.approx([0.5, 0.5], abs=1e-15)
+    if log_end <= 0.5:  # one optimum: nothing is lost
+        assert float(encouraging_inverse_link(middle, log_end).diff()) < -1e-3
+
+
+def test_links_of_one_class_in_two_are_those_written_out_by_hand() -> None:
+    model = torch.tensor([0.8, 0.2], dtype=torch.float64)
+
+    def odds(true: Tensor) -> float:
+        return float(true[0] / true[1])
+
+    # focal, gamma 2: p / ((1 - p)^2 - 2 p (1 - p) log p)
+    weights = [p / ((1 - p) ** 2 - 2 * p * (1 - p) * math.log(p)) for p in (0.8, 0.2)]
+    assert odds(focal_inverse_link(model, 2.0)) == pytest.approx(weights[0] / weights[1])
+    # inverse focal, gamma 1: p / (1 + p + p log p)
+    weights = [p / (1 + p + p * math.log(p)) for p in (0.8, 0.2)]
+    assert odds(focal_inverse_link(model, 1.0, 1.0)) == pytest.approx(weights[0] / weights[1])
+    entropy = -0.8 * math.log(0.8) - 0.2 * math.log(0.2)
+    expected = 0.8 * (1 + 0.3 * (math.log(0.8) + entropy))
+    assert float(penalty_inverse_link(model, 0.3)[0]) == pytest.approx(expected)
+    assert penalty_inverse_link(torch.tensor([0.999, 0.001], dtype=torch.float64), 0.3).tolist() == [1.0, 0.0]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mt.config import LossConfig
+from mt.losses import LossFunction, build_loss
 from mt.losses.targets import SmoothedTarget
 from mt.metrics.bins import CalibrationBins
 from mt.metrics.maps import InverseLink, Isotonic, Temperature, TemperatureFit, _likelihoods, map_from_json
@@ -92,7 +93,8 @@ def test_a_known_link_is_recovered_within_two_percent(log_end: float | None, smo
 
 def test_the_inverse_link_gives_finite_log_probabilities_in_float32() -> None:
     logits = torch.randn(64, SIZE, generator=torch.Generator().manual_seed(3)) * 15  # far below the smoothing
-    for link in (EL, InverseLink(0.1, "uniform", SIZE, 0), InverseLink(0.0, "uniform", SIZE, 0, (), 0.5)):
+    curves = [InverseLink(0.0, "uniform", SIZE, 0, beta=0.1), InverseLink(0.0, "uniform", SIZE, 0, (), 0.5)]
+    for link in (EL, InverseLink(0.1, "uniform", SIZE, 0), *curves):
         log_probs = link.apply(logits)
         assert log_probs.dtype == torch.float32 and bool(log_probs.isfinite().all())
         assert torch.allclose(log_probs.exp().sum(-1), torch.ones(64))
@@ -105,23 +107,102 @@ def test_the_inverse_link_gives_finite_log_probabilities_in_float32() -> None:
         assert bool(link.apply(logits.bfloat16()).isfinite().all())
 
 
-def test_the_link_is_that_of_the_training_loss() -> None:
-    def link(**fields: Any) -> InverseLink | None:
-        return InverseLink.of_loss(LossConfig(**fields), SIZE, pad_id=0, begin_id=1)
+@pytest.mark.parametrize(("gamma", "scale"), [(2.0, -1.0), (10.0, -1.0), (1.0, 1.0)])
+def test_the_link_of_a_focal_loss_is_finite_however_sure_the_model_is(gamma: float, scale: float) -> None:
+    logits = torch.randn(64, SIZE, generator=torch.Generator().manual_seed(3)) * 15
+    logits[0, 1:], logits[1, 2:] = -torch.inf, -1000  # all mass on one class, on two
+    found = InverseLink(0.0, "uniform", SIZE, 0, gamma=gamma, scale=scale).apply(logits)
+    assert bool(found.isfinite().all()) and torch.equal(found.argmax(-1), logits.argmax(-1))
+    surer = found.exp().amax(-1) - logits.softmax(-1).amax(-1)
+    assert bool((surer * scale < 1e-6).all())  # focal models are under-confident, inverse focal ones over-confident
 
-    assert link(name="encouraging") == EL
-    assert link() == InverseLink(0.1, "uniform_nopad", SIZE, 0)
-    assert link(smoothing=0.2, definition="others") == InverseLink(0.2, "others", SIZE, 0)
-    assert link(name="encouraging", reference=True) == InverseLink(0.1, "uniform", SIZE, 0, (), 0.5)
+
+def link_of(unigram: Tensor | None = None, **fields: Any) -> InverseLink | None:
+    return InverseLink.of_loss(LossConfig(**fields), SIZE, pad_id=0, begin_id=1, unigram=unigram)
+
+
+def test_the_link_is_that_of_the_training_loss() -> None:
+    assert link_of(name="encouraging") == EL
+    assert link_of() == InverseLink(0.1, "uniform_nopad", SIZE, 0)
+    assert link_of(smoothing=0.2, definition="others") == InverseLink(0.2, "others", SIZE, 0)
+    assert link_of(name="encouraging", reference=True) == InverseLink(0.1, "uniform", SIZE, 0, (), 0.5)
+    assert link_of(name="encouraging", bonus_smoothing=0.1) == EL
+    assert link_of(name="r_drop") == link_of()
+    assert link_of(name="focal", gamma=3.0) == InverseLink(0.0, "uniform", SIZE, 0, gamma=3.0)
+    assert link_of(name="inverse_focal") == InverseLink(0.0, "uniform", SIZE, 0, gamma=1.0, scale=1.0)
+    assert link_of(name="confidence_penalty") == InverseLink(0.0, "uniform", SIZE, 0, beta=0.1)
+    counts = torch.arange(SIZE)
+    frequencies = tuple((counts.double() / counts.sum()).tolist())
+    assert link_of(counts, definition="unigram") == InverseLink(0.1, "unigram", SIZE, 0, unigram=frequencies)
+
+
+def test_a_loss_that_may_have_several_optima_or_whose_frequencies_are_not_known_has_no_link() -> None:
     for fields in (
-        {"name": "focal"},
-        {"name": "r_drop"},
         {"definition": "unigram"},
+        {"name": "encouraging", "log_end": 0.51},
         {"name": "encouraging", "log_end": 1.0},
         {"name": "encouraging", "bonus_smoothing": 0.0},
+        {"name": "inverse_focal", "gamma": 1.1},
+        {"name": "inverse_focal", "scale": 1.1},
+        {"name": "inverse_focal", "gamma": 10.0, "scale": 100.0},
     ):
-        assert link(**fields) is None
-    assert link(name="encouraging", bonus_smoothing=0.1) == EL
+        assert link_of(**fields) is None
+    for gamma in (0.0, 0.3, 1.0, 2.0, 10.0):
+        assert link_of(name="focal", gamma=gamma) is not None
+    assert link_of(name="inverse_focal", gamma=2.0, scale=0.3) is not None
+
+
+def optimum(loss: LossFunction, true: Tensor) -> Tensor:
+    """The distribution with the least expected loss where targets are drawn from `true`, by L-BFGS on its logits; of a
+    loss of two passes, two."""
+    size = len(true)
+    logits = torch.zeros(loss.passes, size, dtype=torch.float64, requires_grad=True)
+    minimiser = torch.optim.LBFGS(
+        [logits], max_iter=5000, tolerance_grad=1e-12, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
+
+    def expected() -> Tensor:
+        minimiser.zero_grad()
+        rows = logits.expand(size, loss.passes, size) if loss.passes > 1 else logits.expand(size, size)
+        value = (loss(rows, torch.arange(size)) * true).sum()
+        value.backward()
+        return value
+
+    minimiser.step(expected)
+    assert logits.grad is not None and float(logits.grad.abs().max()) < 1e-7
+    return logits.detach().log_softmax(-1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "focal", "gamma": 0.5},
+        {"name": "focal"},
+        {"name": "focal", "gamma": 5.0},
+        {"name": "inverse_focal"},
+        {"name": "inverse_focal", "gamma": 3.0, "scale": 0.2},
+        {"name": "confidence_penalty"},
+        {"name": "confidence_penalty", "beta": 1.0},
+        {"name": "r_drop", "definition": "uniform"},
+        {"definition": "unigram"},
+        {"name": "encouraging", "definition": "unigram", "exclude_special": False},
+        {"name": "encouraging", "definition": "others", "exclude_special": False, "log_end": 0.25},
+    ],
+    ids=str,
+)
+def test_the_link_finds_the_truth_behind_the_least_expected_loss(fields: dict[str, Any], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    true = (1.5 * torch.randn(7, generator=generator, dtype=torch.float64)).softmax(0)
+    unigram = torch.rand(7, generator=generator, dtype=torch.float64) + 0.1
+    config, classes = LossConfig(**fields), {"pad_id": 0, "begin_id": 1, "vocabulary_size": 7}
+    link = InverseLink.of_loss(config, 7, 0, 1, unigram)
+    assert link is not None
+    loss = build_loss(config, **classes, unigram=unigram)
+    loss.pad_id = -100  # all seven are targets
+    for model in optimum(loss, true):
+        torch.testing.assert_close(link.apply(model[None])[0].exp(), true, rtol=0, atol=1e-6)
+        assert float((model.exp() - true).abs().max()) > 1e-3  # which is not the truth itself
 
 
 def test_the_end_of_sentence_has_its_own_temperature() -> None:
