@@ -8,7 +8,7 @@ a few temperatures, not tokens, and sums of parts add up, so that cross-validati
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 from itertools import pairwise
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
@@ -28,10 +28,11 @@ from mt.losses.targets import (
 )
 from mt.metrics.bins import as_floats, checked
 from mt.metrics.noise import Floats
+from mt.progress import log_line
 
 LEAST_SHARE = 0.01
 """a class that the inverse link would give nothing keeps this share of what the model gave it"""
-_GRID = 4.0 ** (np.arange(-6, 4) / 3)  # 1 / temperature of a fit: temperatures from 16 to 1/4
+_GRID: Floats = 2.0 ** np.arange(-4.0, 5.0)  # 1 / temperature of a fit: temperatures from 16 to 1/16
 _SMALLEST = 1e-12
 _CACHED = 1 << 17  # scores worked on at a time: they stay in the processor's cache
 _Share: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
@@ -156,8 +157,9 @@ class TemperatureFit:
     """The temperatures that minimise the negative log-likelihood, as a stream; the `sums` of parts may be added.
 
     One pass, constant memory: likelihood, slope and curvature are summed at a few temperatures; the best one between
-    them is read off the quintic through both neighbours, exact to about 1e-4. What lies beyond 1/4 to 16 becomes the
-    nearer end (all tokens right, for one: the sharper the better). `link` and `end_id` are as in Temperature.
+    them is read off the quintic through both neighbours, exact to about 1e-3. What lies beyond 1/16 to 16 becomes the
+    nearer end, and is told (all tokens right, for one: the sharper the better). `link` and `end_id` are as in
+    Temperature.
     """
 
     link: InverseLink | None = None
@@ -256,25 +258,25 @@ def _likelihoods(values: Tensor, tokens: Tensor, right: Tensor, grid: Floats) ->
     """Sums of -log likelihood, its slope and its curvature in b, at each b = 1 / temperature: (grid, 3).
 
     With c the token's probability and d = d log c / db = z - E[z]: log c has curvature -Var[z], and log(1 - c)
-    follows. Values (n, vocabulary), tokens (n,), right (n,) float64.
+    follows. Values (n, vocabulary), tokens (n,), right (n,) float64; each b of the grid is twice the one before.
     """
     values = (values - values.amax(-1, keepdim=True)).clamp(min=-1e4)  # 0 * inf must not arise
-    squares = values * values
+    squares, weights, moments = values * values, (values * float(grid[0])).exp_(), []
+    for _ in grid:
+        moments.append([weights.sum(-1), torch.linalg.vecdot(weights, values), torch.linalg.vecdot(weights, squares)])
+        weights.square_()  # much cheaper than exp
+    total, first, second = (torch.stack(each).double() for each in zip(*moments))
+    mean = first / total
+    variance = (second / total - mean * mean).clamp(min=0)
     chosen = values.gather(1, tokens[:, None])[:, 0].double()
-    rows = []
-    for b in grid:
-        weights = (values * float(b)).exp_()
-        total = weights.sum(-1).double()
-        mean = torch.linalg.vecdot(weights, values).double() / total
-        variance = (torch.linalg.vecdot(weights, squares).double() / total - mean * mean).clamp(min=0)
-        log_c = (float(b) * chosen - total.log()).clamp(max=-_SMALLEST)  # with c = 1 the odds would be infinite
-        d, c, rest = chosen - mean, log_c.exp(), -torch.expm1(log_c)
-        odds = c / rest
-        loss = -(right * log_c + (1 - right) * rest.log())
-        slope = -(right - (1 - right) * odds) * d
-        curvature = right * variance + (1 - right) * (odds / rest * d * d - odds * variance)
-        rows.append([float(each.sum()) for each in (loss, slope, curvature)])
-    return np.array(rows)
+    log_c = torch.from_numpy(grid)[:, None].to(chosen) * chosen - total.log()
+    log_c = log_c.clamp(max=-_SMALLEST)  # with c = 1 the odds would be infinite
+    d, c, rest = chosen - mean, log_c.exp(), -torch.expm1(log_c)
+    odds = c / rest
+    loss = -(right * log_c + (1 - right) * rest.log())
+    slope = -(right - (1 - right) * odds) * d
+    curvature = right * variance + (1 - right) * (odds / rest * d * d - odds * variance)
+    return torch.stack([loss, slope, curvature], -1).sum(1).numpy(force=True)
 
 
 def _best_temperature(sums: Floats) -> float:
@@ -287,16 +289,22 @@ def _best_temperature(sums: Floats) -> float:
     bend = slope + sums[:, 2] * np.exp(2 * x)
     best = int(np.argmin(loss))
     first = best if slope[best] < 0 else best - 1
-    at = x[best]
-    if 0 <= first < len(x) - 1:  # else the best lies beyond the range
-        step = x[first + 1] - x[first]
-        ends = [(loss[i], slope[i] * step, bend[i] * step * step) for i in (first, first + 1)]
-        powers, rows = np.arange(6), []
-        for t in (0.0, 1.0):
-            rows += [t**powers, powers * t ** (powers - 1).clip(0), powers * (powers - 1) * t ** (powers - 2).clip(0)]
-        quintic = np.polynomial.Polynomial(np.linalg.solve(np.array(rows, dtype=np.float64), np.ravel(ends)))
-        roots = quintic.deriv().roots()
-        inside = [root.real for root in roots if abs(root.imag) < 1e-9 and -1e-9 <= root.real <= 1 + 1e-9]
-        if inside:
-            at = x[first] + step * min(inside, key=lambda t: float(quintic(t)))
+    if not 0 <= first < len(x) - 1:
+        _tell_end(taken := 1 / float(_GRID[best]))
+        return taken
+    step = x[first + 1] - x[first]
+    ends = [(loss[i], slope[i] * step, bend[i] * step * step) for i in (first, first + 1)]
+    powers, rows = np.arange(6), []
+    for t in (0.0, 1.0):
+        rows += [t**powers, powers * t ** (powers - 1).clip(0), powers * (powers - 1) * t ** (powers - 2).clip(0)]
+    quintic = np.polynomial.Polynomial(np.linalg.solve(np.array(rows, dtype=np.float64), np.ravel(ends)))
+    roots = quintic.deriv().roots()
+    inside = [root.real for root in roots if abs(root.imag) < 1e-9 and -1e-9 <= root.real <= 1 + 1e-9]
+    at = x[first] + step * min(inside, key=lambda t: float(quintic(t))) if inside else x[best]
     return 1 / float(np.exp(at))
+
+
+@lru_cache  # once: maps are fitted to every fold of a text
+def _tell_end(taken: float) -> None:
+    low, high = 1 / _GRID[[-1, 0]]
+    log_line(f"note: the best temperature lies beyond {low:g} to {high:g}, where it is looked for; {taken:g} is taken")
