@@ -73,10 +73,14 @@ class TokenStore:
         """Texts of the pairs from start to stop on one side ("source" or "target"), where they are kept."""
         return list(self._table[f"{side}_text"][start:stop].to_pylist())
 
-    def target_counts(self, size: int) -> np.ndarray:
-        """(size,) int64: how often each target id occurs."""
-        counts = (np.bincount(values[offsets[0] : offsets[-1]], minlength=size) for offsets, values in self._targets)
-        return sum(counts, start=np.zeros(size, dtype=np.int64))
+    def piece_counts(self, source_size: int, target_size: int) -> tuple[np.ndarray, np.ndarray]:
+        """How often each id occurs, source side and target side: (source_size,) and (target_size,) int64."""
+        sides = (self._sources, source_size), (self._targets, target_size)
+        source, target = (
+            sum((np.bincount(ids[at[0] : at[-1]], minlength=size) for at, ids in side), np.zeros(size, dtype=np.int64))
+            for side, size in sides
+        )
+        return source, target
 
     def _ids(self, side: list[tuple[np.ndarray, np.ndarray]], index: int) -> np.ndarray:
         if not 0 <= index < self._starts[-1]:

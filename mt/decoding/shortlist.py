@@ -99,7 +99,7 @@ def learn_shortlist(store: TokenStore, tokenizer: Tokenizer, frequent: int, like
     sentence; `likely`: at most so many further ones for each source piece, beside the target piece of the same
     spelling."""
     sizes = tokenizer.source_size, tokenizer.target_size
-    always = np.argsort(-store.target_counts(sizes[1]), kind="stable")[:frequent]  # ties by the lower id
+    always = np.argsort(-store.piece_counts(*sizes)[1], kind="stable")[:frequent]  # ties by the lower id
     picked = np.unique(np.linspace(0, len(store) - 1, min(len(store), _MOST_PAIRS)).astype(int)).tolist()
     sources, targets = [store.source(index) for index in picked], [store.target(index) for index in picked]
     best = likeliest_targets(sources, targets, sizes, likely, without=always)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import msgspec
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -29,6 +30,12 @@ AVERAGE = "average"
 
 _CHECKPOINT = re.compile(rf"step_\d{{8,}}|{AVERAGE}")
 _REMEDY = "restore it or use another checkpoint"
+_COUNTS = "piece_counts.json"
+
+
+class _PieceCounts(TypedDict):
+    source: list[Annotated[int, msgspec.Meta(ge=0)]]
+    target: list[Annotated[int, msgspec.Meta(ge=0)]]
 
 
 class _Facts(TypedDict, total=False):
@@ -49,6 +56,9 @@ class LoadedModel:
     """`meta.json`: format version, step, loss and score signatures, versions, data fingerprints"""
     folder: Path
     """the model directory itself, also when a run directory was asked for"""
+    piece_counts: tuple[list[int], list[int]] | None = None
+    """how often the training text holds each piece, by id, source and target side; None: not known (imported models,
+    and those of earlier versions)"""
 
 
 def choose_device(name: str) -> torch.device:
@@ -128,14 +138,23 @@ def write_tensors(tensors: dict[str, Tensor], path: Path, **facts: str) -> None:
         raise UserError(f"{path.parent}: cannot be written ({error}); free space or choose another place") from None
 
 
-def save_model(folder: Path, model: Transformer, tokenizer: Tokenizer, config: Config, meta: dict[str, Any]) -> None:
+def save_model(
+    folder: Path,
+    model: Transformer,
+    tokenizer: Tokenizer,
+    config: Config,
+    meta: dict[str, Any],
+    piece_counts: tuple[np.ndarray, np.ndarray] | None = None,
+) -> None:
     """Writes a model directory into an existing folder. The caller makes the folder appear at once (`atomic_folder`).
     `meta`: step, signatures, scores, data fingerprints; versions, size and hash of the weights, and the digest of each
-    file are added here."""
+    file are added here. `piece_counts`: how often the training text holds each source and each target piece."""
     tensors = weights(model)
     write_tensors(tensors, folder / "model.safetensors")
     tokenizer.save(folder)
     write_text(folder / "config.yaml", dump_config(config))
+    if piece_counts is not None:
+        write_json(folder / _COUNTS, {name: side.tolist() for name, side in zip(("source", "target"), piece_counts)})
     facts = {
         "format_version": FORMAT_VERSION,
         **meta,
@@ -214,4 +233,13 @@ def load_model(path: str | Path, device: str = "auto") -> LoadedModel:
     config, tokenizer = read_config(folder / "config.yaml"), load_tokenizer(folder)
     model = build_model(config, tokenizer)
     load_weights(model, tensors, folder / "model.safetensors")
-    return LoadedModel(model.to(target).eval(), tokenizer, config, meta, folder)
+    return LoadedModel(model.to(target).eval(), tokenizer, config, meta, folder, _piece_counts(folder, tokenizer))
+
+
+def _piece_counts(folder: Path, tokenizer: Tokenizer) -> tuple[list[int], list[int]] | None:
+    if not (folder / _COUNTS).exists():
+        return None
+    counts = read_json(folder / _COUNTS, _PieceCounts, _REMEDY)
+    if [len(counts["source"]), len(counts["target"])] != [tokenizer.source_size, tokenizer.target_size]:
+        raise UserError(f"{folder / _COUNTS}: is not of this tokeniser; {_REMEDY}")
+    return counts["source"], counts["target"]

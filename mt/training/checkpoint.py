@@ -119,8 +119,9 @@ class Checkpoint(NamedTuple):
 class Checkpoints:
     """The `checkpoints` folder of a run, with its pointers `best` and `last`."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, piece_counts: tuple[Any, Any] | None = None) -> None:
+        """piece_counts: see `save_model`; needed for saving alone."""
+        self.config, self.piece_counts = config, piece_counts
         self.run = Path(config.run_dir)
         self.folder = self.run / "checkpoints"
         self._sign = 1 if config.train.best_by in _FALLING else -1
@@ -133,7 +134,7 @@ class Checkpoints:
             tensors |= {f"model.{key}": value for key, value in weights(model).items()}
         with atomic_folder(self.folder / state.name) as folder:
             with average.applied() if average is not None else nullcontext():
-                save_model(folder, model, tokenizer, self.config, {**meta, "step": state.step})
+                save_model(folder, model, tokenizer, self.config, {**meta, "step": state.step}, self.piece_counts)
             write_tensors(tensors, folder / "training.safetensors")
             path = folder / "training.json"
             write_json(path, {**asdict(state), "files": list_files(path)})
@@ -218,7 +219,7 @@ class Checkpoints:
         """Writes `checkpoints/average` (a model directory) and moves `best` onto what the state names."""
         meta = {**meta, "step": parts.state.step, "average_of": self._to_average(parts.state)}
         with atomic_folder(self.folder / AVERAGE) as folder:
-            save_model(folder, parts.model, tokenizer, self.config, meta)
+            save_model(folder, parts.model, tokenizer, self.config, meta, self.piece_counts)
         write_text(self.run / "best", parts.state.best + "\n")
 
     def _to_average(self, state: TrainState) -> list[str]:

@@ -122,7 +122,8 @@ class Training:
         self.gradients = Gradients(self.model, group)
         self.loader = UpdateLoader(config, prepared, group, self.device)
         self.validator = Validator(config, prepared.tokenizer, prepared.valid, group)
-        self.checkpoints = Checkpoints(config)
+        sizes = prepared.tokenizer.source_size, prepared.tokenizer.target_size
+        self.checkpoints = Checkpoints(config, prepared.train.piece_counts(*sizes) if log else None)
         self.budget = resources.Budget(self.train, started, self.state.spent)
         self.total_steps = self._total_steps()
         self.bfloat16 = self.train.precision == "bfloat16" or (

@@ -100,7 +100,7 @@ def setup(config: Config, prepared: Prepared, device: torch.device, group: Group
     average = MovingAverage(model, config.train.ema_decay) if config.train.ema_decay else None
     unigram = None
     if config.loss.definition == "unigram":
-        counts = prepared.train.target_counts(tokenizer.target_size).astype(np.float64)
+        counts = prepared.train.piece_counts(tokenizer.source_size, tokenizer.target_size)[1].astype(np.float64)
         counts[tokenizer.begin_id] = 0  # never predicted
         unigram = torch.from_numpy(counts / counts.sum()).float().to(device)
     ids = {"pad_id": tokenizer.pad_id, "begin_id": tokenizer.begin_id}

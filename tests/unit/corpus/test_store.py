@@ -60,9 +60,11 @@ def test_an_index_out_of_range_is_refused(tmp_path):
             store.source(index)
 
 
-def test_target_counts(tmp_path):
+def test_counts_of_pieces_on_both_sides(tmp_path):
     store = write(tmp_path, [[([9], [1, 3], 0, "", ""), ([9], [1], 0, "", "")], [([9], [3, 3], 0, "", "")]])
-    assert store.target_counts(5).tolist() == [0, 2, 0, 3, 0]
+    source, target = store.piece_counts(10, 5)
+    assert source.tolist() == [0] * 9 + [3]
+    assert target.tolist() == [0, 2, 0, 3, 0]
 
 
 @pytest.mark.parametrize(
