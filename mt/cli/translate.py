@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, fields
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from mt.errors import UserError
 from mt.files.json_file import list_files
 from mt.files.lines import TextDigest, WaitingLines, check_equally_many, check_readable, read_lines, text_digest
 from mt.files.output import check_apart, check_writable, flagged_lines, open_output, partial_files, standard_output
-from mt.progress import progress_bar
+from mt.progress import log_line, progress_bar
 from mt.settings import within
 
 if TYPE_CHECKING:
@@ -26,7 +28,14 @@ if TYPE_CHECKING:
 
 _UNSEARCHED = ("max_length", "max_length_ratio", "max_length_extra", "token_scores")
 _SEARCH = [item.name for item in fields(SearchConfig) if item.name not in _UNSEARCHED]  # the others are options
-_FORMATTING = ("format", "overlong", "alignments", "flag_below", "engine", "compute_type")
+_FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {
+    "confidence": itemgetter("confidence"),
+    "quality": itemgetter("quality"),
+    "mean_log_prob": lambda record: sum(record["log_probs"]) / max(1, len(record["log_probs"])),
+    "log_prob": lambda record: sum(record["log_probs"]),
+}
+"""what a line can be flagged by, as its record tells it"""
+_FORMATTING = ("format", "overlong", "alignments", "flag_below", "flag_by", "engine", "compute_type")
 """further options that the output depends on"""
 
 
@@ -48,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
     threads = use_threads(options.threads)
     translator = _translator(options, threads)
     on_cpu = translator.loaded.model.output_weight.device.type == "cpu"
+    if options.flag_below is not None and options.flag_by == "quality" and translator.confidence is None:
+        raise UserError(f"--flag_by quality: {options.model} is not calibrated; run tools/calibrate.py first")
     # not known where the input, or the prefixes, can be read only once
     fingerprint = _fingerprint(translator, text, begun, options) if text and begun else None
     numbered = options.format == "text" and (options.nbest or 1) > 1
@@ -57,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     with ExitStack() as stack:
         output = stack.enter_context(open_output(options.output, fingerprint, window=WINDOW, numbered=numbered))
         if options.flagged:
-            flag = stack.enter_context(flagged_lines(options.flagged, options.flag_below, output.kept))
+            flag = stack.enter_context(flagged_lines(options.flagged, options.flag_by, output.kept))
         total = text.lines if text else None
         bar = stack.enter_context(progress_bar(total, "translate", "line", silent, initial=output.kept))
         records = translator.translate(
@@ -72,11 +83,15 @@ def main(arguments: list[str] | None = None) -> int:
             **{name: getattr(options, name) for name in _SEARCH},
         )
         for record in records:
-            if options.flagged:
-                flag(record)
+            figure = None if options.flag_below is None else _FIGURES[options.flag_by](record)
+            flagged = figure is not None and figure < options.flag_below
+            if options.flagged and figure is not None and flagged:
+                flag(record, figure)
             remarks.add(record)
-            output.write(record["line"], _formatted(record, options).encode("utf-8"))
+            output.write(record["line"], _formatted(record, options, figure, flagged).encode("utf-8"))
             bar.update(1)
+    if (fit := translator.fit()) and fit["unlike"]:
+        log_line(f"note: {fit['text']}")
     done = "cut" if options.overlong == "cut" else "split into sentences, translated one by one,"
     remarks.warn(done, translator.loaded.config.decode.max_length)
     return DONE
@@ -105,15 +120,14 @@ def _parser() -> CommandParser:
     add("--overlong", choices=["split", "cut"], default="split", help=words)
     words = "with jsonl: source_tokens, and alignment: pairs [source token, target token], from 0, told by attention"
     add("--alignments", action="store_true", help=words)
-    words = "mark translations of a confidence below C, which tools/calibrate.py finds: a tab, FLAG, a tab and the "
-    add(
-        "--flag_below",
-        type=number(float, within(0, 1)),
-        metavar="C",
-        help=words + 'confidence after the text; "flagged" in jsonl',
-    )
+    words = "mark translations below this figure, which tools/calibrate.py finds: a tab, FLAG, a tab and the figure "
+    words += 'after the text; "flagged" in jsonl'
+    add("--flag_below", type=number(float, within(-1e9, 1e9)), metavar="C", help=words)
+    words = "which figure: confidence (mean of the tokens', 0..1; the default), quality (expected chrF, 0..100), "
+    words += "mean_log_prob or log_prob (of the model's own, nats: mean and sum over tokens)"
+    add("--flag_by", choices=[*_FIGURES], default="confidence", help=words)
     words = "with --flag_below: leave the text as it is, and write the flagged lines to this file, by tabs: number "
-    add("--flagged", type=Path, metavar="F", help=words + "from 1, confidence, source, translation")
+    add("--flagged", type=Path, metavar="F", help=words + "from 1, figure, source, translation")
     words = "what searches; ctranslate2 (pip install ctranslate2) gets the model exported on first use"
     add("--engine", choices=["torch", "ctranslate2"], default="torch", help=words)
     words = "float32 (default); faster, with other words now and then: bfloat16 on GPUs (torch), int8 (ctranslate2)"
@@ -129,7 +143,10 @@ def _check_options(options: Namespace) -> None:
     if options.alignments and options.format != "jsonl":
         raise UserError("--alignments: only JSON lines have a place for them; add --format jsonl")
     if options.flagged is not None and options.flag_below is None:
-        raise UserError("--flagged: needs --flag_below, the confidence below which a line is flagged")
+        raise UserError("--flagged: needs --flag_below, the figure below which a line is flagged")
+    highest = {"confidence": 1, "quality": 100}.get(options.flag_by)
+    if options.flag_below is not None and highest and not 0 <= options.flag_below <= highest:
+        raise UserError(f"--flag_below is {options.flag_below:g}; {options.flag_by} is 0 to {highest} (see --flag_by)")
     marked = options.flag_below is not None and options.flagged is None
     if marked and (options.nbest or 1) > 1 and options.format == "text":
         raise UserError("--flag_below: n-best lists as text have no place for marks; add --flagged F or --format jsonl")
@@ -186,15 +203,14 @@ def _fingerprint(translator: Translator, text: TextDigest, begun: TextDigest, op
     }
 
 
-def _formatted(record: dict[str, Any], options: Namespace) -> str:
-    """The record as lines of output, each with its line feed."""
+def _formatted(record: dict[str, Any], options: Namespace, figure: float | None, flagged: bool) -> str:
+    """The record as lines of output, each with its line feed; `figure`: what lines are flagged by, if they are."""
     from mt.decoding.records import json_line
 
-    flag = options.flag_below is not None and record["confidence"] < options.flag_below
     if options.format == "jsonl":
-        return json_line(record if options.flag_below is None else {**record, "flagged": flag}) + "\n"
+        return json_line(record if figure is None else {**record, "flagged": flagged}) + "\n"
     if (options.nbest or 1) == 1:
-        mark = f"\tFLAG\t{record['confidence']:.4f}" if flag and options.flagged is None else ""
+        mark = f"\tFLAG\t{figure:.4f}" if flagged and options.flagged is None else ""
         return f"{record['translation']}{mark}\n"
     outputs = record["nbest"]
     return "".join(f"{record['line']} ||| {each['translation']} ||| {each['score']}\n" for each in outputs)

@@ -1,4 +1,4 @@
-"""Confidence in the tokens of an output: their probability, after the recalibration stored with the model."""
+"""Confidence in an output: how likely its tokens are right, how good its lines, as `tools/calibrate.py` found."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
+import msgspec
 import numpy as np
 from msgspec import Meta
 
-from mt.decoding.scoring import score_pairs
+from mt.decoding.inputs import LINE_INPUTS, TOKEN_INPUTS, OutputInputs
 from mt.decoding.types import Hypothesis
 from mt.errors import UserError
 from mt.files.json_file import read_json, write_json
+from mt.metrics.estimator import Logistic, Quality
 from mt.metrics.maps import InverseLink, Isotonic, Map, Temperature, map_from_json
+from mt.metrics.noise import Floats
 from mt.model.directory import LoadedModel
 
 FILE = "calibration.json"
-VERSION = 1
+VERSION = 2
+_UNLIKE = 0.5  # standard deviations of lines that a mean may be apart, the doubt of a few lines besides
 
 
 class _Fitted(TypedDict):
@@ -31,27 +35,32 @@ class _Text(TypedDict):
     pairs: str
 
 
-class _Threshold(TypedDict):
-    confidence: Annotated[float, Meta(ge=0, le=1)]
+class _Promise(TypedDict):
+    threshold: float
+    chrf: float
+    precision: float
 
 
 class _Saved(TypedDict):
     teacher_forced: _Fitted
     inference: _Fitted
+    quality: Quality
     fitted_on: _Text
-    thresholds: list[_Threshold]
+    promises: list[_Promise]
 
 
 @dataclass(frozen=True)
 class Recalibration:
     """What `tools/calibrate.py` stored in a model directory."""
 
-    teacher_forced: Map
+    teacher_forced: InverseLink | Temperature
     """for the next token after a given prefix; acts on whole distributions"""
-    inference: Map
-    """for the tokens of the model's own output: whether they are right"""
+    tokens: Logistic | Isotonic | None
+    """whether the tokens of the model's own output are right; None: nothing was better than their probability"""
+    quality: Quality
+    """of a line of the output"""
     saved: dict[str, Any]
-    """the whole file: what the maps were fitted on, figures before and after, thresholds"""
+    """the whole file: what was fitted on, figures before and after, promises"""
 
 
 def load_recalibration(loaded: LoadedModel) -> Recalibration | None:
@@ -68,31 +77,85 @@ def load_recalibration(loaded: LoadedModel) -> Recalibration | None:
         raise UserError(f"{path}: was fitted to other weights; {remedy}")
     checked = read_json(path, _Saved, remedy)
     try:
-        forced, own = map_from_json(checked["teacher_forced"]["map"]), map_from_json(checked["inference"]["map"])
+        forced, tokens = map_from_json(checked["teacher_forced"]["map"]), _token_map(checked["inference"]["map"])
     except ValueError as error:
         raise UserError(f"{path}: {error}; {remedy}") from None
+    quality, known = checked["quality"], (*TOKEN_INPUTS,) if isinstance(tokens, Logistic) else None
+    if {quality.expected.inputs, quality.spread.inputs} != {(*LINE_INPUTS,)} or (
+        isinstance(tokens, Logistic) and tokens.inputs != known
+    ):
+        raise UserError(f"{path}: its estimators have other inputs than this program's; {remedy}")
+    link = forced.link if isinstance(forced, Temperature) else forced
     classes = loaded.tokenizer.target_size, loaded.tokenizer.pad_id
-    ends = {each.end_id for each in (forced, own) if isinstance(each, Temperature)}
-    links = [each.link if isinstance(each, Temperature) else each for each in (forced, own)]
-    sizes = {(link.vocabulary_size, link.pad_id) for link in links if isinstance(link, InverseLink)}
-    if isinstance(forced, Isotonic) or not (ends <= {None, loaded.tokenizer.end_id} and sizes <= {classes}):
+    if isinstance(forced, Isotonic) or (
+        isinstance(link, InverseLink) and (link.vocabulary_size, link.pad_id) != classes
+    ):
         raise UserError(f"{path}: its maps are not for the vocabulary of this model; {remedy}")
-    return Recalibration(forced, own, saved)
+    return Recalibration(forced, tokens, quality, saved)
 
 
-def recalibrated(
-    loaded: LoadedModel, chosen: Map, source_ids: Sequence[Sequence[int]], found: Sequence[Sequence[Hypothesis]]
-) -> list[list[Hypothesis]]:
-    """The hypotheses `found` of each sentence with the recalibrated confidence of their tokens. A map that acts on
-    distributions costs a pass of the model over the outputs."""
-    flat = [(ids, hypothesis) for ids, hypotheses in zip(source_ids, found) for hypothesis in hypotheses]
-    if isinstance(chosen, Isotonic):
-        confidence = (np.asarray(chosen.apply(np.exp(each.log_probs, dtype=np.float64))) for _, each in flat)
-    else:
-        sources, tokens = [ids for ids, _ in flat], [each.tokens for _, each in flat]
-        scored = score_pairs(loaded, sources, tokens, transform=chosen.apply)
-        confidence = (np.exp(each.log_probs, dtype=np.float64).clip(0, 1) for each in scored)  # rounding may exceed 1
-    return [[each._replace(confidence=next(confidence)) for each in hypotheses] for hypotheses in found]
+def _token_map(saved: dict[str, Any]) -> Logistic | Isotonic | None:
+    if saved.get("name") == "logistic":
+        try:
+            return msgspec.convert({name: saved[name] for name in saved.keys() - {"name"}}, Logistic)
+        except msgspec.MsgspecError as error:
+            raise ValueError(f"not an estimator: {error}") from None
+    found: Map = map_from_json(saved)
+    if isinstance(found, Isotonic) or found == Temperature():
+        return found if isinstance(found, Isotonic) else None
+    raise ValueError(f"{found.name} is no map of single tokens")
+
+
+class Confidence:
+    """Puts numbers on outputs, and keeps in mind how unlike the development set they are."""
+
+    def __init__(self, loaded: LoadedModel, recalibration: Recalibration) -> None:
+        self.recalibration = recalibration
+        self.inputs = OutputInputs(loaded.tokenizer, loaded.piece_counts)
+
+    def of_tokens(
+        self, sources: Sequence[Sequence[int]], found: Sequence[Sequence[Hypothesis]]
+    ) -> list[list[Hypothesis]]:
+        """The hypotheses `found` of each source (ids, end of sentence last) with the confidence of their tokens."""
+        flat = [(ids, hypothesis) for ids, hypotheses in zip(sources, found) for hypothesis in hypotheses]
+        tokens = self.recalibration.tokens
+        if tokens is None or not flat:
+            return [[*hypotheses] for hypotheses in found]
+        log_probs = [each.log_probs for _, each in flat]
+        if isinstance(tokens, Isotonic):
+            values = tokens.apply(np.exp(np.concatenate(log_probs), dtype=np.float64))
+        else:
+            values = tokens.apply(
+                self.inputs([ids for ids, _ in flat], [each.tokens for _, each in flat], log_probs)[0]
+            )
+        parts = iter(np.split(values, np.cumsum([len(each) for each in log_probs])[:-1]))
+        return [[each._replace(confidence=next(parts)) for each in hypotheses] for hypotheses in found]
+
+    def of_lines(self, sources: Sequence[Sequence[int]], outputs: Sequence[Hypothesis]) -> tuple[Floats, Floats]:
+        """The quality of each output (outputs, 3), as Quality.apply gives it, and its inputs, (outputs, inputs)."""
+        values = np.zeros((0, len(LINE_INPUTS)))
+        if outputs:
+            values = self.inputs(sources, [each.tokens for each in outputs], [each.log_probs for each in outputs])[1]
+        return self.recalibration.quality.apply(values), values
+
+
+def unlike(quality: Quality, values: Floats) -> dict[str, Any]:
+    """How a text's lines (lines, inputs) differ from those that confidence was fitted on: `unlike`, whether in some
+    input the means are clearly more than half a standard deviation apart; `distances`: in standard deviations; `text`:
+    a sentence about it."""
+    distances = quality.distances(values)
+    doubt = 2 / np.sqrt(len(values))
+    far = sorted(
+        (name for name in distances if abs(distances[name]) > _UNLIKE + doubt), key=lambda n: -abs(distances[n])
+    )
+    said = ", ".join(f"{LINE_INPUTS[name][distances[name] < 0]} ({distances[name]:+.1f} sd)" for name in far[:3])
+    like = "the text is like the one that confidence was fitted on"
+    text = (
+        f"the text is unlike the one that confidence was fitted on: {said}; its confidence may not hold"
+        if far
+        else like
+    )
+    return {"unlike": bool(far), "distances": distances, "text": text}
 
 
 def save_recalibration(saved: dict[str, Any], folder: Path) -> Path:

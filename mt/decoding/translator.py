@@ -14,7 +14,7 @@ import numpy as np
 
 from mt.config import SearchConfig
 from mt.config_file import search_config
-from mt.decoding.confidence import load_recalibration, recalibrated
+from mt.decoding.confidence import Confidence, load_recalibration, unlike
 from mt.decoding.records import one_line, separator_of, translation_output
 from mt.decoding.scoring import alignments as attention_alignments
 from mt.decoding.sources import Overlong, fitting_sources, length_groups
@@ -31,6 +31,7 @@ _WORTH_WORKERS = 100  # lines of a window; a smaller one is translated by the pr
 Output = dict[str, Any]
 MoreWaiting = Callable[[], bool]
 _MISSING = object()  # in the place of what a shorter stream does not have
+_QUALITY = ("quality", "quality_low", "quality_high")
 
 
 class _Source(NamedTuple):
@@ -65,8 +66,10 @@ class _Window:
             source = self.sources[place]
             if source.unknown and not source.parts:
                 kept = separator.join(filter(None, (source.prefix, one_line(line))))
+                quality = {name: 0.0 for name in _QUALITY if name in output}
                 for each in (output, *output.get("nbest", ())):
                     each |= {"translation": kept, "confidence": 0.0}
+                output |= quality
             yield {"source": line, **output}
 
 
@@ -78,7 +81,9 @@ class Translator:
         `recalibrate`: whether confidence goes through the recalibration stored with the model, if there is one."""
         self.loaded = loaded
         self.engine: Engine = TorchEngine(loaded) if engine is None else engine
-        self.recalibration = load_recalibration(loaded) if recalibrate else None
+        recalibration = load_recalibration(loaded) if recalibrate else None
+        self.confidence = None if recalibration is None else Confidence(loaded, recalibration)
+        self._line_inputs: list[np.ndarray] = []
         self._separator = separator_of(loaded.config.data.target_language)
 
     def translate(
@@ -115,7 +120,9 @@ class Translator:
         Returns:
             An iterator of records: "line", "source", what `translation_output` gives, "unknown", the number of source
             tokens that no piece is known for, and "overlong", whether the line was too long. A line of which nothing
-            is known, no letter and no digit, is its own translation, with confidence 0.
+            is known, no letter and no digit, is its own translation, with confidence 0. Of a calibrated model also
+            "quality", the sentence chrF to expect, and "quality_low" and "quality_high", between which it lies for
+            nine lines in ten of the kind that was calibrated on.
 
         Raises:
             UserError: an option out of range or `lines` that are none, at once; a line or prefix that is no text, or
@@ -138,8 +145,21 @@ class Translator:
             translated = self._in_processes(windows, options, alignments, processes, more_waiting)
         else:
             translated = ((each, self._outputs(each.sources, options, alignments)) for each in windows)
+        self._line_inputs = []
         records = (record for each, outputs in translated for record in each.records(outputs, self._separator))
-        return ({"line": number, **record} for number, record in enumerate(records, first_line))
+        return ({"line": number, **self._noted(record)} for number, record in enumerate(records, first_line))
+
+    def fit(self) -> dict[str, Any] | None:
+        """How the lines of the last `translate` differ from those that confidence was fitted on, see `unlike`; None
+        where nothing was fitted, or nothing was translated with confidence."""
+        if self.confidence is None or not self._line_inputs:
+            return None
+        return unlike(self.confidence.recalibration.quality, np.stack(self._line_inputs))
+
+    def _noted(self, record: dict[str, Any]) -> dict[str, Any]:
+        if (inputs := record.pop("line_inputs", None)) is not None:
+            self._line_inputs.append(inputs)
+        return record
 
     def _window(self, pairs: list[tuple[str, str]], longest: int, overlong: Overlong) -> _Window:
         """Finds what there is to translate in these lines, each beside its prefix."""
@@ -207,16 +227,25 @@ class Translator:
         flat = [ids for source in sources for ids in source.parts]
         prefixes = [[] if number else source.prefix_ids for source in sources for number in range(len(source.parts))]
         found = self.engine.search(flat, options, prefixes if any(prefixes) else None)
-        if self.recalibration is not None and options.token_scores:
-            found = recalibrated(self.loaded, self.recalibration.inference, flat, found)
+        judged = self.confidence if options.token_scores else None
+        if judged is not None:
+            found = judged.of_tokens(flat, found)
         of_parts = iter(found)
-        outputs = []
+        outputs, whole = [], []
         for source in sources:
             hypotheses = [next(of_parts) for _ in source.parts]
-            best = hypotheses[0] if len(hypotheses) == 1 else _joined(hypotheses, options)
+            whole.append(hypotheses[0] if len(hypotheses) == 1 else _joined(hypotheses, options))
             form: dict[str, Any] = {"separator": self._separator, "prefix": (source.prefix, len(source.prefix_ids))}
-            output = translation_output(best, self.loaded.tokenizer, options.nbest, **form)
+            output = translation_output(whole[-1], self.loaded.tokenizer, options.nbest, **form)
             outputs.append(output | {"unknown": source.unknown, "overlong": source.overlong})
+        if judged is not None:
+            for output in outputs:
+                output |= dict.fromkeys(_QUALITY, 100.0)  # of a blank line
+            told = [place for place, best in enumerate(whole) if best]
+            ids = [list(chain.from_iterable(sources[place].parts)) for place in told]
+            qualities, inputs = judged.of_lines(ids, [whole[place][0] for place in told])
+            for place, quality, of_line in zip(told, qualities.tolist(), inputs):
+                outputs[place] |= dict(zip(_QUALITY, (round(each, 2) for each in quality))) | {"line_inputs": of_line}
         if alignments:
             self._align(sources, found, outputs, options)
         return outputs

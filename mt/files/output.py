@@ -28,7 +28,6 @@ _GZIP = 31  # zlib's number for a gzip stream with the largest window
 
 Fingerprint: TypeAlias = dict[str, Any] | None
 """what a content depends on, by group, for JSON; None: not known, no earlier call is continued"""
-FLAGGED_HEADER = "line\tconfidence\tsource\ttranslation\n"
 
 
 def check_writable(path: Path) -> None:
@@ -205,11 +204,11 @@ def _members(stream: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 
 @contextmanager
-def flagged_lines(path: Path, limit: float, kept: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yields what adds a record to the file of lines that a person should look at.
+def flagged_lines(path: Path, figure: str, kept: int) -> Iterator[Callable[[dict[str, Any], float], None]]:
+    """Yields what adds a record, with the figure that it is flagged by, to the file of lines that a person should look
+    at: columns line, from 1, the figure's name, source and translation. The rows of `kept` lines stay.
 
-    Give it each record before its translation is written, so that no flagged line is missing after a kill: it writes
-    those below the limit, as the columns of `FLAGGED_HEADER`, lines counted from 1. The rows of `kept` lines stay.
+    Give it a record before its translation is written, so that no flagged line is missing after a kill.
     """
     target = destination(path)
     with open_direct(target) or open_locked(target, f"{path}: {_BUSY}") as stream:
@@ -219,11 +218,10 @@ def flagged_lines(path: Path, limit: float, kept: int) -> Iterator[Callable[[dic
                 stream.truncate(stream.seek(0))
         rows = [row + b"\n" for row in earlier if (number := row.split(b"\t")[0]).isdigit() and int(number) <= kept]
 
-        def add(record: dict[str, Any]) -> None:
-            if record["confidence"] < limit:
-                texts = (record[name].replace("\t", " ") for name in ("source", "translation"))
-                row = "\t".join([str(record["line"] + 1), f"{record['confidence']:.4f}", *texts]) + "\n"
-                write_all(stream, row.encode("utf-8"), path)
+        def add(record: dict[str, Any], value: float) -> None:
+            texts = (record[name].replace("\t", " ") for name in ("source", "translation"))
+            row = "\t".join([str(record["line"] + 1), f"{value:.4f}", *texts]) + "\n"
+            write_all(stream, row.encode("utf-8"), path)
 
-        write_all(stream, FLAGGED_HEADER.encode() + b"".join(rows), path)
+        write_all(stream, f"line\t{figure}\tsource\ttranslation\n".encode() + b"".join(rows), path)
         yield add

@@ -47,11 +47,22 @@ def test_marks_say_which_lines_and_leave_the_rest_as_it_is(tiny_model: Path, sou
     ]
 
 
+def test_lines_can_be_flagged_by_their_log_probability(tiny_model: Path, source: Path, tmp_path: Path) -> None:
+    records = [json.loads(line) for line in translate(tiny_model, source, tmp_path / "r", "--format", "jsonl")]
+    for name, divided in (("log_prob", False), ("mean_log_prob", True)):
+        figures = [sum(each["log_probs"]) / (max(1, len(each["log_probs"])) if divided else 1) for each in records]
+        limit = str(sorted(figures)[1])  # as below, but one number, since a minus would be an option
+        lines = translate(tiny_model, source, tmp_path / name, f"--flag_below={limit}", "--flag_by", name)
+        assert ["\tFLAG\t" in line for line in lines] == [figure < float(limit) for figure in figures]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--flagged", "f"], "needs --flag_below"),
-        (["--flag_below", "2"], "argument --flag_below: '2' is not a number that is 0 to 1"),
+        (["--flag_below", "2"], "--flag_below is 2; confidence is 0 to 1"),
+        (["--flag_below", "101", "--flag_by", "quality"], "quality is 0 to 100"),
+        (["--flag_below", "50", "--flag_by", "quality"], "is not calibrated"),
         (["--flag_below", "0.5", "--nbest", "2"], "no place for marks"),
         (["--flag_below", "0.5", "--flagged", "nowhere/f"], "cannot be written"),
     ],
