@@ -14,14 +14,8 @@ from mt.files.json_file import check_listed, read_json
 
 Block = Mapping[str, Any]
 """a calibration block, mt.metrics.bins.CalibrationBlock; one of an older version may lack keys"""
-TITLES = {
-    "teacher_forced": "Reference as prefix (teacher-forced)",
-    "inference": "Own output (inference)",
-    "inference_word_product": "Own output by words (product of tokens)",
-}
+TITLES = {"teacher_forced": "Teacher-forced", "inference": "Output"}
 """of the calibration blocks that a page shows"""
-DRAWN = ("teacher_forced", "inference")
-"""calibration blocks that have a diagram, and a second block after recalibration"""
 
 
 @dataclass(frozen=True)
@@ -47,8 +41,8 @@ class Evaluation:
         for name in TITLES:
             if block := before.get(name):
                 ordered[name] = block
-            if name in DRAWN and after.get(name):
-                ordered[f"recalibrated_{name}"] = after[name]
+            if block := after.get(name):
+                ordered[f"recalibrated_{name}"] = block
         return ordered
 
     @property
@@ -66,10 +60,11 @@ class Evaluation:
         return [sweep_row(int(beam), search, block, {}) for beam, block in beams.items()]
 
     @property
-    def threshold(self) -> float | None:
-        """The confidence that calibrate found for flagging lines, where results.json tells one."""
-        thresholds = (self.results.get("recalibrated") or {}).get("thresholds") or []
-        return next((each["confidence"] for each in thresholds if each.get("confidence") is not None), None)
+    def threshold(self) -> tuple[str, float | None]:
+        """What lines are flagged by, confidence or quality, and below which; None: results.json tells none."""
+        promises = (self.results.get("recalibrated") or {}).get("promises") or ()
+        known = [(each["by"], each["threshold"]) for each in promises if each["by"] in ("confidence", "quality")]
+        return next((each for each in known if each[1] is not None), ("confidence", None))
 
 
 def read_evaluation(folder: Path) -> Evaluation:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mt.files.atomic import write_text
 from mt.report import figures as plots
-from mt.report.inputs import DRAWN, TITLES, Evaluation, read_evaluation, title_of
+from mt.report.inputs import Evaluation, read_evaluation, title_of
 from mt.report.translations import script_json, translations_data
 
 MOST_BYTES = 2_950_000
@@ -31,7 +31,6 @@ def write_report(folder: Path) -> Path:
         [evaluation],
         results=evaluation.results,
         blocks=evaluation.blocks,
-        titles=TITLES,
         figures=figures,
         grid=evaluation.search_grid,
         grid_panels=plots.GRID_PANELS,
@@ -42,12 +41,11 @@ def write_report(folder: Path) -> Path:
 
 def _draw_figures(evaluation: Evaluation) -> dict[str, str]:
     """All figures of the page as SVG elements, by name."""
-    drawn = {name: block for name, block in evaluation.blocks.items() if name.removeprefix("recalibrated_") in DRAWN}
-    figures = {f"reliability_{name}": plots.reliability_diagram(block, title_of(name)) for name, block in drawn.items()}
+    blocks = evaluation.blocks
+    figures = {
+        f"reliability_{name}": plots.reliability_diagram(block, title_of(name)) for name, block in blocks.items()
+    }
     figures |= {f"sweep_{n}": svg for n, svg in enumerate(plots.search_grid_plots(evaluation.search_grid), 1)}
-    risky = [(name.replace("_", "-"), drawn[name]) for name in DRAWN if drawn.get(name, {}).get("risk_coverage")]
-    if risky:
-        figures["risk_coverage"] = plots.risk_coverage_plot(risky, "Tokens: risk and coverage")
     selective = (evaluation.results.get("sequence") or {}).get("selective")
     for metric, title in (("chrf", "chrF"), ("bleu", "BLEU"), ("ter", "TER")):
         if selective and all(entry.get(metric) is not None for entry in selective):
@@ -66,7 +64,7 @@ def write_page(
     values |= {"names": names, "evaluations": evaluations}
     room = MOST_BYTES - len(_render(template, data=None, **values).encode())
     systems = [evaluation.records for evaluation in evaluations]
-    data = translations_data(names, systems, room, evaluations[0].threshold)
+    data = translations_data(names, systems, room, *evaluations[0].threshold)
     write_text(output, _render(template, data=data, **values))
 
 
@@ -86,7 +84,7 @@ def _environment() -> Any:
         loader=loader, autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True
     )
     percent = partial(_number, factor=100, unit="\u00a0%")
-    environment.filters.update(number=_number, percent=percent, p_value=_p_value, words=_words)
+    environment.filters.update(number=_number, percent=percent, p_value=_p_value, words=_words, title_of=title_of)
     environment.filters["script_json"] = lambda value: Markup(script_json(value))
     for part in ("page.css", "page.js"):
         environment.globals[part.replace(".", "_")] = Markup(loader.get_source(environment, part)[0])
@@ -104,12 +102,12 @@ def _p_value(value: Any) -> str:
     return "<\u20090.001" if isinstance(value, (int, float)) and value < 0.001 else _number(value, 3)
 
 
-def _words(value: Any, levels: int = 5) -> str:
+def _words(value: Any, levels: int = 5, digits: int = 6) -> str:
     """Anything of results.json in a line: mappings as name: value, lists with commas, so many levels of them."""
     if value is None:
         return "–"
     if isinstance(value, (dict, list)):
         names = [f"{name}: " for name in value] if isinstance(value, dict) else [""] * len(value)
         parts = value.values() if isinstance(value, dict) else value
-        return ", ".join(name + _words(part, levels - 1) for name, part in zip(names, parts)) if levels else "…"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+        return ", ".join(name + _words(part, levels - 1, digits) for name, part in zip(names, parts)) if levels else "…"
+    return f"{value:.{digits}g}".replace("-", "\u2212") if isinstance(value, float) else str(value)

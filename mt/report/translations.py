@@ -18,17 +18,18 @@ _UNITS = 10_000  # probabilities are whole numbers of ten-thousandths
 
 
 def translations_data(
-    names: Sequence[str], systems: Sequence[Sequence[Record]], room: int, threshold: float | None
+    names: Sequence[str], systems: Sequence[Sequence[Record]], room: int, by: str, threshold: float | None
 ) -> dict[str, Any]:
     """What the script of a page gets: translations of the same sources by each system. What does not fit in `room`, the
     bytes that its text may take, stays out: first the alternatives of the tokens, then the most confident translations.
 
-    Returns `systems`: names; `threshold`: confidence below which a line is flagged at first, None: not known; `total`:
-    number of translations; `vocabulary`: texts of tokens; `rows`, each with `n` line from 1, `s` source, `r` references
-    and `o`, one output a system: `c` confidence and `q`, `b` sentence chrF and BLEU or null, `f` 1 where the record is
-    flagged, and either `t` tokens as indices into the vocabulary, `p` their confidences, `u` the model's own
-    probabilities where they differ, `w` a digit each ("1" right, "0" wrong), `a` for each a flat list of alternatives
-    (index, probability, index ...), or, where the tokens do not spell it, `h` the translation.
+    Returns `systems`: names; `by`, `threshold`: confidence or quality below which a line is flagged at first, None: not
+    known; `total`: number of translations; `vocabulary`: texts of tokens; `rows`, each with `n` line from 1, `s`
+    source, `r` references and `o`, one output a system: `c` confidence, `q`, `b` sentence chrF and BLEU, `e` expected
+    chrF, each or null, `i` the interval of the latter, `f` 1 where the record is flagged, and either `t` tokens as
+    indices into the vocabulary, `p` their confidences, `u` the model's own probabilities where they differ, `w` a digit
+    each ("1" right, "0" wrong), `a` for each a flat list of alternatives (index, probability, index ...), or, where the
+    tokens do not spell it, `h` the translation.
     """
     for with_alternatives in (True, False):
         vocabulary: dict[str, int] = defaultdict(count().__next__)
@@ -42,7 +43,8 @@ def translations_data(
         if sum(sizes) <= free:
             break
     kept = _least_confident(rows, sizes, free)
-    return {"systems": list(names), "threshold": threshold, "total": len(rows), "vocabulary": words, "rows": kept}
+    known = {"systems": list(names), "by": by, "threshold": threshold, "total": len(rows)}
+    return known | {"vocabulary": words, "rows": kept}
 
 
 def script_json(value: Any) -> str:
@@ -63,8 +65,10 @@ def spelled(tokens: Sequence[str]) -> str:
 
 def _output(record: Record, vocabulary: Mapping[str, int], with_alternatives: bool) -> Record:
     output: Record = {"c": _units(record.get("confidence"))}
-    for short, name in (("q", "chrf"), ("b", "bleu")):
+    for short, name in (("q", "chrf"), ("b", "bleu"), ("e", "quality")):
         output[short] = None if record.get(name) is None else round(record[name], 1)
+    if record.get("quality_low") is not None:
+        output["i"] = [round(record["quality_low"]), round(record["quality_high"])]
     if record.get("flagged"):
         output["f"] = 1
     tokens, confidences = record.get("tokens"), record.get("token_confidence")

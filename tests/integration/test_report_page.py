@@ -52,6 +52,9 @@ def record(line: int, chooser: random.Random) -> dict[str, Any]:
         "chrf": round(100 * chooser.random(), 2),
         "bleu": round(100 * chooser.random(), 2),
         "confidence": sum(confidences) / len(confidences),
+        "quality": (quality := 100 * chooser.random()),
+        "quality_low": quality / 2,
+        "quality_high": (quality + 100) / 2,
         "correct": [chooser.random() < 0.8 for _ in tokens],
         "alternatives": [[[token, -0.1], ["▁" + HOSTILE[2], -1.203973], ["</s>", -4.60517]] for token in tokens],
     }
@@ -77,8 +80,7 @@ def write_evaluation(folder: Path, seed: int, name: str) -> Path:
         "signature": "ece|bins:4|" * 8,
     }
     group = {"name": "1-9", "tokens": 10, "confidence": 0.5, "accuracy": 0.4, "ece": 0.1, "noise_floor": 0.07}
-    block["breakdown"] = {"frequency": [group, group | {"name": "10+", "tokens": 500}], "position": [group]}
-    block["risk_coverage"] = {"coverage": [0.5, 1.0], "risk": [0.1, 0.2], "aurc": 0.1}
+    block["breakdown"] = {"frequency": [group, group | {"name": "10+", "tokens": 500}]}
     score = {"score": 40.0, "low": 39.0, "high": 41.0, "signature": "nrefs:1|bs:1000|seed:12345|case:mixed|tok:13a"}
     quality = {"bleu": score, "chrf": score, "ter": score, "length_ratio": 0.98, "empties": 0}
     results = {
@@ -143,7 +145,7 @@ class Opened:
 
     def column(self, number: int) -> list[float]:
         texts = self.page.locator("#rows tr").evaluate_all(f"rows => rows.map(row => row.cells[{number}].textContent)")
-        return [float(text.replace("−", "-")) for text in texts]
+        return [float(text.split()[0].replace("−", "-")) for text in texts]
 
 
 @pytest.fixture
@@ -159,8 +161,9 @@ def test_page_is_rendered_without_complaint_or_network(report: Opened) -> None:
     assert page.locator("figure svg").count() >= 2
     boxes = page.locator("figure svg").evaluate_all("all => all.map(each => each.getBoundingClientRect().width)")
     assert min(boxes) > 100
-    assert page.locator("#rows tr").count() == 50
+    assert page.locator("#rows tr").count() == 20
     page.click("#more")
+    assert page.locator("#rows tr").count() == 120
     page.click("#more")
     assert page.locator("#rows tr").count() == LINES and page.locator("#more").is_hidden()
 
@@ -170,7 +173,7 @@ def test_least_sure_come_first_and_headings_sort(report: Opened) -> None:
     heads = page.locator("#heads th")
     assert report.column(1) == sorted(report.column(1)) and report.column(1)[0] < 0.1
     assert heads.nth(1).get_attribute("aria-sort") == "ascending"
-    for number, name in ((2, "chrF"), (3, "BLEU")):
+    for number, name in ((2, "Expected chrF"), (3, "chrF"), (4, "BLEU")):
         button = page.locator("#heads").get_by_role("button", name=name, exact=True)
         button.focus()
         page.keyboard.press("Enter")
@@ -183,7 +186,8 @@ def test_least_sure_come_first_and_headings_sort(report: Opened) -> None:
 
 
 def test_tables_of_figures_sort_by_number(report: Opened) -> None:
-    table = report.page.locator("table.sortable", has_text="by token frequency").first
+    report.page.get_by_text("By how often a token stands in the training text").click()
+    table = report.page.locator("table.sortable", has_text="in training").first
     tokens = table.get_by_role("button", name="tokens")
     for expected in (["500", "10"], ["10", "500"]):
         tokens.click()
@@ -307,10 +311,12 @@ def test_comparison_shows_outputs_side_by_side(browser: Any, pages: dict[str, Pa
     page = opened.page
     row = page.locator("#rows tr").first
     assert row.locator(".line > span:first-child").all_text_contents() == ["source", "A", "B", "reference"]
-    page.get_by_role("button", name="chrF B − A").click()
-    assert opened.column(2) == sorted(opened.column(2))
+    for number, name in ((2, "Least expected chrF"), (3, "chrF B − A")):
+        page.get_by_role("button", name=name).click()
+        assert opened.column(number) == sorted(opened.column(number))
+    assert "expected chrF" in row.inner_text()
     page.select_option("#show", "differ")
-    assert page.locator("#rows tr").count() == 50
+    assert page.locator("#rows tr").count() == 20
     assert page.locator("#differences tbody tr").count() >= 6
     opened.close()
 

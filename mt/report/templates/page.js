@@ -28,7 +28,7 @@
     head.setAttribute("aria-sort", direction);
   }
 
-  // ---- tables of figures: rows of one body change places; a table of several bodies sorts by their first rows ----
+  // ---- tables of figures ----
 
   function valueOf(row, column) {
     const cell = row.cells[column];
@@ -44,20 +44,16 @@
   }
 
   for (const table of document.querySelectorAll("table.sortable")) {
-    const bodies = [...table.tBodies];
+    const body = table.tBodies[0];
     [...table.tHead.rows[0].cells].forEach((head, column) => sortable(head, (direction) => {
       const sign = direction === "ascending" ? 1 : -1;
-      const parent = bodies.length > 1 ? table : bodies[0];
-      const parts = bodies.length > 1 ? bodies : [...bodies[0].rows];
-      const row = (part) => part.rows ? part.rows[0] : part;
-      parts.sort((a, b) => sign * compare(valueOf(row(a), column), valueOf(row(b), column)));
-      parent.append(...parts);
+      body.append(...[...body.rows].sort((a, b) => sign * compare(valueOf(a, column), valueOf(b, column))));
     }, head.classList.contains("number") ? "descending" : "ascending"));
   }
 
   // ---- the translations ----
 
-  const PAGE = 50, UNITS = 10000, END = "</s>", SPACE = "\u2581";
+  const UNITS = 10000, END = "</s>", SPACE = "\u2581";
   const data = JSON.parse(byId("data").textContent);
   const rows = data.rows, several = data.systems.length > 1;
   const list = byId("rows"), tip = byId("tip"), heads = byId("heads"), controls = byId("controls");
@@ -102,23 +98,27 @@
   const show = (digits, sign) => (value) =>
     value === null ? "–" : minus((sign && value > 0 ? "+" : "") + value.toFixed(digits));
   const confidence = (value) => value === null ? "–" : (value / UNITS).toFixed(3);
+  const interval = (output) => output.i ? output.i.join("–") : "";  // of the expected chrF
 
   const last = data.systems.length === 2 ? "B\u00a0−\u00a0A" : "last\u00a0−\u00a0A";
-  const columns = several ? [
-    { name: "Line", value: (row) => row.n, show: String, first: "ascending" },
-    { name: "Least confidence", value: (row) => lowest(row, "c"), show: confidence, first: "ascending" },
-    { name: "chrF " + last, value: difference("q"), show: show(1, true), first: "ascending" },
-    { name: "BLEU " + last, value: difference("b"), show: show(1, true), first: "ascending" },
-  ] : [
-    { name: "Line", value: (row) => row.n, show: String, first: "ascending" },
-    { name: "Confidence", value: (row) => row.o[0].c, show: confidence, first: "ascending" },
-    { name: "chrF", value: (row) => row.o[0].q, show: show(1), first: "ascending" },
-    { name: "BLEU", value: (row) => row.o[0].b, show: show(1), first: "ascending" },
-    { name: "Length", value: (row) => row.o[0].text.length, show: String, first: "descending" },
-  ];
+  const columns = [
+    { name: "Line", value: (row) => row.n, show: String },
+    { name: several ? "Least confidence" : "Confidence", value: (row) => lowest(row, "c"), show: confidence },
+    { name: several ? "Least expected chrF" : "Expected chrF", value: (row) => lowest(row, "e"), show: show(1),
+      note: several ? () => "" : (row) => interval(row.o[0]) },
+    ...(several ? [
+      { name: "chrF " + last, value: difference("q"), show: show(1, true) },
+      { name: "BLEU " + last, value: difference("b"), show: show(1, true) },
+    ] : [
+      { name: "chrF", value: (row) => row.o[0].q, show: show(1) },
+      { name: "BLEU", value: (row) => row.o[0].b, show: show(1) },
+      { name: "Length", value: (row) => row.o[0].text.length, show: String, first: "descending" },
+    ]),
+  ].filter((column, index) => !index || rows.some((row) => column.value(row) !== null));
 
-  const limit = () => byId("threshold").value === "" ? null : UNITS * byId("threshold").valueAsNumber;
-  const flagged = (output) => Boolean(output.f) || (limit() !== null && output.c !== null && output.c < limit());
+  const judged = data.by === "quality" ? "e" : "c", scale = judged === "c" ? UNITS : 1;
+  const limit = () => byId("threshold").value === "" ? null : scale * byId("threshold").valueAsNumber;
+  const flagged = (output) => Boolean(output.f) || (limit() !== null && output[judged] !== null && output[judged] < limit());
   const filters = {
     all: () => true,
     flagged: (row) => row.o.some(flagged),
@@ -180,7 +180,9 @@
     const content = element("span");
     content.append(output.t && output.p ? tokens(output) : output.text);
     if (several) {
-      const figures = [output.c === null ? "" : "confidence " + confidence(output.c), output.q === null ? "" : "chrF " + output.q.toFixed(1)];
+      const figures = [output.c === null ? "" : "confidence " + confidence(output.c),
+        output.e === null ? "" : "expected chrF " + output.e.toFixed(1) + (output.i ? " (" + interval(output) + ")" : ""),
+        output.q === null ? "" : "chrF " + output.q.toFixed(1)];
       content.append(element("span", "figures", figures.filter(Boolean).join(" · ")));
     }
     if (flagged(output)) content.append(" ", element("span", "flag", "\u2691 flagged"));
@@ -193,6 +195,7 @@
     for (const column of columns) {
       const cell = element("td", "number", column.show(column.value(row)));
       cell.dataset.label = column.name;
+      if (column.note && column.note(row)) cell.append(" ", element("span", "interval", column.note(row)));
       made.append(cell);
     }
     const text = element("td", "text");
@@ -206,9 +209,10 @@
 
   function more() {
     const part = document.createDocumentFragment();
-    for (const row of found.slice(shown, shown + PAGE)) part.append(rowElement(row));
+    const next = found.slice(shown, shown + (shown ? 100 : 20));  // few at first: figures follow below
+    part.append(...next.map(rowElement));
     list.append(part);
-    shown = Math.min(found.length, shown + PAGE);
+    shown += next.length;
     byId("more").hidden = shown >= found.length;
     byId("count").textContent = found.length + " of " + rows.length + " translations"
       + (shown < found.length ? ", the first " + shown + " are shown" : "");
@@ -279,12 +283,12 @@
     head.setAttribute("role", "columnheader");
     heads.append(head);
     column.head = head;
-    sortable(head, (next) => { order = column; direction = next === "ascending" ? 1 : -1; redraw(); }, column.first);
+    sortable(head, (next) => { order = column; direction = next === "ascending" ? 1 : -1; redraw(); }, column.first || "ascending");
   }
   const textHead = element("th", "text", several ? "Source, outputs, reference" : "Source, output, reference");
   textHead.setAttribute("role", "columnheader");
   heads.append(textHead);
-  order = columns.slice(1).find((column) => rows.some((row) => column.value(row) !== null)) || columns[0];
+  order = columns[1] || columns[0];
   mark(order.head, "ascending");
 
   function reshade() {

@@ -168,6 +168,16 @@ def test_page_shows_the_figures_and_loads_nothing(tmp_path: Path) -> None:
         assert text in page
     assert "end of sentence only" in page
     assert page.count("<svg ") == 2 + 5  # two diagrams, and the curves against the two beam sizes
+    order = [
+        page.index(part)
+        for part in (
+            "<figure>",
+            'id="translations"',
+            'id="figures"',
+            '<table class="dense">\n<thead><tr><th scope="col">tokens of',
+        )
+    ]
+    assert order == sorted(order)
     drawn = (tmp_path / "figures" / "reliability_inference.svg").read_text(encoding="utf-8")
     assert drawn.strip() in page
     assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page)
@@ -196,7 +206,9 @@ def test_page_can_be_made_without_probabilities_or_beams(tmp_path: Path) -> None
     page = write(tmp_path, result, [{"line": 0, "source": "a", "translation": "b", "reference": "c"}])
     assert "nothing to measure" in page and "<svg" not in page
     data = json.loads(Scripts(page).texts[0])
-    assert data["rows"] == [{"n": 1, "s": "a", "r": ["c"], "o": [{"c": None, "q": None, "b": None, "h": "b"}]}]
+    assert data["rows"] == [
+        {"n": 1, "s": "a", "r": ["c"], "o": [{"c": None, "q": None, "b": None, "e": None, "h": "b"}]}
+    ]
 
 
 def row_of(page: str, line: int = 0) -> tuple[dict[str, Any], list[str]]:
@@ -219,6 +231,9 @@ def test_a_row_tells_confidence_labels_alternatives_and_what_the_model_said_itse
         "correct": [True, False, True],
         "chrf": 81.26,
         "bleu": 42.0,
+        "quality": 61.26,
+        "quality_low": 40.4,
+        "quality_high": 79.6,
         "flagged": True,
         "alternatives": [[["▁a", -0.1], ["▁the", -2.302585]], [["▁dog", -0.693147]], []],
     }
@@ -227,6 +242,7 @@ def test_a_row_tells_confidence_labels_alternatives_and_what_the_model_said_itse
     assert row["p"] == [5000, 2500, 9000] and row["u"] == [9000, 2500, 9000] and row["w"] == "101"
     assert [[words[each[0]], each[1]] if each else [] for each in row["a"]] == [["▁the", 1000], ["▁dog", 5000], []]
     assert (row["c"], row["q"], row["b"], row["f"]) == (5500, 81.3, 42.0, 1) and "h" not in row
+    assert (row["e"], row["i"]) == (61.3, [40, 80])
 
 
 def test_probabilities_that_no_map_changed_stand_once(tmp_path: Path, no_figures: None) -> None:
@@ -269,20 +285,31 @@ def full_results() -> dict[str, Any]:
         "noise_floor_high": 0.0234,
         "ece_low": 0.0345,
         "ece_high": 0.0456,
-        "ece_mass": 0.0567,
+        "miscalibration": 0.0067,
+        "discrimination": 0.0456,
+        "uncertainty": 0.2345,
+        "augrc": 0.0912,
+        "prr": 0.512,
         "auroc": 0.765,
         "signed_gap": 0.05,
-        "breakdown": {"frequency": [group], "position": [group], "source_length": [group]},
-        "risk_coverage": {"coverage": [0.5, 1.0], "risk": [0.1, 0.2], "aurc": 0.1},
+        "breakdown": {"frequency": [group]},
     }
     block = made["calibration"]["inference"] | further
-    made["calibration"] |= {"inference": block, "inference_word_product": block}
+    made["calibration"]["inference"] = block
     after = block | {"ece": 0.0111}
-    made["recalibrated"] = {"teacher_forced": block, "inference": after, "map": {"temperature": 1.375}}
+    promise = {"chrf": 45, "precision": 0.9, "by": "quality", "threshold": 52.25, "lines": 412, "coverage": 0.44}
+    made["recalibrated"] = {
+        "teacher_forced": block,
+        "inference": after,
+        "map": {"temperature": 1.375},
+        "promises": [promise | {"reached": 0.915, "low": 0.884, "high": 0.938, "kept": True}],
+    }
+    made["fit"] = {"unlike": True, "distances": {"source_length": -1.42}, "text": "This text is <unlike> the other."}
+    made["quality"] = {"spearman": 0.642, "coverage": 0.903, "width": 41.25, "prr": 0.557}
     made["sequence"] = {
         "correlation": {"chrf": 0.411, "bleu": 0.322, "ter": -0.233},
         "selective": [{"coverage": 0.5, "lines": 10, "chrf": 71.25, "bleu": 51.5, "ter": 31.75}],
-        "half": {"chrf": 67.125, "random_mean": 61.875, "p": 0.0001},
+        "prr": 0.587,
         "nbest": None,
     }
     made["sweep"] = [
@@ -302,7 +329,8 @@ def full_results() -> dict[str, Any]:
         for beam in (1, 5)
     ]
     made["truth"] = {
-        "bleu_bound": 61.75,
+        "bleu_of_likeliest": 61.75,
+        "bleu_of_minimum_risk": 62.25,
         "entropy": 0.7125,
         "truth_nll": 0.7225,
         "nll": 0.8125,
@@ -321,7 +349,11 @@ def test_all_that_results_may_hold_stands_in_the_page(tmp_path: Path) -> None:
         "1.23\u00a0%",
         "up to 2.34",
         "3.45 to 4.56",
-        "5.67&nbsp;%",
+        "0.0067",
+        "0.0456",
+        "0.2345",
+        "0.0912",
+        "0.512",
         "0.765",
         "7.77\u00a0%",
         "1.11\u00a0%",
@@ -329,13 +361,23 @@ def test_all_that_results_may_hold_stands_in_the_page(tmp_path: Path) -> None:
         "0.411",
         "0.322",
         "−0.233",
+        "0.587",
         "71.25",
-        "67.12",
-        "61.88",
-        "<\u20090.001",
+        "expected chrF ≥ 52.25",
+        "44\u00a0%",
+        "91.5\u00a0%",
+        "88.4\u00a0% to 93.8\u00a0%",
+        ">kept<",
+        "This text is &lt;unlike&gt; the other.",
+        "−1.42",
+        "0.642",
+        "90.3\u00a0%",
+        "41.2",
+        "0.557",
         "gnmt 0.6",
         "38.00",
         "61.75",
+        "62.25",
         "0.7125",
         "0.7225",
         "0.1235",
@@ -347,14 +389,13 @@ def test_all_that_results_may_hold_stands_in_the_page(tmp_path: Path) -> None:
         "+1.00\u00a0%",
         "0.43\u00a0%",
     ):
-        assert text in page or text.replace("<", "&lt;") in page, text
+        assert text in page, text
     drawn = {path.stem for path in (tmp_path / "figures").iterdir()}
     assert drawn == {
         "reliability_teacher_forced",
         "reliability_inference",
         "reliability_recalibrated_teacher_forced",
         "reliability_recalibrated_inference",
-        "risk_coverage",
         "selective_chrf",
         "selective_bleu",
         "selective_ter",
@@ -373,18 +414,76 @@ def test_both_marks_of_a_breakdown_stand_at_their_place(tmp_path: Path, no_figur
 def test_figures_of_older_versions_stay_out_of_the_page(tmp_path: Path, no_figures: None) -> None:
     made = full_results()
     block = made["calibration"]["inference"]
-    block |= {"ece_debiased": 0.0678, "ece_sweep": {"ece": 0.0789, "bins": 9}, "weighted_ece": 0.0987}
-    made["calibration"] |= {"inference_word_minimum": block, "inference_edit_distance": block}
-    made["truth"]["estimates"] |= {"ece_sweep": {"ece": 0.0188}, "ece_debiased": 0.0189}
+    block |= {
+        "ece_debiased": 0.0678,
+        "ece_mass": 0.0789,
+        "risk_coverage": {"coverage": [1], "risk": [0.2], "aurc": 0.1},
+    }
+    block["breakdown"]["position"] = block["breakdown"]["frequency"]
+    made["calibration"] |= {"inference_word_minimum": block, "inference_word_product": block}
+    made["truth"]["estimates"] |= {"ece_mass": 0.0188, "ece_debiased": 0.0189}
+    made["sequence"]["half"] = {"chrf": 67.125, "random_mean": 61.875, "p": 0.0001}
     page = write(tmp_path / "old", made, records(2))
     assert page == write(tmp_path / "new", full_results(), records(2))
 
 
-@pytest.mark.parametrize("missing", ["sweep", "truth", "sequence", "recalibrated", "beams", "decode", "chrf", "ter"])
+PARTS = [
+    "sweep",
+    "truth",
+    "sequence",
+    "recalibrated",
+    "beams",
+    "decode",
+    "chrf",
+    "ter",
+    "fit",
+    "quality",
+    "calibration",
+]
+
+
+@pytest.mark.parametrize("missing", PARTS)
 def test_every_part_of_results_may_be_missing(tmp_path: Path, missing: str, no_figures: None) -> None:
     made = full_results()
     made.pop(missing, None)
     assert "Evaluation of demo" in write(tmp_path, made, records(2))
+
+
+def test_what_an_older_evaluation_did_not_measure_is_a_dash_or_left_out(tmp_path: Path, no_figures: None) -> None:
+    page = write(tmp_path, results(), records(2))
+    table = page.split('aria-label="Calibration"')[1].split("</table>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in table.split("<tbody>")[1].split("</tr>")[:-1]]
+    assert rows == [
+        [name, "5.00\u00a0%", "–", "–", "1.200", "0.300", "–", "–"] for name in ("Teacher-forced", "Output")
+    ]
+    assert 'role="note"' not in page and "promised" not in page
+
+
+def test_links_of_the_page_lead_to_its_parts(tmp_path: Path, no_figures: None) -> None:
+    for made in (full_results(), results()):
+        page = write(tmp_path, made, records(2))
+        assert set(re.findall(r'href="#([^"]+)"', page)) <= set(re.findall(r' id="([^"]+)"', page))
+
+
+@pytest.mark.parametrize(
+    ("after", "flagged"),
+    [
+        ({}, ("confidence", None)),
+        ({"promises": [{"by": "confidence", "threshold": 0.8}]}, ("confidence", 0.8)),
+        ({"promises": [{"by": "quality", "threshold": None}, {"by": "quality", "threshold": 52.5}]}, ("quality", 52.5)),
+        ({"promises": [{"by": "score", "threshold": -0.5}]}, ("confidence", None)),
+    ],
+)
+def test_lines_are_flagged_below_the_first_threshold_that_was_found(after: Any, flagged: Any) -> None:
+    assert Evaluation(Path(), {"recalibrated": after}, []).threshold == flagged
+
+
+def test_the_bound_of_older_evaluations_is_the_likeliest_translation(tmp_path: Path, no_figures: None) -> None:
+    made = full_results()
+    del made["truth"]["bleu_of_minimum_risk"]
+    made["truth"]["bleu_bound"] = made["truth"].pop("bleu_of_likeliest")
+    page = write(tmp_path, made, records(2))
+    assert "61.75" in page and "least risk" not in page
 
 
 def test_an_empty_block_of_calibration_is_left_out() -> None:
