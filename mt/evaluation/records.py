@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from mt.errors import UserError
 from mt.files.json_file import parse_json
 from mt.files.lines import read_lines
-from mt.metrics.bins import Probability
+from mt.metrics.bins import PROTOCOLS, Probability
 
 Record = dict[str, Any]
 
@@ -22,8 +22,13 @@ _Number: TypeAlias = Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)]
 _LogProb: TypeAlias = Annotated[float, Meta(ge=-_LARGEST, le=1e-4)]  # rounding may lift a certain token above 0
 _WANTED = 'a record is one JSON object on one line, such as {"translation": "..."}'
 
+_BINS = PROTOCOLS["teacher_forced"]["bins"]
+
 # What an evaluation adds: an earlier one's are dropped. Some were written by earlier versions only.
-_MEASURED = ("correct", "correct_words", "correct_in_order", "raw_confidence", "source_length", "chrf", "bleu", "ter")
+_MEASURED = (
+    *("correct", "correct_words", "correct_in_order", "raw_confidence", "source_length", "chrf", "bleu", "ter"),
+    *("teacher_forced", "recalibrated_teacher_forced"),
+)
 
 
 class _Alternative(Struct):
@@ -60,6 +65,14 @@ class _Given(_Output, kw_only=True):
     nbest: list[_Output] | None = None
 
 
+class _Sums(Struct):
+    """See mt.metrics.bins.sentence_sums."""
+
+    tokens: Annotated[int, Meta(ge=1)]
+    nll: _Number
+    gaps: Annotated[list[_Number], Meta(min_length=_BINS, max_length=_BINS)]
+
+
 class _Measured(_Given, kw_only=True):
     """What an evaluation says of a line."""
 
@@ -70,6 +83,8 @@ class _Measured(_Given, kw_only=True):
     chrf: _Number | None = None
     bleu: _Number | None = None
     ter: _Number | None = None
+    teacher_forced: _Sums | None = None
+    recalibrated_teacher_forced: _Sums | None = None
 
 
 def read_records(path: Path) -> list[Record]:

@@ -20,11 +20,11 @@ from mt.decoding.confidence import load_recalibration
 from mt.decoding.records import Remarks, json_line
 from mt.decoding.translator import Translator
 from mt.evaluation.oracle import against_oracle
-from mt.evaluation.records import read_records, well_formed
+from mt.evaluation.records import Record, read_records, well_formed
 from mt.evaluation.results import BeamBlock, Results, sweep_row
-from mt.evaluation.sentences import sentence_level
+from mt.evaluation.sentences import expected_against_reached, kept_promise, sentence_level
 from mt.evaluation.test_set import TestSet, fingerprint, overlaps
-from mt.evaluation.tokens import Output, add_alternatives, inference, label, label_words, teacher_forced
+from mt.evaluation.tokens import add_alternatives, inference, label, label_words, teacher_forced, token_confidence
 from mt.files.atomic import atomic_file
 from mt.files.json_file import file_digest, write_json
 from mt.files.lines import check_equally_many
@@ -81,7 +81,7 @@ def evaluate(
             other = {"length_penalty": name, "length_alpha": usual}
             block = blocks[str(beam)] if other == search else run.measure(other, beam=beam)
             sweep.append(sweep_row(beam, other, block, run.forced))
-    add_alternatives(loaded, [each.record for each in run.outputs])
+    add_alternatives(loaded, run.records)
     block = blocks[str(DEFAULT_BEAM)]
     results = {
         **block,
@@ -92,10 +92,13 @@ def evaluate(
         "model": _describe(loaded),
         "data": test_set.description,
         **({"sweep": sweep} if sweep else {}),
-        **({"recalibrated": run.recalibrated()} if run.recalibration else {}),
+        **({"recalibrated": run.recalibrated(), "fit": run.fit} if run.recalibration else {}),
         **({"truth": against_oracle(loaded, test_set, run.forced)} if truth else {}),
     }
-    return _written(output, results, run.outputs, test_set.references)
+    for name, of_line in run.sums.items():
+        for line, sums in of_line.items():
+            run.records[line][name] = sums
+    return _written(output, results, run.records, test_set.references)
 
 
 class _Run:
@@ -106,39 +109,41 @@ class _Run:
     ) -> None:
         self.loaded, self.test_set, self.resampling, self.translation = loaded, test_set, resampling, translation
         self.recalibration = load_recalibration(loaded)
+        self.fit: dict[str, Any] | None = None
+        """how unlike the test set is to what confidence was fitted on"""
         if self.recalibration and overlaps(self.recalibration.saved["fitted_on"], test_set):
             left_out = "the stored recalibration was fitted on this text and is left out"
             log_line(f"note: {left_out}; figures are the model's own")
             self.recalibration = None
         self.translator = Translator(loaded, recalibrate=self.recalibration is not None)
-        self.forced = self._teacher_forced()
-        self.outputs: list[Output] = []
+        self.sums: dict[str, dict[int, Any]] = {}
+        """for paired tests: by calibration block and line"""
+        self.forced = self._teacher_forced("teacher_forced")
+        self.records: list[Record] = []
         """labelled ones, of the main setting"""
 
     def measure(self, search: dict[str, Any], *, beam: int, nbest: int = 1, main: bool = False) -> BeamBlock:
         """The block of results of one setting; `main`: with everything that there is."""
         sources, references = self.test_set.sources, self.test_set.references[0]
         options = {"beam": beam, "nbest": nbest, **search, **self.translation}
-        tokenizer, outputs = self.loaded.tokenizer, []
-        source_ids, reference_ids = tokenizer.encode_source(sources), tokenizer.encode_target(references)
+        tokenizer, records = self.loaded.tokenizer, []
         with progress_bar(len(sources), f"beam {beam}", "line") as bar:
-            records = self.translator.translate(sources, **options)
-            for record, source, reference in zip(records, source_ids, reference_ids):
+            translated = self.translator.translate(sources, **options)
+            for record, reference in zip(translated, tokenizer.encode_target(references)):
                 record["reference_tokens"] = tokenizer.target_pieces(reference)
-                outputs.append(Output(record, len(source)))
+                records.append(record)
                 bar.update(1)
-        label(outputs)
+        label(records)
         if main:
-            label_words(outputs, references)
-            self.outputs = outputs
-        return _measure(outputs, self.test_set, self.resampling, main=main)
+            self.records, self.fit = records, self.translator.fit()
+        return _measure(records, self.test_set, self.resampling, main=main)
 
     def told(self) -> dict[str, int]:
         """How many lines were translated in parts, though read whole where the reference is the prefix, and how many
         hold characters that no piece is known for; said, too, if there are any."""
         remarks = Remarks(self.loaded.tokenizer)
-        for output in self.outputs:
-            remarks.add(output.record)
+        for record in self.records:
+            remarks.add(record)
         remarks.warn("translated in parts", self.loaded.config.decode.max_length)
         return {"lines_overlong": remarks.overlong.count, "lines_with_unknown": remarks.unknown.count}
 
@@ -147,16 +152,18 @@ class _Run:
         assert self.recalibration is not None
         saved = self.recalibration.saved
         return {
-            "teacher_forced": self._teacher_forced(self.recalibration.teacher_forced.apply),
-            "inference": inference(self.outputs, recalibrated=True, **self.resampling),
+            "teacher_forced": self._teacher_forced(
+                "recalibrated_teacher_forced", self.recalibration.teacher_forced.apply
+            ),
+            "inference": inference(self.records, recalibrated=True),
             "map": {name: saved[name]["picked"] for name in ("teacher_forced", "inference")},
             "fitted_lines": saved["fitted_on"]["lines"],
-            "thresholds": saved.get("thresholds", []),
+            "promises": [kept_promise(each, self.records) for each in saved["promises"]],
         }
 
-    def _teacher_forced(self, transform: Any = None) -> CalibrationBlock:
-        text = self.test_set.sources, self.test_set.references[0]
-        return teacher_forced(self.loaded, *text, transform=transform, breakdown=True, **self.resampling).result()
+    def _teacher_forced(self, name: str, transform: Any = None) -> CalibrationBlock:
+        text, sums = (self.test_set.sources, self.test_set.references[0]), self.sums.setdefault(name, {})
+        return teacher_forced(self.loaded, *text, transform=transform, sums=sums).result()
 
 
 def evaluate_records(
@@ -170,15 +177,16 @@ def evaluate_records(
     described = test_set.description
     check_equally_many(records_path, len(records), ", ".join(described["references"]), described["lines"])
     sources = test_set.sources or [record.get("source", "") for record in records]
-    outputs = [Output(record | {"source": source}) for record, source in zip(records, sources)]
+    records = [record | {"source": source} for record, source in zip(records, sources)]
     level = "subword-labelled-by-word"
     if all("reference_tokens" in record for record in records if record.get("tokens")):
         level = "subword"
-        label(outputs)
-    label_words(outputs, test_set.references[0])
+        label(records)
+    else:
+        label_words(records, test_set.references[0])
     resampling: dict[str, Any] = {"resamples": bootstrap, "seed": seed}
     text = replace(test_set, sources=sources if any(sources) else [])
-    block = _measure(outputs, text, resampling, level, main=True)
+    block = _measure(records, text, resampling, level, main=True)
     results: dict[str, Any] = {
         **block,
         "calibration": {"teacher_forced": None, **block["calibration"]},
@@ -187,31 +195,28 @@ def evaluate_records(
         "model": {"name": records_path.name, "fingerprint": fingerprint([each["translation"] for each in records])},
         "data": test_set.description,
     }
-    if any(each.confidence(True) != each.confidence(False) for each in outputs):
-        own = inference(outputs, level=level, recalibrated=True, **resampling)
+    if any(token_confidence(each, True) != token_confidence(each, False) for each in records):
+        own = inference(records, level=level, recalibrated=True)
         results["recalibrated"] = {"teacher_forced": None, "inference": own, "map": None}
-    return _written(output, results, outputs, test_set.references)
+    return _written(output, results, records, test_set.references)
 
 
 def _measure(
-    outputs: list[Output], text: TestSet, resampling: dict[str, Any], level: str = "subword", *, main: bool
+    records: list[Record], text: TestSet, resampling: dict[str, Any], level: str = "subword", *, main: bool
 ) -> BeamBlock:
     """One block of results: quality, length ratio, empties, calibration of the output's tokens by the system's own
-    probabilities; `main`: also of its words, and of whole sentences."""
-    records = [each.record for each in outputs]
+    probabilities; `main`: also of whole sentences."""
     hypotheses, scores = zip(*((record["translation"], record.get("score")) for record in records))
     statistics = quality_statistics(hypotheses, text.references, language=text.description.get("target_language"))
-    calibration = {"inference": inference(outputs, level=level, **resampling)}
-    if main and calibration["inference"]:
-        calibration["inference_word_product"] = inference(outputs, level="word-product", **resampling)
     block: dict[str, Any] = {
         **corpus_quality(hypotheses, text.references, statistics, sources=text.sources or None, **resampling),
         "repetitions": sum(map(_repeats, hypotheses)),
         "mean_score": None if None in scores else float(np.mean(np.array(scores, dtype=np.float64))),
-        "calibration": calibration,
+        "calibration": {"inference": inference(records, level=level)},
     }
     if main:
-        block["sequence"] = sentence_level(records, text.references, statistics, resampling["seed"])
+        block["sequence"] = sentence_level(records, text.references, statistics)
+        block["quality"] = expected_against_reached(records)
     return cast(BeamBlock, block)
 
 
@@ -236,10 +241,9 @@ def _describe(loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
-def _written(output: Path, results: dict[str, Any], outputs: list[Output], references: list[list[str]]) -> Results:
+def _written(output: Path, results: dict[str, Any], records: list[Record], references: list[list[str]]) -> Results:
     """The results, after the files of the evaluation are written, results.json last."""
     output.mkdir(parents=True, exist_ok=True)
-    records = [each.record for each in outputs]
     hypotheses = [record["translation"] for record in records]
     if looks_tokenized(hypotheses):
         log_line('note: many translations end in " .": BLEU wants detokenised text on both sides')

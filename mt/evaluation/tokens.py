@@ -3,15 +3,14 @@
 The end of a sentence is a token like any other; its figures are also given apart, because it is often the worst
 calibrated of all (Kumar and Sarawagi 2019, arXiv:1903.00802). Apart means: by what was predicted, not by what the
 reference has there, so that a well calibrated model looks well calibrated in each part. The same holds for the
-breakdown by frequency.
+breakdown by how often the piece stands in the training text.
 """
 
 from __future__ import annotations
 
 import math
-from collections import Counter, deque
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +18,8 @@ from numpy.typing import NDArray
 
 from mt.decoding.scoring import Distributions, Transform, score_pairs
 from mt.evaluation.records import Record
-from mt.metrics.bins import BORDERS, PROTOCOLS, Breakdown, CalibrationBins, CalibrationBlock
-from mt.metrics.labels import END, token_labels, word_confidence, words_of_tokens
+from mt.metrics.bins import PROTOCOLS, CalibrationBins, CalibrationBlock, sentence_sums
+from mt.metrics.labels import END, token_labels, words_of_tokens
 from mt.metrics.noise import Floats
 from mt.model.directory import LoadedModel
 
@@ -28,32 +27,45 @@ Flags = NDArray[np.bool_]
 
 _SMALLEST = 1e-12  # probability of a right-or-wrong label in the logarithm
 _SAME = 1e-5  # probabilities that differ by less are the same but for rounding
+_BORDERS = (1, 10, 100, 1000, 10_000)  # of groups of pieces by their number in the training text
+_GROUPS = ("0", "1-9", "10-99", "100-999", "1000-9999", "10000+")
+_OF_GROUP = ("tokens", "confidence", "accuracy", "ece", "noise_floor")
 
 
 class SplitBins:
     """Calibration of all tokens, of those that end a sentence, and of the others; parts may be merged.
 
-    `protocol` is one of PROTOCOLS, `breakdown` names those of BORDERS whose groups are counted, too (these are not
-    merged), `settings` are level, resamples and seed of CalibrationBins.
+    `protocol` is one of PROTOCOLS, `level` as in CalibrationBins.
     """
 
-    def __init__(self, protocol: str, *, breakdown: Collection[str] = (), **settings: Any) -> None:
-        bins = PROTOCOLS[protocol]
-        self.parts = [CalibrationBins(**bins, split=protocol, eos=eos, **settings) for eos in ("yes", "no", "only")]
-        self.breakdown = {name: Breakdown(*groups, **bins) for name, groups in BORDERS.items() if name in breakdown}
+    def __init__(self, protocol: str, *, level: str = "subword") -> None:
+        self.settings: dict[str, Any] = {**PROTOCOLS[protocol], "split": protocol, "level": level}
+        self.parts = [CalibrationBins(**self.settings, eos=eos) for eos in ("yes", "no", "only")]
+        self.groups: dict[int, CalibrationBins] = {}
+        """by how often the piece stands in the training text, where that is known; not merged"""
 
     def update(
-        self, confidence: Floats, correct: Flags, end: Flags, *, nll: Floats, brier: Floats, line: int, **groups: Any
+        self,
+        confidence: Floats,
+        correct: Flags,
+        end: Flags,
+        *,
+        nll: Floats,
+        brier: Floats,
+        line: int,
+        counts: Any = None,
     ) -> None:
-        """Counts the tokens of one sentence, number `line`, in their order: figures (tokens,) as in
-        CalibrationBins.update; `end` (tokens,): whether the end of the sentence was predicted; `groups`: for each name
-        of the breakdown the number of each token, or of all of them, None: not known."""
+        """Counts the tokens of one sentence, number `line`: figures (tokens,) as in CalibrationBins.update; `end`
+        (tokens,): whether the end of the sentence was predicted; `counts` (tokens,): how often each piece stands in the
+        training text, None: not known."""
         for part, chosen in zip(self.parts, (end | True, ~end, end)):  # end | True: all of them
             part.update(confidence[chosen], correct[chosen], nll=nll[chosen], brier=brier[chosen], lines=line)
-        groups["position"] = np.arange(1, len(confidence) + 1)
-        for name, group in self.breakdown.items():
-            if groups[name] is not None:
-                group.update(np.broadcast_to(groups[name], confidence.shape), confidence, correct)
+        if counts is None:
+            return
+        group = np.searchsorted(_BORDERS, counts, side="right")
+        for number in np.unique(group).tolist():
+            counted = self.groups.setdefault(number, CalibrationBins(**self.settings))
+            counted.update(confidence[group == number], correct[group == number], lines=line)
 
     def merge(self, other: SplitBins) -> None:
         """Adds what was counted of another part of the text, by another process say."""
@@ -64,8 +76,10 @@ class SplitBins:
         """The calibration block of results.json: the figures of all tokens, and `without_eos` and `eos` apart."""
         block, block_without_eos, block_of_eos = (part.block() for part in self.parts)
         block |= {"without_eos": block_without_eos, "eos": block_of_eos}
-        if self.breakdown:
-            block["breakdown"] = {name: group.result() for name, group in self.breakdown.items()}
+        if self.groups:
+            found: list[tuple[int, Any]] = [(number, self.groups[number].block()) for number in sorted(self.groups)]
+            rows = [{"name": _GROUPS[number]} | {name: group[name] for name in _OF_GROUP} for number, group in found]
+            block["breakdown"] = {"frequency": rows}
         return block
 
 
@@ -75,19 +89,18 @@ def teacher_forced(
     targets: Sequence[str],
     *,
     transform: Transform | None = None,
-    breakdown: bool = False,
-    **resampling: int,
+    training_counts: NDArray[np.integer] | None = None,
+    sums: dict[int, Any] | None = None,
 ) -> SplitBins:
     """Calibration of the likeliest token after each prefix of the reference, of lines as in encoded_pairs; 15 bins
     (l, r]. Correct is argmax = reference token; NLL (nats) of the reference token and Brier score over the whole
-    vocabulary, halved to lie in 0..1. `transform` recalibrates the distributions first; `breakdown`: counts groups of
-    tokens, too, without which parts of a text can be merged; `resampling`: `resamples` and `seed` of CalibrationBins.
+    vocabulary, halved to lie in 0..1. `transform` recalibrates the distributions first. `training_counts`
+    (vocabulary,): how often each piece stands in the training text, for the breakdown; None: without one. `sums`
+    receives the `sentence_sums` of each line, for paired tests of systems.
     """
-    counted = SplitBins("teacher_forced", breakdown=BORDERS if breakdown else (), **resampling)
+    counted = SplitBins("teacher_forced")
     source_ids, target_ids, lines = encoded_pairs(loaded, sources, targets)
-    frequency = Counter(token for ids in target_ids for token in ids) if breakdown else Counter()
-    scores = score_pairs(loaded, source_ids, target_ids, transform=transform)
-    for line, ids, scored in zip(lines, source_ids, scores):
+    for line, scored in zip(lines, score_pairs(loaded, source_ids, target_ids, transform=transform)):
         counted.update(
             scored.confidence,
             scored.correct,
@@ -95,9 +108,10 @@ def teacher_forced(
             nll=-scored.log_probs,
             brier=(1 - 2 * np.exp(scored.log_probs, dtype=np.float64) + scored.squares) / 2,
             line=line,
-            frequency=[frequency[token] for token in scored.predicted.tolist()],
-            source_length=len(ids),
+            counts=None if training_counts is None else training_counts[scored.predicted],
         )
+        if sums is not None:
+            sums[line] = sentence_sums("teacher_forced", scored.confidence, scored.correct, -scored.log_probs)
     return counted
 
 
@@ -112,55 +126,36 @@ def encoded_pairs(
     return source_ids, target_ids, lines
 
 
-@dataclass
-class Output:
-    """What a system put out for a line: its record, and what only an evaluation needs beside it."""
-
-    record: Record
-    source_length: int | None = None
-    """tokens of the source; None: not known"""
-    correct_words: list[bool] = field(default_factory=list)
-    """whether each word of the tokens is right, see `label_words`"""
-
-    def confidence(self, recalibrated: bool) -> list[float]:
-        """Of each token: `token_confidence`, or the system's own `exp(log_probs)` where that is another one."""
-        given: list[float] = self.record.get("token_confidence") or []
-        log_probs = [] if recalibrated else self.record.get("log_probs") or []
-        own = [math.exp(min(0.0, value)) for value in log_probs]
-        return own if any(abs(first - second) > _SAME for first, second in zip(own, given)) else given
+def token_confidence(record: Record, recalibrated: bool) -> list[float]:
+    """Of each token: `token_confidence`, or the system's own `exp(log_probs)` where that is another one."""
+    given: list[float] = record.get("token_confidence") or []
+    log_probs = [] if recalibrated else record.get("log_probs") or []
+    own = [math.exp(min(0.0, value)) for value in log_probs]
+    return own if any(abs(first - second) > _SAME for first, second in zip(own, given)) else given
 
 
 def inference(
-    outputs: Sequence[Output], *, level: str = "subword", recalibrated: bool = False, **resampling: int
+    records: Sequence[Record],
+    *,
+    level: str = "subword",
+    recalibrated: bool = False,
+    training_counts: Mapping[str, int] | None = None,
 ) -> CalibrationBlock | None:
     """Calibration of the tokens that a system put out (Wang et al. 2020, arXiv:2005.00963), labelled; 20 bins [l, r).
     NLL (nats) and Brier score (0..1) are of the right-or-wrong label; None where no record has token probabilities.
 
-    `level` is what is right or wrong: subword, subword-labelled-by-word or word-product, that is words, with the
-    product of their tokens' confidences. `recalibrated`: take `token_confidence`, not the system's own probabilities.
+    `level`, for the signature: subword or subword-labelled-by-word. `recalibrated`: take `token_confidence`, not the
+    system's own probabilities. `training_counts`: how often each piece stands in the training text, for the breakdown.
     """
-    words = level == "word-product"
-    frequency = Counter(token for output in outputs for token in output.record.get("reference_tokens") or ())
-    names = [name for name in BORDERS if name != "frequency" or (frequency and not words)]
-    counted = SplitBins("inference", level=level, breakdown=names, **resampling)
-    for line, output in enumerate(outputs):
-        confidence = output.confidence(recalibrated)
-        if not confidence:
+    counted = SplitBins("inference", level=level)
+    for line, record in enumerate(records):
+        certain = np.array(token_confidence(record, recalibrated), dtype=np.float64)
+        if not len(certain):
             continue
-        tokens, correct = output.record["tokens"], output.record["correct"]
-        if words:
-            tokens, word_of_token = words_of_tokens(tokens)
-            confidence, correct = word_confidence(confidence, word_of_token), output.correct_words
-        certain, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=bool)
-        counted.update(
-            certain,
-            right,
-            np.array([token == END for token in tokens]),
-            **label_scores(certain, right),
-            line=line,
-            frequency=[frequency[token] for token in tokens],
-            source_length=output.source_length,
-        )
+        tokens, right = record["tokens"], np.asarray(record["correct"], dtype=bool)
+        end = np.array([token == END for token in tokens])
+        counts = None if training_counts is None else [training_counts.get(token, 0) for token in tokens]
+        counted.update(certain, right, end, **label_scores(certain, right), line=line, counts=counts)
     return counted.result() if counted.parts[0].sums.any() else None
 
 
@@ -170,20 +165,21 @@ def label_scores(confidence: Floats, correct: Flags) -> dict[str, Floats]:
     return {"nll": -np.log(probability), "brier": (confidence - correct) ** 2}
 
 
-def label(outputs: Sequence[Output]) -> None:
+def label(records: Sequence[Record]) -> None:
     """Adds `correct` to records with tokens, one bool per token, by alignment (TER) with their `reference_tokens`; the
     end of sentence is appended to the reference where it has none."""
-    for record in (each.record for each in outputs if each.record.get("tokens")):
+    for record in (each for each in records if each.get("tokens")):
         record["correct"] = token_labels(record["tokens"], _ended(record["reference_tokens"]))
 
 
-def label_words(outputs: Sequence[Output], references: Sequence[str]) -> None:
-    """Labels words of the tokens by alignment with the reference's. Tokens without labels become as right as theirs."""
-    for output, reference in zip(outputs, references):
-        if output.record.get("tokens"):
-            words, word_of_token = words_of_tokens(output.record["tokens"])
-            output.correct_words = token_labels(words, _ended(reference.split()))
-            output.record.setdefault("correct", [output.correct_words[word] for word in word_of_token])
+def label_words(records: Sequence[Record], references: Sequence[str]) -> None:
+    """Adds `correct` to records with tokens by alignment of their words with the reference's: a token is as right as
+    its word."""
+    for record, reference in zip(records, references):
+        if record.get("tokens"):
+            words, word_of_token = words_of_tokens(record["tokens"])
+            right = token_labels(words, _ended(reference.split()))
+            record["correct"] = [right[word] for word in word_of_token]
 
 
 def add_alternatives(loaded: LoadedModel, records: Sequence[Record], most: int = 3) -> None:

@@ -9,15 +9,13 @@ compared in float64, whatever type they come in.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import pairwise
 from typing import Annotated, Any, Literal, TypeAlias, TypedDict
 
 import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from mt.metrics.noise import Floats, SentenceBootstrap, noise_floor, noise_quantile, wilson_interval
+from mt.metrics.noise import Floats, error_noise, wilson_interval
 from mt.metrics.ranks import ConfidenceHistogram
 
 ROUNDING = 1e-6
@@ -28,13 +26,6 @@ PROTOCOLS: dict[str, dict[str, Any]] = {
     "inference": {"bins": 20, "edges": "[l,r)"},
 }
 """the bins of each protocol, as published"""
-BORDERS = {
-    "frequency": (0, (1, 10, 100, 1000)),
-    "position": (1, (2, 3, 6, 11, 21)),
-    "source_length": (1, (6, 11, 21, 41)),
-}
-"""for each breakdown of results.json the lowest number that a token can have, and the borders of its groups: times that
-a token's type occurs in the references, place in the sentence from 1, tokens of the source sentence"""
 
 
 class CalibrationBlock(TypedDict, total=False):
@@ -43,25 +34,28 @@ class CalibrationBlock(TypedDict, total=False):
     tokens: Annotated[int, Meta(ge=0)]
     ece: Probability
     """sum over bins of their share of tokens times |accuracy - mean confidence|; `mce`: the largest such difference"""
+    ece_low: float | None
+    """95 % interval of the ece, sentences being what is drawn, see `error_noise`"""
+    ece_high: float | None
+    noise_floor: Probability | None
+    """the ECE that a perfectly calibrated model of the same confidences would show, mean and 95 % quantile"""
+    noise_floor_high: Probability | None
     mce: Probability | None
     nll: float | None
     """nats per token; `brier` in 0..1"""
     brier: Probability | None
+    miscalibration: Probability | None
+    """parts of the Brier score of right or wrong, see ConfidenceHistogram.brier_parts"""
+    discrimination: Probability | None
+    uncertainty: Probability | None
     accuracy: Probability | None
     confidence: Probability | None
     signed_gap: float | None
     """mean confidence - accuracy"""
-    noise_floor: Probability | None
-    """the ECE that a perfectly calibrated model of the same confidences would show, mean and 95 % quantile"""
-    noise_floor_high: Probability | None
-    ece_mass: Probability | None
-    """with as many bins of equally many tokens"""
-    ece_low: float | None
-    """95 % interval of the ece over resampled sentences, see SentenceBootstrap.interval"""
-    ece_high: float | None
     auroc: Probability | None
-    """of confidence for being right; `risk_coverage`: see ConfidenceHistogram.risk_coverage"""
-    risk_coverage: dict[str, Any] | None
+    """of confidence for being right; `augrc`, `prr`: see ConfidenceHistogram"""
+    augrc: Probability | None
+    prr: float | None
     bins: list[dict[str, Probability | int | None]]
     """low, high, count, confidence, accuracy, and band_low, band_high: the 95 % Wilson interval of the accuracy"""
     signature: str
@@ -69,7 +63,7 @@ class CalibrationBlock(TypedDict, total=False):
     """the same of tokens that end no sentence; `eos`: of those that end one"""
     eos: CalibrationBlock
     breakdown: dict[str, list[dict[str, Any]]]
-    """groups of tokens, see Breakdown.result"""
+    """`frequency`: groups of tokens, see mt.evaluation.tokens.SplitBins"""
 
 
 class CalibrationBins:
@@ -79,19 +73,10 @@ class CalibrationBins:
         bins, edges: how many, and which end a bin includes.
         level, eos, split: stand in the signature only: whether tokens are subwords or words, whether ends of sentence
             are among them, and what was measured (teacher_forced, inference).
-        resamples, seed: of sentences, for the interval of the ECE and for paired differences; 0: none.
     """
 
     def __init__(
-        self,
-        *,
-        bins: int = 15,
-        edges: str = "(l,r]",
-        level: str = "subword",
-        eos: str = "yes",
-        split: str = "",
-        resamples: int = 0,
-        seed: int = 12345,
+        self, *, bins: int = 15, edges: str = "(l,r]", level: str = "subword", eos: str = "yes", split: str = ""
     ) -> None:
         if bins < 1:
             raise ValueError(f"bins is {bins}; it must be at least 1")
@@ -104,28 +89,39 @@ class CalibrationBins:
         self.nll = self.brier = 0.0
         """sums over tokens; nan: unknown"""
         self.histogram = ConfidenceHistogram()
-        self.bootstrap = SentenceBootstrap(bins, resamples, seed) if resamples else None
+        self.squares, self.sentences = np.zeros((bins, bins)), 0
+        """sum over sentences of the outer square of their bins' gaps, and number of sentences"""
 
     def update(self, confidence: Any, correct: Any, *, nll: Any = None, brier: Any = None, lines: Any = None) -> None:
         """Counts tokens: array-like or tensor of probabilities, and as many booleans, or 0 and 1.
 
         `nll` and `brier` are each token's -log p in nats, and its Brier score in 0..1, the multi-class one halved,
         (1 - 2 p_y + sum_k p_k^2) / 2; what is left out in one call is unknown for the whole. `lines`: number of the
-        sentence, one for all or one for each token; needed for resamples. Raises ValueError as `checked`.
+        sentence, one for all or one for each token; all tokens of a sentence come in one call. None: each token is
+        drawn on its own. Raises ValueError as `checked`.
         """
         certain, right = checked(confidence, correct)
         index = bin_of(certain, self.bins, self.edges)
-        if self.bootstrap is not None:
-            numbers = np.broadcast_to(np.asarray(lines, dtype=np.int64), certain.shape)
-            self.bootstrap.update(index, right - certain, numbers)
+        gap, size = right - certain, self.bins
+        if lines is None:
+            self.squares[np.diag_indices(size)] += np.bincount(index, weights=gap * gap, minlength=size)
+            self.sentences += len(gap)
+        else:
+            numbers, sentence = np.unique(np.broadcast_to(lines, gap.shape), return_inverse=True)
+            cell = sentence * size + index
+            gaps = np.bincount(cell, weights=gap, minlength=len(numbers) * size).reshape(len(numbers), size)
+            self.squares += gaps.T @ gaps
+            self.sentences += len(numbers)
         _add_tokens(self.sums, index, certain, right)
         self.nll += _checked_sum(nll, "nll", len(certain), highest=np.inf)
         self.brier += _checked_sum(brier, "brier", len(certain), highest=1.0 + ROUNDING)
         self.histogram.update(certain, right)
 
     def merge(self, other: CalibrationBins) -> None:
-        """Adds another part, of the same sentences or of others; both with the same bins and without resamples."""
+        """Adds another part, of other sentences, with the same bins."""
         self.sums += other.sums
+        self.squares += other.squares
+        self.sentences += other.sentences
         self.nll += other.nll
         self.brier += other.brier
         self.histogram.sums += other.histogram.sums
@@ -135,13 +131,25 @@ class CalibrationBins:
         count, confidence, correct, _ = self.sums
         return float(np.abs(correct - confidence).sum() / max(1, count.sum()))
 
+    def covariance(self) -> Floats:
+        """Of the bins' gaps, (bins, bins), as sentences vary; a bin's variance is at least that of independent tokens
+        which are right with the probability stated, c (1 - c) each, since few sentences show too little of it."""
+        _, confidence, correct, variance = self.sums
+        gap, count = correct - confidence, self.sentences
+        found = (self.squares - np.outer(gap, gap) / count) * count / (count - 1) if count > 1 else 0 * self.squares
+        return np.asarray(found + np.diag((variance - np.diag(found)).clip(0)))
+
     def block(self) -> CalibrationBlock:
         """The calibration block of results.json."""
-        counts, confidences, corrects, variances = self.sums
-        tokens, filled, ece = int(counts.sum()), counts > 0, self.ece()
+        counts, confidences, corrects, _ = self.sums
+        tokens, filled = int(counts.sum()), counts > 0
         gap = np.abs(corrects - confidences)[filled] / counts[filled]
         confidence, accuracy = _mean(confidences.sum(), tokens), _mean(corrects.sum(), tokens)
-        low, high = self.bootstrap.interval(ece) if self.bootstrap is not None and tokens else (None, None)
+        noise: Any = [None] * 4
+        if tokens:
+            noise = np.divide(error_noise(corrects - confidences, self.covariance()), tokens).clip(0, 1).tolist()
+        floor, floor_high, low, high = noise
+        miscalibration, discrimination, uncertainty = self.histogram.brier_parts() or [None] * 3
         bins: list[Any] = []
         for index, (count, certain, right, _) in enumerate(self.sums.T.tolist()):
             edges = {"low": index / self.bins, "high": (index + 1) / self.bins, "count": int(count)}
@@ -150,59 +158,34 @@ class CalibrationBins:
             bins.append({**edges, **means, "band_low": band[0], "band_high": band[1]})
         return {
             "tokens": tokens,
-            "ece": ece,
+            "ece": self.ece(),
+            "ece_low": low,
+            "ece_high": high,
+            "noise_floor": floor,
+            "noise_floor_high": floor_high,
             "mce": float(gap.max()) if tokens else None,
             "nll": _mean(self.nll, tokens),
             "brier": _mean(self.brier, tokens),
+            "miscalibration": miscalibration,
+            "discrimination": discrimination,
+            "uncertainty": uncertainty,
             "accuracy": accuracy,
             "confidence": confidence,
             "signed_gap": None if confidence is None or accuracy is None else confidence - accuracy,
-            "noise_floor": _mean(noise_floor(variances), tokens),
-            "noise_floor_high": _mean(noise_quantile(variances), tokens) if tokens else None,
-            "ece_mass": self.histogram.equal_mass_error(self.bins) if tokens else None,
-            "ece_low": low,
-            "ece_high": high,
             "auroc": self.histogram.auroc(),
-            "risk_coverage": self.histogram.risk_coverage(),
+            "augrc": self.histogram.augrc(),
+            "prr": self.histogram.rejection_ratio(),
             "bins": bins,
             "signature": self.signature,
         }
 
 
-class Breakdown:
-    """Calibration by a whole number that each token has: how frequent its type is, its position, ...
-
-    With the lowest number 0, the borders (1, 10), which rise, make the groups "0", "1-9" and "10+".
-    """
-
-    def __init__(self, lowest: int, borders: Sequence[int], *, bins: int = 15, edges: str = "(l,r]") -> None:
-        inner = [f"{low}-{after - 1}" if after - low > 1 else f"{low}" for low, after in pairwise((lowest, *borders))]
-        self.names = [*inner, f"{borders[-1]}+"]
-        self.borders, self.bins, self.edges = borders, bins, edges
-        self.sums = np.zeros((4, len(self.names), bins))
-        """as in CalibrationBins, by group and bin"""
-
-    def update(self, values: Any, confidence: Any, correct: Any) -> None:
-        """Counts tokens, all (n,): a token with value v falls in the group numbered by how many borders are <= v."""
-        certain, right = checked(confidence, correct)
-        group_of_token = np.searchsorted(self.borders, values, side="right")
-        cell = group_of_token * self.bins + bin_of(certain, self.bins, self.edges)
-        _add_tokens(self.sums, cell, certain, right)
-
-    def result(self) -> list[dict[str, Any]]:
-        """name, tokens, confidence, accuracy, ece and noise_floor of the groups that have tokens."""
-        return [
-            {
-                "name": name,
-                "tokens": int(count.sum()),
-                "confidence": float(confidence.sum() / count.sum()),
-                "accuracy": float(correct.sum() / count.sum()),
-                "ece": float(np.abs(correct - confidence).sum() / count.sum()),
-                "noise_floor": noise_floor(variance) / int(count.sum()),
-            }
-            for name, count, confidence, correct, variance in zip(self.names, *self.sums)
-            if count.any()
-        ]
+def sentence_sums(protocol: str, confidence: Any, correct: Any, nll: Any = 0.0) -> dict[str, Any]:
+    """What the tokens of a sentence, n at least 1, add to the calibration of a text: `tokens`, `nll` (nats) and, for
+    each bin of the protocol, `gaps`, the sum of correctness - confidence; arguments as of CalibrationBins.update."""
+    bins, (certain, right) = PROTOCOLS[protocol], checked(confidence, correct)
+    gaps = np.bincount(bin_of(certain, **bins), weights=right - certain, minlength=bins["bins"])
+    return {"tokens": len(certain), "nll": round(float(as_floats(nll).sum()), 6), "gaps": gaps.round(6).tolist()}
 
 
 def bin_of(probabilities: Floats, bins: int, edges: str) -> NDArray[np.intp]:

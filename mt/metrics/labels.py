@@ -65,15 +65,6 @@ def words_of_tokens(tokens: Sequence[str]) -> tuple[list[str], list[int]]:
     return words, word_of_token
 
 
-def word_confidence(confidence: Sequence[float], word_of_token: Sequence[int]) -> list[float]:
-    """Confidence of each word: the product of its tokens' ones, which is the model's own probability of the whole
-    word given what is before it."""
-    products = [1.0] * (max(word_of_token, default=-1) + 1)
-    for value, word in zip(confidence, word_of_token, strict=True):
-        products[word] *= value
-    return products
-
-
 def align(hypothesis: Sequence[str], reference: Sequence[str]) -> tuple[int, list[str]]:
     """How many edits (substitutions, insertions, deletions, shifts) lead from hypothesis to reference, and a label C,
     S, I or D for each token of the hypothesis."""

@@ -13,8 +13,8 @@ from typing import Any, TypedDict, cast
 import numpy as np
 
 from mt.errors import UserError
-from mt.metrics.bins import PROTOCOLS, CalibrationBins
-from mt.metrics.noise import Difference, SentenceBootstrap, paired_bootstrap, resampled_counts
+from mt.metrics.bins import PROTOCOLS, sentence_sums
+from mt.metrics.noise import Difference, Floats, paired_bootstrap, resampled_counts
 from mt.progress import log_line
 
 Record = dict[str, Any]
@@ -194,16 +194,22 @@ def quality_differences(
 
 
 def calibration_differences(
-    systems: Sequence[Sequence[Record]], *, recalibrated: bool = False
+    systems: Sequence[Sequence[Record]], block: str, measure: str = "ece"
 ) -> list[Difference | None]:
-    """Differences of the inference ECE (20 bins [l, r), 0..1) of every system but the first, on the same test set: of
-    `token_confidence` if `recalibrated`, else of the system's own `exp(log_probs)`, where it tells them. None where
-    the tokens of either system are not known for the same lines."""
-    (first, first_error, first_lines), *others = [_measured(records, recalibrated) for records in systems]
-    return [
-        other.difference(first, error - first_error) if lines and lines == first_lines else None
-        for other, error, lines in others
-    ]
+    """Differences of the `ece`, 0..1, or the `nll`, nats per token, of every system but the first on the same test set,
+    from records. `block` names the calibration: teacher_forced or inference, the system's own `exp(log_probs)` where it
+    tells them, or one of them as recalibrated_…. None where a system does not tell the sums for the same lines, or,
+    for the nll, has other tokens."""
+    first, *others = [_sums(records, block, measure) for records in systems]
+    found: list[Difference | None] = []
+    for other in others:
+        known, of_other = (each[:, 0] if measure == "nll" else each[:, 0] > 0 for each in (first, other))
+        if not known.any() or not np.array_equal(known, of_other):
+            found.append(None)
+            continue
+        options: dict[str, Any] = {"resamples": RESAMPLES, "seed": SEED, "biased": measure == "ece"}
+        found += paired_bootstrap([first, other], _error_per_token, **options)
+    return found
 
 
 def references_of(record: Record) -> list[str]:
@@ -211,17 +217,21 @@ def references_of(record: Record) -> list[str]:
     return list(record.get("references") or [record.get("reference", "")])
 
 
-def _measured(records: Sequence[Record], recalibrated: bool) -> tuple[SentenceBootstrap, float, list[int]]:
-    """Resamples of the output, its ECE, and which lines have tokens."""
-    counted = CalibrationBins(**PROTOCOLS["inference"], resamples=RESAMPLES, seed=SEED)
-    lines = []
-    for number, record in enumerate(records):
-        confidence = record.get("token_confidence")
-        if not confidence or not record.get("correct"):
-            continue
-        if record.get("log_probs") and not recalibrated:
-            confidence = np.exp(np.minimum(record["log_probs"], 0.0))  # rounding may lift one above 0
-        counted.update(confidence, record["correct"], lines=number)
-        lines.append(number)
-    assert counted.bootstrap is not None
-    return counted.bootstrap, counted.ece(), lines
+def _error_per_token(sums: Floats) -> float:
+    return float(np.abs(sums[1:]).sum() / sums[0])
+
+
+def _sums(records: Sequence[Record], block: str, measure: str) -> Floats:
+    """For each line the number of its tokens, 0 where they are not known, and what the measure sums, (lines, …)."""
+    protocol = block.removeprefix("recalibrated_")
+    rows = np.zeros((len(records), 2 if measure == "nll" else 1 + PROTOCOLS[protocol]["bins"]))
+    for row, record in zip(rows, records):
+        sums = record.get(block) if protocol == "teacher_forced" else None
+        if protocol == "inference" and record.get("token_confidence") and record.get("correct"):
+            confidence = record["token_confidence"]
+            if record.get("log_probs") and block == protocol:
+                confidence = np.exp(np.minimum(record["log_probs"], 0.0))  # rounding may lift one above 0
+            sums = sentence_sums(protocol, confidence, record["correct"])
+        if sums:
+            row[0], row[1:] = sums["tokens"], sums["nll" if measure == "nll" else "gaps"]
+    return rows

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from mt.errors import UserError
 from mt.metrics import quality
-from mt.report.figures import reliability_overlay, risk_coverage_plot, selective_plot
+from mt.metrics.noise import holm
+from mt.report.figures import reliability_overlay, selective_plot
 from mt.report.inputs import Block, Evaluation, read_evaluation, title_of
 from mt.report.page import write_page
 from mt.report.svg import label_text
@@ -84,12 +85,17 @@ def _table(evaluations: Sequence[Evaluation]) -> list[Row]:
     rows.append(Row("empty translations", [each.get("empties") for each in results], untested, -1, digits=0))
     blocks = [evaluation.blocks for evaluation in evaluations]
     for block in dict.fromkeys(name for each in blocks for name in each):
-        errors, floors = ([each.get(block, {}).get(key) for each in blocks] for key in ("ece", "noise_floor"))
-        differences: Sequence[Any] = untested
-        if block.endswith("inference") and None not in errors:
-            differences = quality.calibration_differences(systems, recalibrated=block != "inference")
-        rows.append(Row(f"ECE: {title_of(block)}", errors, differences, -1, factor=100))
-        rows.append(Row("… its noise floor", floors, untested, 0, factor=100))
+        figures = {key: [each.get(block, {}).get(key) for each in blocks] for key in ("ece", "noise_floor", "nll")}
+        errors = quality.calibration_differences(systems, block)
+        rows.append(Row(f"ECE: {title_of(block)}", figures["ece"], errors, -1, factor=100))
+        rows.append(Row("… its noise floor", figures["noise_floor"], untested, 0, factor=100))
+        if block.endswith("teacher_forced"):
+            likelihoods = quality.calibration_differences(systems, block, "nll")
+            rows.append(Row(f"NLL: {title_of(block)}", figures["nll"], likelihoods, -1, digits=4))
+    for of_system in zip(*(row.differences for row in rows)):
+        found = [each for each in of_system if each]
+        for difference, p in zip(found, holm([each["p"] for each in found])):
+            difference["adjusted_p"] = p
     return rows
 
 
@@ -104,9 +110,6 @@ def _figures(names: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[st
         ]
         if len(known) > 1:
             reliability.append(reliability_overlay(known, title_of(name)))
-        risky = [(label[0], block) for label, block in known if block.get("risk_coverage")]
-        if len(risky) > 1 and not name.startswith("recalibrated_"):
-            curves.append(risk_coverage_plot(risky, "Tokens: " + name.replace("_", "-")))
     selective = [(evaluation.results.get("sequence") or {}).get("selective") or [] for evaluation in evaluations]
     if all(selective):
         for metric, title in (("chrf", "chrF"), ("bleu", "BLEU")):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mt.metrics.labels import word_confidence, words_of_tokens
+from mt.metrics.labels import words_of_tokens
 
 
 @pytest.mark.parametrize(
@@ -23,11 +23,3 @@ from mt.metrics.labels import word_confidence, words_of_tokens
 )
 def test_tokens_form_words(tokens: str, words: list[str], word_of_token: list[int]) -> None:
     assert words_of_tokens(tokens.split()) == (words, word_of_token)
-
-
-def test_a_word_is_as_sure_as_its_tokens_together() -> None:
-    confidence, word_of_token = [0.9, 0.5, 0.8, 1.0], [0, 1, 1, 2]
-    assert word_confidence(confidence, word_of_token) == pytest.approx([0.9, 0.4, 1.0])
-    assert word_confidence([], []) == []
-    with pytest.raises(ValueError, match="shorter|longer"):
-        word_confidence([0.9, 0.5], [0])
