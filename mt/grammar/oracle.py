@@ -56,8 +56,8 @@ class OracleDistribution:
 class Oracle(NamedTuple):
     """What is true of a test set of the grammar."""
 
-    best: list[str]
-    """the most probable translation of each source"""
+    translations: list[dict[str, float]]
+    """those of each source with their probabilities, most probable first"""
     rows: list[list[Row]]
     """for each source the distribution before each token of its reference"""
     entropy: float
@@ -76,7 +76,7 @@ def oracle_of(languages: tuple[str, str], sources: list[str], references: list[s
     Raises:
         UserError: a source that the grammar cannot have produced, or languages it does not have.
     """
-    best: list[str] = []
+    listed: list[dict[str, float]] = []
     rows: list[list[Row]] = []
     entropy = expected_tokens = nll = tokens = 0.0
     Grammar.load(*languages)  # an unknown language is refused here, once
@@ -86,14 +86,14 @@ def oracle_of(languages: tuple[str, str], sources: list[str], references: list[s
         for translations, reference in zip(results, references):
             *sequences, reference_ids = encode([*translations, reference])
             distribution = OracleDistribution(sequences, translations.values())
-            best.append(next(iter(translations)))  # they come most probable first
+            listed.append(translations)
             rows.append([distribution.next(reference_ids[:place]) for place in range(len(reference_ids))])
             entropy += distribution.entropy()
             expected_tokens += distribution.expected_tokens()
             nll += distribution.nll(reference_ids)
             tokens += len(reference_ids)
             bar.update()
-    return Oracle(best, rows, entropy / expected_tokens, nll / tokens)
+    return Oracle(listed, rows, entropy / expected_tokens, nll / tokens)
 
 
 def _translations(languages: tuple[str, str], source: str) -> dict[str, float]:

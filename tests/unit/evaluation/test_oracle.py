@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
+from sacrebleu.metrics import BLEU
 
 from mt.decoding.scoring import Distributions
-from mt.evaluation.oracle import OracleComparison
+from mt.evaluation.oracle import OracleComparison, minimum_risk
 
 
 def row(true: dict[int, float]) -> tuple[np.ndarray, np.ndarray]:
@@ -53,3 +57,28 @@ def test_a_token_that_no_translation_begins_with_counts_in_none_of_the_sums() ->
     alone.update(chunk(believed[:1]))
     comparison.update(chunk(believed))
     assert comparison.result() == alone.result()
+
+
+def test_translations_of_least_risk_have_the_highest_bleu_of_expected_counts() -> None:
+    alike = {"He saw the red house in town today .": 0.33, "He saw the red house in town now .": 0.33}
+    sources = [
+        {"They look at that .": 0.34, **alike},
+        {"She sleeps at home tonight .": 0.5, "Tonight , she sleeps at home .": 0.3, "She sleeps there .": 0.2},
+        {"Yes , of course we do .": 1.0},
+    ]
+
+    def expected(choice: tuple[str, ...]) -> float:
+        drawn = [statistics(choice, [*references]) * chance for references, chance in all_references]
+        return float(BLEU()._compute_score_from_stats(np.sum(drawn, axis=0).tolist()).score)
+
+    def statistics(choice: tuple[str, ...], references: list[str]) -> np.ndarray:
+        return np.sum(BLEU()._extract_corpus_statistics([*choice], [references]), axis=0)
+
+    all_references = [(each, math.prod(s[r] for s, r in zip(sources, each))) for each in product(*sources)]
+    best = max(product(*sources), key=expected)
+    assert minimum_risk(sources) == list(best) != [next(iter(each)) for each in sources]
+
+
+def test_risk_is_weighed_among_the_most_probable_translations_only() -> None:
+    many = {f"word {number} of very many others": 0.001 for number in range(300)}
+    assert minimum_risk([{"This one alone is it .": 0.7, **many}]) == ["This one alone is it ."]
