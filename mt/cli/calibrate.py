@@ -41,10 +41,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def table(part: dict[str, Any]) -> str:
-    """One row per candidate: calibration error beside its noise floor and in the worst group, and what else tells of
-    it; the pick is marked."""
-    heads = ["", "candidate", "ECE", "floor", "worst group", "NLL", "Brier", "AUROC", "confidence", "accuracy"]
-    keys = ("ece", "noise_floor", "worst_ece", "nll", "brier", "auroc", "confidence", "accuracy")
+    """One row per candidate: calibration error beside its noise floor, in the worst group, and by how much it rises
+    where it rises most; and what else tells of it; the pick is marked."""
+    heads = ["", "candidate", "ECE", "floor", "worst group", "rise", "NLL", "Brier", "AUROC", "confidence", "accuracy"]
+    keys = ("ece", "noise_floor", "worst_ece", "worst_change", "nll", "brier", "auroc", "confidence", "accuracy")
     rows = [
         ["*" if name == part["picked"] else "", name]
         + ["-" if block[key] is None else f"{block[key]:.4f}" for key in keys]

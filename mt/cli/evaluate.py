@@ -76,16 +76,26 @@ def findings(results: Results) -> list[str]:
                 interval = "" if low is None else f" [{low:.4f}, {high:.4f}]"
                 lines.append(f"ECE {what}{title}: {block['ece']:.4f}{interval}, noise floor {block['noise_floor']:.4f}")
     if sequence := results.get("sequence"):
-        half, spearman = sequence["half"], sequence["correlation"]["chrf"]
+        spearman = sequence["correlation"]["chrf"]
         told = "unknown" if spearman is None else f"{spearman:.3f}"  # none where all lines are equally good
-        lines.append(
-            f"confidence against sentence chrF: Spearman {told}; most confident half: chrF {half['chrf']:.2f}, "
-            f"random halves of the same source lengths {half['random_mean']:.2f} (p = {half['p']:.4f})"
-        )
+        if (quality := results.get("quality")) and quality["spearman"] is not None:
+            told += (
+                f", of quality {quality['spearman']:.3f}; chrF lies in {quality['coverage']:.1%} of the 90 % intervals"
+            )
+        lines.append(f"confidence against sentence chrF: Spearman {told}")
+    for each in (results.get("recalibrated") or {}).get("promises", ()):
+        promised = f"promise of {each['precision']:.0%} at chrF {each['chrf']:g}"
+        kept = "no line is above its threshold"
+        if each["lines"]:
+            kept = f"{each['reached']:.1%} [{each['low']:.1%}, {each['high']:.1%}] of {each['lines']} lines above it"
+        lines.append(f"{promised}: {kept}")
+    if results.get("fit"):
+        lines.append(results["fit"]["text"])
     if truth := results.get("truth"):
         lines.append(
-            f"a perfect model: BLEU {truth['bleu_bound']:.2f}, {truth['entropy']:.4f} nats a token; "
-            f"this one: BLEU {results['bleu']['score']:.2f}, {truth['nll']:.4f} nats a token"
+            f"the truth: BLEU {truth['bleu_of_likeliest']:.2f} of the most probable translations, "
+            f"{truth['bleu_of_minimum_risk']:.2f} of those of least risk, {truth['entropy']:.4f} nats a token; "
+            f"this model: BLEU {results['bleu']['score']:.2f}, {truth['nll']:.4f} nats a token"
         )
         maps = "".join(f", {each['kl']:.4f} after {name}" for name, each in truth["maps"].items())
         lines.append(f"KL from the truth: {truth['kl']:.4f} nats a token{maps}")

@@ -1,7 +1,7 @@
 """What the confidence estimator looks at: numbers of each token and each line of the model's own output.
 
-All of it is known once the search is done: nothing needs another pass of the model, and any engine will do. Measured on
-foreign text, entropy, the margin to the second piece and attention added nothing to these (docs/calibration.md).
+All of it is known once the search is done: nothing needs another pass of the model, and any engine will do. What would
+need one (entropy, margin to the second piece, attention) added nothing on text of other kinds (docs/calibration.md).
 """
 
 from __future__ import annotations
@@ -15,35 +15,33 @@ from mt.corpus.tokenizer import Tokenizer
 from mt.metrics.labels import SPACE
 from mt.metrics.noise import Floats
 
-TOKEN_INPUTS = (
+_OF_TOKEN = (
     "log_odds",  # of the token's probability, within 8 either way, as all log-odds here
     "log_odds_before",  # of the token before, and after; 8 at the ends
     "log_odds_after",
     "line_log_prob",  # mean log-probability of the line's tokens, nats
-    "line_least",  # the lowest log-odds in the line
     "position",  # share of the line's tokens up to this one
     "repeated",  # how often the piece was put out before in this line, at most 3
     "is_end",
-    "end_log_odds",  # log_odds where the token ends the line, else 0
     "starts_word",
     "frequency",  # log (1 + how often the training text holds the piece); 0 where no counts are known
-    "source_frequency",  # its mean over the pieces of the source
+    "length",  # log (tokens of the output)
+    "source_frequency",  # mean over the pieces of the source of what frequency is for the output
     "source_fertility",  # log (pieces of the source / its words)
-    "length_ratio",  # log (tokens of output / of source)
 )
+TOKEN_INPUTS = (*_OF_TOKEN, *(f"log_odds * {name}" for name in _OF_TOKEN))
+"""the products say how much a token's log-odds are worth there: less in a long line, or among doubtful tokens"""
 LINE_INPUTS = {
     "probability": ("surer", "less sure"),  # mean probability of the tokens
     "log_prob": ("surer", "less sure"),  # mean log-probability, nats
-    "total": ("likelier as a whole", "less likely as a whole"),  # sum of log-probabilities, nats
+    "log_prob_by_character": ("surer in long pieces", "less sure in long pieces"),  # the same, weighted by length
     "least": ("surer where least sure", "less sure where least sure"),  # lowest log-odds
-    "log_odds": ("surer", "less sure"),  # mean
-    "doubtful": ("more doubtful tokens", "fewer doubtful tokens"),  # share of tokens below probability 1/2
-    "length": ("longer", "shorter"),  # log (tokens of output)
-    "length_ratio": ("longer than its source", "shorter than its source"),
+    "length": ("longer", "shorter"),  # log (tokens of the output)
+    "length_ratio": ("longer than its source", "shorter than its source"),  # log (tokens of output / of source)
+    "characters": ("longer pieces", "shorter pieces"),  # characters a token
     "frequency": ("commoner pieces", "rarer pieces"),  # mean over the output, as for tokens
     "source_frequency": ("commoner source pieces", "rarer source pieces"),
-    "source_fertility": ("source words in more pieces", "source words in fewer pieces"),
-    "repeated": ("more repetition", "less repetition"),  # mean of the tokens'
+    "repeated": ("more repetition", "less repetition"),  # mean over the output, as for tokens
 }
 """name: what more and less of it means"""
 _FAR = 8.0
@@ -57,6 +55,8 @@ class OutputInputs:
         self.source_starts, self.starts = (
             np.array([piece.startswith(SPACE) for piece in pieces]) for pieces in tokenizer.vocabularies
         )
+        self.characters = np.array([len(piece) for piece in tokenizer.vocabularies[1]], dtype=np.float64)
+        self.characters[self.end_id] = 0
         counts = piece_counts or (np.zeros(tokenizer.source_size), np.zeros(tokenizer.target_size))
         self.source_frequency, self.frequency = (np.log1p(np.asarray(side, dtype=np.float64)) for side in counts)
 
@@ -75,27 +75,23 @@ class OutputInputs:
 
         log_prob = np.minimum(np.concatenate([np.asarray(each, dtype=np.float64) for each in log_probs]), -1e-6)
         log_odds = (log_prob - np.log(-np.expm1(log_prob))).clip(-_FAR, _FAR)
-        total, least, log_odds_sum = per_line(log_prob), per_line(log_odds, np.minimum), per_line(log_odds)
         before, after = np.roll(log_odds, 1), np.roll(log_odds, -1)
         before[starts] = after[starts + lengths - 1] = _FAR
+        mean_log_prob, length = per_line(log_prob) / lengths, np.log(lengths)
         repeated = np.minimum(_times_before(line, ids), 3).astype(np.float64)
-        is_end = (ids == self.end_id).astype(np.float64)
+        frequency, characters = self.frequency[ids], self.characters[ids]
         words = np.add.reduceat(self.source_starts[source_ids].astype(np.float64), source_starts)
         of_source = np.add.reduceat(self.source_frequency[source_ids], source_starts) / source_lengths
-        fertility = np.log(source_lengths / words.clip(min=1))
-        ratio = np.log(lengths / source_lengths)
-        tokens = (
-            *(log_odds, before, after, (total / lengths)[line], least[line]),
-            *((np.arange(len(line)) - starts[line] + 1) / lengths[line], repeated, is_end, is_end * log_odds),
-            *(self.starts[ids].astype(np.float64), self.frequency[ids]),
-            *(each[line] for each in (of_source, fertility, ratio)),
-        )
-        lines = (
-            *(per_line(np.exp(log_prob)) / lengths, total / lengths, total, least, log_odds_sum / lengths),
-            *(per_line((log_prob < np.log(0.5)).astype(np.float64)) / lengths, np.log(lengths), ratio),
-            *(per_line(self.frequency[ids]) / lengths, of_source, fertility, per_line(repeated) / lengths),
-        )
-        return np.stack(tokens, axis=1), np.stack(lines, axis=1)
+        position = (np.arange(len(line)) - starts[line] + 1) / lengths[line]
+        of_token: list[Any] = [log_odds, before, after, mean_log_prob[line], position, repeated, ids == self.end_id]
+        of_token += [self.starts[ids], frequency, length[line], of_source[line]]
+        of_token += [np.log(source_lengths / words.clip(min=1))[line]]
+        of_line: list[Any] = [per_line(np.exp(log_prob)) / lengths, mean_log_prob]
+        of_line += [per_line(log_prob * characters) / per_line(characters).clip(min=1), per_line(log_odds, np.minimum)]
+        of_line += [length, np.log(lengths / source_lengths), per_line(characters) / lengths]
+        of_line += [per_line(frequency) / lengths, of_source, per_line(repeated) / lengths]
+        tokens = np.stack([np.asarray(each, dtype=np.float64) for each in of_token], axis=1)
+        return np.hstack([tokens, log_odds[:, None] * tokens]), np.stack(of_line, axis=1)
 
 
 def _times_before(line: np.ndarray, ids: np.ndarray) -> np.ndarray:

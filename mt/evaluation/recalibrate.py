@@ -3,8 +3,9 @@
 Three things: a map of the next token's distribution after a given prefix (teacher-forced); an estimator of whether a
 token of the model's own output is right (inference; labels by alignment with the reference); and the quality to expect
 of a line, with a threshold that keeps a promise. The first two shall hold on text that nobody has labelled. So the
-lines are parted into groups that are unlike, each group is judged by what was fitted without it, and what has the
-lowest calibration error in its *worst* group is stored; where that is the model's own probability, nothing is.
+lines are parted into groups that are unlike, and each group is judged by what was fitted without it. What makes the
+calibration error of any group clearly larger than the model's own probability has there is out; of the rest the one
+with the lowest error in its *worst* group is stored; where that is the model's own probability, nothing is.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ from mt.progress import LineNotes, progress_bar
 FEWEST_TO_ADAPT = 20
 """lines, to fit towards what is there already"""
 _SHOWN = ("tokens", "ece", "noise_floor", "nll", "brier", "auroc", "accuracy", "confidence", "signature")
+_TOLERATED = 0.003  # that the calibration error of a group of 3,000 tokens may rise by: chance alone moves it so far
 _LINES_AT_A_TIME = 200
 _Figures = dict[str, Floats]
 """confidence, correct, nll and brier of each token"""
@@ -155,16 +157,19 @@ class _Maps:
         self.groups = [*range(int(group_of_line.max()) + 1)]
 
     def report(self, protocol: str) -> dict[str, Any]:
-        """This text's part of calibration.json: the map with the lowest calibration error in its worst group."""
+        """This text's part of calibration.json."""
         bins, blocks = PROTOCOLS[protocol], {}
+        own = self._errors_of_groups("identity", bins)
         for name, figures in self.figures.items():
             counted = CalibrationBins(**bins, split=f"{protocol},cross-validated")
             counted.update(**figures, lines=self.line)
             block: dict[str, Any] = {**counted.block()}
-            parts = [[figures[name][self.group == one] for name in ("confidence", "correct")] for one in self.groups]
-            worst = max(expected_calibration_error(*part, **bins) for part in parts if len(part[0]))
-            blocks[name] = {each: block[each] for each in _SHOWN} | {"worst_ece": worst}
-        picked = min(blocks, key=lambda name: blocks[name]["worst_ece"])  # the first one, identity, among equals
+            errors = self._errors_of_groups(name, bins)
+            worse = {"worst_ece": float(errors.max()), "worst_change": float((errors - own).max())}
+            blocks[name] = {each: block[each] for each in _SHOWN} | worse
+        tolerated = _TOLERATED * max(1.0, float(np.sqrt(3000 / max(1, np.bincount(self.group).min()))))
+        allowed = [name for name, block in blocks.items() if block["worst_change"] <= tolerated]
+        picked = min(allowed, key=lambda name: blocks[name]["worst_ece"])  # the first, identity, among equals
         return {
             "map": self.maps[picked],
             "before": blocks["identity"],
@@ -172,6 +177,11 @@ class _Maps:
             "picked": picked,
             "candidates": blocks,
         }
+
+    def _errors_of_groups(self, name: str, bins: dict[str, Any]) -> Floats:
+        figures = [self.figures[name][each] for each in ("confidence", "correct")]
+        parts = [[each[self.group == group] for each in figures] for group in self.groups]
+        return np.array([expected_calibration_error(*part, **bins) for part in parts])
 
 
 class _TokenMaps(_Maps):

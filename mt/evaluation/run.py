@@ -116,6 +116,9 @@ class _Run:
             log_line(f"note: {left_out}; figures are the model's own")
             self.recalibration = None
         self.translator = Translator(loaded, recalibrate=self.recalibration is not None)
+        counts = loaded.piece_counts
+        self.counts = None if counts is None else np.array(counts[1])
+        self.count_of_piece = None if counts is None else dict(zip(loaded.tokenizer.vocabularies[1], counts[1]))
         self.sums: dict[str, dict[int, Any]] = {}
         """for paired tests: by calibration block and line"""
         self.forced = self._teacher_forced("teacher_forced")
@@ -136,7 +139,7 @@ class _Run:
         label(records)
         if main:
             self.records, self.fit = records, self.translator.fit()
-        return _measure(records, self.test_set, self.resampling, main=main)
+        return _measure(records, self.test_set, self.resampling, main=main, training_counts=self.count_of_piece)
 
     def told(self) -> dict[str, int]:
         """How many lines were translated in parts, though read whole where the reference is the prefix, and how many
@@ -155,7 +158,7 @@ class _Run:
             "teacher_forced": self._teacher_forced(
                 "recalibrated_teacher_forced", self.recalibration.teacher_forced.apply
             ),
-            "inference": inference(self.records, recalibrated=True),
+            "inference": inference(self.records, recalibrated=True, training_counts=self.count_of_piece),
             "map": {name: saved[name]["picked"] for name in ("teacher_forced", "inference")},
             "fitted_lines": saved["fitted_on"]["lines"],
             "promises": [kept_promise(each, self.records) for each in saved["promises"]],
@@ -163,7 +166,8 @@ class _Run:
 
     def _teacher_forced(self, name: str, transform: Any = None) -> CalibrationBlock:
         text, sums = (self.test_set.sources, self.test_set.references[0]), self.sums.setdefault(name, {})
-        return teacher_forced(self.loaded, *text, transform=transform, sums=sums).result()
+        options: dict[str, Any] = {"transform": transform, "training_counts": self.counts, "sums": sums}
+        return teacher_forced(self.loaded, *text, **options).result()
 
 
 def evaluate_records(
@@ -202,7 +206,13 @@ def evaluate_records(
 
 
 def _measure(
-    records: list[Record], text: TestSet, resampling: dict[str, Any], level: str = "subword", *, main: bool
+    records: list[Record],
+    text: TestSet,
+    resampling: dict[str, Any],
+    level: str = "subword",
+    *,
+    main: bool,
+    training_counts: dict[str, int] | None = None,
 ) -> BeamBlock:
     """One block of results: quality, length ratio, empties, calibration of the output's tokens by the system's own
     probabilities; `main`: also of whole sentences."""
@@ -212,7 +222,7 @@ def _measure(
         **corpus_quality(hypotheses, text.references, statistics, sources=text.sources or None, **resampling),
         "repetitions": sum(map(_repeats, hypotheses)),
         "mean_score": None if None in scores else float(np.mean(np.array(scores, dtype=np.float64))),
-        "calibration": {"inference": inference(records, level=level)},
+        "calibration": {"inference": inference(records, level=level, training_counts=training_counts)},
     }
     if main:
         block["sequence"] = sentence_level(records, text.references, statistics)

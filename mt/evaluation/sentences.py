@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,24 +9,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mt.evaluation.records import Record
-from mt.metrics.noise import wilson_interval
+from mt.metrics.promise import reached
 from mt.metrics.quality import Statistics, sentence_chrf
 
-FEWEST = 20
-"""lines above a threshold; fewer say too little"""
-_HALVES = 10_000  # random halves that the most confident one is held against
-_DRAWN = 1 << 20  # random numbers that exist at a time
+_ROUNDED = 0.011  # qualities and chrF in records have two decimals
 
 
 def sentence_level(
-    records: Sequence[Record], references: Sequence[Sequence[str]], statistics: dict[str, Statistics], seed: int
+    records: Sequence[Record], references: Sequence[Sequence[str]], statistics: dict[str, Statistics]
 ) -> dict[str, Any] | None:
     """Adds chrF2, sentence BLEU and TER to the records, each of the line alone, 0..100, and chrF2 to further outputs;
     `statistics` are those of `quality_statistics`, TER included.
 
     Returns the `sequence` block of results.json. `correlation`: Spearman's, of confidence with the quality of each
-    sentence (TER: the lower the better); `selective`: corpus quality of the k % most confident lines; `half`: see
-    `confident_half`; `nbest`: see `expected_quality`. None where a record has no confidence, or there are fewer than 2.
+    sentence (TER: the lower the better); `prr`: see `rejection_ratio`, of chrF; `selective`: corpus quality of the k %
+    most confident lines; `nbest`: see `expected_quality`. None where a record has no confidence, or there are
+    fewer than 2.
     """
     from sacrebleu.metrics import BLEU
 
@@ -58,48 +55,55 @@ def sentence_level(
         quality = {name: each.score(kept) for name, each in statistics.items()}
         lowest = float(confidence[kept[-1]])
         selective.append({"coverage": coverage, "lines": len(kept), "confidence": lowest, **quality})
-    lengths = np.array([len(record.get("source", "").split()) for record in records])
     return {
         "correlation": {name: spearman(confidence, np.array(values)) for name, values in scores.items()},
+        "prr": rejection_ratio(confidence, np.array(scores["chrf"])),
         "selective": selective,
-        "half": confident_half(confidence, lengths, statistics["chrf"], seed),
         "nbest": expected_quality(records),
     }
 
 
-def confident_half(
-    confidence: NDArray[np.float64], lengths: NDArray[np.int64], chrf: Statistics, seed: int, halves: int = _HALVES
-) -> dict[str, Any]:
-    """Whether the most confident half is better than chance, its sentences' lengths apart.
-
-    A random half has, of each source length, as many lines as the most confident half: short sentences are both
-    surer and easier, and that alone shall not count. Returns {"chrf": of the most confident half, "random_mean",
-    "random_high": mean and highest of the random halves, "p": (1 + random halves at least as good) / (1 + halves),
-    "halves"}.
-    """
-    chosen = np.zeros(len(confidence), dtype=bool)
-    chosen[np.argsort(-confidence, kind="stable")[: len(confidence) // 2]] = True
-    generator = np.random.default_rng(seed)
-    sums = np.zeros((halves, chrf.counts.shape[1]))
-    for length in np.unique(lengths):
-        lines = np.flatnonzero(lengths == length)
-        taken = int(chosen[lines].sum())
-        if taken in (0, len(lines)):
-            sums += chrf.counts[lines].sum(axis=0) if taken else 0.0
-            continue
-        # a few halves at a time, since halves x lines take gigabytes where many lines are of one length
-        for part in np.array_split(sums, math.ceil(sums.shape[0] * len(lines) / _DRAWN)):
-            ranks = np.argsort(generator.random((len(part), len(lines))), axis=1)
-            part += (ranks < taken).astype(np.float64) @ chrf.counts[lines]
-    achieved = chrf.score(chosen)
-    random = np.array([chrf.score_of_sums(each) for each in sums])
+def expected_against_reached(records: Sequence[Record]) -> dict[str, Any] | None:
+    """What the stated quality of lines is worth: `spearman`: correlation of ranks with chrF; `coverage`: share of lines
+    whose chrF lies in their interval, nine in ten if the text is like the one that was fitted on; `width`: mean width
+    of the intervals; `mean`: mean quality, and `chrf`: mean chrF; `prr`: see `rejection_ratio`. None where
+    a record has no quality."""
+    if any("quality" not in record for record in records):
+        return None
+    names = "quality", "quality_low", "quality_high", "chrf"
+    quality, low, high, chrf = np.array([[record[name] for name in names] for record in records]).T
+    inside = (low - _ROUNDED <= chrf) & (chrf <= high + _ROUNDED)
     return {
-        "chrf": achieved,
-        "random_mean": float(random.mean()),
-        "random_high": float(random.max()),
-        "p": float((1 + (random >= achieved).sum()) / (1 + halves)),
-        "halves": halves,
+        "spearman": spearman(quality, chrf),
+        "coverage": float(inside.mean()),
+        "width": float((high - low).mean()),
+        "mean": float(quality.mean()),
+        "chrf": float(chrf.mean()),
+        "prr": rejection_ratio(quality, chrf),
     }
+
+
+def kept_promise(promise: dict[str, Any], records: Sequence[Record]) -> dict[str, Any]:
+    """What a stored promise reached on lines with their chrF: the promise's own fields, `threshold` and those of
+    `mt.metrics.promise.reached`, and `kept`: False where the interval of what was reached lies below it, None where no
+    line is above the threshold."""
+    quality, chrf = (np.array([record[name] for record in records]) for name in ("quality", "chrf"))
+    found = reached(quality, chrf >= promise["chrf"], promise["threshold"])
+    kept = None if found["high"] is None else found["high"] >= promise["precision"]
+    return {name: promise[name] for name in ("by", "chrf", "precision")} | found | {"kept": kept}
+
+
+def rejection_ratio(confidence: NDArray[np.float64], quality: NDArray[np.float64]) -> float | None:
+    """Prediction rejection ratio (Malinin and Gales 2021, section 5; for quality Fadeeva et al. 2023): how much of what
+    rejecting the worst lines first would gain in mean quality is gained by rejecting the least confident first, 1: all,
+    0: no more than by chance. Over all shares of rejected lines. None where all lines are equally good."""
+
+    def area(order: NDArray[np.intp]) -> float:
+        return float((np.cumsum(quality[order]) / np.arange(1, len(order) + 1)).mean())
+
+    best, chance = area(np.argsort(-quality, kind="stable")), float(quality.mean())
+    gained = area(np.argsort(-confidence, kind="stable")) - chance
+    return gained / (best - chance) if best > chance else None
 
 
 def expected_quality(records: Sequence[Record]) -> dict[str, Any] | None:
@@ -127,45 +131,3 @@ def spearman(*sides: NDArray[np.float64]) -> float | None:
         _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
         ranks.append((np.cumsum(counts) - (counts - 1) / 2)[where])
     return float(np.corrcoef(ranks[0], ranks[1])[0, 1]) if all(each.std() for each in ranks) else None
-
-
-def find_threshold(
-    confidence: NDArray[np.float64], good: NDArray[np.bool_], precision: float, fold: NDArray[np.intp]
-) -> dict[str, Any] | None:
-    """The lowest confidence such that of the lines at or above it the share `precision`, 0..1, is good; the other
-    arguments are those of each line. None where no confidence reaches the precision on at least FEWEST lines.
-
-    Returns `confidence`; `coverage` and `lines`: share and number of lines above; `reached`: their share of good ones,
-    with `low` and `high`, its 95 % Wilson interval if the threshold had been given beforehand; `held_out`: `precision`
-    and `lines` of thresholds sought without the lines they are tried on, the honest figure.
-    """
-    found = _lowest(confidence, good, precision)
-    if found is None:
-        return None
-    above = confidence >= found
-    right, lines = int(good[above].sum()), int(above.sum())
-    low, high = wilson_interval(right, lines)
-    tried = np.zeros(len(confidence), dtype=bool)
-    for held_out in np.unique(fold):
-        inside = fold == held_out
-        threshold = _lowest(confidence[~inside], good[~inside], precision)
-        if threshold is not None:
-            tried |= inside & (confidence >= threshold)
-    count = int(tried.sum())
-    return {
-        "confidence": found,
-        "coverage": lines / len(confidence),
-        "lines": lines,
-        "reached": right / lines,
-        "low": low,
-        "high": high,
-        "held_out": {"precision": int(good[tried].sum()) / count if count else None, "lines": count},
-    }
-
-
-def _lowest(confidence: NDArray[np.float64], good: NDArray[np.bool_], precision: float) -> float | None:
-    order = np.argsort(-confidence, kind="stable")
-    ranked, lines = confidence[order], np.arange(1, len(order) + 1)
-    last_of_equals = np.append(ranked[1:] != ranked[:-1], True)  # a threshold cannot part equals
-    enough = ranked[last_of_equals & (np.cumsum(good[order]) / lines >= precision) & (lines >= FEWEST)]
-    return float(enough[-1]) if len(enough) else None

@@ -1,8 +1,8 @@
 """Estimators of what a model's own probabilities do not tell: whether a token is right, and how good a line is.
 
 Both are linear in a handful of inputs (mt.decoding.inputs), fitted on a development set, applied with numpy.
-Linear on purpose: what they are asked about is other text than they were fitted on, and a boosted forest fitted beside
-them ranked as well and was further from the truth there (docs/calibration.md).
+Linear on purpose: what they are asked about is other text than they were fitted on, and trees, which rank no better,
+know nothing of what lies beyond the lines they have seen (docs/calibration.md).
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from mt.metrics.noise import Floats
 
 MISSED = 0.1
 """share of lines whose quality lies outside of its interval"""
-_PENALTY = 3.0  # on squared weights of scaled inputs
-_PULL_BIAS, _PULL = 4.0, 40.0  # the same towards another fit's bias and weights: what texts differ in is mostly level
+_PENALTY = 10.0  # on squared weights of scaled inputs
+_PULL_BIAS, _PULL = 10.0, 300.0  # the same towards another fit's bias and weights: what texts differ in is mostly level
 _LEAST, _MOST = 1e-3, 1 - 1e-4  # what a confidence is kept between
 _Finite: TypeAlias = Annotated[float, Meta(ge=-1e6, le=1e6)]
 _Scale: TypeAlias = Annotated[float, Meta(gt=0, le=1e6)]
@@ -61,12 +61,12 @@ class Logistic(Linear):
         prior is normal around 0 or, where a few tokens of another text are fitted to, around those of `towards`."""
         design, mean, scale, prior, precision = _problem(values, towards)
         weights = prior.copy()
-        for _ in range(50):
+        for _ in range(100):
             chance = _sigmoid(design @ weights)
             slope = design.T @ (correct - chance) - precision * (weights - prior)
             curvature = (design * (chance * (1 - chance))[:, None]).T @ design + np.diag(precision)
             step = np.linalg.solve(curvature, slope)
-            weights += step
+            weights += step / max(1.0, float(np.abs(step).max()))  # whole steps may overshoot without end
             if np.abs(step).max() < 1e-8:
                 break
         return Logistic(tuple(inputs), mean, scale, tuple(weights[1:].tolist()), float(weights[0]))

@@ -25,22 +25,24 @@ def test_every_input_of_two_small_outputs(tokenizer) -> None:  # type: ignore[no
     halves = np.log([0.5 + 1e-7] * len(dog))
     tokens, lines = OutputInputs(tokenizer, counts)([longer, source], [end, dog], [np.zeros(1), halves])
     of_end, *of_dog = (dict(zip(TOKEN_INPUTS, row)) for row in tokens)
-    assert of_end["log_odds"] == of_end["end_log_odds"] == 8 and of_end["is_end"] == of_end["position"] == 1
+    assert of_end["log_odds"] == of_end["log_odds * is_end"] == 8 and of_end["is_end"] == of_end["position"] == 1
     assert of_end["log_odds_before"] == of_end["log_odds_after"] == 8  # none there, and none of the next line
-    assert of_end["length_ratio"] == pytest.approx(math.log(1 / len(longer)))
+    assert of_end["length"] == 0 and lines[0][4:6] == pytest.approx([0, math.log(1 / len(longer))])
     first, last = of_dog[0], of_dog[-1]
     assert first["log_odds"] == pytest.approx(0, abs=1e-6) and first["log_odds_before"] == 8
     assert last["log_odds_before"] == pytest.approx(0, abs=1e-6) and last["log_odds_after"] == 8
     assert first["starts_word"] == 1 and first["position"] == pytest.approx(1 / len(dog))
-    assert first["line_log_prob"] == pytest.approx(math.log(0.5)) and first["line_least"] == pytest.approx(0, abs=1e-6)
+    assert first["line_log_prob"] == pytest.approx(math.log(0.5))
     assert [each["frequency"] for each in of_dog] == pytest.approx(np.log1p(dog))
     assert first["source_frequency"] == pytest.approx(math.log(4))
     assert first["source_fertility"] == pytest.approx(math.log(len(source) / 2))  # two words
     half = (len(dog) - 1) // 2  # the second "dog" is the first one again
     assert [each["repeated"] for each in of_dog] == [0] * half + [1] * half + [0]
     line = dict(zip(LINE_INPUTS, lines[1]))
-    assert line["probability"] == pytest.approx(0.5) and line["total"] == pytest.approx(len(dog) * math.log(0.5))
-    assert line["length"] == pytest.approx(math.log(len(dog))) and line["doubtful"] == 0
+    assert line["probability"] == pytest.approx(0.5) and line["least"] == pytest.approx(0, abs=1e-6)
+    assert line["log_prob"] == line["log_prob_by_character"] == pytest.approx(math.log(0.5))
+    assert line["length"] == pytest.approx(math.log(len(dog)))
+    assert line["characters"] == pytest.approx(len("▁dog▁dog") / len(dog))
     assert line["repeated"] == pytest.approx(half / len(dog))
 
 

@@ -30,7 +30,6 @@ class Killed(BaseException):
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mt.report.figures.svg_element", lambda name, draw, description: f"<svg>{name}</svg>")
-    monkeypatch.setattr("mt.evaluation.sentences.confident_half", lambda *given: {})
 
 
 def lines(path: Path, texts: list[str]) -> Path:

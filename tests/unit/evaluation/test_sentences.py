@@ -1,14 +1,20 @@
-"""Sentence-level figures: ranks by hand, and halves where the answer is known."""
+"""Sentence-level figures, by hand."""
 
 from __future__ import annotations
 
 import random
-import tracemalloc
 
 import numpy as np
 import pytest
 
-from mt.evaluation.sentences import confident_half, expected_quality, sentence_level, spearman
+from mt.evaluation.sentences import (
+    expected_against_reached,
+    expected_quality,
+    kept_promise,
+    rejection_ratio,
+    sentence_level,
+    spearman,
+)
 from mt.metrics.quality import quality_statistics
 
 WORDS = ["a", "the", "dog", "cat", "man", "woman", "runs", "sleeps", "in", "on", "park", "house"]
@@ -39,35 +45,14 @@ def test_confidence_that_knows_the_right_lines_is_found_useful() -> None:
         records(hypotheses, [0.5 + 0.4 * good for good in right]),
         [references],
         quality_statistics(hypotheses, [references]),
-        seed=12345,
     )
     assert found is not None
-    half = found["half"]
-    assert half["chrf"] == pytest.approx(100) and half["random_mean"] < 90
-    assert half["p"] == pytest.approx(1 / 10_001)
+    assert found["prr"] > 0.8
     assert found["correlation"]["chrf"] > 0.8 and found["correlation"]["ter"] < -0.8
     rows = {row["coverage"]: row for row in found["selective"]}
     assert rows[0.5]["chrf"] == pytest.approx(100) and rows[0.5]["lines"] == 60
     assert rows[1.0]["chrf"] < 90 and rows[0.5]["ter"] == 0
     assert found["nbest"] is None
-
-
-def test_confidence_that_only_knows_the_length_is_no_better_than_chance() -> None:
-    hypotheses, references, _ = corpus(400)
-    lengths = np.array([len(line.split()) for line in hypotheses])
-    statistics = quality_statistics(hypotheses, [references], ter=False)
-    found = confident_half(1.0 / lengths, lengths, statistics["chrf"], halves=300, seed=1)
-    assert found["p"] > 0.01
-
-
-def test_random_halves_have_the_lengths_of_the_confident_one() -> None:
-    # two lengths, the confident half is all of the first: every random half is the same one
-    hypotheses = ["a b c"] * 6 + ["a b c d e"] * 6
-    statistics = quality_statistics(hypotheses, [["a b c"] * 6 + ["x y z v w"] * 6], ter=False)
-    found = confident_half(
-        np.array([0.9] * 6 + [0.1] * 6), np.array([3] * 6 + [5] * 6), statistics["chrf"], halves=50, seed=1
-    )
-    assert found["random_mean"] == pytest.approx(found["chrf"]) and found["p"] == 1
 
 
 def test_expected_quality_weighs_outputs_by_their_probability() -> None:
@@ -81,31 +66,34 @@ def test_expected_quality_weighs_outputs_by_their_probability() -> None:
 def test_without_confidence_there_are_only_the_scores_of_each_line() -> None:
     texts = ["a dog", "a cat"]
     records = [{"translation": text, "nbest": [{"translation": "a dog", "log_probs": [-1.0]}]} for text in texts]
-    assert sentence_level(records, [texts], quality_statistics(texts, [texts]), seed=1) is None
+    assert sentence_level(records, [texts], quality_statistics(texts, [texts])) is None
     assert records[0]["chrf"] == records[1]["bleu"] == 100 and records[1]["ter"] == 0
     assert records[0]["nbest"][0]["chrf"] == 100 and records[1]["nbest"][0]["chrf"] < 60
 
 
-def test_random_halves_take_as_many_of_each_length_as_the_confident_one() -> None:
-    # 5 of the 6 short lines, which are all right, and 1 of the 6 long ones, all wrong: so has every random half
-    hypotheses = ["a b c"] * 6 + ["a b c d e"] * 6
-    statistics = quality_statistics(hypotheses, [["a b c"] * 6 + ["x y z v w"] * 6], ter=False)
-    confidence = np.array([0.9] * 5 + [0.1, 0.8] + [0.2] * 5)
-    found = confident_half(confidence, np.array([3] * 6 + [5] * 6), statistics["chrf"], halves=50, seed=1)
-    assert found["random_mean"] == pytest.approx(found["chrf"]) and found["random_high"] == pytest.approx(found["chrf"])
+def test_the_rejection_ratio_is_1_for_the_best_order_and_the_share_of_the_gain_for_others() -> None:
+    quality = np.array([10.0, 20, 60])
+    assert rejection_ratio(quality, quality) == pytest.approx(1)
+    # best order: means 60, 40, 30; by chance 30; this one: 20, 40, 30
+    assert rejection_ratio(np.array([0.1, 0.9, 0.5]), quality) == pytest.approx(0 / (130 / 3 - 30))
+    assert rejection_ratio(-quality, quality) < 0 and rejection_ratio(quality, np.ones(3)) is None
 
 
-def test_many_lines_of_one_length_take_little_memory_and_the_same_halves() -> None:
-    lines, halves = 800, 4000
-    generator = np.random.default_rng(2)
-    hypotheses = [" ".join(random.Random(line).choices(WORDS, k=6)) for line in range(lines)]
-    chrf = quality_statistics(hypotheses, [hypotheses[::-1]], ter=False)["chrf"]
-    confidence = generator.random(lines)
-    tracemalloc.start()
-    found = confident_half(confidence, np.full(lines, 6), chrf, halves=halves, seed=1)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 40e6  # all random numbers at once, and what is made of them, take 80 MB
-    ranks = np.argsort(np.random.default_rng(1).random((halves, lines)), axis=1)
-    all_at_once = [chrf.score_of_sums(sums) for sums in (ranks < lines // 2).astype(float) @ chrf.counts]
-    assert found["random_mean"] == float(np.mean(all_at_once)) and found["random_high"] == max(all_at_once)
+def stated(quality: list[float], chrf: list[float]) -> list[dict[str, float]]:
+    return [{"quality": q, "quality_low": q - 10, "quality_high": q + 10, "chrf": c} for q, c in zip(quality, chrf)]
+
+
+def test_stated_quality_is_held_against_what_was_reached() -> None:
+    found = expected_against_reached(stated([50, 60, 70, 80], [45.0, 70.01, 90, 85]))
+    assert found is not None
+    assert (found["coverage"], found["width"]) == (0.75, 20)  # 70.01 is 70 but for rounding, 90 is too far
+    assert (found["mean"], found["chrf"], found["spearman"]) == (65, pytest.approx(72.5025), pytest.approx(0.8))
+    assert expected_against_reached([{"chrf": 1.0}]) is None
+
+
+def test_a_promise_is_broken_where_even_the_interval_lies_below_it() -> None:
+    promise = {"by": "quality", "chrf": 60.0, "precision": 0.9, "threshold": 50.0}
+    reached = kept_promise(promise, stated([55.0] * 40 + [40] * 10, [70.0] * 37 + [10] * 13))
+    assert reached["lines"] == 40 and reached["reached"] == pytest.approx(37 / 40) and reached["kept"]
+    assert not kept_promise(promise, stated([55.0] * 40, [70.0] * 20 + [10] * 20))["kept"]
+    assert kept_promise(promise, stated([10.0], [10.0]))["kept"] is None

@@ -11,7 +11,6 @@ import mt.files.atomic
 from mt.errors import UserError
 from mt.files.output import flagged_lines
 
-
 HEADER = "line\tquality\tsource\ttranslation\n"
 
 
