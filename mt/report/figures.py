@@ -177,26 +177,16 @@ def penalty_name(entry: Mapping[str, Any]) -> str:
     return label_text(name if alpha is None or name == "none" else f"{name} {alpha:g}")
 
 
-def risk_coverage_plot(curves: Sequence[tuple[str, Block]], title: str) -> str:
-    """(label, block with `risk_coverage`) as an SVG element: share of wrong tokens among the surest ones."""
-    known = [(label, block["risk_coverage"]) for label, block in curves]
-    drawn = [(f"{label}  area {each['aurc']:.3f}", each["coverage"], each["risk"]) for label, each in known]
-    axis = partial(_share_axis, kept="tokens", y_label="share of them wrong")
-    return _curve_plot(f"risk {title}", title, drawn, axis, marked=False)
-
-
 def selective_plot(curves: Sequence[tuple[str, list[dict[str, Any]]]], metric: str, title: str) -> str:
     """(label, `sequence.selective`) as an SVG element: quality of the most confident translations."""
     drawn: list[Curve] = []
     for label, entries in curves:
         drawn.append((label, [each["coverage"] for each in entries], [each[metric] for each in entries]))
-    return _curve_plot(f"selective {title}", title, drawn, partial(_share_axis, kept="lines"))
+    return _curve_plot(f"selective {title}", title, drawn, _share_axis)
 
 
-def _curve_plot(
-    name: str, title: str, curves: Sequence[Curve], axis: Callable[[Any, Sequence[Curve]], None], marked: bool = True
-) -> str:
-    """Curves as an SVG element, 3.4 by 2.5 inches; `axis` sets up the axes, `marked`: a mark at each point."""
+def _curve_plot(name: str, title: str, curves: Sequence[Curve], axis: Callable[[Any, Sequence[Curve]], None]) -> str:
+    """Curves as an SVG element, 3.4 by 2.5 inches; `axis` sets up the axes."""
 
     def draw() -> Any:
         from matplotlib.figure import Figure
@@ -204,13 +194,12 @@ def _curve_plot(
         figure = Figure(figsize=(3.4, 2.5), layout="constrained")
         axes = figure.subplots()
         for number, (label, x, y) in enumerate(curves):
-            style = line_style(number) | ({} if marked else {"marker": ""})
-            axes.plot(x, y, label=label.replace("$", r"\$"), **style)
+            axes.plot(x, y, label=label.replace("$", r"\$"), **line_style(number))
         axes.set_title(title)
         axis(axes, curves)
         axes.grid()
         axes.spines[["top", "right"]].set_visible(False)
-        if len(curves) > 1 or not marked:
+        if len(curves) > 1:
             axes.legend(handlelength=3)
         return figure
 
@@ -228,11 +217,10 @@ def _beam_axis(axes: Any, curves: Sequence[Curve], from_zero: bool) -> None:
         axes.set_ylim(0, 1.15 * max(max(y) for _, _, y in curves) or 1)
 
 
-def _share_axis(axes: Any, _: Sequence[Curve], kept: str, y_label: str = "") -> None:
-    axes.set(xlabel=f"share of {kept} kept, the surest first", ylabel=y_label, xlim=(0, 1.02))
+def _share_axis(axes: Any, _: Sequence[Curve]) -> None:
+    axes.set(xlabel="share of lines kept, the surest first", xlim=(0, 1.02))
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25 %", "50 %", "75 %", "100 %"])
 
 
 def _in_words(label: str, x: Sequence[float], y: Sequence[float]) -> str:
-    points = [f"{height:.4g} at {place:.3g}" for place, height in zip(x, y)]
-    return f"{label}: " + (f"from {points[0]} to {points[-1]}" if len(points) > 12 else ", ".join(points))
+    return f"{label}: " + ", ".join(f"{height:.4g} at {place:.3g}" for place, height in zip(x, y))

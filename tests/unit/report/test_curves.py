@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from xml.etree import ElementTree
 
-from mt.report.figures import penalty_name, risk_coverage_plot, search_grid_plots, selective_plot
+from mt.report.figures import penalty_name, search_grid_plots, selective_plot
 
 
 def entry(beam: int, penalty: str, **figures: float) -> dict[str, Any]:
@@ -44,8 +44,6 @@ def test_penalty_without_exponent_has_a_plain_name() -> None:
     assert penalty_name({"length_penalty": "none", "length_alpha": 1.0}) == "none"
 
 
-def test_risk_and_selection_say_what_they_show() -> None:
-    block = {"risk_coverage": {"coverage": [0.5, 1.0], "risk": [0.1, 0.2], "aurc": 0.125}}
-    assert label_of(risk_coverage_plot([("ours", block)], "Risk")) == "Risk: ours  area 0.125: 0.1 at 0.5, 0.2 at 1"
+def test_selection_says_what_it_shows() -> None:
     entries = [{"coverage": 0.5, "chrf": 70.0}, {"coverage": 1.0, "chrf": 60.0}]
     assert label_of(selective_plot([("ours", entries)], "chrf", "chrF")) == "chrF: ours: 70 at 0.5, 60 at 1"
