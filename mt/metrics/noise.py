@@ -47,7 +47,7 @@ def error_noise(gap: Floats, covariance: Floats) -> ErrorNoise:
     and all in one direction. (With the measured gaps themselves for the shape, simulations with the fault in
     a single bin of 15 were covered in 70 % only.)
     """
-    ridge = 1e-9 * np.trace(covariance) + 1e-20  # empty bins have no noise; the factors need some
+    ridge = 1e-12 * np.trace(covariance) + 1e-20  # empty bins have no noise; the factors need some
     factors = np.linalg.cholesky(covariance + ridge * np.eye(len(gap)))
     noise = np.random.default_rng(0).standard_normal((_DRAWS, len(gap))) @ factors.T
     chance, deviation = np.abs(noise).sum(1), np.sqrt(np.diag(covariance) + ridge)

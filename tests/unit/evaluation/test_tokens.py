@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,6 @@ import torch
 
 from mt.decoding.scoring import score_pairs
 from mt.evaluation.tokens import (
-    Output,
     SplitBins,
     encoded_pairs,
     inference,
@@ -19,8 +17,8 @@ from mt.evaluation.tokens import (
     label_scores,
     label_words,
     teacher_forced,
+    token_confidence,
 )
-from mt.metrics.bins import BORDERS, Breakdown
 from mt.model.directory import load_model
 
 SOURCES = ["ein Hund läuft", "", "die Frau liest ein Buch 3", "der Mann"]
@@ -74,11 +72,11 @@ def test_output_tokens_are_labelled_with_the_end_of_sentence_on_both_sides() -> 
     record = {"tokens": ["▁a", "▁red", "▁dog", "</s>"], "token_confidence": [0.9, 0.2, 0.6, 0.99]}
     record["reference_tokens"] = ["▁a", "▁big", "▁dog"]
     blank = {"tokens": [], "token_confidence": [], "reference_tokens": ["▁x", "</s>"]}
-    outputs = [Output(record), Output(blank)]
-    label(outputs)
+    records = [record, blank]
+    label(records)
     assert record["correct"] == [True, False, True, True]
     assert "correct" not in blank
-    result = inference(outputs)
+    result = inference(records)
     assert result is not None
     assert result["tokens"] == 4 and len(result["bins"]) == 20 and "[l,r)" in result["signature"]
     assert result["ece"] == pytest.approx((0.1 + 0.2 + 0.4 + 0.01) / 4)
@@ -90,87 +88,90 @@ def test_output_tokens_are_labelled_with_the_end_of_sentence_on_both_sides() -> 
 
 def test_a_certain_but_wrong_token_keeps_the_figures_finite() -> None:
     record = {"tokens": ["x"], "token_confidence": [1.0], "correct": [False]}
-    result = inference([Output(record)])
+    result = inference([record])
     assert result is not None and np.isfinite(result["nll"])
 
 
 def test_nothing_to_measure_without_probabilities() -> None:
-    assert inference([Output({"tokens": ["a"], "correct": [True]}), Output({})]) is None
+    assert inference([{"tokens": ["a"], "correct": [True]}, {}]) is None
 
 
 def test_a_token_is_as_right_as_its_word_where_the_references_tokens_are_unknown() -> None:
     record = {"tokens": ["▁a", "▁walk", "ing", "▁dog", "</s>"]}
-    label_words([Output(record)], ["a running dog"])
+    label_words([record], ["a running dog"])
     assert record["correct"] == [True, False, False, True, True]
 
 
 def test_the_system_s_own_probabilities_count_unless_the_recalibrated_ones_are_asked_for() -> None:
     record = {"tokens": ["▁a", "</s>"], "log_probs": [np.log(0.5), np.log(0.25)], "correct": [True, False]}
-    mapped = Output({**record, "token_confidence": [0.9, 0.3]})
+    mapped = {**record, "token_confidence": [0.9, 0.3]}
     own, after = inference([mapped]), inference([mapped], recalibrated=True)
     assert own is not None and own["confidence"] == pytest.approx(0.375)
     assert after is not None and after["confidence"] == pytest.approx(0.6)
-    assert mapped.confidence(recalibrated=True) != mapped.confidence(recalibrated=False)
-    rounded = Output({**record, "token_confidence": [0.5000001, 0.25]})
-    assert rounded.confidence(recalibrated=True) == rounded.confidence(recalibrated=False)
+    assert token_confidence(mapped, recalibrated=True) != token_confidence(mapped, recalibrated=False)
+    rounded = {**record, "token_confidence": [0.5000001, 0.25]}
+    assert token_confidence(rounded, recalibrated=True) == token_confidence(rounded, recalibrated=False)
 
 
-def test_words_are_measured_by_the_product_of_their_tokens() -> None:
-    record = {"tokens": ["▁walk", "ing", "▁dog", "</s>"], "token_confidence": [0.5, 0.5, 0.7, 1.0]}
-    outputs = [Output(record, source_length=3)]
-    label_words(outputs, ["walking cat"])
-    found = inference(outputs, level="word-product")
-    assert found is not None and (found["tokens"], found["accuracy"]) == (3, pytest.approx(2 / 3))
-    assert found["ece"] == pytest.approx((0.75 + 0.7 + 0) / 3) and "level:word-product" in found["signature"]
-    assert [group["name"] for group in found["breakdown"]["source_length"]] == ["1-5"]
-    assert "frequency" not in found["breakdown"]
+def test_pieces_are_grouped_by_their_number_in_the_training_text() -> None:
+    counted = SplitBins("inference")
+    counts = np.array([0, 1, 9, 10, 99, 100, 999, 1000, 9999, 10_000, 10**7])
+    confidence, right = np.full(11, 0.75), np.ones(11, dtype=bool)
+    counted.update(confidence, right, ~right, nll=confidence, brier=confidence, line=0, counts=counts)
+    found = counted.result()["breakdown"]["frequency"]
+    names = ["0", "1-9", "10-99", "100-999", "1000-9999", "10000+"]
+    assert [(group["name"], group["tokens"]) for group in found] == list(zip(names, [1, 2, 2, 2, 2, 2]))
+    assert set(found[0]) == {"name", "tokens", "confidence", "accuracy", "ece", "noise_floor"}
+    assert found[1]["ece"] == pytest.approx(0.25) and found[1]["accuracy"] == 1
+    # a single sentence: the noise is that of independent tokens
+    assert found[1]["noise_floor"] == pytest.approx((2 / np.pi * 2 * 0.75 * 0.25) ** 0.5 / 2, rel=1e-4)
 
 
-def test_groups_of_the_reference_as_prefix_are_counted_where_they_are_asked_for(tiny_model: Path) -> None:
+def test_groups_of_the_reference_as_prefix_are_of_the_predicted_piece(tiny_model: Path) -> None:
     loaded = load_model(tiny_model, "cpu")
     sources, targets = ["ein Hund", "die Frau liest ein Buch 3 und 4"], ["a dog", "a dog dog dog"]
     assert "breakdown" not in teacher_forced(loaded, sources, targets).result()
     source_ids, target_ids, _ = encoded_pairs(loaded, sources, targets)
-    frequency = Counter(token for ids in target_ids for token in ids)
-    expected: dict[str, list[int]] = {name: [] for name in BORDERS}
-    for source, target, scored in zip(source_ids, target_ids, score_pairs(loaded, source_ids, target_ids)):
-        expected["frequency"] += [frequency[token] for token in scored.predicted.tolist()]
-        expected["position"] += range(1, len(target) + 1)
-        expected["source_length"] += [len(source)] * len(target)
-    found = teacher_forced(loaded, sources, targets, breakdown=True).result()["breakdown"]
-    for name, numbers in expected.items():
-        groups = Breakdown(*BORDERS[name])
-        groups.update(numbers, [0.5] * len(numbers), [True] * len(numbers))
-        assert [(each["name"], each["tokens"]) for each in found[name]] == [
-            (each["name"], each["tokens"]) for each in groups.result()
-        ]
+    predicted = np.concatenate([scored.predicted for scored in score_pairs(loaded, source_ids, target_ids)])
+    counts = np.zeros(loaded.tokenizer.target_size, dtype=np.int64)
+    counts[predicted[::2]] = 5
+    found = teacher_forced(loaded, sources, targets, training_counts=counts).result()["breakdown"]["frequency"]
+    seen = int((counts[predicted] > 0).sum())
+    expected = {"0": len(predicted) - seen, "1-9": seen}
+    assert {group["name"]: group["tokens"] for group in found} == {name: n for name, n in expected.items() if n}
 
 
-def test_groups_of_outputs_are_of_their_type_in_the_references_their_place_and_their_source() -> None:
+def test_groups_of_outputs_are_those_of_their_pieces_where_the_training_text_is_known() -> None:
     record = {"tokens": ["a", "b", "</s>"], "token_confidence": [0.9, 0.8, 0.7], "correct": [True, True, False]}
     without = {"tokens": ["b"], "correct": [True]}  # no confidence: it is left out, and what follows is not
-    outputs = [
-        Output(record | {"reference_tokens": ["a", "</s>"]}, source_length=6),
-        Output(without),
-        Output(record | {"reference_tokens": ["c", "</s>"]}, source_length=3),
-    ]
-    found = inference(outputs)
-    assert found is not None
-    sizes = {name: {each["name"]: each["tokens"] for each in groups} for name, groups in found["breakdown"].items()}
-    assert sizes == {
-        "frequency": {"0": 2, "1-9": 4},  # b stands in no reference
-        "position": {"1": 2, "2": 2, "3-5": 2},
-        "source_length": {"1-5": 3, "6-10": 3},
-    }
-    unknown = inference([Output(record)])  # neither the references' tokens nor the source's length
-    assert unknown is not None and set(unknown["breakdown"]) == {"position", "source_length"}
-    assert unknown["breakdown"]["source_length"] == []
-    words = inference([Output(record | {"reference_tokens": ["a"]}, correct_words=[True] * 3)], level="word-product")
-    assert words is not None and "frequency" not in words["breakdown"]
+    found = inference([record, without, record], training_counts={"a": 3, "</s>": 50})
+    assert found is not None and list(found["breakdown"]) == ["frequency"]
+    sizes = {group["name"]: group["tokens"] for group in found["breakdown"]["frequency"]}
+    assert sizes == {"0": 2, "1-9": 2, "10-99": 2}
+    unknown = inference([record])
+    assert unknown is not None and "breakdown" not in unknown
+
+
+def test_the_sums_of_lines_make_the_figures_of_the_text(tiny_model: Path) -> None:
+    loaded, sums = load_model(tiny_model, "cpu"), {}
+    block = teacher_forced(loaded, SOURCES, TARGETS, sums=sums).result()
+    assert sorted(sums) == [0, 2, 3]  # the second source is blank
+    assert sum(each["tokens"] for each in sums.values()) == block["tokens"]
+    assert sum(each["nll"] for each in sums.values()) / block["tokens"] == pytest.approx(block["nll"], rel=1e-5)
+    error = np.abs(np.sum([each["gaps"] for each in sums.values()], axis=0)).sum() / block["tokens"]
+    assert error == pytest.approx(block["ece"], abs=1e-6)
+
+
+def test_tokens_of_a_line_are_drawn_together() -> None:
+    tokens = {"tokens": ["a"] * 8, "token_confidence": [0.5] * 8}
+    alike = [tokens | {"correct": [line % 2 == 0] * 8} for line in range(50)]
+    mixed = [tokens | {"correct": [True, False] * 4} for _ in range(50)]
+    floors = [block["noise_floor"] for block in map(inference, (alike, mixed)) if block is not None]
+    assert floors[0] > 2.5 * floors[1]  # sqrt 8 times, by independent tokens' variance at the least
 
 
 def test_outputs_that_end_at_once_are_measured() -> None:
-    found = inference([Output({"tokens": ["</s>"], "token_confidence": [0.6], "correct": [True]})])
+    found = inference([{"tokens": ["</s>"], "token_confidence": [0.6], "correct": [True]}])
     assert found is not None and (found["tokens"], found["without_eos"]["tokens"]) == (1, 0)
 
 
@@ -183,18 +184,18 @@ def test_a_label_that_was_held_impossible_costs_as_much_as_a_probability_of_a_mi
 
 def test_confidences_apart_by_more_than_rounding_are_two() -> None:
     for given, own in ((0.6, 0.5), (0.50002, 0.5), (0.500005, 0.500005)):
-        output = Output({"tokens": ["a"], "log_probs": [np.log(0.5)], "token_confidence": [given]})
-        assert output.confidence(recalibrated=False) == [pytest.approx(own, abs=1e-12)]
-        assert output.confidence(recalibrated=True) == [given]
-    assert Output({"log_probs": [1e-7], "token_confidence": [0.5]}).confidence(recalibrated=False) == [1.0]
+        record = {"tokens": ["a"], "log_probs": [np.log(0.5)], "token_confidence": [given]}
+        assert token_confidence(record, recalibrated=False) == [pytest.approx(own, abs=1e-12)]
+        assert token_confidence(record, recalibrated=True) == [given]
+    assert token_confidence({"log_probs": [1e-7], "token_confidence": [0.5]}, recalibrated=False) == [1.0]
 
 
 def test_a_reference_that_ends_is_not_ended_twice() -> None:
     for reference in (["x"], ["x", "</s>"], ["</s>"], []):
         ended = [each for each in reference if each != "</s>"] + ["</s>"]
         record = {"tokens": [*ended, "</s>"], "reference_tokens": reference}
-        label([Output(record)])
+        label([record])
         assert record["correct"].count(True) == len(ended)  # the second end of the output is one too many
     record = {"tokens": ["</s>", "x"], "reference_tokens": ["</s>", "x"]}
-    label([Output(record)])
+    label([record])
     assert record["correct"] == [True, True]  # an end within the reference is none

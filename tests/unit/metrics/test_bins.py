@@ -13,13 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mt.metrics.bins import (
-    BORDERS,
     PROTOCOLS,
-    Breakdown,
     CalibrationBins,
     CalibrationBlock,
     Probability,
     expected_calibration_error,
+    sentence_sums,
 )
 
 CONFIDENCE = st.one_of(st.floats(0, 1), st.integers(0, 20).map(lambda tick: tick / 20))
@@ -86,8 +85,8 @@ def test_result_of_four_tokens_by_hand() -> None:
     band = {"band_low": pytest.approx(0.0945, abs=1e-4), "band_high": pytest.approx(0.9055, abs=1e-4)}
     # (0, .5]: 0.2 wrong, 0.5 right: accuracy .5, confidence .35; (.5, 1]: 0.9 right, 1 wrong: .5, .95
     block = counted.block()
-    curve = block.pop("risk_coverage")  # of 1 wrong, .9 right, .5 right, .2 wrong the risks are 1, 1/2, 1/3, 1/2
-    assert curve["aurc"] == pytest.approx((1 + 1 / 2 + 1 / 3 + 1 / 2) / 4)
+    # variances of the gaps: .41 = .5 * .5 + .2 * .8, more than the tokens' own .357; and (1.01 - .9^2 / 4) * 4 / 3
+    deviations = math.sqrt(0.41), math.sqrt(0.8075 * 4 / 3)
     assert block == {
         "tokens": 4,
         "ece": pytest.approx(0.5 * 0.15 + 0.5 * 0.45),
@@ -97,13 +96,18 @@ def test_result_of_four_tokens_by_hand() -> None:
         "accuracy": 0.5,
         "confidence": pytest.approx(0.65),
         "signed_gap": pytest.approx(0.15),
-        # sqrt(2 / pi * (.5 * .5 + .2 * .8)) and (.9 * .1 + 0)
-        "noise_floor": pytest.approx((math.sqrt(2 * 0.41 / math.pi) + math.sqrt(2 * 0.09 / math.pi)) / 4),
-        "noise_floor_high": pytest.approx(0.38634, rel=0.01),  # by quadrature
-        "ece_mass": pytest.approx(0.3),  # the same two bins
-        "ece_low": None,
-        "ece_high": None,
+        "noise_floor": pytest.approx(math.sqrt(2 / math.pi) * sum(deviations) / 4),
+        "noise_floor_high": pytest.approx(0.6786, rel=0.02),  # by two million draws, and ece_high
+        "ece_low": 0.0,  # the error lies within its noise
+        "ece_high": pytest.approx(0.889, rel=0.03),
+        # the best rising map: 0 for 0.2, 2/3 for the others
+        "miscalibration": pytest.approx((0.04 + 0.25 + 0.01 + 1) / 4 - 1 / 6),
+        "discrimination": pytest.approx(0.25 - 1 / 6),
+        "uncertainty": 0.25,
         "auroc": 0.5,  # of the pairs of a right and a wrong one .5 > .2 and .9 > .2 are in order, two are not
+        "augrc": pytest.approx((0.5 + 1 + 1 + 1.5) / 4 / 4),  # kept and wrong: 0, 1, 1, 1, 2 of four
+        # kept and right: 0, 1/2, 2/3, 1/2; at best 1, 1, 2/3, 1/2
+        "prr": pytest.approx((5 / 12 - 1 / 2) / (19 / 24 - 1 / 2), abs=0.01),
         "bins": [
             {"low": 0.0, "high": 0.5, "count": 2, "confidence": pytest.approx(0.35), "accuracy": 0.5, **band},
             {"low": 0.5, "high": 1.0, "count": 2, "confidence": pytest.approx(0.95), "accuracy": 0.5, **band},
@@ -203,36 +207,11 @@ def test_memory_does_not_grow_with_the_stream() -> None:
 def test_fifteen_bins_are_the_default_everywhere() -> None:
     confidence, correct = [0.65, 0.68, 0.95], [True, False, True]  # 2/3 parts the first two, 10/16 and 11/16 do not
     expected = (0.35 + 0.68 + 0.05) / 3
-    counted, groups = CalibrationBins(), Breakdown(0, (1,))
+    counted = CalibrationBins()
     counted.update(confidence, correct)
-    groups.update([5, 5, 5], confidence, correct)
-    assert len(counted.block()["bins"]) == 15 and groups.sums.shape[-1] == 15
+    assert len(counted.block()["bins"]) == 15
     assert expected_calibration_error(confidence, correct) == counted.ece() == pytest.approx(expected)
-    assert groups.result()[0]["ece"] == pytest.approx(expected)
     assert {name: each["bins"] for name, each in PROTOCOLS.items()} == {"teacher_forced": 15, "inference": 20}
-
-
-@pytest.mark.parametrize(
-    ("breakdown", "names"),
-    [
-        ("frequency", ["0", "1-9", "10-99", "100-999", "1000+"]),
-        ("position", ["1", "2", "3-5", "6-10", "11-20", "21+"]),
-        ("source_length", ["1-5", "6-10", "11-20", "21-40", "41+"]),
-    ],
-)
-def test_a_number_on_a_border_belongs_to_the_group_that_its_name_says(breakdown: str, names: list[str]) -> None:
-    lowest, borders = BORDERS[breakdown]
-    assert Breakdown(lowest, borders).names == names
-    for name in names:
-        ends = name.removesuffix("+").split("-")
-        for number in {int(ends[0]), int(ends[-1])}:
-            groups = Breakdown(lowest, borders)
-            groups.update([number], [0.9], [True])
-            assert [(each["name"], each["tokens"]) for each in groups.result()] == [(name, 1)]
-
-
-def test_a_group_of_two_numbers_is_named_by_both() -> None:
-    assert Breakdown(0, (2, 3)).names == ["0-1", "2", "3+"]
 
 
 def test_the_largest_difference_is_that_of_a_bin_with_tokens_however_few() -> None:
@@ -241,14 +220,18 @@ def test_the_largest_difference_is_that_of_a_bin_with_tokens_however_few() -> No
     assert counted.block()["mce"] == pytest.approx(0.9)
 
 
-def test_the_default_seed_of_resamples_is_that_of_published_figures() -> None:
-    drawn = []
-    for options in ({}, {"seed": 12345}, {"seed": 12346}):
-        counted = CalibrationBins(resamples=20, **options)
-        counted.update([0.3, 0.8, 0.6], [True, False, True], lines=[0, 1, 2])
-        assert counted.bootstrap is not None
-        drawn.append(counted.bootstrap.errors().tolist())
-    assert drawn[0] == drawn[1] != drawn[2]
+def test_the_sums_of_sentences_make_the_error_of_the_text() -> None:
+    generator = np.random.default_rng(7)
+    for protocol, settings_of in PROTOCOLS.items():
+        counted, sums = CalibrationBins(**settings_of), []
+        for line in range(5):
+            confidence, correct = generator.random(9).astype(np.float32), generator.random(9) < 0.5
+            counted.update(confidence, correct, lines=line)
+            sums.append(sentence_sums(protocol, confidence, correct, np.arange(9.0)))
+        assert [each["tokens"] for each in sums] == [9] * 5 and [each["nll"] for each in sums] == [36.0] * 5
+        error = np.abs(np.sum([each["gaps"] for each in sums], axis=0)).sum() / 45
+        assert error == pytest.approx(counted.ece(), abs=1e-6)
+        json.dumps(sums, allow_nan=False)
 
 
 def test_what_rounding_makes_of_a_probability_is_still_one() -> None:

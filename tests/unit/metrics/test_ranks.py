@@ -1,4 +1,4 @@
-"""Figures of the order of confidences: against sorted tokens, plain loops and by hand."""
+"""Figures of the order of confidences, and the bin-free parts of the Brier score: against sorted tokens and by hand."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt.metrics.bins import expected_calibration_error
-from mt.metrics.ranks import ConfidenceHistogram
+from mt.metrics.ranks import ConfidenceHistogram, pool_adjacent_violators
 
 TICK = st.integers(0, 20).map(lambda tick: tick / 20)
 TOKENS = st.lists(st.tuples(TICK, st.booleans()), min_size=1, max_size=40)
@@ -44,41 +43,110 @@ def test_auroc_is_the_share_of_pairs_in_order(tokens: list[tuple[float, bool]]) 
     assert histogram.auroc() == pytest.approx(wins / (len(right) * len(wrong)))
 
 
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.booleans(), min_size=1, max_size=40))
-def test_risk_and_its_area_are_those_of_the_tokens_one_by_one(correct: list[bool]) -> None:
-    confidence = np.linspace(0.05, 0.95, len(correct))  # each in a cell of its own
-    histogram = ConfidenceHistogram()
-    histogram.update(confidence, np.array(correct, dtype=float))
-    curve = histogram.risk_coverage()
-    assert curve is not None
-    mistakes = np.cumsum([not each for each in reversed(correct)])
-    risks = mistakes / np.arange(1, len(correct) + 1)
-    assert curve["aurc"] == pytest.approx(risks.mean(), abs=1e-9)
-    assert curve["risk"][-1] == pytest.approx(risks[-1]) and curve["coverage"][-1] == 1
-    if 50 % len(correct) == 0:  # then a whole number of tokens lies at some points of the curve
-        step = 50 // len(correct)
-        assert curve["risk"][step - 1 :: step] == pytest.approx(risks.tolist())
+def kept_right(correct: np.ndarray) -> np.ndarray:
+    """Share of right tokens among the k first, for each k."""
+    return np.cumsum(correct) / np.arange(1, len(correct) + 1)
 
 
-def test_the_cells_come_as_near_to_sorted_tokens_as_they_state() -> None:
+def expected_ratio(correct: np.ndarray) -> float:
+    """Prediction rejection ratio of tokens of falling confidence."""
+    best, chance = kept_right(np.sort(correct)[::-1]).mean(), correct.mean()
+    return float((kept_right(correct).mean() - chance) / (best - chance))
+
+
+def expected_augrc(correct: np.ndarray) -> float:
+    """Area under the curve of the share of all tokens that are kept and wrong, tokens of falling confidence."""
+    risks = np.append(0.0, np.cumsum(1 - correct)) / len(correct)
+    return float(((risks[1:] + risks[:-1]) / 2).mean())
+
+
+def test_cells_come_near_to_sorted_tokens() -> None:
     confidence, correct = simulated(1)
     histogram = streamed(confidence, correct)
-    largest = histogram.sums[0].max() / histogram.sums[0].sum()
-    for bins in (5, 15, 50):
-        exact = expected_calibration_error(confidence, correct, bins=bins, scheme="mass")
-        assert abs(histogram.equal_mass_error(bins) - exact) <= 2 * (bins - 1) * largest
-        assert histogram.equal_mass_error(bins) == pytest.approx(exact, abs=3e-4)
     by_rank = np.argsort(np.argsort(confidence)) + 1.0
     right = correct == 1
     exact_auroc = (by_rank[right].sum() - right.sum() * (right.sum() + 1) / 2) / (right.sum() * (~right).sum())
     assert histogram.auroc() == pytest.approx(exact_auroc, abs=1e-4)
-    wrong = 1 - correct[np.argsort(-confidence)]
-    curve = histogram.risk_coverage()
-    assert curve is not None
-    risks = np.cumsum(wrong) / np.arange(1, len(wrong) + 1)
-    assert curve["aurc"] == pytest.approx(risks.mean(), abs=1e-4)
-    assert curve["risk"] == pytest.approx(risks[np.arange(1, 51) * 400 - 1].tolist(), abs=2e-3)
+    falling = correct[np.argsort(-confidence)]
+    assert histogram.augrc() == pytest.approx(expected_augrc(falling), abs=1e-5)
+    assert histogram.rejection_ratio() == pytest.approx(expected_ratio(falling), abs=1e-4)
+    parts = histogram.brier_parts()
+    assert parts is not None
+    miscalibration, discrimination, uncertainty = parts
+    assert miscalibration - discrimination + uncertainty == pytest.approx(
+        ((confidence - correct) ** 2).mean(), abs=1e-6
+    )
+    assert uncertainty == pytest.approx(correct.var())
+    order = np.argsort(confidence)
+    steps = pool_adjacent_violators(np.ones(len(order)), correct[order])
+    pooled = np.repeat([total / count for _, count, total in steps], [int(count) for _, count, _ in steps])
+    assert discrimination == pytest.approx(correct.var() - ((pooled - correct[order]) ** 2).mean(), abs=3e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.booleans(), min_size=2, max_size=40))
+def test_few_tokens_in_cells_of_their_own_are_sorted(correct: list[bool]) -> None:
+    right = np.array(correct, dtype=float)
+    histogram = ConfidenceHistogram()
+    histogram.update(np.linspace(0.95, 0.05, len(correct)), right)
+    assert histogram.augrc() == pytest.approx(expected_augrc(right))
+    if right.all() or not right.any():
+        assert histogram.rejection_ratio() is None and histogram.auroc() is None
+        return
+    assert histogram.rejection_ratio() == pytest.approx(expected_ratio(right), abs=0.02)
+
+
+def test_four_tokens_by_hand() -> None:
+    histogram = ConfidenceHistogram()
+    histogram.update(np.array([0.9, 0.8, 0.6, 0.2]), np.array([1.0, 0, 1, 0]))
+    assert histogram.auroc() == 0.75
+    # kept and wrong, of four: 0, 0, 1, 1, 2 at 0 to 4 kept
+    assert histogram.augrc() == pytest.approx((0 + 0.5 + 1 + 1.5) / 4 / 4)
+    # the best rising map gives 0, 1/2, 1/2 and 1; the rate of right ones is 1/2
+    assert histogram.brier_parts() == pytest.approx(((0.01 + 0.64 + 0.16 + 0.04) / 4 - 0.125, 0.25 - 0.125, 0.25))
+    # kept and right: 1, 1/2, 2/3, 1/2; at best 1, 1, 2/3, 1/2; a logarithm stands for the sum of each cell
+    assert histogram.rejection_ratio() == pytest.approx((2 / 3 - 0.5) / (19 / 24 - 0.5), abs=0.01)
+
+
+@pytest.mark.parametrize(("confidence", "ratio"), [([0.9, 0.8, 0.3], 1.0), ([0.3, 0.4, 0.9], -1.0), ([0.5] * 3, 0.0)])
+def test_the_rejection_ratio_is_one_at_best_and_zero_by_chance(confidence: list[float], ratio: float) -> None:
+    histogram = ConfidenceHistogram()
+    histogram.update(np.array(confidence), np.array([1.0, 1, 0]))
+    found = histogram.rejection_ratio()
+    assert found is not None and (found < 0 if ratio < 0 else found == pytest.approx(ratio))
+
+
+def test_a_map_that_keeps_the_order_alters_miscalibration_alone() -> None:
+    confidence, correct = simulated(2)
+    plain, mapped = streamed(confidence, correct).brier_parts(), streamed(confidence**1.3, correct).brier_parts()
+    assert plain is not None and mapped is not None
+    assert mapped[1:] == pytest.approx(plain[1:], abs=2e-4)
+    # tokens are right with probability confidence ** 1.3
+    assert plain[0] - mapped[0] == pytest.approx(((confidence - confidence**1.3) ** 2).mean(), rel=0.2)
+    assert mapped[0] < plain[0] / 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(0, 5)), min_size=1, max_size=8))
+def test_pooled_steps_are_the_nearest_rising_ones(entries: list[tuple[int, int]]) -> None:
+    counts, sums = (np.array(column, dtype=float) for column in zip(*entries))
+    steps = pool_adjacent_violators(counts, sums)
+    firsts = [first for first, _, _ in steps]
+    assert firsts[0] == 0 and firsts == sorted(set(firsts))
+    ends = [*firsts[1:], len(counts)]
+    heights = [total / count for _, count, total in steps]
+    assert heights == sorted(set(heights))
+    fitted = np.repeat(heights, np.diff([*firsts, len(counts)]))
+    for first, end in zip(firsts, ends):
+        for cut in range(first + 1, end):  # within a step no later part is higher than an earlier one
+            assert sums[first:cut].sum() * counts[cut:end].sum() >= sums[cut:end].sum() * counts[first:cut].sum() - 1e-9
+    # min-max formula of the isotonic regression
+    for index in range(len(counts)):
+        highest = max(
+            min(sums[low : high + 1].sum() / counts[low : high + 1].sum() for high in range(index, len(counts)))
+            for low in range(index + 1)
+        )
+        assert fitted[index] == pytest.approx(highest)
 
 
 def test_confidences_of_zero_one_and_next_to_one_have_their_place() -> None:
@@ -91,29 +159,7 @@ def test_confidences_of_zero_one_and_next_to_one_have_their_place() -> None:
 
 def test_no_tokens_have_no_order() -> None:
     histogram = ConfidenceHistogram()
-    assert histogram.auroc() is None and histogram.risk_coverage() is None and histogram.equal_mass_error(15) == 0
-
-
-@settings(max_examples=80, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 40), st.booleans()), max_size=12, unique_by=lambda each: each[0]))
-def test_few_tokens_in_cells_of_their_own_are_sorted_exactly(tokens: list[tuple[int, bool]]) -> None:
-    confidence = np.array([tick / 40 for tick, _ in tokens])
-    correct = np.array([right for _, right in tokens], dtype=float)
-    histogram = ConfidenceHistogram()
-    histogram.update(confidence, correct)
-    for bins in (1, 2, 5, 15):
-        exact = expected_calibration_error(confidence, correct, bins=bins, scheme="mass")
-        assert histogram.equal_mass_error(bins) == pytest.approx(exact, abs=1e-12)
-    curve = histogram.risk_coverage()
-    if not tokens:
-        assert curve is None
-        return
-    assert curve is not None
-    mistakes = [0.0, *np.cumsum(1 - correct[np.argsort(-confidence)])]
-    share = np.arange(1, 51) / 50
-    expected = np.interp(share * len(tokens), range(len(tokens) + 1), mistakes) / (share * len(tokens))
-    assert curve["coverage"] == pytest.approx(share.tolist())
-    assert curve["risk"] == pytest.approx(expected.tolist())
+    assert histogram.auroc() is histogram.augrc() is histogram.rejection_ratio() is histogram.brier_parts() is None
 
 
 @pytest.mark.parametrize("sign", [1, -1])
