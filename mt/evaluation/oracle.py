@@ -118,8 +118,9 @@ class OracleComparison:
 
 def _maps(loaded: LoadedModel, languages: tuple[str, str]) -> dict[str, InverseLink | Temperature]:
     """The inverse link of the loss, where it has one, and temperatures fitted on a sample of their own."""
-    tokenizer = loaded.tokenizer
-    link = InverseLink.of_loss(loaded.config.loss, tokenizer.target_size, tokenizer.pad_id, tokenizer.begin_id)
+    tokenizer, counts = loaded.tokenizer, loaded.piece_counts
+    classes = tokenizer.target_size, tokenizer.pad_id, tokenizer.begin_id
+    link = InverseLink.of_loss(loaded.config.loss, *classes, unigram=counts and counts[1])
     fits = {"temperature": TemperatureFit()} | ({"link_temperature": TemperatureFit(link=link)} if link else {})
 
     def observe(chunk: Distributions) -> None:

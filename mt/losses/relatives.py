@@ -1,12 +1,10 @@
 """Related losses, each by its published definition: focal, inverse focal, confidence penalty, R-Drop.
 
-Focal losses are curves over the target's probability p: with G = -d loss / d z_y, every other class j gets
+Focal losses are curves over the target's probability p: with G = -d loss / d z_y, the `pull`, every other class j gets
 G p_j / (1 - p), the softmax without the target. So 1 - p is exact however confident the model is.
 """
 
 from __future__ import annotations
-
-from abc import abstractmethod
 
 import torch
 from torch import Tensor
@@ -17,12 +15,13 @@ from mt.losses.smoothing import LabelSmoothedKL
 from mt.losses.targets import SmoothedTarget
 
 
-class TargetCurve(LossFunction):
-    """A loss that depends on the target's probability alone."""
+class Focal(LossFunction):
+    """-(1 + scale p)^gamma log p of the target's probability; at scale -1 confident tokens count less (Lin et al.
+    2017)."""
 
-    @abstractmethod
-    def curve(self, log_p: Tensor, log_rest: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss and G at log p and log(1 - p), each (rows,)."""
+    def __init__(self, gamma: float, pad_id: int, scale: float = -1.0) -> None:
+        super().__init__(pad_id)
+        self.gamma, self.scale = gamma, scale
 
     def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> RowLosses:
         """See LossFunction.rows_."""
@@ -31,40 +30,22 @@ class TargetCurve(LossFunction):
         highest = logits.scatter_(1, column, -torch.inf).amax(1, keepdim=True)
         gold = (gold - highest).squeeze(1)
         log_odds = softmax_(logits) - gold
-        log_p = logsigmoid(-log_odds)
-        loss, pull = self.curve(log_p, logsigmoid(log_odds))
+        log_p, p, rest = logsigmoid(-log_odds), torch.sigmoid(-log_odds), torch.sigmoid(log_odds)
+        room = rest + (1 + self.scale) * p  # 1 + scale p, exact at -1 too
+        factor = room**self.gamma
         if gradient:
+            slope = self.gamma * self.scale * p * (rest / room.clamp(min=torch.finfo(room.dtype).tiny)) * log_p
+            pull = factor * (rest + slope)
             logits.mul_(pull[:, None]).scatter_(1, column, -pull[:, None])
-        return RowLosses(loss, -log_p, gold >= 0)
+        return RowLosses(-factor * log_p, -log_p, gold >= 0)
 
 
-class Focal(TargetCurve):
-    """-(1 - p)^gamma log p (Lin et al. 2017): confident tokens count less."""
-
-    def __init__(self, gamma: float, pad_id: int) -> None:
-        super().__init__(pad_id)
-        self.gamma = gamma
-
-    def curve(self, log_p: Tensor, log_rest: Tensor) -> tuple[Tensor, Tensor]:
-        """See TargetCurve.curve."""
-        factor = torch.exp(self.gamma * log_rest)
-        return -factor * log_p, factor * (log_rest.exp() - self.gamma * log_p.exp() * log_p)
-
-
-class InverseFocal(TargetCurve):
-    """-(1 + scale p)^gamma log p (Wang, Feng and Zhang 2021; with a scale the anti-focal loss of Raunak et al.
-    2020): confident tokens count more."""
+class InverseFocal(Focal):
+    """The same with a positive scale: confident tokens count more (Wang, Feng and Zhang 2021; with a scale the
+    anti-focal loss of Raunak et al. 2020)."""
 
     def __init__(self, gamma: float, pad_id: int, scale: float = 1.0) -> None:
-        super().__init__(pad_id)
-        self.gamma, self.scale = gamma, scale
-
-    def curve(self, log_p: Tensor, log_rest: Tensor) -> tuple[Tensor, Tensor]:
-        """See TargetCurve.curve."""
-        scaled = self.scale * log_p.exp()
-        factor = (1 + scaled) ** self.gamma
-        slope = self.gamma * scaled * (1 + scaled) ** (self.gamma - 1) * log_p
-        return -factor * log_p, log_rest.exp() * (factor + slope)
+        super().__init__(gamma, pad_id, scale)
 
 
 class ConfidencePenalty(LossFunction):

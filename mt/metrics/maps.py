@@ -28,6 +28,7 @@ from mt.losses.targets import (
 )
 from mt.metrics.bins import as_floats, checked
 from mt.metrics.noise import Floats
+from mt.metrics.ranks import pool_adjacent_violators
 from mt.progress import log_line
 
 LEAST_SHARE = 0.01
@@ -117,73 +118,53 @@ class InverseLink:
 
 @dataclass(frozen=True)
 class Temperature:
-    """softmax(z / T), above 1 softer (Guo et al. 2017), perhaps behind the inverse link of the training loss.
-
-    end_temperature, end_id: with them, distributions whose likeliest class is the end of sentence have a
-    temperature of their own (the end is often the worst calibrated class: Kumar and Sarawagi 2019). The likeliest
-    class stays the same, and with temperature 1 everything does.
-    """
+    """softmax(z / T), above 1 softer (Guo et al. 2017), perhaps behind the inverse link of the training loss. The
+    likeliest class stays the same, and with temperature 1 everything does."""
 
     temperature: _Degree = 1.0
-    end_temperature: _Degree | None = None
-    end_id: int | None = None
     link: InverseLink | None = None
-
-    def __post_init__(self) -> None:
-        if (self.end_temperature is None) != (self.end_id is None):
-            raise ValueError("end_temperature and end_id go together")
 
     @property
     def name(self) -> str:
-        """temperature, end_temperature, link_temperature or link_end_temperature."""
-        return ("link_" if self.link else "") + ("" if self.end_id is None else "end_") + "temperature"
+        """temperature or link_temperature."""
+        return "link_temperature" if self.link else "temperature"
 
     def apply(self, log_probs: Tensor) -> Tensor:
         """Log-probabilities or logits (n, vocabulary) -> log-probabilities (n, vocabulary), float32 or float64."""
         values = _wide(log_probs) if self.link is None else self.link.apply(log_probs)
-        if self.end_id is None or self.end_temperature is None:
-            return (values / self.temperature).log_softmax(-1)
-        ends = values.argmax(-1, keepdim=True) == self.end_id
-        return torch.where(ends, values / self.end_temperature, values / self.temperature).log_softmax(-1)
+        return (values / self.temperature).log_softmax(-1)
 
     def to_json(self) -> dict[str, Any]:
         """For map_from_json."""
-        fields = {name: value for name, value in asdict(self).items() if value is not None}
-        return {"name": self.name, **fields, **({"link": self.link.to_json()} if self.link else {})}
+        link = {"link": self.link.to_json()} if self.link else {}
+        return {"name": self.name, "temperature": self.temperature, **link}
 
 
 @dataclass
 class TemperatureFit:
-    """The temperatures that minimise the negative log-likelihood, as a stream; the `sums` of parts may be added.
+    """The temperature that minimises the negative log-likelihood, as a stream; the `sums` of parts may be added.
 
     One pass, constant memory: likelihood, slope and curvature are summed at a few temperatures; the best one between
     them is read off the quintic through both neighbours, exact to about 1e-3. What lies beyond 1/16 to 16 becomes the
-    nearer end, and is told (all tokens right, for one: the sharper the better). `link` and `end_id` are as in
-    Temperature.
+    nearer end, and is told (all tokens right, for one: the sharper the better). `link` is as in Temperature.
     """
 
     link: InverseLink | None = None
-    end_id: int | None = None
-    sums: Floats = field(default_factory=lambda: np.zeros((2, len(_GRID), 3)))
-    """of ends of sentence and of all other tokens, at each 1 / temperature"""
+    sums: Floats = field(default_factory=lambda: np.zeros((len(_GRID), 3)))
+    """at each 1 / temperature"""
 
     def update(self, log_probs: Tensor, tokens: Tensor, correct: Any = None) -> None:
         """Counts tokens: log_probs (n, vocabulary); tokens (n,) int64, the targets or, with `correct`, the tokens put
         out; correct (n,), whether each is right: then the likelihood is that of these labels."""
         values = _wide(log_probs.detach()) if self.link is None else self.link.apply(log_probs.detach())
         right = torch.as_tensor(np.ones(len(tokens)) if correct is None else as_floats(correct), device=tokens.device)
-        ends = values.argmax(-1) == self.end_id if self.end_id is not None else torch.zeros_like(tokens).bool()
         rows = max(1, _CACHED // values.shape[1])
-        for index, part in enumerate((ends, ~ends)):
-            for some in zip(values[part].split(rows), tokens[part].split(rows), right[part].split(rows)):
-                self.sums[index] += _likelihoods(*some, _GRID)
+        for some in zip(values.split(rows), tokens.split(rows), right.split(rows)):
+            self.sums += _likelihoods(*some, _GRID)
 
-    def map(self, *, end_apart: bool = True) -> Temperature:
-        """The best temperatures; 1 for a part without tokens. end_apart: False: one for all tokens all the same."""
-        if self.end_id is None or not end_apart:
-            return Temperature(_best_temperature(self.sums.sum(0)), link=self.link)
-        end, rest = map(_best_temperature, self.sums)
-        return Temperature(rest, end, self.end_id, self.link)
+    def map(self) -> Temperature:
+        """The best temperature; 1 without tokens."""
+        return Temperature(_best_temperature(self.sums), self.link)
 
 
 @dataclass(frozen=True)
@@ -200,12 +181,8 @@ class Isotonic:
 
     def __post_init__(self) -> None:
         rising = all(low < high for low, high in pairwise(self.confidence))
-        if (
-            len(self.confidence) != len(self.value)
-            or not self.value
-            or not rising
-            or sorted(self.value) != [*self.value]
-        ):
+        paired = len(self.confidence) == len(self.value) > 0
+        if not (paired and rising and sorted(self.value) == [*self.value]):
             raise ValueError("the steps of an isotonic map must rise, a value for each confidence")
 
     @staticmethod
@@ -215,14 +192,9 @@ class Isotonic:
         if not len(certain):
             raise ValueError("no confidences to fit an isotonic map on")
         starts, where = np.unique(certain, return_inverse=True)
-        counts, sums = np.bincount(where).astype(np.float64), np.bincount(where, weights=right)
-        steps: list[tuple[float, float, float]] = []  # start, count, sum of right ones
-        for start, count, total in zip(starts.tolist(), counts.tolist(), sums.tolist(), strict=True):
-            while steps and steps[-1][2] * count >= total * steps[-1][1]:  # products, as quotients round
-                start, more, others = steps.pop()
-                count, total = count + more, total + others
-            steps.append((start, count, total))
-        return Isotonic(tuple(step[0] for step in steps), tuple(step[2] / step[1] for step in steps))
+        counts = np.bincount(where).astype(np.float64)
+        steps = pool_adjacent_violators(counts, np.bincount(where, weights=right).astype(np.float64))
+        return Isotonic(tuple(float(starts[first]) for first, _, _ in steps), tuple(sum_ / n for _, n, sum_ in steps))
 
     def apply(self, confidence: Any) -> Floats:
         """(n,) in 0..1 -> (n,) float64."""

@@ -89,18 +89,15 @@ SURVIVORS: dict[str, dict[str, list[str]]] = {
         ],
     },
     "mt/metrics/maps.py": {
-        "both are None, or neither": ["if (self.end_id is None and self.end_temperature is None):"],
         "there are two dimensions": [
-            "ends = values.argmax((1)) == self.end_id if self.end_id is not None else torch.zeros_like(tokens).bool()",
-            "values = (values - values.amax((1), keepdim=True)).clamp(min=-1e4) # 0 * inf must not arise",
-            "total = weights.sum((1)).double()",
+            "values = (values - values.amax((1), keepdim=True)).clamp(min=-1e4) # 0 * inf must not arise"
         ],
         "exp gives 0 of both": [
             "values = (values - values.amax(-1, keepdim=True)).clamp(min=-(20000.25)) # 0 * inf must not arise"
         ],
         "a slope is never exactly 0": ["first = best if (slope[best] <= 0) else best - 1"],
         "between two points lies one minimum": [
-            "at = x[first] + step * (max(inside, key=lambda t: float(quintic(t))))"
+            "at = x[first] + step * (max(inside, key=lambda t: float(quintic(t)))) if inside else x[best]"
         ],
     },
     "mt/metrics/ranks.py": {

@@ -205,39 +205,15 @@ def test_the_link_finds_the_truth_behind_the_least_expected_loss(fields: dict[st
         assert float((model.exp() - true).abs().max()) > 1e-3  # which is not the truth itself
 
 
-def test_the_end_of_sentence_has_its_own_temperature() -> None:
-    log_true, targets, _ = truth(12_000, seed=4)
-    ends = log_true.argmax(-1) == END
-    assert 800 < int(ends.sum()) < 6000
-    model = (log_true * torch.where(ends, 1.6, 0.8)[:, None]).log_softmax(-1)
-    found = fitted((model, targets), end_id=END)
-    assert found.name == "end_temperature" and found.end_id == END
-    undistorted = fitted((log_true, targets), end_id=END)
-    assert undistorted.end_temperature is not None
-    assert found.end_temperature == pytest.approx(1.6, rel=0.08)
-    assert found.end_temperature == pytest.approx(1.6 * undistorted.end_temperature, rel=1e-3)
-    assert found.temperature == pytest.approx(0.8, rel=0.02)
-    restored = found.apply(model)
-    assert torch.equal(restored.argmax(-1), model.argmax(-1))
-    assert torch.allclose(restored[ends], (model[ends] / found.end_temperature).log_softmax(-1))
-    # the same pass gives the temperature of all tokens, too
-    both = TemperatureFit(end_id=END)
-    both.update(model, targets)
-    assert both.map(end_apart=False).temperature == pytest.approx(fitted((model, targets)).temperature)
-    assert both.map(end_apart=False).name == "temperature"
-    assert TemperatureFit(end_id=END).map() == Temperature(1.0, 1.0, END)
-
-
 def test_the_sums_of_parts_fit_as_the_whole() -> None:
     log_true, targets, _ = truth(900, seed=5)
-    whole, merged = TemperatureFit(link=EL, end_id=END), TemperatureFit(link=EL, end_id=END)
+    whole, merged = TemperatureFit(EL), TemperatureFit(EL)
     whole.update(log_true, targets)
     for part in torch.arange(900).split(150):
-        piece = TemperatureFit(link=EL, end_id=END)
+        piece = TemperatureFit(EL)
         piece.update(log_true[part], targets[part])
         merged.sums += piece.sums
     assert merged.map().temperature == pytest.approx(whole.map().temperature, rel=1e-9)
-    assert merged.map().end_temperature == pytest.approx(whole.map().end_temperature, rel=1e-9)
     assert merged.map().link == EL
 
 
@@ -332,9 +308,7 @@ def test_isotonic_calibrates_what_no_temperature_can() -> None:
     [
         Temperature(),
         Temperature(1 / 3),
-        Temperature(1.1, 0.9, END),
         Temperature(1.1, link=EL),
-        Temperature(1.1, 0.9, END, EL),
         EL,
         InverseLink(0.1, "uniform", SIZE, 0),
         Isotonic((0.1, 1 / 3), (0.2, 2 / 3)),
@@ -353,8 +327,7 @@ def test_maps_survive_json(each: Temperature | InverseLink | Isotonic) -> None:
         {"name": "spline"},
         {"name": "temperature", "temperatur": 1.0},
         {"name": "temperature", "temperature": 0.0},
-        {"name": "end_temperature", "temperature": 1.0},
-        {"name": "end_temperature", "temperature": 1.0, "end_temperature": 1.0},
+        {"name": "temperature", "temperature": 1.0, "end_temperature": 1.0},
         {"name": "isotonic", "confidence": [0.1], "value": [1.1]},
         {"name": "isotonic", "confidence": [0.1, 0.2], "value": [0.2, 0.1]},
         {"name": "isotonic", "confidence": [0.1]},
@@ -370,7 +343,7 @@ def test_what_is_no_map_is_refused(saved: Any) -> None:
 
 def test_no_map_changes_what_is_likeliest_and_temperature_one_changes_nothing() -> None:
     log_true, _, _ = truth(300, seed=9)
-    for each in (Temperature(2.0), Temperature(0.5, 3.0, END), Temperature(1.5, link=EL)):
+    for each in (Temperature(2.0), Temperature(0.5), Temperature(1.5, link=EL)):
         assert torch.equal(each.apply(log_true).argmax(-1), log_true.argmax(-1))
         assert torch.allclose(each.apply(log_true).exp().sum(-1), torch.ones(300, dtype=torch.float64))
     assert torch.allclose(Temperature().apply(log_true), log_true)
@@ -385,9 +358,7 @@ def test_a_class_below_the_smoothing_keeps_a_hundredth_and_the_others_their_inve
     torch.testing.assert_close(found, expected / expected.sum())
 
 
-@pytest.mark.parametrize(
-    "each", [Temperature(1.7), Temperature(0.5, 3.0, END), Temperature(1.5, link=EL), EL], ids=lambda each: each.name
-)
+@pytest.mark.parametrize("each", [Temperature(1.7), Temperature(1.5, link=EL), EL], ids=lambda each: each.name)
 def test_distributions_of_any_leading_shape_are_mapped_one_by_one(each: Temperature | InverseLink) -> None:
     log_probs = truth(6, seed=3)[0]
     torch.testing.assert_close(each.apply(log_probs.view(2, 3, SIZE)), each.apply(log_probs).view(2, 3, SIZE))
@@ -401,18 +372,13 @@ def test_temperatures_at_both_ends_of_the_range_are_found(temperature: float) ->
     assert found == pytest.approx(temperature * undistorted, rel=1e-3)
 
 
-@pytest.mark.parametrize(
-    ("field", "lowest", "highest"), [("temperature", 0.01, 100.0), ("end_temperature", 0.01, 100.0)]
-)
-def test_a_temperature_from_a_hundredth_to_a_hundred_is_read_and_no_other(
-    field: str, lowest: float, highest: float
-) -> None:
-    saved: dict[str, Any] = Temperature(1.0, 1.0, END).to_json()
-    for value in (lowest, 1.0, highest):
-        assert map_from_json(saved | {field: value})
-    for value in (lowest - 1e-6, highest + 1e-3, math.nan):
+def test_a_temperature_from_a_hundredth_to_a_hundred_is_read_and_no_other() -> None:
+    saved: dict[str, Any] = Temperature().to_json()
+    for value in (0.01, 1.0, 100.0):
+        assert map_from_json(saved | {"temperature": value}) == Temperature(value)
+    for value in (0.01 - 1e-6, 100.001, math.nan):
         with pytest.raises(ValueError, match="not a recalibration map"):
-            map_from_json(saved | {field: value})
+            map_from_json(saved | {"temperature": value})
 
 
 def test_steps_of_an_isotonic_map_are_read_where_they_rise_within_zero_and_one() -> None:
@@ -442,10 +408,8 @@ def test_ids_of_a_link_lie_within_its_vocabulary() -> None:
             InverseLink(0.1, "uniform", SIZE, pad_id, excluded)
 
 
-def test_an_end_temperature_and_its_token_go_together() -> None:
-    for fields in ({"end_temperature": 1.0}, {"end_id": END}):
-        with pytest.raises(ValueError, match="go together"):
-            Temperature(1.0, **fields)
+def test_a_text_without_tokens_has_temperature_1() -> None:
+    assert TemperatureFit().map() == Temperature() and TemperatureFit(EL).map() == Temperature(link=EL)
 
 
 @pytest.mark.parametrize("shift", [0.0, 800.0, -800.0])
