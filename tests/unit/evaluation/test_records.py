@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mt.errors import UserError
-from mt.evaluation.records import read_records
+from mt.evaluation.records import read_measured_records, read_records
 
 
 def written(folder: Path, *lines: Any) -> Path:
@@ -40,7 +40,20 @@ def test_given_confidences_are_kept(tmp_path: Path) -> None:
 
 def test_labels_of_an_earlier_evaluation_are_dropped(tmp_path: Path) -> None:
     given = {**TOKENS, "correct": [True], "chrf": 99, "raw_confidence": "x", "source_length": []}
+    given |= {"teacher_forced": {"tokens": 3}, "recalibrated_teacher_forced": 1}
     assert read_records(written(tmp_path, given))[0].keys() == {*TOKENS, "line"}
+
+
+SUMS: dict[str, Any] = {"tokens": 3, "nll": 1.5, "gaps": [0.0] * 15}
+
+
+@pytest.mark.parametrize("name", ["teacher_forced", "recalibrated_teacher_forced"])
+def test_sums_of_the_reference_as_prefix_are_checked(tmp_path: Path, name: str) -> None:
+    record = {"line": 0, "translation": "a", name: SUMS}
+    assert read_measured_records(written(tmp_path, record), "again") == [record]
+    for wrong in ({"tokens": 0}, {"nll": "x"}, {"gaps": [0.0] * 14}, {"gaps": [None] * 15}, {"gaps": [1e301] * 15}):
+        with pytest.raises(UserError, match=rf"line 1: .*\$\.{name}\.{next(iter(wrong))}.*again"):
+            read_measured_records(written(tmp_path, record | {name: SUMS | wrong}), "again")
 
 
 @pytest.mark.parametrize("others", [["c", -3], {"token": "c", "log_prob": -3}])

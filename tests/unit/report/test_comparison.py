@@ -13,14 +13,15 @@ import pytest
 from mt.cli.report import main
 from mt.errors import UserError
 from mt.files.json_file import write_json
-from mt.report.comparison import write_comparison
+from mt.report.comparison import _table, write_comparison
+from mt.report.inputs import read_evaluation
 
 WORDS = ["a", "man", "walks", "with", "two", "dogs", "in", "the", "old", "park"]
 
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mt.metrics.quality.RESAMPLES", 100)
+    monkeypatch.setattr("mt.metrics.quality.RESAMPLES", 400)  # enough for p < 0.05 times six measures
 
 
 def evaluation(folder: Path, name: str, wrong: int, lines: int = 60, **changes: Any) -> Path:
@@ -84,6 +85,33 @@ def test_page_names_the_systems_and_their_differences(tmp_path: Path) -> None:
     assert ">better</span>" in page and "B − A" in page
     rows = json.loads(page.split('id="data">')[1].split("</script>")[0])["rows"]
     assert len(rows) == 60 and [len(row["o"]) for row in rows] == [2] * 60
+
+
+def with_sums(folder: Path, nll: float) -> Path:
+    """The evaluation, its records with sums of the reference as prefix: of 3 tokens, a gap in the last bin."""
+    records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    for number, record in enumerate(records):
+        gaps = [0.0] * 14 + [-0.3 * nll]
+        record["teacher_forced"] = {"tokens": 3, "nll": nll + number % 3 / 100, "gaps": gaps}
+    (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return folder
+
+
+def test_differences_with_the_reference_as_prefix_are_tested_where_records_tell_the_sums(tmp_path: Path) -> None:
+    made = [evaluation(tmp_path / "a", "first", 2), evaluation(tmp_path / "b", "second", 2)]
+    table = {row.name: row for row in _table([read_evaluation(folder) for folder in made])}
+    assert table["ECE: Teacher-forced"].differences == [None] == table["NLL: Teacher-forced"].differences
+    evaluations = [read_evaluation(with_sums(folder, nll)) for folder, nll in zip(made, (0.5, 0.8))]
+    table = {row.name: row for row in _table(evaluations)}
+    errors, likelihoods = (table[f"{name}: Teacher-forced"].differences[0] for name in ("ECE", "NLL"))
+    assert likelihoods["difference"] == pytest.approx(0.1) and errors["difference"] == pytest.approx(0.03)
+    assert table["ECE: Output"].differences[0]["difference"] == 0
+    tested = [row.differences[0] for row in table.values() if row.differences[0]]
+    assert len(tested) == 6  # BLEU, chrF, TER, both calibration errors and the NLL
+    smallest = min(each["p"] for each in tested)
+    assert likelihoods["p"] == errors["p"] == smallest < 0.006
+    assert likelihoods["adjusted_p"] == pytest.approx(6 * smallest)  # Holm's first step
+    assert all(each["p"] <= each["adjusted_p"] <= 1 for each in tested)
 
 
 def test_names_are_drawn_letter_by_letter_and_long_ones_cut(
@@ -151,13 +179,15 @@ def test_command_makes_one_page_again_or_compares_several(tmp_path: Path, capsys
         main([folders[0], "--output", "x.html"])
 
 
-@pytest.mark.parametrize("changed", ["bins", "risk_coverage"])
+@pytest.mark.parametrize("changed", ["bins", "breakdown"])
 def test_wrong_values_in_results_without_a_checksum_are_laid_to_the_file(tmp_path: Path, changed: str) -> None:
     folder = evaluation(tmp_path / "a", "first", 2)
     results = json.loads((folder / "results.json").read_text())
-    results["calibration"]["inference"][changed] = {"bins": [{"low": None, "high": 1, "count": 1}]}.get(
-        changed, {"x": 1}
-    )
+    wrong = {
+        "bins": [{"low": None, "high": 1, "count": 1}],
+        "breakdown": {"frequency": [{"accuracy": "x", "confidence": 1}]},
+    }
+    results["calibration"]["inference"][changed] = wrong[changed]
     (folder / "results.json").write_text(json.dumps(results))
     with pytest.raises(UserError, match=r"a/results\.json: not as expected .*; run evaluate again"):
         main([str(folder)])
