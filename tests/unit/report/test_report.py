@@ -456,7 +456,7 @@ def test_what_an_older_evaluation_did_not_measure_is_a_dash_or_left_out(tmp_path
     assert rows == [
         [name, "5.00\u00a0%", "–", "–", "1.200", "0.300", "–", "–"] for name in ("Teacher-forced", "Output")
     ]
-    assert 'role="note"' not in page and "promised" not in page
+    assert 'role="note"' not in page and "promised" not in page and "– to" not in page
 
 
 def test_links_of_the_page_lead_to_its_parts(tmp_path: Path, no_figures: None) -> None:
