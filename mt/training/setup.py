@@ -103,6 +103,8 @@ def setup(config: Config, prepared: Prepared, device: torch.device, group: Group
         counts = prepared.train.piece_counts(tokenizer.source_size, tokenizer.target_size)[1].astype(np.float64)
         counts[tokenizer.begin_id] = 0  # never predicted
         unigram = torch.from_numpy(counts / counts.sum()).float().to(device)
+    if group.is_main and config.loss.log_end == 1 and not config.loss.reference:
+        log_line("warning: at loss.log_end 1 the loss has no lower bound, and training may diverge; 0.99999 brakes it")
     ids = {"pad_id": tokenizer.pad_id, "begin_id": tokenizer.begin_id}
     loss = build_loss(config.loss, **ids, vocabulary_size=tokenizer.target_size, unigram=unigram)
     state = TrainState(fingerprints=prepared.fingerprints)

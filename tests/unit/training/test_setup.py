@@ -49,3 +49,13 @@ def test_other_languages_are_told(config: Config, capsys: pytest.CaptureFixture[
     assert "translates from" not in capsys.readouterr().err
     started(replace(config, data=replace(config.data, source_language="nl")))
     assert "translates from de to en, this run learns nl to en" in capsys.readouterr().err
+
+
+def test_a_loss_without_a_lower_bound_is_told_in_one_line(config: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    for fields, told in (
+        ({"log_end": 1.0, "smoothing": 0.0}, 1),
+        ({"log_end": 0.99999, "smoothing": 0.0}, 0),
+        ({"log_end": 1.0, "smoothing": 0.0, "reference": True, "definition": None, "exclude_special": None}, 0),
+    ):
+        started(replace(config, loss=replace(config.loss, name="encouraging", **fields)))
+        assert capsys.readouterr().err.count("warning: at loss.log_end 1") == told
