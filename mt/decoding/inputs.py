@@ -17,6 +17,7 @@ from mt.metrics.noise import Floats
 
 _OF_TOKEN = (
     "log_odds",  # of the token's probability, within 8 either way, as all log-odds here
+    "probability",
     "log_odds_before",  # of the token before, and after; 8 at the ends
     "log_odds_after",
     "line_log_prob",  # mean log-probability of the line's tokens, nats
@@ -32,12 +33,12 @@ _OF_TOKEN = (
 TOKEN_INPUTS = (*_OF_TOKEN, *(f"log_odds * {name}" for name in _OF_TOKEN))
 """the products say how much a token's log-odds are worth there: less in a long line, or among doubtful tokens"""
 LINE_INPUTS = {
-    "probability": ("surer", "less sure"),  # mean probability of the tokens
-    "log_prob": ("surer", "less sure"),  # mean log-probability, nats
-    "log_prob_by_character": ("surer in long pieces", "less sure in long pieces"),  # the same, weighted by length
-    "least": ("surer where least sure", "less sure where least sure"),  # lowest log-odds
-    "length": ("longer", "shorter"),  # log (tokens of the output)
-    "length_ratio": ("longer than its source", "shorter than its source"),  # log (tokens of output / of source)
+    "probability": ("surer tokens", "less sure tokens"),  # mean probability of the tokens
+    "log_prob": ("likelier tokens", "unlikelier tokens"),  # mean log-probability, nats
+    "log_prob_by_character": ("likelier long pieces", "unlikelier long pieces"),  # the same, weighted by length
+    "least": ("surer at worst", "less sure at worst"),  # lowest log-odds
+    "length": ("longer lines", "shorter lines"),  # log (tokens of the output)
+    "length_ratio": ("longer than their source", "shorter than their source"),  # log (tokens of output / of source)
     "characters": ("longer pieces", "shorter pieces"),  # characters a token
     "frequency": ("commoner pieces", "rarer pieces"),  # mean over the output, as for tokens
     "source_frequency": ("commoner source pieces", "rarer source pieces"),
@@ -75,6 +76,7 @@ class OutputInputs:
 
         log_prob = np.minimum(np.concatenate([np.asarray(each, dtype=np.float64) for each in log_probs]), -1e-6)
         log_odds = (log_prob - np.log(-np.expm1(log_prob))).clip(-_FAR, _FAR)
+        probability = np.exp(log_prob)
         before, after = np.roll(log_odds, 1), np.roll(log_odds, -1)
         before[starts] = after[starts + lengths - 1] = _FAR
         mean_log_prob, length = per_line(log_prob) / lengths, np.log(lengths)
@@ -83,10 +85,10 @@ class OutputInputs:
         words = np.add.reduceat(self.source_starts[source_ids].astype(np.float64), source_starts)
         of_source = np.add.reduceat(self.source_frequency[source_ids], source_starts) / source_lengths
         position = (np.arange(len(line)) - starts[line] + 1) / lengths[line]
-        of_token: list[Any] = [log_odds, before, after, mean_log_prob[line], position, repeated, ids == self.end_id]
-        of_token += [self.starts[ids], frequency, length[line], of_source[line]]
+        of_token: list[Any] = [log_odds, probability, before, after, mean_log_prob[line], position, repeated]
+        of_token += [ids == self.end_id, self.starts[ids], frequency, length[line], of_source[line]]
         of_token += [np.log(source_lengths / words.clip(min=1))[line]]
-        of_line: list[Any] = [per_line(np.exp(log_prob)) / lengths, mean_log_prob]
+        of_line: list[Any] = [per_line(probability) / lengths, mean_log_prob]
         of_line += [per_line(log_prob * characters) / per_line(characters).clip(min=1), per_line(log_odds, np.minimum)]
         of_line += [length, np.log(lengths / source_lengths), per_line(characters) / lengths]
         of_line += [per_line(frequency) / lengths, of_source, per_line(repeated) / lengths]

@@ -1,8 +1,8 @@
 """Estimators of what a model's own probabilities do not tell: whether a token is right, and how good a line is.
 
 Both are linear in a handful of inputs (mt.decoding.inputs), fitted on a development set, applied with numpy.
-Linear on purpose: what they are asked about is other text than they were fitted on, and trees, which rank no better,
-know nothing of what lies beyond the lines they have seen (docs/calibration.md).
+Linear on purpose: what they are asked about is other text than they were fitted on, where boosted trees, which rank a
+little better, were half as far again from the truth (docs/calibration.md).
 """
 
 from __future__ import annotations
