@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 from mt.errors import UserError
 from mt.files.json_file import parse_json
 from mt.files.lines import read_lines
-from mt.metrics.bins import PROTOCOLS, Probability
+from mt.metrics.bins import Probability
 
 Record = dict[str, Any]
 
@@ -22,13 +22,9 @@ _Number: TypeAlias = Annotated[float, Meta(ge=-_LARGEST, le=_LARGEST)]
 _LogProb: TypeAlias = Annotated[float, Meta(ge=-_LARGEST, le=1e-4)]  # rounding may lift a certain token above 0
 _WANTED = 'a record is one JSON object on one line, such as {"translation": "..."}'
 
-_BINS = PROTOCOLS["teacher_forced"]["bins"]
-
-# What an evaluation adds: an earlier one's are dropped. Some were written by earlier versions only.
-_MEASURED = (
-    *("correct", "correct_words", "correct_in_order", "raw_confidence", "source_length", "chrf", "bleu", "ter"),
-    *("teacher_forced", "recalibrated_teacher_forced"),
-)
+# What an evaluation adds: an earlier one's are dropped. The second line was written by earlier versions only.
+_MEASURED = ["correct", "chrf", "bleu", "ter", "teacher_forced", "recalibrated_teacher_forced"]
+_MEASURED += ["correct_words", "correct_in_order", "raw_confidence", "source_length"]
 
 
 class _Alternative(Struct):
@@ -70,7 +66,7 @@ class _Sums(Struct):
 
     tokens: Annotated[int, Meta(ge=1)]
     nll: _Number
-    gaps: Annotated[list[_Number], Meta(min_length=_BINS, max_length=_BINS)]
+    gaps: Annotated[list[_Number], Meta(min_length=15, max_length=15)]
 
 
 class _Measured(_Given, kw_only=True):

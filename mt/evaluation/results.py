@@ -19,9 +19,10 @@ class BeamBlock(QualityBlock, total=False):
     mean_score: float | None
     """mean of what the search ranked the outputs by; None where a record has none"""
     calibration: dict[str, CalibrationBlock | None]
-    """`inference`; of the main beam `inference_word_product`, too; at the top level `teacher_forced`, too"""
+    """`inference`; at the top level `teacher_forced`, too"""
     sequence: dict[str, Any] | None
-    """of the main beam, see mt.evaluation.sentences"""
+    """of the main beam, as `quality`, see mt.evaluation.sentences"""
+    quality: dict[str, Any] | None
 
 
 class Results(BeamBlock, total=False):
@@ -39,7 +40,9 @@ class Results(BeamBlock, total=False):
     sweep: list[dict[str, float | str | None]]
     """the main figures of each beam size with each length penalty"""
     recalibrated: dict[str, Any]
-    """both calibrations after recalibration, and which maps these are"""
+    """both calibrations after recalibration, which maps these are, and what promises reached"""
+    fit: dict[str, Any] | None
+    """how unlike the text is to what confidence was fitted on; None: not known"""
     truth: dict[str, Any]
     """see mt.evaluation.oracle"""
     files: dict[str, str]

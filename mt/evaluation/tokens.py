@@ -60,9 +60,7 @@ class SplitBins:
         training text, None: not known."""
         for part, chosen in zip(self.parts, (end | True, ~end, end)):  # end | True: all of them
             part.update(confidence[chosen], correct[chosen], nll=nll[chosen], brier=brier[chosen], lines=line)
-        if counts is None:
-            return
-        group = np.searchsorted(_BORDERS, counts, side="right")
+        group = np.searchsorted(_BORDERS, [] if counts is None else counts, side="right")
         for number in np.unique(group).tolist():
             counted = self.groups.setdefault(number, CalibrationBins(**self.settings))
             counted.update(confidence[group == number], correct[group == number], lines=line)
@@ -77,8 +75,8 @@ class SplitBins:
         block, block_without_eos, block_of_eos = (part.block() for part in self.parts)
         block |= {"without_eos": block_without_eos, "eos": block_of_eos}
         if self.groups:
-            found: list[tuple[int, Any]] = [(number, self.groups[number].block()) for number in sorted(self.groups)]
-            rows = [{"name": _GROUPS[number]} | {name: group[name] for name in _OF_GROUP} for number, group in found]
+            groups: Any = [(_GROUPS[number], self.groups[number].block()) for number in sorted(self.groups)]
+            rows = [{"name": name} | {key: group[key] for key in _OF_GROUP} for name, group in groups]
             block["breakdown"] = {"frequency": rows}
         return block
 

@@ -9,7 +9,7 @@ compared in float64, whatever type they come in.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal, TypeAlias, TypedDict
+from typing import Annotated, Any, Literal, TypeAlias, TypedDict, cast
 
 import numpy as np
 from msgspec import Meta
@@ -44,16 +44,15 @@ class CalibrationBlock(TypedDict, total=False):
     nll: float | None
     """nats per token; `brier` in 0..1"""
     brier: Probability | None
-    miscalibration: Probability | None
-    """parts of the Brier score of right or wrong, see ConfidenceHistogram.brier_parts"""
-    discrimination: Probability | None
-    uncertainty: Probability | None
     accuracy: Probability | None
     confidence: Probability | None
     signed_gap: float | None
     """mean confidence - accuracy"""
+    miscalibration: Probability | None
+    """from here to `prr` see ConfidenceHistogram.figures"""
+    discrimination: Probability | None
+    uncertainty: Probability | None
     auroc: Probability | None
-    """of confidence for being right; `augrc`, `prr`: see ConfidenceHistogram"""
     augrc: Probability | None
     prr: float | None
     bins: list[dict[str, Probability | int | None]]
@@ -112,7 +111,8 @@ class CalibrationBins:
             gaps = np.bincount(cell, weights=gap, minlength=len(numbers) * size).reshape(len(numbers), size)
             self.squares += gaps.T @ gaps
             self.sentences += len(numbers)
-        _add_tokens(self.sums, index, certain, right)
+        for total, weights in zip(self.sums, (np.ones_like(certain), certain, right, certain * (1 - certain))):
+            total += np.bincount(index, weights=weights, minlength=size)
         self.nll += _checked_sum(nll, "nll", len(certain), highest=np.inf)
         self.brier += _checked_sum(brier, "brier", len(certain), highest=1.0 + ROUNDING)
         self.histogram.update(certain, right)
@@ -145,39 +145,29 @@ class CalibrationBins:
         tokens, filled = int(counts.sum()), counts > 0
         gap = np.abs(corrects - confidences)[filled] / counts[filled]
         confidence, accuracy = _mean(confidences.sum(), tokens), _mean(corrects.sum(), tokens)
-        noise: Any = [None] * 4
-        if tokens:
-            noise = np.divide(error_noise(corrects - confidences, self.covariance()), tokens).clip(0, 1).tolist()
-        floor, floor_high, low, high = noise
-        miscalibration, discrimination, uncertainty = self.histogram.brier_parts() or [None] * 3
+        noise = error_noise(corrects - confidences, self.covariance())
+        names = "noise_floor", "noise_floor_high", "ece_low", "ece_high"
         bins: list[Any] = []
         for index, (count, certain, right, _) in enumerate(self.sums.T.tolist()):
             edges = {"low": index / self.bins, "high": (index + 1) / self.bins, "count": int(count)}
             means = {"confidence": _mean(certain, count), "accuracy": _mean(right, count)}
             band = wilson_interval(right, count) if count else (None, None)
             bins.append({**edges, **means, "band_low": band[0], "band_high": band[1]})
-        return {
+        block: dict[str, Any] = {
             "tokens": tokens,
             "ece": self.ece(),
-            "ece_low": low,
-            "ece_high": high,
-            "noise_floor": floor,
-            "noise_floor_high": floor_high,
+            **{name: min(value / tokens, 1.0) if tokens else None for name, value in zip(names, noise)},
             "mce": float(gap.max()) if tokens else None,
             "nll": _mean(self.nll, tokens),
             "brier": _mean(self.brier, tokens),
-            "miscalibration": miscalibration,
-            "discrimination": discrimination,
-            "uncertainty": uncertainty,
             "accuracy": accuracy,
             "confidence": confidence,
             "signed_gap": None if confidence is None or accuracy is None else confidence - accuracy,
-            "auroc": self.histogram.auroc(),
-            "augrc": self.histogram.augrc(),
-            "prr": self.histogram.rejection_ratio(),
+            **self.histogram.figures(),
             "bins": bins,
             "signature": self.signature,
         }
+        return cast(CalibrationBlock, block)
 
 
 def sentence_sums(protocol: str, confidence: Any, correct: Any, nll: Any = 0.0) -> dict[str, Any]:
@@ -202,16 +192,15 @@ def expected_calibration_error(
     `scheme` is `width`: bins of equal width, of which `edges` says the end that belongs to them; or `mass`: bins of
     equally many tokens, by a stable sort, bin = floor(rank * bins / n). For the others, and errors, see `checked`.
     """
+    if scheme not in ("width", "mass"):
+        raise ValueError(f"scheme is {scheme!r}; it must be 'width' or 'mass'")
     counted = CalibrationBins(bins=bins, edges=edges)
     if scheme == "width":
         counted.update(confidence, correct)
         return counted.ece()
-    if scheme != "mass":
-        raise ValueError(f"scheme is {scheme!r}; it must be 'width' or 'mass'")
     certain, right = checked(confidence, correct)
     by_rank = (right - certain)[np.argsort(certain, kind="stable")]
-    bin_of_rank = np.arange(len(by_rank)) * bins // max(1, len(by_rank))
-    gap = np.bincount(bin_of_rank, weights=by_rank, minlength=bins)
+    gap = np.bincount(np.arange(len(by_rank)) * bins // max(1, len(by_rank)), weights=by_rank, minlength=bins)
     return float(np.abs(gap).sum() / max(1, len(by_rank)))
 
 
@@ -237,12 +226,6 @@ def as_floats(values: Any) -> Floats:
     if hasattr(values, "detach"):  # a tensor, perhaps on a device or in bfloat16
         values = values.detach().double().cpu().numpy()
     return np.asarray(values, dtype=np.float64).reshape(-1)
-
-
-def _add_tokens(sums: Floats, cell: NDArray[np.intp], certain: Floats, right: Floats) -> None:
-    """Adds count, confidence, correctness and variance of tokens to sums (4, ...), each (cells)."""
-    for total, weights in zip(sums, (np.ones_like(certain), certain, right, certain * (1 - certain))):
-        total += np.bincount(cell, weights=weights, minlength=total.size).reshape(total.shape)
 
 
 def _checked_sum(values: Any, name: str, tokens: int, highest: float) -> float:

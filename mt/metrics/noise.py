@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,33 +18,22 @@ Floats = NDArray[np.float64]
 
 _DRAWS = 4000
 _NORMAL_95 = 1.959963984540054
-_HALVINGS = 20  # of the range in which an end of an interval is sought
 
 Difference = dict[str, float]
 """how one system's figure differs from another's over the same sentences: `difference`; `low`, `high`: its 95 %
 interval; `p`, two-sided, from the same resamples: below 0.05 exactly where the interval leaves out 0"""
 
 
-class ErrorNoise(NamedTuple):
-    """What a calibration error may be, times the number of tokens."""
+def error_noise(gap: Floats, covariance: Floats) -> tuple[float, float, float, float]:
+    """Of a calibration error times the number of tokens, sum |gap| over bins; gap (bins,) has covariance (bins, bins):
+    the mean and the 95 % quantile of what a perfectly calibrated model shows by chance, and the 95 % interval of the
+    true error, which holds 0 exactly where the measured error is at most that quantile. By simulation, seed fixed.
 
-    floor: float
-    """mean of the error that a perfectly calibrated model shows by chance; `floor_high`: its 95 % quantile"""
-    floor_high: float
-    low: float
-    """95 % interval of the true error; it holds 0 exactly where the measured error is at most `floor_high`"""
-    high: float
-
-
-def error_noise(gap: Floats, covariance: Floats) -> ErrorNoise:
-    """Noise of the error sum |gap| over bins; gap (bins,) has covariance (bins, bins). By simulation, seed fixed.
-
-    The interval holds the true errors that are not rejected: those for which the measured error lies between the 2.5
-    and 97.5 % quantiles of |true gaps + noise|. These quantiles depend on how the true error is spread over bins, since
-    noise adds most to the error of bins without a gap of their own. So the low end is sought with the error in the bins
-    whose gap exceeds two standard errors, the high end with error in all bins, in proportion to their standard errors
-    and all in one direction. (With the measured gaps themselves for the shape, simulations with the fault in
-    a single bin of 15 were covered in 70 % only.)
+    The interval holds the errors for which the measured one lies between the 2.5 and 97.5 % quantiles of |true gaps +
+    noise|. These depend on how the true error is spread over bins: noise adds most to bins without a gap of their own.
+    So the low end is sought with the error in the bins whose gap exceeds two standard errors, the high end with error
+    in all bins, in proportion to their standard errors and in one direction. (With the shape of the measured gaps for
+    both, simulations with the fault in one bin of 15 were covered in 70 %.)
     """
     ridge = 1e-12 * np.trace(covariance) + 1e-20  # empty bins have no noise; the factors need some
     factors = np.linalg.cholesky(covariance + ridge * np.eye(len(gap)))
@@ -56,7 +44,7 @@ def error_noise(gap: Floats, covariance: Floats) -> ErrorNoise:
     def end(shape: Floats, level: float) -> float:
         """The true error of this shape for which the measured one is the quantile `level`."""
         low, high = 0.0, measured + float(chance.max())
-        for _ in range(_HALVINGS):  # quantiles rise with the error (Anderson 1955)
+        for _ in range(20):  # quantiles rise with the error (Anderson 1955)
             middle = (low + high) / 2
             drawn = np.abs(middle * shape / np.abs(shape).sum() + noise).sum(1)
             low, high = (middle, high) if np.quantile(drawn, level) < measured else (low, middle)
@@ -64,7 +52,7 @@ def error_noise(gap: Floats, covariance: Floats) -> ErrorNoise:
 
     sure = gap * (np.abs(gap) > 2 * deviation)
     low = end(sure if sure.any() else gap, 0.975) if measured > floor_high else 0.0
-    return ErrorNoise(math.sqrt(2 / math.pi) * float(deviation.sum()), floor_high, low, end(deviation, 0.025))
+    return math.sqrt(2 / math.pi) * float(deviation.sum()), floor_high, low, end(deviation, 0.025)
 
 
 def wilson_interval(correct: float, count: float) -> tuple[float, float]:
@@ -89,21 +77,23 @@ def paired_bootstrap(
 
     `statistics` are those of each system, (sentences, figures), whose sums over sentences (figures,) make its `score`.
     The interval is the percentile interval; with `biased`, for scores that resampling raises, as it does calibration
-    errors, the basic one, 2 difference - quantile. It takes 40 `resamples` or more. sacreBLEU's paired bootstrap counts
-    one side only: its p is about half of this one.
+    errors, the basic one, 2 difference - quantile, widened to hold where it would lie without its correction of the
+    bias, which overshoots. It takes 40 `resamples` or more. sacreBLEU's paired bootstrap counts one side only: its p is
+    about half of this one.
     """
     counts = resampled_counts(len(statistics[0]), resamples, seed)
     resampled = np.array([[score(each @ system) for system in statistics] for each in counts])
     measured = [score(each.sum(axis=0)) for each in statistics]
+    cut = max(0, math.ceil(0.025 * (resamples + 1)) - 2)  # as many beyond 0 make p < 0.05, and one more does not
     found = []
     for score_of_system, drawn in zip(measured[1:], resampled.T[1:] - resampled[:, 0]):
         difference = float(score_of_system - measured[0])
+        shift = drawn.mean() - difference if biased else 0.0
         drawn = np.sort(2 * difference - drawn if biased else drawn)
-        beyond = min(int((drawn <= 0).sum()), int((drawn >= 0).sum()))
-        cut = max(0, math.ceil(0.025 * (resamples + 1)) - 2)  # so many beyond 0 are few enough for p < 0.05
-        low, high = float(drawn[cut]), float(drawn[-cut - 1])
-        p = min(1.0, 2 * (1 + beyond) / (1 + resamples))
-        found.append({"difference": difference, "low": low, "high": high, "p": p})
+        lower, upper = drawn + min(0.0, shift), drawn + max(0.0, shift)
+        low, high, beyond = lower[cut], upper[-cut - 1], min((lower <= 0).sum(), (upper >= 0).sum())
+        p = min(1.0, 2 * (1 + int(beyond)) / (1 + resamples))
+        found.append({"difference": difference, "low": float(low), "high": float(high), "p": p})
     return found
 
 
@@ -112,6 +102,4 @@ def holm(p_values: Sequence[float]) -> list[float]:
     probability 0.95 at least."""
     order = np.argsort(p_values, kind="stable")
     steps = np.array(p_values)[order] * np.arange(len(order), 0, -1)
-    adjusted = np.empty(len(order))
-    adjusted[order] = np.maximum.accumulate(steps.clip(max=1.0))
-    return [float(each) for each in adjusted]
+    return np.maximum.accumulate(steps.clip(max=1.0))[np.argsort(order)].tolist()

@@ -185,12 +185,11 @@ def quality_differences(
     references = [list(stream) for stream in zip(*(references_of(record) for record in systems[0]))]
     texts = [[record["translation"] for record in records] for records in systems]
     counted = [quality_statistics(each, references, language=language) for each in texts]
-    return {
-        name: paired_bootstrap(
-            [each[name].counts for each in counted], first.score_of_sums, resamples=RESAMPLES, seed=SEED
-        )
-        for name, first in counted[0].items()
-    }
+    found = {}
+    for name, first in counted[0].items():
+        counts = [each[name].counts for each in counted]
+        found[name] = paired_bootstrap(counts, first.score_of_sums, resamples=RESAMPLES, seed=SEED)
+    return found
 
 
 def calibration_differences(
@@ -200,15 +199,17 @@ def calibration_differences(
     from records. `block` names the calibration: teacher_forced or inference, the system's own `exp(log_probs)` where it
     tells them, or one of them as recalibrated_…. None where a system does not tell the sums for the same lines, or,
     for the nll, has other tokens."""
+
+    def per_token(sums: Floats) -> float:
+        return float(np.abs(sums[1:]).sum() / max(1.0, sums[0]))
+
     first, *others = [_sums(records, block, measure) for records in systems]
     found: list[Difference | None] = []
-    for other in others:
-        known, of_other = (each[:, 0] if measure == "nll" else each[:, 0] > 0 for each in (first, other))
-        if not known.any() or not np.array_equal(known, of_other):
-            found.append(None)
-            continue
+    for pair in ([first, other] for other in others):
+        tokens, of_other = (each[:, 0] if measure == "nll" else each[:, 0] > 0 for each in pair)
+        tested = tokens.any() and np.array_equal(tokens, of_other)
         options: dict[str, Any] = {"resamples": RESAMPLES, "seed": SEED, "biased": measure == "ece"}
-        found += paired_bootstrap([first, other], _error_per_token, **options)
+        found += paired_bootstrap(pair, per_token, **options) if tested else [None]
     return found
 
 
@@ -217,21 +218,17 @@ def references_of(record: Record) -> list[str]:
     return list(record.get("references") or [record.get("reference", "")])
 
 
-def _error_per_token(sums: Floats) -> float:
-    return float(np.abs(sums[1:]).sum() / sums[0])
-
-
 def _sums(records: Sequence[Record], block: str, measure: str) -> Floats:
     """For each line the number of its tokens, 0 where they are not known, and what the measure sums, (lines, …)."""
     protocol = block.removeprefix("recalibrated_")
     rows = np.zeros((len(records), 2 if measure == "nll" else 1 + PROTOCOLS[protocol]["bins"]))
     for row, record in zip(rows, records):
-        sums = record.get(block) if protocol == "teacher_forced" else None
-        if protocol == "inference" and record.get("token_confidence") and record.get("correct"):
-            confidence = record["token_confidence"]
-            if record.get("log_probs") and block == protocol:
+        sums, confidence = record.get(block), record.get("token_confidence")
+        if protocol == "inference":
+            if confidence and record.get("log_probs") and block == protocol:
                 confidence = np.exp(np.minimum(record["log_probs"], 0.0))  # rounding may lift one above 0
-            sums = sentence_sums(protocol, confidence, record["correct"])
+            known = record.get("token_confidence") and record.get("correct")
+            sums = sentence_sums(protocol, confidence, record["correct"]) if known else None
         if sums:
             row[0], row[1:] = sums["tokens"], sums["nll" if measure == "nll" else "gaps"]
     return rows

@@ -1,5 +1,4 @@
-"""Figures that depend on the order of confidences, as a stream: AUROC and its kin, and the bin-free parts of the Brier
-score.
+"""Figures that depend on the order of confidences, as a stream: AUROC and its kin, bin-free parts of the Brier score.
 
 Confidences are counted in 12,000 fine cells of equal width in log(c / (1 - c)), 1/200 each, so that the many near 1
 are told apart; a cell is at most 0.00125 wide in c, and narrower towards 0 and 1. Within a cell tokens count as
@@ -14,6 +13,7 @@ from mt.metrics.noise import Floats
 
 CELLS = 12_000
 CELLS_PER_UNIT = 200
+FIGURES = ("miscalibration", "discrimination", "uncertainty", "auroc", "augrc", "prr")
 
 
 class ConfidenceHistogram:
@@ -32,52 +32,35 @@ class ConfidenceHistogram:
         for sums, values in zip(self.sums, (np.ones_like(confidence), confidence, correct)):
             np.add.at(sums, cell, values)
 
-    def auroc(self) -> float | None:
-        """Chance that a right token is more confident than a wrong one, ties half; None if all are alike."""
-        count, _, correct = self.sums
-        wrong = count - correct
-        pairs = correct.sum() * wrong.sum()
-        if not pairs:
-            return None
-        above = correct.sum() - np.cumsum(correct)
-        return float((wrong * (above + correct / 2)).sum() / pairs)
+    def figures(self) -> dict[str, float | None]:
+        """Of right or wrong: those of FIGURES, None without tokens; `auroc` and `prr` also if all are alike.
 
-    def augrc(self) -> float | None:
-        """Area under the generalised risk-coverage curve (Traub et al. 2024, arXiv:2407.01032): over all shares of
-        tokens that may be kept, the most confident ones, the mean share of all tokens that are kept and wrong; 0 is
-        best, half the share of wrong ones is chance. In closed form, through the AUROC. None without tokens."""
-        count, _, correct = self.sums.sum(1)
-        if not count:
-            return None
-        accuracy = correct / count
-        return float((1 - (self.auroc() or 0.0)) * accuracy * (1 - accuracy) + (1 - accuracy) ** 2 / 2)
-
-    def rejection_ratio(self) -> float | None:
-        """Prediction rejection ratio of right or wrong: how much of what rejecting the wrong tokens first would gain in
-        accuracy, on average over all shares of rejected ones, is gained by rejecting the least confident first (1: all,
-        0: no more than by chance); see `mt.evaluation.sentences.rejection_ratio`. None if all are alike."""
-        count, _, correct = self.sums[:, self.sums[0] > 0][:, ::-1]
-        right, wrong = correct.sum(), (count - correct).sum()
-        if not right * wrong:
-            return None
-        chance = right / (right + wrong)
-        best = _mean_of_kept(np.array([right, wrong]), np.array([right, 0.0]))
-        return float((_mean_of_kept(count, correct) - chance) / (best - chance))
-
-    def brier_parts(self) -> tuple[float, float, float] | None:
-        """Miscalibration, discrimination and uncertainty, in 0..1: the mean squared error of confidence against right
-        (1) or wrong (0) is the first less the second plus the third (CORP: Dimitriadis, Gneiting and Jordan 2021,
-        arXiv:2008.03033). Miscalibration is what the best rising map of the confidences would take off; no bins are
-        chosen. None without tokens."""
+        miscalibration, discrimination, uncertainty: the mean squared error of confidence against right (1) or wrong (0)
+        is the first less the second plus the third (CORP: Dimitriadis, Gneiting and Jordan 2021, arXiv:2008.03033). The
+        first is what the best rising map of the confidences would take off; no bins are chosen.
+        auroc: chance that a right token is more confident than a wrong one, ties half.
+        augrc: over all shares of tokens that may be kept, the most confident ones, the mean share of all tokens that
+        are kept and wrong (Traub et al. 2024, arXiv:2407.01032; by its closed form in the AUROC); 0 is best.
+        prr: how much of what rejecting the wrong tokens first would gain in accuracy, on average over all shares of
+        rejected ones, is gained by rejecting the least confident first; see mt.evaluation.sentences.rejection_ratio.
+        """
         count, confidence, correct = self.sums[:, self.sums[0] > 0]
-        if not len(count):
-            return None
-        _, sizes, right = np.array(pool_adjacent_violators(count, correct)).T
-        tokens, accuracy = count.sum(), correct.sum() / count.sum()
+        tokens, right = count.sum(), correct.sum()
+        if not tokens:
+            return dict.fromkeys(FIGURES)
+        _, sizes, hits = np.array(pool_adjacent_violators(count, correct)).T
+        pooled = (hits * (1 - hits / sizes)).sum() / tokens
         error = (confidence**2 / count - 2 * confidence * correct / count + correct).sum() / tokens
-        pooled = (right * (1 - right / sizes)).sum() / tokens
-        uncertainty = accuracy * (1 - accuracy)
-        return max(0.0, float(error - pooled)), max(0.0, float(uncertainty - pooled)), float(uncertainty)
+        risk, auroc, prr = 1 - right / tokens, None, None
+        uncertainty = risk * (1 - risk)
+        if uncertainty:
+            pairs = ((count - correct) * (right - np.cumsum(correct) + correct / 2)).sum()
+            auroc = pairs / (right * (tokens - right))
+            best = _mean_of_kept(np.array([right, tokens - right]), np.array([right, 0.0]))
+            prr = (_mean_of_kept(count[::-1], correct[::-1]) - 1 + risk) / (best - 1 + risk)
+        augrc = (1 - (auroc or 0.0)) * uncertainty + risk**2 / 2
+        found = (max(0.0, error - pooled), max(0.0, uncertainty - pooled), uncertainty, auroc, augrc, prr)
+        return {name: None if value is None else float(value) for name, value in zip(FIGURES, found)}
 
 
 def pool_adjacent_violators(counts: Floats, sums: Floats) -> list[tuple[int, float, float]]:

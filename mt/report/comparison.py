@@ -85,13 +85,13 @@ def _table(evaluations: Sequence[Evaluation]) -> list[Row]:
     rows.append(Row("empty translations", [each.get("empties") for each in results], untested, -1, digits=0))
     blocks = [evaluation.blocks for evaluation in evaluations]
     for block in dict.fromkeys(name for each in blocks for name in each):
-        figures = {key: [each.get(block, {}).get(key) for each in blocks] for key in ("ece", "noise_floor", "nll")}
-        errors = quality.calibration_differences(systems, block)
-        rows.append(Row(f"ECE: {title_of(block)}", figures["ece"], errors, -1, factor=100))
-        rows.append(Row("… its noise floor", figures["noise_floor"], untested, 0, factor=100))
+        ece, floor, nll = ([each.get(block, {}).get(key) for each in blocks] for key in ("ece", "noise_floor", "nll"))
+        title, differences = title_of(block), quality.calibration_differences(systems, block)
+        rows += [Row(f"ECE: {title}", ece, differences, -1, factor=100)]
+        rows += [Row("… its noise floor", floor, untested, 0, factor=100)]
         if block.endswith("teacher_forced"):
-            likelihoods = quality.calibration_differences(systems, block, "nll")
-            rows.append(Row(f"NLL: {title_of(block)}", figures["nll"], likelihoods, -1, digits=4))
+            differences = quality.calibration_differences(systems, block, "nll")
+            rows += [Row(f"NLL: {title}", nll, differences, -1, digits=4)]
     for of_system in zip(*(row.differences for row in rows)):
         found = [each for each in of_system if each]
         for difference, p in zip(found, holm([each["p"] for each in found])):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt.metrics.ranks import ConfidenceHistogram, pool_adjacent_violators
+from mt.metrics.ranks import FIGURES, ConfidenceHistogram, pool_adjacent_violators
 
 TICK = st.integers(0, 20).map(lambda tick: tick / 20)
 TOKENS = st.lists(st.tuples(TICK, st.booleans()), min_size=1, max_size=40)
@@ -37,10 +37,15 @@ def test_auroc_is_the_share_of_pairs_in_order(tokens: list[tuple[float, bool]]) 
     histogram = ConfidenceHistogram()
     histogram.update(*(np.array(column, dtype=float) for column in zip(*tokens)))
     if not right or not wrong:
-        assert histogram.auroc() is None
+        assert histogram.figures()["auroc"] is None
         return
     wins = sum((r > w) + (r == w) / 2 for r in right for w in wrong)
-    assert histogram.auroc() == pytest.approx(wins / (len(right) * len(wrong)))
+    assert histogram.figures()["auroc"] == pytest.approx(wins / (len(right) * len(wrong)))
+
+
+def brier_parts(histogram: ConfidenceHistogram) -> list[float]:
+    found = [histogram.figures()[name] for name in ("miscalibration", "discrimination", "uncertainty")]
+    return [value for value in found if value is not None]
 
 
 def kept_right(correct: np.ndarray) -> np.ndarray:
@@ -66,13 +71,11 @@ def test_cells_come_near_to_sorted_tokens() -> None:
     by_rank = np.argsort(np.argsort(confidence)) + 1.0
     right = correct == 1
     exact_auroc = (by_rank[right].sum() - right.sum() * (right.sum() + 1) / 2) / (right.sum() * (~right).sum())
-    assert histogram.auroc() == pytest.approx(exact_auroc, abs=1e-4)
+    assert histogram.figures()["auroc"] == pytest.approx(exact_auroc, abs=1e-4)
     falling = correct[np.argsort(-confidence)]
-    assert histogram.augrc() == pytest.approx(expected_augrc(falling), abs=1e-5)
-    assert histogram.rejection_ratio() == pytest.approx(expected_ratio(falling), abs=1e-4)
-    parts = histogram.brier_parts()
-    assert parts is not None
-    miscalibration, discrimination, uncertainty = parts
+    assert histogram.figures()["augrc"] == pytest.approx(expected_augrc(falling), abs=1e-5)
+    assert histogram.figures()["prr"] == pytest.approx(expected_ratio(falling), abs=1e-4)
+    miscalibration, discrimination, uncertainty = brier_parts(histogram)
     assert miscalibration - discrimination + uncertainty == pytest.approx(
         ((confidence - correct) ** 2).mean(), abs=1e-6
     )
@@ -89,37 +92,36 @@ def test_few_tokens_in_cells_of_their_own_are_sorted(correct: list[bool]) -> Non
     right = np.array(correct, dtype=float)
     histogram = ConfidenceHistogram()
     histogram.update(np.linspace(0.95, 0.05, len(correct)), right)
-    assert histogram.augrc() == pytest.approx(expected_augrc(right))
+    assert histogram.figures()["augrc"] == pytest.approx(expected_augrc(right))
     if right.all() or not right.any():
-        assert histogram.rejection_ratio() is None and histogram.auroc() is None
+        assert histogram.figures()["prr"] is None and histogram.figures()["auroc"] is None
         return
-    assert histogram.rejection_ratio() == pytest.approx(expected_ratio(right), abs=0.02)
+    assert histogram.figures()["prr"] == pytest.approx(expected_ratio(right), abs=0.02)
 
 
 def test_four_tokens_by_hand() -> None:
     histogram = ConfidenceHistogram()
     histogram.update(np.array([0.9, 0.8, 0.6, 0.2]), np.array([1.0, 0, 1, 0]))
-    assert histogram.auroc() == 0.75
+    assert histogram.figures()["auroc"] == 0.75
     # kept and wrong, of four: 0, 0, 1, 1, 2 at 0 to 4 kept
-    assert histogram.augrc() == pytest.approx((0 + 0.5 + 1 + 1.5) / 4 / 4)
+    assert histogram.figures()["augrc"] == pytest.approx((0 + 0.5 + 1 + 1.5) / 4 / 4)
     # the best rising map gives 0, 1/2, 1/2 and 1; the rate of right ones is 1/2
-    assert histogram.brier_parts() == pytest.approx(((0.01 + 0.64 + 0.16 + 0.04) / 4 - 0.125, 0.25 - 0.125, 0.25))
+    assert brier_parts(histogram) == pytest.approx([(0.01 + 0.64 + 0.16 + 0.04) / 4 - 0.125, 0.125, 0.25])
     # kept and right: 1, 1/2, 2/3, 1/2; at best 1, 1, 2/3, 1/2; a logarithm stands for the sum of each cell
-    assert histogram.rejection_ratio() == pytest.approx((2 / 3 - 0.5) / (19 / 24 - 0.5), abs=0.01)
+    assert histogram.figures()["prr"] == pytest.approx((2 / 3 - 0.5) / (19 / 24 - 0.5), abs=0.01)
 
 
 @pytest.mark.parametrize(("confidence", "ratio"), [([0.9, 0.8, 0.3], 1.0), ([0.3, 0.4, 0.9], -1.0), ([0.5] * 3, 0.0)])
 def test_the_rejection_ratio_is_one_at_best_and_zero_by_chance(confidence: list[float], ratio: float) -> None:
     histogram = ConfidenceHistogram()
     histogram.update(np.array(confidence), np.array([1.0, 1, 0]))
-    found = histogram.rejection_ratio()
+    found = histogram.figures()["prr"]
     assert found is not None and (found < 0 if ratio < 0 else found == pytest.approx(ratio))
 
 
 def test_a_map_that_keeps_the_order_alters_miscalibration_alone() -> None:
     confidence, correct = simulated(2)
-    plain, mapped = streamed(confidence, correct).brier_parts(), streamed(confidence**1.3, correct).brier_parts()
-    assert plain is not None and mapped is not None
+    plain, mapped = (brier_parts(streamed(each, correct)) for each in (confidence, confidence**1.3))
     assert mapped[1:] == pytest.approx(plain[1:], abs=2e-4)
     # tokens are right with probability confidence ** 1.3
     assert plain[0] - mapped[0] == pytest.approx(((confidence - confidence**1.3) ** 2).mean(), rel=0.2)
@@ -154,12 +156,12 @@ def test_confidences_of_zero_one_and_next_to_one_have_their_place() -> None:
     histogram.update(np.array([0.0, 1e-300, 0.5, 1 - 1e-9, 1 - 1e-12, 1.0]), np.array([0.0, 0, 0, 0, 1, 1]))
     filled = np.flatnonzero(histogram.sums[0])
     assert filled[0] == 0 and len(filled) == 5  # 0 and 1e-300 share the first cell
-    assert histogram.auroc() == 1.0
+    assert histogram.figures()["auroc"] == 1.0
 
 
 def test_no_tokens_have_no_order() -> None:
     histogram = ConfidenceHistogram()
-    assert histogram.auroc() is histogram.augrc() is histogram.rejection_ratio() is histogram.brier_parts() is None
+    assert histogram.figures() == dict.fromkeys(FIGURES)
 
 
 @pytest.mark.parametrize("sign", [1, -1])
