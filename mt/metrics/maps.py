@@ -82,6 +82,7 @@ class InverseLink:
         if settings.get("bonus_smoothing") not in (None, smoothing) or (definition == "unigram" and unigram is None):
             return None
         log_end, gamma, scale = settings.get("log_end"), settings.get("gamma"), settings.get("scale", -1.0)
+        # a loss is convex where its link's weights rise with p
         rising = focal_inverse_link(torch.linspace(1e-3, 1, 1000).double(), gamma or 0.0, scale).diff() >= 0
         if (log_end or 0) > 0.5 or not rising.all():
             return None
