@@ -121,8 +121,7 @@ class Translator:
             An iterator of records: "line", "source", what `translation_output` gives, "unknown", the number of source
             tokens that no piece is known for, and "overlong", whether the line was too long. A line of which nothing
             is known, no letter and no digit, is its own translation, with confidence 0. Of a calibrated model also
-            "quality", the sentence chrF to expect, and "quality_low" and "quality_high", between which it lies for
-            nine lines in ten of the kind that was calibrated on.
+            "quality", the chrF to expect, and "quality_low" and "quality_high", see `mt.metrics.estimator.Quality`.
 
         Raises:
             UserError: an option out of range or `lines` that are none, at once; a line or prefix that is no text, or

@@ -24,7 +24,7 @@ from mt.losses.relatives import ConfidencePenalty, Focal, InverseFocal, RDrop
 from mt.losses.targets import SmoothedTarget, encouraging_inverse_link, smoothing_inverse_link
 from mt.metrics.bins import CalibrationBins, expected_calibration_error
 from mt.metrics.maps import Temperature, TemperatureFit
-from mt.metrics.noise import noise_floor
+from mt.metrics.noise import error_noise
 from mt.metrics.penultimate import projected, template_plane
 
 Case = dict[str, Any]
@@ -344,7 +344,8 @@ def fitted_temperature(case: Case) -> Figures:
 
 def floor_of_noise(case: Case) -> Figures:
     count, accuracy = np.array(case["inputs"]["count"]), np.array(case["inputs"]["acc"])
-    return {"floor": noise_floor(count * accuracy * (1 - accuracy)) / count.sum()}
+    floor, *_ = error_noise(np.zeros(len(count)), np.diag(count * accuracy * (1 - accuracy)))
+    return {"floor": floor / count.sum()}
 
 
 def projection(case: Case) -> Figures:
