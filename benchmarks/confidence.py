@@ -130,7 +130,7 @@ def calibration_row(
     row["interval"] = float(((quality[:, 1] <= outputs.chrf) & (outputs.chrf <= quality[:, 2])).mean())
     mean = np.bincount(line, weights=own) / np.bincount(line)
     row |= {"spearman_own": spearman(mean, outputs.chrf), "spearman_quality": spearman(quality[:, 0], outputs.chrf)}
-    return row | {"unlike": unlike(confidence.recalibration.quality, line_values)["text"]}
+    return row | {"unlike": unlike(confidence.recalibration.quality, line_values.mean(0), len(line_values))["text"]}
 
 
 def ranking_row(

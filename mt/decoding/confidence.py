@@ -139,23 +139,20 @@ class Confidence:
         return self.recalibration.quality.apply(values), values
 
 
-def unlike(quality: Quality, values: Floats) -> dict[str, Any]:
-    """How a text's lines (lines, inputs) differ from those that confidence was fitted on: `unlike`, whether in some
-    input the means are clearly more than half a standard deviation apart; `distances`: in standard deviations; `text`:
-    a sentence about it."""
-    distances = quality.distances(values)
-    doubt = 2 / np.sqrt(len(values))
-    far = sorted(
-        (name for name in distances if abs(distances[name]) > _UNLIKE + doubt), key=lambda n: -abs(distances[n])
-    )
+def unlike(quality: Quality, mean: Floats, lines: int) -> dict[str, Any]:
+    """How a text of so many lines, with the mean (inputs,) of their inputs, differs from the one that confidence was
+    fitted on: `unlike`, whether some input is clearly more than half a standard deviation apart; `distances`: in
+    standard deviations of lines; `text`: a sentence about it."""
+    distances = quality.distances(mean)
+    limit = _UNLIKE + 2 / np.sqrt(lines)
+    far = sorted((name for name in distances if abs(distances[name]) > limit), key=lambda name: -abs(distances[name]))
     said = ", ".join(f"{LINE_INPUTS[name][distances[name] < 0]} ({distances[name]:+.1f} sd)" for name in far[:3])
-    like = "the text is like the one that confidence was fitted on"
-    text = (
-        f"the text is unlike the one that confidence was fitted on: {said}; its confidence may not hold"
-        if far
-        else like
-    )
-    return {"unlike": bool(far), "distances": distances, "text": text}
+    text = f"the text is {'un' * bool(far)}like the one that confidence was fitted on"
+    return {
+        "unlike": bool(far),
+        "distances": distances,
+        "text": f"{text}: {said}; its confidence may not hold" if far else text,
+    }
 
 
 def save_recalibration(saved: dict[str, Any], folder: Path) -> Path:

@@ -15,6 +15,7 @@ import numpy as np
 from mt.config import SearchConfig
 from mt.config_file import search_config
 from mt.decoding.confidence import Confidence, load_recalibration, unlike
+from mt.decoding.inputs import LINE_INPUTS
 from mt.decoding.records import one_line, separator_of, translation_output
 from mt.decoding.scoring import alignments as attention_alignments
 from mt.decoding.sources import Overlong, fitting_sources, length_groups
@@ -83,7 +84,7 @@ class Translator:
         self.engine: Engine = TorchEngine(loaded) if engine is None else engine
         recalibration = load_recalibration(loaded) if recalibrate else None
         self.confidence = None if recalibration is None else Confidence(loaded, recalibration)
-        self._line_inputs: list[np.ndarray] = []
+        self._judged, self._line_inputs = 0, np.zeros(len(LINE_INPUTS))  # lines, and the sum of their inputs
         self._separator = separator_of(loaded.config.data.target_language)
 
     def translate(
@@ -120,8 +121,8 @@ class Translator:
         Returns:
             An iterator of records: "line", "source", what `translation_output` gives, "unknown", the number of source
             tokens that no piece is known for, and "overlong", whether the line was too long. A line of which nothing
-            is known, no letter and no digit, is its own translation, with confidence 0. Of a calibrated model also
-            "quality", the chrF to expect, and "quality_low" and "quality_high", see `mt.metrics.estimator.Quality`.
+            is known, no letter and no digit, is its own translation, with confidence 0. Where the model is calibrated,
+            "quality", "quality_low" and "quality_high": see `mt.metrics.estimator.Quality`.
 
         Raises:
             UserError: an option out of range or `lines` that are none, at once; a line or prefix that is no text, or
@@ -129,9 +130,8 @@ class Translator:
         """
         for name, stream in (("lines", lines), ("prefixes", () if prefixes is None else prefixes)):
             if isinstance(stream, (str, bytes, bytearray, Mapping, Set)) or not isinstance(stream, Iterable):
-                raise UserTypeError(
-                    f"{name} is of type {type(stream).__name__}; give a list of texts, one a line: [...]"
-                )
+                given = type(stream).__name__
+                raise UserTypeError(f"{name} is of type {given}; give a list of texts, one a line: [...]")
         options = search_config(self.loaded.config.decode, **search)
         for name, value, least in (("window", window, 1), ("first_line", first_line, 0), ("processes", processes, 1)):
             if not isinstance(value, (int, np.integer)) or value < least:
@@ -144,20 +144,20 @@ class Translator:
             translated = self._in_processes(windows, options, alignments, processes, more_waiting)
         else:
             translated = ((each, self._outputs(each.sources, options, alignments)) for each in windows)
-        self._line_inputs = []
+        self._judged, self._line_inputs = 0, np.zeros(len(LINE_INPUTS))
         records = (record for each, outputs in translated for record in each.records(outputs, self._separator))
         return ({"line": number, **self._noted(record)} for number, record in enumerate(records, first_line))
 
     def fit(self) -> dict[str, Any] | None:
         """How the lines of the last `translate` differ from those that confidence was fitted on, see `unlike`; None
         where nothing was fitted, or nothing was translated with confidence."""
-        if self.confidence is None or not self._line_inputs:
+        if self.confidence is None or not self._judged:
             return None
-        return unlike(self.confidence.recalibration.quality, np.stack(self._line_inputs))
+        return unlike(self.confidence.recalibration.quality, self._line_inputs / self._judged, self._judged)
 
     def _noted(self, record: dict[str, Any]) -> dict[str, Any]:
         if (inputs := record.pop("line_inputs", None)) is not None:
-            self._line_inputs.append(inputs)
+            self._judged, self._line_inputs = self._judged + 1, self._line_inputs + inputs
         return record
 
     def _window(self, pairs: list[tuple[str, str]], longest: int, overlong: Overlong) -> _Window:

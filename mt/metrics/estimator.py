@@ -116,10 +116,10 @@ class Quality:
         expected, spread = self.expected.apply(values), self.spread.apply(values).clip(self.least_spread)
         return np.stack([expected, expected + self.low * spread, expected + self.high * spread], axis=1).clip(0, 100)
 
-    def distances(self, values: Floats) -> dict[str, float]:
-        """How far the mean of each input over lines (lines, inputs) is from that of the text that was fitted on, in
-        standard deviations of its lines."""
-        apart = scaled(values.mean(0), self.expected.mean, self.expected.scale)
+    def distances(self, mean: Floats) -> dict[str, float]:
+        """How far the mean of each input over a text's lines, (inputs,), is from that of the text that was fitted on,
+        in standard deviations of its lines."""
+        apart = scaled(mean, self.expected.mean, self.expected.scale)
         return dict(zip(self.expected.inputs, apart.tolist()))
 
 
