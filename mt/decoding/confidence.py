@@ -147,7 +147,7 @@ def unlike(quality: Quality, mean: Floats, lines: int) -> dict[str, Any]:
     limit = _UNLIKE + 2 / np.sqrt(lines)
     far = sorted((name for name in distances if abs(distances[name]) > limit), key=lambda name: -abs(distances[name]))
     said = ", ".join(f"{LINE_INPUTS[name][distances[name] < 0]} ({distances[name]:+.1f} sd)" for name in far[:3])
-    text = f"the text is {'un' * bool(far)}like the one that confidence was fitted on"
+    text = f"this text is {'un' * bool(far)}like the one that confidence was fitted on"
     return {
         "unlike": bool(far),
         "distances": distances,

@@ -29,6 +29,7 @@ from mt.files.atomic import atomic_file
 from mt.files.json_file import file_digest, write_json
 from mt.files.lines import check_equally_many
 from mt.metrics.bins import CalibrationBlock
+from mt.metrics.maps import Temperature
 from mt.metrics.quality import check_bleu, corpus_quality, looks_tokenized, quality_statistics
 from mt.model.directory import LoadedModel
 from mt.progress import log_line, progress_bar
@@ -151,13 +152,13 @@ class _Run:
         return {"lines_overlong": remarks.overlong.count, "lines_with_unknown": remarks.unknown.count}
 
     def recalibrated(self) -> dict[str, Any]:
-        """The `recalibrated` block: both calibrations after recalibration, and what the maps are."""
+        """The `recalibrated` block: both calibrations with what is stored, `teacher_forced` None where nothing is for
+        it, and what that is."""
         assert self.recalibration is not None
-        saved = self.recalibration.saved
+        saved, forced = self.recalibration.saved, self.recalibration.teacher_forced
+        mapped = forced != Temperature()
         return {
-            "teacher_forced": self._teacher_forced(
-                "recalibrated_teacher_forced", self.recalibration.teacher_forced.apply
-            ),
+            "teacher_forced": self._teacher_forced("recalibrated_teacher_forced", forced.apply) if mapped else None,
             "inference": inference(self.records, recalibrated=True, training_counts=self.count_of_piece),
             "map": {name: saved[name]["picked"] for name in ("teacher_forced", "inference")},
             "fitted_lines": saved["fitted_on"]["lines"],

@@ -34,7 +34,7 @@ def find_threshold(
     tested, right = score[~fitted], good[~fitted]
     fewest = _ROOM * math.ceil(math.log(RISK) / math.log(precision)) if precision < 1 else math.inf
     found = None
-    for threshold in np.quantile(score[fitted], np.arange(_STEPS - 1, -1, -1) / _STEPS):
+    for threshold in np.quantile(score[fitted], np.arange(_STEPS - 1, -1, -1) / _STEPS, method="lower"):
         above = tested >= threshold
         lines = int(above.sum())
         if lines < min(fewest, len(tested)):

@@ -164,7 +164,7 @@ def test_a_text_unlike_the_one_fitted_on_is_told(
     (tmp_path / "in").write_text("".join(f"{line}\n" for line in unlike))
     given = [str(tiny_model), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "out"), "--threads", "1"]
     translate([*given, "--format", "jsonl"])
-    assert "note: the text is unlike the one that confidence was fitted on" in capsys.readouterr().err
+    assert "note: this text is unlike the one that confidence was fitted on" in capsys.readouterr().err
     results = evaluate(loaded, text(unlike, REFERENCES * 3), tmp_path / "e", bootstrap=0)
     assert results["fit"]["unlike"]
 
@@ -203,13 +203,18 @@ def test_figures_are_not_reported_on_the_text_fitted_on(
     assert "recalibrated" not in results and "fitted on this text" in capsys.readouterr().err
     results = evaluate(loaded, text(*OTHERS), tmp_path / "b", bootstrap=20)
     recalibrated = results["recalibrated"]
-    assert recalibrated["teacher_forced"]["tokens"] == results["calibration"]["teacher_forced"]["tokens"]
+    own = results["calibration"]["teacher_forced"]
+    assert recalibrated["teacher_forced"]["tokens"] == own["tokens"] and recalibrated["teacher_forced"] != own
     assert recalibrated["map"] == {name: saved[name]["picked"] for name in ("teacher_forced", "inference")}
     assert results["quality"].keys() >= {"spearman", "coverage", "width", "prr"}
     promise = {"by": "quality", "chrf": 0.0, "precision": 0.9, "threshold": 0.0}
     save_recalibration(saved | {"promises": [promise]}, loaded.folder)
     (kept,) = evaluate(loaded, text(*OTHERS), tmp_path / "c", bootstrap=0)["recalibrated"]["promises"]
     assert kept["reached"] == 1 and kept["lines"] == 8 and kept["kept"]
+    forced = saved["teacher_forced"] | {"map": {"name": "temperature", "temperature": 1.0}, "picked": "identity"}
+    save_recalibration(saved | {"teacher_forced": forced}, loaded.folder)
+    again = evaluate(loaded, text(*OTHERS), tmp_path / "d", bootstrap=0)["recalibrated"]
+    assert again["teacher_forced"] is None and again["inference"] == recalibrated["inference"]
 
 
 def test_maps_of_other_weights_are_refused(calibrated: tuple[LoadedModel, dict], tiny_model: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mt.metrics.bins import sentence_sums
-from mt.metrics.noise import holm, paired_bootstrap
+from mt.metrics.noise import holm, paired_bootstrap, resampled_counts
 from mt.metrics.quality import SEED, calibration_differences, quality_differences
 
 WORDS = ["a", "man", "and", "woman", "walk", "with", "two", "dogs", "in", "the", "old", "park", "near", "river"]
@@ -65,6 +65,24 @@ def test_p_is_below_a_twentieth_exactly_where_the_interval_leaves_out_zero(resam
         assert (found["p"] < 0.05) == (not found["low"] <= 0 <= found["high"])
         below += found["p"] < 0.05
     assert 5 < below < 35
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_interval_of_a_biased_score_is_turned_round_and_reaches_to_where_it_lies_without_that(order: int) -> None:
+    generator = np.random.default_rng(3)
+    systems = [np.column_stack([np.ones(50), generator.normal(gap, 1.0, 50)]) for gap in (0.05, 0.6)][::order]
+
+    def error(sums: np.ndarray) -> float:
+        return float(abs(sums[1]) / sums[0])
+
+    found = paired_bootstrap(systems, error, resamples=999, seed=SEED, biased=True)[0]
+    counts = list(resampled_counts(50, 999, SEED))
+    first, second = (np.array([error(each @ system) for each in counts]) for system in systems)
+    difference, drawn = found["difference"], second - first
+    bias = drawn.mean() - difference  # resampling raises the error of the one that has hardly any
+    assert bias * order < -0.02
+    low, high = np.sort(2 * difference - drawn)[[23, -24]]
+    assert found["low"] == pytest.approx(low + min(0, bias)) and found["high"] == pytest.approx(high + max(0, bias))
 
 
 def test_adjusted_p_values_are_holm_s() -> None:
