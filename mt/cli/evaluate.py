@@ -16,7 +16,7 @@ from mt.progress import say
 from mt.settings import Whole
 
 Results = Mapping[str, Any]
-_EVALUATION = ("beams", "length_penalty", "length_alpha", "length_penalties", "batch_tokens", "nbest", "truth")
+_EVALUATION = ("beams", "length_penalty", "length_alpha", "length_penalties", "batch_tokens", "truth")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -148,7 +148,6 @@ def _parser() -> CommandParser:
     add("--beams", type=_beams, metavar="N,N", default="5", help=beams)
     grid = "every beam with each of none,average,gnmt,reward too; BLEU, lengths, empties, calibration by beam"
     add("--length_penalties", type=_penalties, metavar="P,P", default="", help=grid)
-    add("--nbest", type=positive, default=1, metavar="N", help="measure n-best lists of the main beam, too")
     add_search(parser, ("length_penalty", "length_alpha", "batch_tokens"))
     resamples = "resamples for the intervals (default: 1000; 0: none)"
     add("--bootstrap", type=number(*get_args(Whole)), default=1000, metavar="N", help=resamples)

@@ -50,7 +50,6 @@ def evaluate(
     length_penalty: str | None = None,
     length_alpha: float | None = None,
     length_penalties: Sequence[str] = (),
-    nbest: int = 1,
     bootstrap: int = 1000,
     seed: int = 12345,
     truth: bool = False,
@@ -60,8 +59,7 @@ def evaluate(
 
     The default beam, 5, is always among the `beams`: it is the top level of the results. `length_penalty` and
     `length_alpha`, None: as the model's config says. Every beam is run with each of `length_penalties`, too: `sweep` in
-    the results. With `nbest` above 1 the default beam lists so many outputs of each line, and their expected quality is
-    measured. `bootstrap`, `seed`: resamples of sentences for the intervals; 0: none. `truth`: the sources are of the
+    the results. `bootstrap`, `seed`: resamples of sentences for the intervals; 0: none. `truth`: the sources are of the
     shipped grammar, so the model is held against the true distribution, too. `translation`: `batch_tokens` and
     `processes` of Translator.translate.
     """
@@ -76,7 +74,7 @@ def evaluate(
     sweep = []
     for beam in sorted({*beams, DEFAULT_BEAM}):
         main = beam == DEFAULT_BEAM
-        blocks[str(beam)] = run.measure(search, main=main, beam=beam, nbest=min(nbest, beam) if main else 1)
+        blocks[str(beam)] = run.measure(search, main=main, beam=beam)
         for name in length_penalties:
             usual = _SWEEP_ALPHAS.get(name, alpha) if length_alpha is None else alpha
             other = {"length_penalty": name, "length_alpha": usual}
@@ -126,10 +124,10 @@ class _Run:
         self.records: list[Record] = []
         """labelled ones, of the main setting"""
 
-    def measure(self, search: dict[str, Any], *, beam: int, nbest: int = 1, main: bool = False) -> BeamBlock:
+    def measure(self, search: dict[str, Any], *, beam: int, main: bool = False) -> BeamBlock:
         """The block of results of one setting; `main`: with everything that there is."""
         sources, references = self.test_set.sources, self.test_set.references[0]
-        options = {"beam": beam, "nbest": nbest, **search, **self.translation}
+        options = {"beam": beam, "nbest": 1, **search, **self.translation}
         tokenizer, records = self.loaded.tokenizer, []
         with progress_bar(len(sources), f"beam {beam}", "line") as bar:
             translated = self.translator.translate(sources, **options)
@@ -226,7 +224,7 @@ def _measure(
         "calibration": {"inference": inference(records, level=level, training_counts=training_counts)},
     }
     if main:
-        block["sequence"] = sentence_level(records, text.references, statistics)
+        block["sequence"] = sentence_level(records, statistics)
         block["quality"] = expected_against_reached(records)
     return cast(BeamBlock, block)
 

@@ -10,21 +10,18 @@ from numpy.typing import NDArray
 
 from mt.evaluation.records import Record
 from mt.metrics.promise import reached
-from mt.metrics.quality import Statistics, sentence_chrf
+from mt.metrics.quality import Statistics
 
 _ROUNDED = 0.011  # qualities and chrF in records have two decimals
 
 
-def sentence_level(
-    records: Sequence[Record], references: Sequence[Sequence[str]], statistics: dict[str, Statistics]
-) -> dict[str, Any] | None:
-    """Adds chrF2, sentence BLEU and TER to the records, each of the line alone, 0..100, and chrF2 to further outputs;
-    `statistics` are those of `quality_statistics`, TER included.
+def sentence_level(records: Sequence[Record], statistics: dict[str, Statistics]) -> dict[str, Any] | None:
+    """Adds chrF2, sentence BLEU and TER to the records, each of the line alone, 0..100; `statistics` are those of
+    `quality_statistics`, TER included.
 
     Returns the `sequence` block of results.json. `correlation`: Spearman's, of confidence with the quality of each
     sentence (TER: the lower the better); `prr`: see `rejection_ratio`, of chrF; `selective`: corpus quality of the k %
-    most confident lines; `nbest`: see `expected_quality`. None where a record has no confidence, or there are
-    fewer than 2.
+    most confident lines. None where a record has no confidence, or there are fewer than 2.
     """
     from sacrebleu.metrics import BLEU
 
@@ -36,15 +33,6 @@ def sentence_level(
     for name, values in scores.items():
         for record, value in zip(records, values):
             record[name] = round(value, 2)
-    nbest = [
-        (output, line)
-        for line, record in enumerate(records)
-        for output in record.get("nbest") or ()
-        if output.get("translation") is not None and output.get("log_probs")
-    ]
-    streams = [[stream[line] for _, line in nbest] for stream in references]
-    for (output, _), value in zip(nbest, sentence_chrf([output["translation"] for output, _ in nbest], streams)):
-        output["chrf"] = round(value, 2)
     if len(records) < 2 or any("confidence" not in record for record in records):
         return None
     confidence = np.array([record["confidence"] for record in records])
@@ -59,7 +47,6 @@ def sentence_level(
         "correlation": {name: spearman(confidence, np.array(values)) for name, values in scores.items()},
         "prr": rejection_ratio(confidence, np.array(scores["chrf"])),
         "selective": selective,
-        "nbest": expected_quality(records),
     }
 
 
@@ -104,24 +91,6 @@ def rejection_ratio(confidence: NDArray[np.float64], quality: NDArray[np.float64
     best, chance = area(np.argsort(-quality, kind="stable")), float(quality.mean())
     gained = area(np.argsort(-confidence, kind="stable")) - chance
     return gained / (best - chance) if best > chance else None
-
-
-def expected_quality(records: Sequence[Record]) -> dict[str, Any] | None:
-    """What the model expects of its n-best lists, and what it gets: chrF of each output under the model's
-    renormalised probabilities, the mean over lines, beside that of the best output and of the best possible choice.
-    Needs `nbest` outputs that bring their `chrf` and `log_probs`; None without them."""
-    rows = []
-    for outputs in ([each for each in record.get("nbest") or () if "chrf" in each] for record in records):
-        if not outputs:
-            continue
-        total = np.array([sum(output["log_probs"]) for output in outputs])
-        weights = np.exp(total - total.max())  # long outputs alone would underflow
-        quality = np.array([output["chrf"] for output in outputs])
-        rows.append((weights @ quality / weights.sum(), quality[0], quality.max(), len(outputs)))
-    if not rows:
-        return None
-    names = "expected_chrf", "achieved_chrf", "oracle_chrf", "size"
-    return {"lines": len(rows), **dict(zip(names, np.array(rows).mean(axis=0).tolist()))}
 
 
 def spearman(*sides: NDArray[np.float64]) -> float | None:

@@ -33,10 +33,8 @@ _OF_GROUP = ("tokens", "confidence", "accuracy", "ece", "noise_floor")
 
 
 class SplitBins:
-    """Calibration of all tokens, of those that end a sentence, and of the others; parts may be merged.
-
-    `protocol` is one of PROTOCOLS, `level` as in CalibrationBins.
-    """
+    """Calibration of all tokens, of those that end a sentence, and of the others; parts may be merged. `protocol` is
+    one of PROTOCOLS, `level` as in CalibrationBins."""
 
     def __init__(self, protocol: str, *, level: str = "subword") -> None:
         self.settings: dict[str, Any] = {**PROTOCOLS[protocol], "split": protocol, "level": level}
@@ -45,21 +43,14 @@ class SplitBins:
         """by how often the piece stands in the training text, where that is known; not merged"""
 
     def update(
-        self,
-        confidence: Floats,
-        correct: Flags,
-        end: Flags,
-        *,
-        nll: Floats,
-        brier: Floats,
-        line: int,
-        counts: Any = None,
+        self, confidence: Floats, correct: Flags, end: Flags, *, line: int, counts: Any = None, **scores: Floats
     ) -> None:
-        """Counts the tokens of one sentence, number `line`: figures (tokens,) as in CalibrationBins.update; `end`
-        (tokens,): whether the end of the sentence was predicted; `counts` (tokens,): how often each piece stands in the
-        training text, None: not known."""
+        """Counts the tokens of one sentence, number `line`: figures (tokens,), and `scores`, nll and brier, as in
+        CalibrationBins.update; `end` (tokens,): whether the end of the sentence was predicted; `counts` (tokens,): how
+        often each piece stands in the training text, None: not known."""
         for part, chosen in zip(self.parts, (end | True, ~end, end)):  # end | True: all of them
-            part.update(confidence[chosen], correct[chosen], nll=nll[chosen], brier=brier[chosen], lines=line)
+            of_part = {name: values[chosen] for name, values in scores.items()}
+            part.update(confidence[chosen], correct[chosen], lines=line, **of_part)
         group = np.searchsorted(_BORDERS, [] if counts is None else counts, side="right")
         for number in np.unique(group).tolist():
             counted = self.groups.setdefault(number, CalibrationBins(**self.settings))

@@ -7,14 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from mt.evaluation.sentences import (
-    expected_against_reached,
-    expected_quality,
-    kept_promise,
-    rejection_ratio,
-    sentence_level,
-    spearman,
-)
+from mt.evaluation.sentences import expected_against_reached, kept_promise, rejection_ratio, sentence_level, spearman
 from mt.metrics.quality import quality_statistics
 
 WORDS = ["a", "the", "dog", "cat", "man", "woman", "runs", "sleeps", "in", "on", "park", "house"]
@@ -42,9 +35,7 @@ def test_spearman_shares_the_ranks_of_equal_values() -> None:
 def test_confidence_that_knows_the_right_lines_is_found_useful() -> None:
     hypotheses, references, right = corpus(120)
     found = sentence_level(
-        records(hypotheses, [0.5 + 0.4 * good for good in right]),
-        [references],
-        quality_statistics(hypotheses, [references]),
+        records(hypotheses, [0.5 + 0.4 * good for good in right]), quality_statistics(hypotheses, [references])
     )
     assert found is not None
     assert found["prr"] > 0.8
@@ -52,23 +43,13 @@ def test_confidence_that_knows_the_right_lines_is_found_useful() -> None:
     rows = {row["coverage"]: row for row in found["selective"]}
     assert rows[0.5]["chrf"] == pytest.approx(100) and rows[0.5]["lines"] == 60
     assert rows[1.0]["chrf"] < 90 and rows[0.5]["ter"] == 0
-    assert found["nbest"] is None
-
-
-def test_expected_quality_weighs_outputs_by_their_probability() -> None:
-    outputs = [{"log_probs": [np.log(0.3), np.log(0.5)], "chrf": 80.0}, {"log_probs": [np.log(0.05)], "chrf": 40.0}]
-    found = expected_quality([{"nbest": outputs}, {}])
-    assert found is not None
-    assert found["expected_chrf"] == pytest.approx(0.75 * 80 + 0.25 * 40)
-    assert (found["achieved_chrf"], found["oracle_chrf"], found["lines"], found["size"]) == (80, 80, 1, 2)
 
 
 def test_without_confidence_there_are_only_the_scores_of_each_line() -> None:
     texts = ["a dog", "a cat"]
-    records = [{"translation": text, "nbest": [{"translation": "a dog", "log_probs": [-1.0]}]} for text in texts]
-    assert sentence_level(records, [texts], quality_statistics(texts, [texts])) is None
+    records: list[dict[str, object]] = [{"translation": text} for text in texts]
+    assert sentence_level(records, quality_statistics(texts, [texts])) is None
     assert records[0]["chrf"] == records[1]["bleu"] == 100 and records[1]["ter"] == 0
-    assert records[0]["nbest"][0]["chrf"] == 100 and records[1]["nbest"][0]["chrf"] < 60
 
 
 def test_the_rejection_ratio_is_1_for_the_best_order_and_the_share_of_the_gain_for_others() -> None:
