@@ -61,9 +61,7 @@ class _Given(_Output, kw_only=True):
     nbest: list[_Output] | None = None
 
 
-class _Sums(Struct):
-    """See mt.metrics.bins.sentence_sums."""
-
+class _Sums(Struct):  # see mt.metrics.bins.sentence_sums
     tokens: Annotated[int, Meta(ge=1)]
     nll: _Number
     gaps: Annotated[list[_Number], Meta(min_length=15, max_length=15)]

@@ -35,10 +35,9 @@ class CalibrationBlock(TypedDict, total=False):
     ece: Probability
     """sum over bins of their share of tokens times |accuracy - mean confidence|; `mce`: the largest such difference"""
     ece_low: float | None
-    """95 % interval of the ece, sentences being what is drawn, see `error_noise`"""
     ece_high: float | None
+    """95 % interval; `noise_floor`, `…_high`: what a perfectly calibrated model would show; see `error_noise`"""
     noise_floor: Probability | None
-    """the ECE that a perfectly calibrated model of the same confidences would show, mean and 95 % quantile"""
     noise_floor_high: Probability | None
     mce: Probability | None
     nll: float | None

@@ -31,9 +31,9 @@ def error_noise(gap: Floats, covariance: Floats) -> tuple[float, float, float, f
 
     The interval holds the errors for which the measured one lies between the 2.5 and 97.5 % quantiles of |true gaps +
     noise|. These depend on how the true error is spread over bins: noise adds most to bins without a gap of their own.
-    So the low end is sought with the error in the bins whose gap exceeds two standard errors, the high end with error
-    in all bins, in proportion to their standard errors and in one direction. (With the shape of the measured gaps for
-    both, simulations with the fault in one bin of 15 were covered in 70 %.)
+    So the low end is sought with the error in the bins whose gap exceeds two standard errors, the high end with it in
+    all bins, in proportion to their standard errors and in one direction. (The shape of the measured gaps, taken for
+    both, covered a fault in one bin of 15 in 70 % of simulations.)
     """
     ridge = 1e-12 * np.trace(covariance) + 1e-20  # empty bins have no noise; the factors need some
     factors = np.linalg.cholesky(covariance + ridge * np.eye(len(gap)))

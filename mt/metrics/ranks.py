@@ -56,8 +56,8 @@ class ConfidenceHistogram:
         if uncertainty:
             pairs = ((count - correct) * (right - np.cumsum(correct) + correct / 2)).sum()
             auroc = pairs / (right * (tokens - right))
-            best = _mean_of_kept(np.array([right, tokens - right]), np.array([right, 0.0]))
-            prr = (_mean_of_kept(count[::-1], correct[::-1]) - 1 + risk) / (best - 1 + risk)
+            best = _gain(np.array([right, tokens - right]), np.array([right, 0.0]))
+            prr = _gain(count[::-1], correct[::-1]) / best
         augrc = (1 - (auroc or 0.0)) * uncertainty + risk**2 / 2
         found = (max(0.0, error - pooled), max(0.0, uncertainty - pooled), uncertainty, auroc, augrc, prr)
         return {name: None if value is None else float(value) for name, value in zip(FIGURES, found)}
@@ -75,11 +75,10 @@ def pool_adjacent_violators(counts: Floats, sums: Floats) -> list[tuple[int, flo
     return steps
 
 
-def _mean_of_kept(count: Floats, correct: Floats) -> float:
-    """Accuracy of the k surest tokens, mean over k, from cells of falling confidence."""
+def _gain(count: Floats, correct: Floats) -> float:
+    """Accuracy of the k surest tokens less that of all, summed over k, from cells of falling confidence."""
     kept, right = np.cumsum(count), np.cumsum(correct)
     before, rate = kept - count, correct / count
-    # behind N others, R of them right, the k-th of a cell adds (R + rate k) / (N + k), and the sum of 1 / (N + k) is
-    # a logarithm to within 1 / (24 N^2); in the first cell it has no part
-    area = rate * count + (right - correct - rate * before) * np.log((kept + 0.5) / (before + 0.5))
-    return float(area.sum() / kept[-1])
+    # behind N others, R of them right, the k-th of a cell has rate + (R - rate N) / (N + k); the mean of rates is that
+    # of all, and the sum of 1 / (N + k) is a logarithm to within 1 / (24 N^2); the first cell gains nothing
+    return float(((right - correct - rate * before) * np.log((kept + 0.5) / (before + 0.5))).sum())
