@@ -68,7 +68,6 @@ def test_promises_are_kept_and_made() -> None:
     assert made == 40 and failed <= 4
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("lines", [200, 500, 1000, 5000])
 def test_at_most_one_promise_in_twenty_is_broken(lines: int) -> None:
     for precision in (0.7, 0.8, 0.9):
