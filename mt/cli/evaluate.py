@@ -149,7 +149,7 @@ def _parser() -> CommandParser:
     grid = "every beam with each of none,average,gnmt,reward too; BLEU, lengths, empties, calibration by beam"
     add("--length_penalties", type=_penalties, metavar="P,P", default="", help=grid)
     add_search(parser, ("length_penalty", "length_alpha", "batch_tokens"))
-    resamples = "resamples for the intervals (default: 1000; 0: none)"
+    resamples = "resamples for the intervals of BLEU, chrF and TER (default: 1000; 0: none)"
     add("--bootstrap", type=number(*get_args(Whole)), default=1000, metavar="N", help=resamples)
     add("--seed", type=seed, default=12345, metavar="N", help="seed of the resamples (default: 12345)")
     add("--truth", action="store_true", help="the text is of the shipped grammar: show what a perfect model scores")
