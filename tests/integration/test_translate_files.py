@@ -226,7 +226,7 @@ def test_an_ensemble_translates_and_is_known_by_all_its_models(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_lines(tmp_path / "source", 130)  # enough for worker processes
-    second, third = another_model(tiny_model, 1), another_model(tiny_model, 2)
+    second, third = another_model(tiny_model, 2), another_model(tiny_model, 4)
     short, both = [*SHORT, "--threads"], ["--ensemble", str(second)]
 
     def translated(*options: str) -> bytes:
