@@ -241,7 +241,7 @@ class TrainConfig(Section):
     clip_norm: NotNegative = 1.0
     """largest gradient norm; 0: no clipping"""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """bfloat16 autocast, float32, or bfloat16 where the GPU has it"""
+    """of matrix products: bfloat16, float32, or whichever is the faster on this GPU or processor"""
     ema_decay: BelowOne = 0.0
     """exponential moving average of the weights, used for validation and saved as the model; 0: off"""
     validate_every: Whole = 0

@@ -11,6 +11,7 @@ from torch.nn import functional
 from mt.config import ModelConfig
 from mt.model.attention import CrossAttention, SelfAttention, initialised
 from mt.model.cache import DecoderState
+from mt.model.linear import Linear
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
@@ -59,8 +60,9 @@ class FeedForward(nn.Module):
         super().__init__()
         self.activation = _ACTIVATIONS[config.activation]
         self.gated = config.activation == "swiglu"
-        self.input = nn.Linear(config.width, 2 * inner if self.gated else inner)
-        self.output = nn.Linear(inner, config.width)
+        self.input = Linear(config.width, 2 * inner if self.gated else inner)
+        self.output = Linear(inner, config.width)
+        self.input.wide_output = False
         self.dropout = Dropout(config.activation_dropout)
         for linear in (self.input, self.output):
             initialised(linear)

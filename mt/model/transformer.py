@@ -15,6 +15,7 @@ from mt.errors import UserError
 from mt.model.attention import rotation_table, sinusoids, sinusoids_in_halves
 from mt.model.cache import DecoderState
 from mt.model.layers import DecoderLayer, Dropout, EncoderLayer
+from mt.model.linear import Linear
 
 _TABLES = {"sinusoidal": sinusoids, "sinusoidal_half": sinusoids_in_halves, "rotary": rotation_table}
 
@@ -65,6 +66,12 @@ class Transformer(nn.Module):
         embedding = nn.Embedding(size, width)
         nn.init.normal_(embedding.weight, std=width**-0.5)
         return embedding
+
+    def use_bfloat16_products(self, wanted: bool) -> None:
+        """Whether the products of the layers take bfloat16 from now on, see `Linear`; for a processor."""
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.bfloat16_products = wanted
 
     def encode(self, source_ids: Tensor) -> Memory:
         """Encodes source sentences: (batch, source_length) int64, each row ends with end of sentence, then padding."""

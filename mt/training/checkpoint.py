@@ -53,6 +53,8 @@ class TrainState(Section):
     """time that the commands of this run have taken in all, preparation and validation included"""
     budget_steps: Whole = 0
     """updates of the whole run that `train.budget_minutes` allows; 0: not counted yet"""
+    precision: str = ""
+    """what `train.precision` auto has chosen; "": nothing yet"""
     best: str = ""
     """name of the best checkpoint so far"""
     bad_validations: Whole = 0

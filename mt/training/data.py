@@ -18,8 +18,8 @@ from mt.corpus.store import TokenStore
 from mt.errors import UserError
 from mt.training.distributed import Group
 
-# Positions times width, and positions, that make a micro-batch large enough for a processor.
-_CPU_ELEMENTS, _CPU_TOKENS = 1 << 17, 512
+# Positions times width that make a micro-batch large enough for a processor; and positions, at least and at most.
+_CPU_ELEMENTS, _CPU_TOKENS, _CPU_MOST_TOKENS = 1 << 18, 512, 2048
 # Updates that a thread prepares while a GPU computes.
 _PREFETCHED = 4
 
@@ -66,7 +66,7 @@ def batch_shape(config: Config, device: torch.device) -> tuple[int, int]:
     train = config.train
     if device.type != "cpu":
         return train.batch_tokens, train.accumulate
-    enough = max(_CPU_TOKENS, _CPU_ELEMENTS // config.model.width, train.max_length)
+    enough = max(_CPU_TOKENS, min(_CPU_MOST_TOKENS, _CPU_ELEMENTS // config.model.width), train.max_length)
     # A power of two, which two or four processes deal out evenly.
     parts = 1 << max(1, train.batch_tokens // enough).bit_length() - 1
     return train.batch_tokens // parts, train.accumulate * parts

@@ -18,6 +18,7 @@ from mt.losses.function import LossFunction
 from mt.losses.projection import LossSums, projected_loss
 from mt.metrics.quality import check_bleu
 from mt.model.directory import AVERAGE, load_weights, model_directory
+from mt.model.linear import WORTHWHILE, bfloat16_speed
 from mt.model.transformer import Transformer
 from mt.progress import log_line, progress_bar
 from mt.training import resources
@@ -85,23 +86,29 @@ def _take_part(group: Group, config: Config, prepared: Prepared, device: torch.d
     return group.broadcast(finished)  # a launcher may end the others as soon as one has ended
 
 
-def batch_loss(model: Transformer, batch: Batch, loss: LossFunction) -> LossSums:
-    """Loss sums over the real target tokens of a batch."""
+def batch_loss(model: Transformer, batch: Batch, loss: LossFunction, bfloat16: bool = False) -> LossSums:
+    """Loss sums over the real target tokens of a batch. `bfloat16`: products in it; on a GPU, under autocast, other
+    operations, too, on a processor no others, see `mt.model.linear`."""
+    device = batch.source.device.type
+    model.use_bfloat16_products(bfloat16 and device == "cpu")
     # A loss of several passes sees every sentence as often, each time with dropout of its own.
     source, target_input = (each.repeat(loss.passes, 1) for each in (batch.source, batch.target_input))
-    hidden = model(source, target_input).unflatten(0, (loss.passes, -1)).flatten(1, 2).transpose(0, 1)
+    with torch.autocast(device, torch.bfloat16, enabled=bfloat16 and device != "cpu"):
+        hidden = model(source, target_input)
+    hidden = hidden.unflatten(0, (loss.passes, -1)).flatten(1, 2).transpose(0, 1)
     if batch.positions is not None:
         hidden = hidden.index_select(0, batch.positions)
     hidden = hidden.flatten(0, 1)  # the passes of a position next to each other
-    return projected_loss(hidden, model.output_weight, model.output_bias, batch.targets, loss=loss, pad_id=model.pad_id)
+    with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+        weight, bias = model.output_weight, model.output_bias
+        return projected_loss(hidden, weight, bias, batch.targets, loss=loss, pad_id=model.pad_id)
 
 
 def add_gradients(
     model: Transformer, batch: Batch, loss: LossFunction, gradients: Gradients, bfloat16: bool = False
 ) -> None:
     """Adds the gradient of the batch's loss sum, and its figures; the one division comes with `Gradients.reduce`."""
-    with torch.autocast(batch.source.device.type, dtype=torch.bfloat16, enabled=bfloat16):
-        sums = batch_loss(model, batch, loss)
+    sums = batch_loss(model, batch, loss, bfloat16)
     sums.loss.backward()
     gradients.count(loss=sums.loss.detach(), nll=sums.nll, correct=sums.correct)
     gradients.count(tokens=batch.tokens, slots=batch.slots, filled=batch.filled)
@@ -126,10 +133,24 @@ class Training:
         self.checkpoints = Checkpoints(config, prepared.train.piece_counts(*sizes) if log else None)
         self.budget = resources.Budget(self.train, started, self.state.spent)
         self.total_steps = self._total_steps()
-        self.bfloat16 = self.train.precision == "bfloat16" or (
-            self.train.precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
-        )
+        self.bfloat16 = self._precision() == "bfloat16"
         self.interruptions: float | torch.Tensor = 0.0
+
+    def _precision(self) -> str:
+        """The number format of products; `auto` is decided once and kept by checkpoints, so that resuming is exact."""
+        state, width = self.state, self.config.model.width
+        if self.train.precision != "auto":
+            return self.train.precision
+        if not state.precision:
+            on_gpu = self.device.type == "cuda"
+            speed = 0.0 if on_gpu or not self.group.is_main else bfloat16_speed(width)
+            faster = torch.cuda.is_bf16_supported() if on_gpu else self.group.broadcast(speed > WORTHWHILE)
+            state.precision = "bfloat16" if faster else "float32"
+            if self.log is not None:
+                why = f", as products in bfloat16 are {speed:.1f} times as fast here" if speed else ""
+                log_line(f"train.precision auto: {state.precision}{why}")
+                self.log.event("precision", state.step, precision=state.precision, bfloat16_speed=round(speed, 2))
+        return state.precision
 
     def run(self) -> bool:
         """Trains to the end. False when it was interrupted and has been saved."""

@@ -84,6 +84,7 @@ class Validator:
     def _measure_lines(self, model: Transformer, config: Config, lines: list[int]) -> tuple[SplitBins, list[str]]:
         """Teacher-forced calibration of some lines, and their translations; leaves the model in training mode."""
         model.eval()
+        model.use_bfloat16_products(False)  # as `tools/evaluate.py` will measure it
         loaded = LoadedModel(model, self.tokenizer, config, {}, Path(config.run_dir))
         sources = [self.sources[index] for index in lines]
         try:
