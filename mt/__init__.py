@@ -24,8 +24,9 @@ def load(
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
         ensemble: folders of further models of the same vocabulary: the mean of all models' probabilities translates.
             The recalibration stored with the first is of that model alone, and not applied.
-        compute_type: "float32", or "bfloat16": half the memory and, on a GPU made for it, the faster; scores then
-            have three digits, and may depend on the lines of the same batch.
+        compute_type: "float32", or "bfloat16": on a GPU half the memory and, where it is made for it, the faster; scores
+            then have three digits, and may depend on the lines of the same batch. On a processor the products of the
+            layers take it.
 
     Returns:
         A translator: `load("runs/demo").translate(lines)` yields one record a line, in order.
@@ -48,5 +49,8 @@ def load(
     first, *others = (load_model(each, device) for each in (path, *ensemble))
     if compute_type == "bfloat16":
         for loaded in (first, *others):
-            loaded.model.bfloat16()
+            if loaded.model.output_weight.is_cuda:
+                loaded.model.bfloat16()
+            else:
+                loaded.model.use_bfloat16_products(True)
     return Translator(first, TorchEngine(first, *others), recalibrate=not others)

@@ -14,10 +14,12 @@ from mt.cli.translate import main as translate
 from mt.config_file import search_config
 from mt.decoding.scoring import forced_hypotheses
 from mt.errors import UserError
+from mt.model.linear import Linear
 
 LINES = ["ein Hund", "", "die Katze schläft heute nicht", "Hund Hund"]
 
 
+@pytest.mark.parametrize("whole", [False, True], ids=["products", "whole model, as on a GPU"])
 @pytest.mark.parametrize(
     "options",
     [
@@ -30,9 +32,12 @@ LINES = ["ein Hund", "", "die Katze schläft heute nicht", "Hund Hund"]
     ],
     ids=str,
 )
-def test_outputs_have_the_scores_of_float32(tiny_model: Path, options: dict[str, Any]) -> None:
+def test_outputs_have_the_scores_of_float32(tiny_model: Path, options: dict[str, Any], whole: bool) -> None:
     exact, rounded = mt.load(tiny_model, "cpu"), mt.load(tiny_model, "cpu", compute_type="bfloat16")
-    assert rounded.loaded.model.output_weight.dtype == torch.bfloat16
+    assert rounded.loaded.model.output_weight.dtype == torch.float32
+    if whole:
+        rounded.loaded.model.use_bfloat16_products(False)
+        rounded.loaded.model.bfloat16()
     tokenizer = exact.loaded.tokenizer
     ids = {piece: number for number, piece in enumerate(tokenizer.target_pieces(range(tokenizer.target_size)))}
     decode = search_config(exact.loaded.config.decode)
@@ -49,7 +54,26 @@ def test_outputs_have_the_scores_of_float32(tiny_model: Path, options: dict[str,
 
 def test_an_ensemble_is_converted_whole(tiny_model: Path) -> None:
     engine: Any = mt.load(tiny_model, "cpu", [tiny_model], "bfloat16").engine
-    assert {model.output_weight.dtype for model in engine.models} == {torch.bfloat16}
+    linears = [each for model in engine.models for each in model.modules() if isinstance(each, Linear)]
+    assert len(linears) == 22 and all(each.bfloat16_products for each in linears)
+
+
+def test_in_bfloat16_a_line_does_not_depend_on_its_batch_and_forced_scores_are_those_of_the_search(
+    tiny_model: Path,
+) -> None:
+    translator = mt.load(tiny_model, "cpu", compute_type="bfloat16")
+    lines = [" ".join(["ein", "Hund", "die", "Katze"][: 1 + number % 4] * (1 + number % 5)) for number in range(40)]
+    together = list(translator.translate(lines, beam=4))
+    for line, record in zip(lines[::7], together[::7]):
+        (alone,) = translator.translate([line], beam=4)
+        assert alone["translation"] == record["translation"]
+        np.testing.assert_allclose(alone["log_probs"], record["log_probs"], rtol=1e-4, atol=1e-4)
+    tokenizer, loaded = translator.loaded.tokenizer, translator.loaded
+    ids = {piece: number for number, piece in enumerate(tokenizer.target_pieces(range(tokenizer.target_size)))}
+    sources, targets = tokenizer.encode_source(lines), [[[ids[piece] for piece in each["tokens"]]] for each in together]
+    forced = forced_hypotheses(loaded, sources, targets, search_config(loaded.config.decode))
+    for (hypothesis,), record in zip(forced, together):
+        np.testing.assert_allclose(hypothesis.log_probs, record["log_probs"], rtol=2e-2, atol=2e-2)
 
 
 def test_a_type_that_an_engine_lacks_is_one_clear_error(tiny_model: Path, tmp_path: Path) -> None:
