@@ -26,6 +26,8 @@ from mt.files.lines import check_readable, read_lines
 from mt.interop.ctranslate2_engine import CTranslate2Engine, cached_export
 from mt.interop.ctranslate2_export import import_ctranslate2
 from mt.model.directory import LoadedModel, build_model, load_model
+from mt.model.linear import has_bfloat16
+from mt.progress import log_line
 
 __all__ = ["cases", "measure"]
 
@@ -60,13 +62,17 @@ def cases(model: Path | None = None, corpora: Path | None = None) -> dict[str, C
         check_readable([corpora / name for name in _FILES])
     rows = [("torch", "float32", ""), ("ctranslate2", "float32", ""), ("ctranslate2", "int8", "")]
     rows += [("torch", "float32", "repeated"), ("ctranslate2", "float32", "repeated")]
+    if has_bfloat16():
+        rows.insert(1, ("torch", "bfloat16", ""))
+    else:
+        log_line("no row for bfloat16: this processor has no instructions for it (avx512_bf16, amx_bf16)")
     if model is not None and (load_model(model).folder / SHORTLIST).is_file():
         rows.insert(1, ("torch", "float32", "shortlist"))
     found = {}
     for engine, compute_type, special in rows:
         name = "_".join(filter(None, (engine, compute_type, special)))
         settings = {
-            "baseline": f"{BASELINE}, {compute_type}",
+            "baseline": f"{BASELINE}, {_baseline_type(compute_type)}",
             "lines": LINES,
             "beam": BEAM,
             "unit": "sentences/s",
@@ -106,6 +112,7 @@ def prepare(
         raise UserError(f"{corpora}: holds {len(text)} different German lines; {different} are translated")
     text *= lines // different
     chosen = CTranslate2Engine(loaded, threads, compute_type) if engine == "ctranslate2" else None
+    loaded.model.use_bfloat16_products(compute_type == "bfloat16")
     translator = Translator(loaded, chosen, recalibrate=False)
     processes = threads if chosen is None and device == "cpu" else 1
 
@@ -121,7 +128,12 @@ def prepare(
     def ours() -> None:
         assert sum(1 for _ in translator.translate(text, processes=processes, **search)) == len(text)
 
-    return ours, _direct(loaded, text, compute_type, device, threads, bool(limits))
+    return ours, _direct(loaded, text, _baseline_type(compute_type), device, threads, bool(limits))
+
+
+def _baseline_type(compute_type: str) -> str:
+    """Ours in bfloat16 is held against its float32, which is what we give up."""
+    return "float32" if compute_type == "bfloat16" else compute_type
 
 
 def _direct(loaded: LoadedModel, text: list[str], compute_type: str, device: str, threads: int, fixed: bool) -> Work:

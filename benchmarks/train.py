@@ -30,7 +30,9 @@ from mt.config import Config, CorpusConfig, DataConfig, DecodeConfig, ModelConfi
 from mt.corpus.prepare import Prepared, prepare
 from mt.corpus.store import create_store, open_store
 from mt.corpus.tokenizer import load_tokenizer
+from mt.model.linear import has_bfloat16
 from mt.processes import keep_freed_memory, side_processes
+from mt.progress import log_line
 from mt.training.data import Update
 from mt.training.distributed import Group, own_processes
 from mt.training.resources import peak_bytes, reset_peak
@@ -64,17 +66,24 @@ class Case:
     """holds multi30k/train.de.gz and so on; None: random ids of the same lengths"""
     profile: Path | None = None
     """gets a trace of three of our updates (Chrome's format)"""
+    bfloat16: bool = False
+    """ours in bfloat16 against ours in float32; else ours in float32 against the plain loop"""
 
 
 def cases(corpora: Path | None = None, profile: Path | None = None) -> dict[str, Case]:
-    """The comparisons by name: two sizes with the C library's allocator, and with tcmalloc where that is installed."""
+    """The comparisons by name: two sizes with the C library's allocator, with tcmalloc where that is installed, and in
+    bfloat16 where the processor has it."""
     sizes = [
         Case("small", 3, 256, updates=6, corpora=corpora, profile=profile),
         Case("large", 6, 512, updates=2, corpora=corpora, profile=profile),
     ]
     library = next((path for path in TCMALLOC if Path(path).exists()), "")
     with_tcmalloc = [replace(size, name=f"{size.name}_tcmalloc", preload=library) for size in sizes if library]
-    return {case.name: case for case in (*sizes, *with_tcmalloc)}
+    in_bfloat16 = [replace(size, name=f"{size.name}_bfloat16", bfloat16=True) for size in sizes]
+    if not has_bfloat16():
+        log_line("no rows for bfloat16: this processor has no instructions for it (avx512_bf16, amx_bf16)")
+        in_bfloat16 = []
+    return {case.name: case for case in (*sizes, *with_tcmalloc, *in_bfloat16)}
 
 
 def measure(case: Case, *, device: str, threads: int, rounds: int, seconds: float) -> dict[str, Any]:
@@ -94,7 +103,7 @@ def measure(case: Case, *, device: str, threads: int, rounds: int, seconds: floa
     with TemporaryDirectory() as folder:
         config = _config(case, device, threads, run_dir=str(Path(folder) / "run"))
         size = _write_data(Path(folder), config, case.corpora is not None)
-        with _preloaded(case.preload), _both_sides(config, Path(folder), case.profile) as sides:
+        with _preloaded(case.preload), _both_sides(config, Path(folder), case) as sides:
 
             def updates(side: int, count: int = case.updates) -> dict[str, Any]:
                 sides[side].send(count)
@@ -107,7 +116,8 @@ def measure(case: Case, *, device: str, threads: int, rounds: int, seconds: floa
     ours, matrix_rate = turns[-1][0], _matrix_rate(device, threads)
     rates = [(ours["tokens"] / ours["seconds"], plain["tokens"] / plain["seconds"]) for ours, plain in turns]
     settings = {
-        "baseline": BASELINE,
+        "baseline": "the same in float32" if case.bfloat16 else BASELINE,
+        "precision": "bfloat16" if case.bfloat16 or device == "cuda" else "float32",
         "layers": case.layers,
         "width": case.width,
         "vocabulary": size,
@@ -132,13 +142,14 @@ def measure(case: Case, *, device: str, threads: int, rounds: int, seconds: floa
 def _config(case: Case, device: str, threads: int, run_dir: str = "unused") -> Config:
     text = [CorpusConfig(source=["multi30k/train.de.gz"], target=["multi30k/train.en.gz"])]
     data = DataConfig(source_language="de", target_language="en", train=text, valid=text, root=str(case.corpora or "."))
+    precision: Any = "bfloat16" if case.bfloat16 or device == "cuda" else "float32"
     layers: dict[str, Any] = {"encoder_layers": case.layers, "decoder_layers": case.layers}
     return Config(
         run_dir=run_dir,
         data=data,
         tokenizer=TokenizerConfig(algorithm="bpe", vocabulary_size=VOCABULARY),
         model=ModelConfig(width=case.width, **layers, norm="post", attention_dropout=0.1),
-        train=TrainConfig(max_steps=10**9, batch_tokens=TOKENS, warmup_steps=400),
+        train=TrainConfig(max_steps=10**9, batch_tokens=TOKENS, warmup_steps=400, precision=precision),
         decode=DecodeConfig(beam=1),
         device="cuda" if device == "cuda" else "cpu",
         threads=threads,
@@ -181,11 +192,14 @@ def _preloaded(library: str) -> Iterator[None]:
 
 
 @contextmanager
-def _both_sides(config: Config, folder: Path, profile: Path | None) -> Iterator[list[Connection]]:
+def _both_sides(config: Config, folder: Path, case: Case) -> Iterator[list[Connection]]:
     """Starts ours and the baseline, each in a process of its own. Sent n, each makes n updates and answers with their
     figures; sent 0 it answers with its memory and ends."""
     pipes = [Pipe(), Pipe()]
-    work = [(ours, other, config, folder, profile) for ours, (_, other) in zip((True, False), pipes)]
+    in_float32 = replace(config, train=replace(config.train, precision="float32"), run_dir=f"{config.run_dir}-float32")
+    baseline = (True, in_float32) if case.bfloat16 else (False, config)
+    sides = zip(((True, config), baseline), pipes, (case.profile, None))
+    work = [(ours, other, its, folder, profile) for (ours, its), (_, other), profile in sides]
     with side_processes(_side, work):
         for _, other in pipes:
             other.close()

@@ -65,11 +65,16 @@ def _narrow(rows: Tensor) -> Tensor:
     return narrow
 
 
+def has_bfloat16() -> bool:
+    """Whether this processor has instructions for products in bfloat16; False where it is not under Linux."""
+    cpuinfo = Path("/proc/cpuinfo")
+    return cpuinfo.exists() and bool(set(cpuinfo.read_text(encoding="utf-8").split()) & {"avx512_bf16", "amx_bf16"})
+
+
 def bfloat16_speed(width: int) -> float:
     """How many times as fast as in float32 a layer of width x 4 width is on this processor in bfloat16, forward and
-    backward, measured in less than a second; 0.0 where it has no instructions for it, or is not under Linux."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists() or not set(cpuinfo.read_text(encoding="utf-8").split()) & {"avx512_bf16", "amx_bf16"}:
+    backward, measured in less than a second; 0.0 where there are no instructions for it."""
+    if not has_bfloat16():
         return 0.0
     layer, hidden = Linear(width, 4 * width), torch.randn(512, width, requires_grad=True)
     seconds = {False: float("inf"), True: float("inf")}

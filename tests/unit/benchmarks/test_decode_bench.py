@@ -14,9 +14,11 @@ from mt.errors import UserError
 pytest.importorskip("ctranslate2")
 
 
-def test_the_cases_are_the_engines_and_repeated_lines() -> None:
+@pytest.mark.parametrize("narrow", [False, True])
+def test_the_cases_are_the_engines_and_repeated_lines(narrow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "has_bfloat16", lambda: narrow)
     found = decode.cases()
-    names = ["torch_float32", "ctranslate2_float32", "ctranslate2_int8"]
+    names = ["torch_float32", *["torch_bfloat16"] * narrow, "ctranslate2_float32", "ctranslate2_int8"]
     assert list(found) == [*names, "torch_float32_repeated", "ctranslate2_float32_repeated"]
     assert all(case.units == decode.LINES for case in found.values())
     for name, case in found.items():

@@ -17,12 +17,20 @@ from mt.corpus.store import open_store
 from mt.corpus.tokenizer import load_tokenizer
 
 
-def test_each_size_has_a_case_and_a_second_one_where_tcmalloc_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_size_has_a_case_and_further_ones_where_tcmalloc_and_bfloat16_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(train, "has_bfloat16", lambda: False)
     monkeypatch.setattr(train, "TCMALLOC", ())
     assert list(train.cases()) == ["small", "large"]
     monkeypatch.setattr(train, "TCMALLOC", (__file__,))
     found = train.cases()
     assert [found[name].preload for name in found] == ["", "", __file__, __file__]
+    assert "no rows for bfloat16: this processor has no instructions for it" in capsys.readouterr().err
+    monkeypatch.setattr(train, "has_bfloat16", lambda: True)
+    found = train.cases()
+    assert [name for name in found if found[name].bfloat16] == ["small_bfloat16", "large_bfloat16"]
+    assert capsys.readouterr().err == ""
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +68,8 @@ def test_operations_are_those_of_the_models_matrices() -> None:
     assert train._operations(config, 8000) == 6.0 * matrices
 
 
-def test_a_comparison_says_what_each_side_did(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_a_comparison_says_what_each_side_did(data: Path, monkeypatch: pytest.MonkeyPatch, bfloat16: bool) -> None:
     def copied(folder: Path, *_: Any) -> int:
         shutil.copytree(data, folder, dirs_exist_ok=True)
         return train.VOCABULARY
@@ -85,7 +94,7 @@ def test_a_comparison_says_what_each_side_did(data: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(train, "_config", small)
     threads = torch.get_num_threads()
     try:
-        case = replace(train.cases()["small"], updates=1)
+        case = replace(train.cases()["small"], updates=1, bfloat16=bfloat16)
         result = train.measure(case, device="cpu", threads=2, rounds=1, seconds=1.0)
     finally:
         torch.set_num_threads(threads)
