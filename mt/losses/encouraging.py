@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from mt.losses.function import LossFunction, RowLosses, softmax_
+from mt.losses.function import LossFunction, RowLosses, highest_class, softmax_
 from mt.losses.targets import SmoothedTarget, Weights
 
 CLAMP = 1e-5
@@ -72,7 +72,7 @@ class Encouraging(LossFunction):
 
     def rows_(self, logits: Tensor, targets: Tensor, *, gradient: bool) -> RowLosses:
         """See LossFunction.rows_; without a smoothed bonus it needs no more passes than cross-entropy."""
-        ids = targets if self.bonus.hard else logits.argmax(1)
+        ids = targets if self.bonus.hard else highest_class(logits)
         is_gold = ids == targets
         column = ids[:, None]
         gold_logit, logit = logits.gather(1, targets[:, None]), logits.gather(1, column)
