@@ -138,7 +138,7 @@ def rotate(states: Tensor, table: Tensor) -> Tensor:
     """Rotates each pair of neighbouring dimensions of queries or keys (…, length, head_width) by its position's angle;
     `table`: the rows of `rotation_table` for these positions."""
     cosine, sine = table.to(states.dtype)
-    if states.dtype == torch.float32 and states.device.type == "cpu" and not torch.is_grad_enabled():
+    if states.dtype == torch.float32 and states.device.type == "cpu":
         # The product of complex numbers: one pass over the states where the products of halves take seven.
         pairs = torch.view_as_complex(states.unflatten(-1, (-1, 2)))
         return torch.view_as_real(pairs * torch.complex(cosine, sine)).flatten(-2)
