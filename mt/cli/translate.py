@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, fields
-from itertools import islice
+from functools import partial
+from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from mt.errors import UserError
 from mt.files.json_file import list_files
 from mt.files.lines import TextDigest, WaitingLines, check_equally_many, check_readable, read_lines, text_digest
 from mt.files.output import check_apart, check_writable, flagged_lines, open_output, partial_files, standard_output
+from mt.processes import available_cores
 from mt.progress import log_line, progress_bar
 from mt.settings import within
 
@@ -35,6 +37,7 @@ _FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {
     "log_prob": lambda record: sum(record["log_probs"]),
 }
 """what a line can be flagged by, as its record tells it"""
+_FIRST = 16  # lines that an export is checked on
 _FORMATTING = ("format", "overlong", "alignments", "flag_below", "flag_by", "engine", "compute_type")
 """further options that the output depends on"""
 
@@ -54,9 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
     begun = text_digest(options.prefix)
     if options.prefix and text and begun:
         check_equally_many("the input", text.lines, options.prefix[0], begun.lines)
-    threads = use_threads(options.threads)
-    translator = _translator(options, threads)
-    on_cpu = translator.loaded.model.output_weight.device.type == "cpu"
+    threads = options.threads or available_cores()
+    first: list[str] = []  # lines that choosing the engine has read
+    translator, chosen = _translator(options, threads, partial(_read_first, first, lines, waiting))
+    on_cpu = options.engine == "torch" and translator.loaded.model.output_weight.device.type == "cpu"
     if options.flag_below is not None and options.flag_by == "quality" and translator.confidence is None:
         raise UserError(f"--flag_by quality: {options.model} is not calibrated; run tools/calibrate.py first")
     # not known where the input, or the prefixes, can be read only once
@@ -72,16 +76,18 @@ def main(arguments: list[str] | None = None) -> int:
         total = text.lines if text else None
         bar = stack.enter_context(progress_bar(total, "translate", "line", silent, initial=output.kept))
         records = translator.translate(
-            islice(lines, output.kept, None),
+            islice(chain(first, lines), output.kept, None),
             prefixes=islice(read_lines(options.prefix), output.kept, None) if options.prefix else None,
             first_line=output.kept,
             overlong=options.overlong,
             alignments=options.alignments,
-            processes=threads if options.engine == "torch" and on_cpu else 1,
+            processes=threads if on_cpu else 1,
             more_waiting=None if waiting is None else waiting.more_waiting,
-            token_scores=options.format == "jsonl" or options.flag_below is not None,
+            token_scores=_token_scores(options),
             **{name: getattr(options, name) for name in _SEARCH},
         )
+        if chosen:
+            log_line(chosen)
         for record in records:
             figure = None if options.flag_below is None else _FIGURES[options.flag_by](record)
             flagged = figure is not None and figure < options.flag_below
@@ -128,8 +134,9 @@ def _parser() -> CommandParser:
     add("--flag_by", choices=[*_FIGURES], default="confidence", help=words)
     words = "with --flag_below: leave the text as it is, and write the flagged lines to this file, by tabs: number "
     add("--flagged", type=Path, metavar="F", help=words + "from 1, figure, source, translation")
-    words = "what searches; ctranslate2 (pip install ctranslate2) gets the model exported on first use"
-    add("--engine", choices=["torch", "ctranslate2"], default="torch", help=words)
+    words = "what searches: auto (the default) takes ctranslate2 (pip install ctranslate2), which gets the model "
+    words += "exported on first use, where that does all that is asked for, the same, and faster; else torch"
+    add("--engine", choices=["auto", "torch", "ctranslate2"], default="auto", help=words)
     words = "float32 (default); faster, with other words now and then: bfloat16 on GPUs (torch), int8 (ctranslate2)"
     add("--compute_type", choices=["float32", "bfloat16", "int8"], default="float32", help=words)
     add_search(parser.add_argument_group("search (default: as the model's config says)"), _SEARCH)
@@ -168,22 +175,62 @@ def _check_files(options: Namespace) -> None:
     check_apart([(option, path) for option, paths in read.items() for path in paths], *written)
 
 
-def _translator(options: Namespace, threads: int) -> Translator:
-    if options.engine == "torch":
-        if options.compute_type == "int8":
-            raise UserError("--compute_type int8: only CTranslate2 has it; add --engine ctranslate2")
-        return load(options.model, options.device, options.ensemble, options.compute_type)
+def _read_first(first: list[str], lines: Iterator[str], waiting: WaitingLines | None) -> list[str]:
+    """Moves the first lines, of those that wait, to `first`, which it returns."""
+    for line in islice(lines, _FIRST):
+        first.append(line)
+        if waiting is not None and not waiting.more_waiting():
+            break
+    return first
+
+
+def _translator(options: Namespace, threads: int, read_first: Callable[[], list[str]]) -> tuple[Translator, str]:
+    """The model with the engine asked for. "auto" becomes the one that is chosen, of which the line tells."""
+    from mt.interop.ctranslate2_export import CannotHonour
+
+    chosen = ""
+    if options.engine == "torch" and options.compute_type == "int8":
+        raise UserError("--compute_type int8: only CTranslate2 has it; add --engine ctranslate2")
+    if options.engine != "torch":
+        try:
+            return _ctranslate2(options, threads, read_first)
+        except CannotHonour as error:
+            if options.engine == "ctranslate2" or options.compute_type == "int8":
+                raise
+            options.engine, chosen = "torch", f"engine: torch ({str(error).partition(';')[0]})"
+    use_threads(threads)
+    return load(options.model, options.device, options.ensemble, options.compute_type), chosen
+
+
+def _ctranslate2(options: Namespace, threads: int, read_first: Callable[[], list[str]]) -> tuple[Translator, str]:
+    """Raises CannotHonour for what CTranslate2 cannot do or, unless it was asked for by name, would not do faster."""
+    from mt.decoding.translator import Translator
+    from mt.interop.ctranslate2_engine import CTranslate2Engine, choose_device, refuse_unknown_options
+    from mt.interop.ctranslate2_export import CannotHonour, import_ctranslate2
+    from mt.model.directory import open_model
+
+    loaded = open_model(options.model, options.device)
+    search = search_config(loaded.config.decode, **{name: getattr(options, name) for name in _SEARCH})
+    scores = _token_scores(options) or search.nbest > 1
+    if options.engine == "auto" and options.compute_type == "float32" and scores:
+        raise CannotHonour("faster where scores are wanted")  # CTranslate2 needs a forced pass of our model besides
     for name in ("prefix", "ensemble"):
         if getattr(options, name):
-            raise UserError(f"--{name}: --engine ctranslate2 cannot honour it; use --engine torch")
-    from mt.decoding.translator import Translator
-    from mt.interop.ctranslate2_engine import CTranslate2Engine
-    from mt.interop.ctranslate2_export import import_ctranslate2
-    from mt.model.directory import load_model
+            raise CannotHonour(f"--{name}: CTranslate2 cannot honour it; use --engine torch")
+    library = import_ctranslate2()
+    refuse_unknown_options(search)
+    engine = CTranslate2Engine(loaded, threads, options.compute_type, choose_device(options.device))
+    chosen = ""
+    if options.engine == "auto":
+        if not engine.checked:
+            ids = loaded.tokenizer.encode_source(read_first())
+            engine.check([each for each in ids if 1 < len(each) <= search.max_length])
+        options.engine, chosen = "ctranslate2", f"engine: ctranslate2 {library.__version__}, {options.compute_type}"
+    return Translator(loaded, engine, recalibrate=_token_scores(options)), chosen
 
-    import_ctranslate2()  # before anything is loaded in vain
-    loaded = load_model(options.model, options.device)
-    return Translator(loaded, CTranslate2Engine(loaded, threads, options.compute_type))
+
+def _token_scores(options: Namespace) -> bool:
+    return options.format == "jsonl" or options.flag_below is not None
 
 
 def _fingerprint(translator: Translator, text: TextDigest, begun: TextDigest, options: Namespace) -> dict[str, Any]:

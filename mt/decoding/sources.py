@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from mt.corpus.batching import pad_batch
 from mt.corpus.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Overlong = Literal["split", "cut"]
 """what becomes of a line of too many tokens"""
@@ -98,5 +100,7 @@ def length_groups(lengths: Sequence[int], most: int) -> list[list[int]]:
 
 def padded(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device | str) -> Tensor:
     """Rows filled up with padding on the right: (sequences, longest) int64."""
+    import torch  # the rest of this module serves an engine without it, too
+
     rows = [np.asarray(sequence, dtype=np.int64) for sequence in sequences]
     return torch.from_numpy(pad_batch(rows, pad_id)).to(device)

@@ -1,4 +1,7 @@
-"""Streams of lines through the model: one record a line, in order, never one lost."""
+"""Streams of lines through the model: one record a line, in order, never one lost.
+
+What needs torch is imported where it is used: an engine without it answers sooner.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,21 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import chain, repeat, zip_longest
-from typing import Any, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 
 from mt.config import SearchConfig
 from mt.config_file import search_config
-from mt.decoding.confidence import Confidence, load_recalibration, unlike
-from mt.decoding.inputs import LINE_INPUTS
 from mt.decoding.records import one_line, separator_of, translation_output
-from mt.decoding.scoring import alignments as attention_alignments
 from mt.decoding.sources import Overlong, fitting_sources, length_groups
-from mt.decoding.torch_engine import TorchEngine
 from mt.decoding.types import Engine, Hypothesis, normalised_score
 from mt.errors import UserError, UserTypeError
 from mt.model.directory import LoadedModel
 from mt.processes import WorkerPool
+
+if TYPE_CHECKING:
+    from mt.decoding.confidence import Confidence
 
 WINDOW = 2000
 """lines read ahead and sorted by length"""
@@ -80,11 +82,18 @@ class Translator:
     def __init__(self, loaded: LoadedModel, engine: Engine | None = None, recalibrate: bool = True) -> None:
         """Wraps what `mt.model.directory.load_model` returns; `engine`: what searches, our own where None;
         `recalibrate`: whether confidence goes through the recalibration stored with the model, if there is one."""
-        self.loaded = loaded
-        self.engine: Engine = TorchEngine(loaded) if engine is None else engine
-        recalibration = load_recalibration(loaded) if recalibrate else None
-        self.confidence = None if recalibration is None else Confidence(loaded, recalibration)
-        self._judged, self._line_inputs = 0, np.zeros(len(LINE_INPUTS))  # lines, and the sum of their inputs
+        if engine is None:
+            from mt.decoding.torch_engine import TorchEngine
+
+            engine = TorchEngine(loaded)
+        self.loaded, self.engine = loaded, engine
+        self.confidence: Confidence | None = None
+        if recalibrate:
+            from mt.decoding.confidence import Confidence, load_recalibration
+
+            recalibration = load_recalibration(loaded)
+            self.confidence = None if recalibration is None else Confidence(loaded, recalibration)
+        self._judged, self._line_inputs = 0, np.zeros(())  # lines, and the sum of their inputs: (inputs,)
         self._separator = separator_of(loaded.config.data.target_language)
 
     def translate(
@@ -144,7 +153,7 @@ class Translator:
             translated = self._in_processes(windows, options, alignments, processes, more_waiting)
         else:
             translated = ((each, self._outputs(each.sources, options, alignments)) for each in windows)
-        self._judged, self._line_inputs = 0, np.zeros(len(LINE_INPUTS))
+        self._judged, self._line_inputs = 0, np.zeros(())
         records = (record for each, outputs in translated for record in each.records(outputs, self._separator))
         return ({"line": number, **self._noted(record)} for number, record in enumerate(records, first_line))
 
@@ -153,6 +162,8 @@ class Translator:
         where nothing was fitted, or nothing was translated with confidence."""
         if self.confidence is None or not self._judged:
             return None
+        from mt.decoding.confidence import unlike
+
         return unlike(self.confidence.recalibration.quality, self._line_inputs / self._judged, self._judged)
 
     def _noted(self, record: dict[str, Any]) -> dict[str, Any]:
@@ -253,10 +264,12 @@ class Translator:
         self, sources: list[_Source], found: list[list[Hypothesis]], outputs: list[Output], options: SearchConfig
     ) -> None:
         """Adds the alignment of the best output of each line, of which `found` holds those of its parts."""
+        from mt.decoding.scoring import alignments
+
         flat = [ids for source in sources for ids in source.parts]
         # A part without an output, which only a broken model has, counts as one that ends at once.
         targets = [each[0].tokens if each else ids[-1:] for ids, each in zip(flat, found)]
-        aligned = iter(zip(targets, attention_alignments(self.loaded, flat, targets, options.batch_tokens)))
+        aligned = iter(zip(targets, alignments(self.loaded, flat, targets, options.batch_tokens)))
         for source, output in zip(sources, outputs):
             pairs: list[list[int]] = []
             read = written = 0

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import numpy as np
-from torch import Tensor
 
 from mt.config import SearchConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class SearchState(Protocol):
@@ -25,7 +27,7 @@ class SearchState(Protocol):
 
 
 AnyState = TypeVar("AnyState", bound=SearchState)
-Step = Callable[[Tensor, AnyState], Tensor]
+Step: TypeAlias = "Callable[[Tensor, AnyState], Tensor]"
 """(rows,) int64 tokens and the state -> (rows, vocabulary) logits or log-probabilities, which the search overwrites"""
 
 

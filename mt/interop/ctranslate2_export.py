@@ -1,6 +1,7 @@
 """A model as a folder that CTranslate2 loads, through that library's own model specification.
 
 Its encoder and decoder specifications are filled by hand, because its ready constructor exposes no rotary positions.
+Torch is imported when a model is exported, not for what was exported before.
 """
 
 from __future__ import annotations
@@ -8,18 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from torch import Tensor, nn
 
 from mt.config import ModelConfig
 from mt.config_file import search_config
 from mt.errors import UserError
-from mt.model.attention import sinusoids, sinusoids_in_halves
 from mt.model.directory import LoadedModel
-from mt.model.layers import DecoderLayer, EncoderLayer
-from mt.model.transformer import Transformer
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from mt.model.layers import DecoderLayer, EncoderLayer
+    from mt.model.transformer import Transformer
 
 Expressible = Mapping[str, Sequence[Any] | None]
 """for each field of the model's config the values that a format can express; None: every value, or it matters in
@@ -35,17 +38,20 @@ EXPRESSIBLE: Expressible = {
     "positions": ("sinusoidal", "sinusoidal_half", "rotary"),
     "tie": ("none", "target", "all"),
 }
-_POSITION_TABLES = {"sinusoidal": sinusoids, "sinusoidal_half": sinusoids_in_halves}
+
+
+class CannotHonour(UserError):
+    """Another program cannot do what our own can; up to its first semicolon the message says what."""
 
 
 def check_exportable(config: ModelConfig, expressible: Expressible, format_name: str, remedy: str) -> None:
-    """Raises UserError for the first value that the format cannot express, and for a field that its table does not
+    """Raises CannotHonour for the first value that the format cannot express, and for a field that its table does not
     name, whatever its value: somebody has to decide how such a model is exported, or it would become another one."""
     for item in fields(config):
         value, values = getattr(config, item.name), expressible.get(item.name, ())
         if values is not None and value not in values:
             train = f"train with {' or '.join(map(str, values))}, or " if values else ""
-            raise UserError(f"model.{item.name} is {value}: {format_name} cannot express it; {train}{remedy}")
+            raise CannotHonour(f"model.{item.name} is {value}: {format_name} cannot express it; {train}{remedy}")
 
 
 def longest_output(loaded: LoadedModel) -> int:
@@ -59,12 +65,12 @@ def most_positions(loaded: LoadedModel) -> int:
 
 
 def import_ctranslate2() -> Any:
-    """The library. Raises UserError with the command that installs it where it is missing."""
+    """The library. Raises CannotHonour with the command that installs it where it is missing."""
     try:
         import ctranslate2
     except ImportError:
-        text = "CTranslate2 is not installed: --engine and --format ctranslate2 need it; pip install ctranslate2"
-        raise UserError(text) from None
+        text = "CTranslate2 is not installed; --engine and --format ctranslate2 need it: pip install ctranslate2"
+        raise CannotHonour(text) from None
     return ctranslate2
 
 
@@ -73,6 +79,8 @@ def export_ctranslate2(loaded: LoadedModel, folder: Path) -> None:
     weights into another type when it loads them (`compute_type`). Raises UserError when the library is missing, or the
     form of the model cannot be exported."""
     specs = import_ctranslate2().specs.transformer_spec
+    from mt.model.attention import sinusoids, sinusoids_in_halves
+
     model, config, tokenizer = loaded.model, loaded.config.model, loaded.tokenizer
     check_exportable(config, EXPRESSIBLE, "CTranslate2", "use --engine torch")
     encoder = specs.TransformerEncoderSpec(config.encoder_layers, **_shape(config, config.encoder_heads))
@@ -83,7 +91,8 @@ def export_ctranslate2(loaded: LoadedModel, folder: Path) -> None:
     if model.output_bias is not None:
         decoder.projection.bias = _array(model.output_bias)
     if config.positions != "rotary":
-        positions = _POSITION_TABLES[config.positions](most_positions(loaded), config.width).numpy()
+        table = sinusoids if config.positions == "sinusoidal" else sinusoids_in_halves
+        positions = table(most_positions(loaded), config.width).numpy()
         encoder.position_encodings.encodings = decoder.position_encodings.encodings = positions
     _set_layers(encoder, model, "encoder")
     _set_layers(decoder, model, "decoder")
@@ -95,7 +104,7 @@ def export_ctranslate2(loaded: LoadedModel, folder: Path) -> None:
     spec.config.bos_token = spec.config.decoder_start_token = target[tokenizer.begin_id]
     spec.config.eos_token = target[tokenizer.end_id]
     spec.config.add_source_eos = True  # as that library's own converters do: SentencePiece gives pieces without it
-    spec.config.layer_norm_epsilon = cast(EncoderLayer, model.encoder[0]).attention_residual.norm.eps
+    spec.config.layer_norm_epsilon = cast("EncoderLayer", model.encoder[0]).attention_residual.norm.eps
     spec.validate()
     spec.optimize(quantization=None)
     spec.save(str(folder))
@@ -132,7 +141,7 @@ def _set_layers(spec: Any, model: Transformer, side: str) -> None:
     """Fills the layers of the encoder or the decoder, and the norm behind them where there is one."""
     if model.config.norm == "pre":
         _set_norm(spec.layer_norm, getattr(model, f"{side}_norm"))
-    for layer_spec, layer in zip(spec.layer, cast(list[EncoderLayer | DecoderLayer], getattr(model, side))):
+    for layer_spec, layer in zip(spec.layer, cast("list[EncoderLayer | DecoderLayer]", getattr(model, side))):
         first, last = layer_spec.self_attention.linear
         _set_linear(first, layer.attention.input)  # queries, keys and values in one matrix, as ours
         if model.config.positions == "rotary":
@@ -140,7 +149,8 @@ def _set_layers(spec: Any, model: Transformer, side: str) -> None:
             first.weight, first.bias = first.weight[order], first.bias[order]
         _set_linear(last, layer.attention.output)
         _set_norm(layer_spec.self_attention.layer_norm, layer.attention_residual.norm)
-        if isinstance(layer, DecoderLayer):
+        if side == "decoder":
+            layer = cast("DecoderLayer", layer)
             cross = layer.cross
             for part, linear in zip(layer_spec.attention.linear, (cross.query, cross.memory, cross.output)):
                 _set_linear(part, linear)

@@ -1,20 +1,21 @@
-"""The model directory: config, tokeniser, weights and where they come from, in files without pickle."""
+"""The model directory: config, tokeniser, weights and where they come from, in files without pickle.
+
+Torch is imported by the functions that need it: another engine translates without it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import platform
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
 import msgspec
 import numpy as np
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from mt.config import Config
 from mt.config_file import dump_config, read_config
@@ -22,7 +23,12 @@ from mt.corpus.tokenizer import Tokenizer, load_tokenizer
 from mt.errors import UserError
 from mt.files.atomic import write_text
 from mt.files.json_file import check_listed, check_no_lfs_pointer, list_files, read_json, write_json
-from mt.model.transformer import Transformer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from mt.model.transformer import Transformer
 
 FORMAT_VERSION = 1
 AVERAGE = "average"
@@ -30,7 +36,7 @@ AVERAGE = "average"
 
 _CHECKPOINT = re.compile(rf"step_\d{{8,}}|{AVERAGE}")
 _REMEDY = "restore it or use another checkpoint"
-_COUNTS = "piece_counts.json"
+_COUNTS, _WEIGHTS = "piece_counts.json", "model.safetensors"
 
 
 class _PieceCounts(TypedDict):
@@ -48,8 +54,8 @@ class _Facts(TypedDict, total=False):
 class LoadedModel:
     """A model ready to translate."""
 
-    model: Transformer
-    """in evaluation mode, on the device asked for"""
+    origin: Transformer | partial[Transformer]
+    """the model in evaluation mode, or what loads it when it is first asked for"""
     tokenizer: Tokenizer
     config: Config
     meta: dict[str, Any]
@@ -60,9 +66,21 @@ class LoadedModel:
     """how often the training text holds each piece, by id, source and target side; None: not known (imported models,
     and those of earlier versions)"""
 
+    @cached_property
+    def model(self) -> Transformer:
+        """In evaluation mode, on the device asked for. Raises UserError where it cannot be loaded."""
+        return self.origin() if isinstance(self.origin, partial) else self.origin
+
+    @property
+    def weights_digest(self) -> str:
+        """Equal for equal weights: as meta.json lists it, or else of the weights themselves."""
+        return self.meta.get("files", {}).get(_WEIGHTS) or fingerprint(weights(self.model))
+
 
 def choose_device(name: str) -> torch.device:
     """ "auto" is a GPU where there is one. Raises UserError when "cuda" is asked for and there is none."""
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name.startswith("cuda") and not torch.cuda.is_available():
@@ -75,6 +93,8 @@ def choose_device(name: str) -> torch.device:
 
 def build_model(config: Config, tokenizer: Tokenizer) -> Transformer:
     """A freshly initialised model for this tokeniser."""
+    from mt.model.transformer import Transformer
+
     return Transformer(config.model, tokenizer.source_size, tokenizer.target_size, tokenizer.pad_id)
 
 
@@ -93,20 +113,21 @@ def load_weights(model: torch.nn.Module, tensors: dict[str, Tensor], origin: Pat
             where = "the model of its config.yaml needs"
             raise UserError(f"{origin}: {name} has shape {has}, {where} {needs}; restore the folder")
         check_finite(name, tensors[name], origin)
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
+    for name, parameter in parameters.items():
+        parameter.detach().copy_(tensors[name])
 
 
 def check_finite(name: str, tensor: Tensor, origin: Path) -> None:
     """Raises UserError, which names the file `origin`, unless a tensor holds finite numbers with a fraction."""
     # The extremes tell of NaN as well, and are found many times faster than all values are looked at.
-    if not tensor.is_floating_point() or not all(each.isfinite() for each in torch.aminmax(tensor)):
+    if not tensor.is_floating_point() or not all(each.isfinite() for each in tensor.aminmax()):
         raise UserError(f"{origin}: {name} holds values that are no finite numbers; {_REMEDY}")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """A safetensors file. Raises UserError when it is missing, cut short or not of that format."""
+    from safetensors.torch import load_file
+
     if not path.is_file():
         raise UserError(f"{path}: no such file; give a model directory or a run directory that holds one")
     try:
@@ -119,7 +140,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """The weights of a model directory, by name. Raises UserError when a file of it is missing or is not as
     `save_model` wrote it."""
-    listed, path = check_listed(folder / "meta.json", _REMEDY), folder / "model.safetensors"
+    return _read_weights(folder, check_listed(folder / "meta.json", _REMEDY))
+
+
+def _read_weights(folder: Path, listed: bool) -> dict[str, Tensor]:
+    """`listed`: whether meta.json lists the files, which were then looked at."""
+    path = folder / _WEIGHTS
     tensors = read_tensors(path)
     before = read_json(folder / "meta.json", _Facts).get("weights_blake2b")
     if not listed and before is not None and fingerprint(tensors) != before:
@@ -129,6 +155,8 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 def write_tensors(tensors: dict[str, Tensor], path: Path, **facts: str) -> None:
     """Writes a safetensors file; `facts` go into its header. Raises UserError when that fails (a full disk)."""
+    from safetensors.torch import save_file
+
     try:
         path.touch()
         mode = path.stat().st_mode  # as the user wants new files to be; save_file allows the owner alone
@@ -149,8 +177,10 @@ def save_model(
     """Writes a model directory into an existing folder. The caller makes the folder appear at once (`atomic_folder`).
     `meta`: step, signatures, scores, data fingerprints; versions, size and hash of the weights, and the digest of each
     file are added here. `piece_counts`: how often the training text holds each source and each target piece."""
+    import torch
+
     tensors = weights(model)
-    write_tensors(tensors, folder / "model.safetensors")
+    write_tensors(tensors, folder / _WEIGHTS)
     tokenizer.save(folder)
     write_text(folder / "config.yaml", dump_config(config))
     if piece_counts is not None:
@@ -199,7 +229,7 @@ def model_directory(path: Path) -> Path:
     is neither, or the run's checkpoints say that another one is the best."""
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; give a model directory or a run directory")
-    if (path / "model.safetensors").exists():
+    if (path / _WEIGHTS).exists():
         return path
     # In this order, as a training that goes on beside moves them in the other one.
     last, best = read_pointer(path / "last"), read_pointer(path / "best")
@@ -222,6 +252,12 @@ def model_directory(path: Path) -> Path:
 def load_model(path: str | Path, device: str = "auto") -> LoadedModel:
     """Loads a model directory, or the best checkpoint of a run directory, onto a device: "auto", "cpu" or "cuda".
     Raises UserError when the folder or a file of it is missing, damaged, cut short or of another format."""
+    loaded = open_model(path, device)
+    return replace(loaded, origin=loaded.model)
+
+
+def open_model(path: str | Path, device: str = "auto") -> LoadedModel:
+    """As `load_model`, but the weights, whose file is checked, are loaded when they are first asked for."""
     folder = model_directory(Path(path))
     meta = read_json(folder / "meta.json", dict[str, Any], "the folder is not whole, restore it")
     if meta.get("format_version") != FORMAT_VERSION:
@@ -229,11 +265,17 @@ def load_model(path: str | Path, device: str = "auto") -> LoadedModel:
             f"{folder / 'meta.json'}: format version {meta.get('format_version')!r}, this program reads "
             f"{FORMAT_VERSION}; use the version of mt that wrote it"
         )
-    target, tensors = choose_device(device), read_weights(folder)  # first: it looks at all files
+    listed = check_listed(folder / "meta.json", _REMEDY)  # first: it looks at all files
     config, tokenizer = read_config(folder / "config.yaml"), load_tokenizer(folder)
+    origin = partial(_read_model, folder, listed, config, tokenizer, device)
+    return LoadedModel(origin, tokenizer, config, meta, folder, _piece_counts(folder, tokenizer))
+
+
+def _read_model(folder: Path, listed: bool, config: Config, tokenizer: Tokenizer, device: str) -> Transformer:
+    target, tensors = choose_device(device), _read_weights(folder, listed)
     model = build_model(config, tokenizer)
-    load_weights(model, tensors, folder / "model.safetensors")
-    return LoadedModel(model.to(target).eval(), tokenizer, config, meta, folder, _piece_counts(folder, tokenizer))
+    load_weights(model, tensors, folder / _WEIGHTS)
+    return model.to(target).eval()
 
 
 def _piece_counts(folder: Path, tokenizer: Tokenizer) -> tuple[list[int], list[int]] | None:

@@ -81,7 +81,7 @@ def test_a_type_that_an_engine_lacks_is_one_clear_error(tiny_model: Path, tmp_pa
     source.write_text("ein Hund\n", encoding="utf-8")
     for compute_type, engine, words in (
         ("int8", "torch", "add --engine ctranslate2"),
-        ("bfloat16", "ctranslate2", "must be one of float32, int8"),
+        ("bfloat16", "ctranslate2", "CTranslate2 has float32 and int8"),
     ):
         if engine == "ctranslate2":
             pytest.importorskip("ctranslate2")

@@ -68,7 +68,8 @@ def test_lines_out_are_lines_in(tiny_model: Path, tmp_path: Path, capfd: pytest.
     capfd.readouterr()
     output = translate_file(tiny_model, source, "--beam", 1)
     assert output.endswith(b"\n") and output.count(b"\n") == len(lines)
-    warning, unknown = capfd.readouterr().err.splitlines()
+    engine, warning, unknown = capfd.readouterr().err.splitlines()
+    assert engine.startswith("engine: ")
     assert "never seen" in unknown and "counted from 1 these: 81 (\\U0001f642, " in unknown
     assert "(decode.max_length): 3, counted from 1 these: 61, 321, 581" in warning
     translated = output.decode().split("\n")
@@ -87,7 +88,7 @@ def test_first_lines_through_a_pipe_equal_the_whole_file(tiny_model: Path, tmp_p
     source = tmp_path / "source.gz"
     source.write_bytes(gzip.compress(b"\n".join(lines) + b"\n"))
     whole = translate_file(tiny_model, source).split(b"\n")
-    done = run("translate.py", tiny_model, "--threads", 1, input=b"\n".join(lines[:3]) + b"\n")
+    done = run("translate.py", tiny_model, "--threads", 1, "--engine", "torch", input=b"\n".join(lines[:3]) + b"\n")
     assert done.returncode == 0 and done.stderr == b""
     assert done.stdout.split(b"\n") == [*whole[:3], b""]
 
@@ -220,6 +221,7 @@ def test_help_answers_without_torch() -> None:
 def test_a_reader_that_goes_away_is_no_error(tiny_model: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"Hund\n" * 3000)
-    command = f"{sys.executable} {ROOT / 'translate.py'} {tiny_model} --threads 1 --beam 1 --input {source} | head -2"
+    options = f"--threads 1 --beam 1 --engine torch --input {source}"
+    command = f"{sys.executable} {ROOT / 'translate.py'} {tiny_model} {options} | head -2"
     done = subprocess.run(["bash", "-c", command], capture_output=True, timeout=120)
     assert len(done.stdout.splitlines()) == 2 and done.stderr == b""

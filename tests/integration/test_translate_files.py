@@ -218,7 +218,7 @@ def test_outputs_begin_with_their_prefixes(tiny_model: Path, tmp_path: Path, mon
     prefix.write_text("a\nthe\n")
     with pytest.raises(UserError, match=r"the input has 6 lines and .*prefix.gz has 2; they must"):
         translate(command)
-    with pytest.raises(UserError, match="--prefix: --engine ctranslate2 cannot honour it"):
+    with pytest.raises(UserError, match="--prefix: CTranslate2 cannot honour it"):
         translate([*command[:3], "--prefix", str(source), "--engine", "ctranslate2"])
 
 
@@ -246,7 +246,7 @@ def test_an_ensemble_translates_and_is_known_by_all_its_models(
     with pytest.raises(UserError, match="another model"):
         translate([*command, "--threads", "1", "--ensemble", str(third)])
     (tmp_path / "out.partial").unlink()
-    with pytest.raises(UserError, match="--ensemble: --engine ctranslate2 cannot honour it"):
+    with pytest.raises(UserError, match="--ensemble: CTranslate2 cannot honour it"):
         translate([*command, *both, "--engine", "ctranslate2"])
     text = ["anderer Text mit anderen Worten"] * 9
     other = another_model(tiny_model, 3, train_tokenizer(TokenizerConfig(vocabulary_size=64), text, text))

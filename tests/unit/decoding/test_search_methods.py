@@ -145,7 +145,7 @@ def test_ensemble_of_a_model_with_itself_is_that_model(translator: Translator) -
 
 def test_ensemble_is_the_mean_of_probabilities_and_another_vocabulary_is_refused(translator: Translator) -> None:
     loaded = translator.loaded
-    other = dataclasses.replace(loaded, model=copy.deepcopy(loaded.model))
+    other = dataclasses.replace(loaded, origin=copy.deepcopy(loaded.model))
     with torch.no_grad():
         other.model.output_weight.mul_(-0.5)
     ids = loaded.tokenizer.encode_source(["hund ball", "die frau liest"])

@@ -41,7 +41,7 @@ def biased(loaded: LoadedModel) -> LoadedModel:
     bias = torch.randn(loaded.tokenizer.target_size, generator=torch.Generator().manual_seed(3))
     bias[[loaded.tokenizer.pad_id, loaded.tokenizer.begin_id]] = -1e9  # which no shortlist holds
     model.load_state_dict(loaded.model.state_dict() | {"output_bias": bias})
-    return dataclasses.replace(loaded, model=model.eval(), config=config)
+    return dataclasses.replace(loaded, origin=model.eval(), config=config)
 
 
 def test_the_bias_of_the_output_takes_part(biased: LoadedModel, tmp_path: Path) -> None:

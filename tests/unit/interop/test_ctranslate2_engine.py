@@ -20,8 +20,8 @@ from mt.decoding.scoring import score_pairs
 from mt.decoding.torch_engine import TorchEngine
 from mt.errors import UserError
 from mt.interop import ctranslate2_engine
-from mt.interop.ctranslate2_engine import CTranslate2Engine, cached_export
-from mt.interop.ctranslate2_export import export_ctranslate2
+from mt.interop.ctranslate2_engine import CTranslate2Engine, cached_export, choose_device
+from mt.interop.ctranslate2_export import CannotHonour, export_ctranslate2
 from mt.model.directory import LoadedModel
 
 ctranslate2 = pytest.importorskip("ctranslate2")
@@ -82,6 +82,14 @@ def test_limits_and_blocked_repetitions_are_ours(loaded: LoadedModel, changes: d
     assert [each[0].tokens for each in theirs] == [each[0].tokens for each in ours]
 
 
+def test_an_output_that_runs_to_its_limit_does_not_depend_on_longer_lines_of_its_batch(loaded: LoadedModel) -> None:
+    options = dataclasses.replace(OPTIONS, beam=4, batch_tokens=4000, min_length=7, max_length_extra=1)  # all run to it
+    engine, sources = CTranslate2Engine(loaded, 1), some_sources(loaded, 60)
+    together = engine.search(sources, options)
+    assert [each[0].tokens for each in together] == [engine.search([ids], options)[0][0].tokens for ids in sources]
+    assert sum(len(each[0].tokens) == options.longest_output(len(ids)) for each, ids in zip(together, sources)) > 30
+
+
 @pytest.mark.parametrize(("penalty", "alpha"), [("none", 1.0), ("average", 1.0), ("average", 0.5)])
 def test_scores_are_those_of_a_forced_pass_and_sorted(loaded: LoadedModel, penalty: str, alpha: float) -> None:
     options = dataclasses.replace(OPTIONS, beam=4, nbest=3, length_penalty=penalty, length_alpha=alpha)
@@ -105,7 +113,7 @@ def test_without_token_scores_there_is_no_forced_pass(loaded: LoadedModel, monke
     engine = CTranslate2Engine(loaded, 1)
     sources = some_sources(loaded, 5)
     with_scores = engine.search(sources, OPTIONS)
-    monkeypatch.setattr(ctranslate2_engine, "forced_hypotheses", None)
+    monkeypatch.setattr("mt.decoding.scoring.forced_hypotheses", None)
     found = engine.search(sources, dataclasses.replace(OPTIONS, token_scores=False))
     assert [each[0].tokens for each in found] == [each[0].tokens for each in with_scores]
     assert all(len(each[0].log_probs) == 0 and each[0].score < 0 for each in found)
@@ -118,10 +126,10 @@ def test_an_export_is_made_once_and_checked_once(
     assert caches in engine.folder.parents
     sources = some_sources(loaded, 5)
     engine.search(sources, OPTIONS)
-    facts = json.loads((engine.folder / "checked-float32.json").read_text())
+    facts = json.loads((engine.folder / f"checked-{ctranslate2.__version__}-cpu-float32.json").read_text())
     assert (facts["sentences"], facts["equal"]) == (5, 5)
     monkeypatch.setattr(ctranslate2_engine, "export_ctranslate2", None)
-    monkeypatch.setattr(CTranslate2Engine, "_check", None)
+    monkeypatch.setattr(CTranslate2Engine, "check", None)
     CTranslate2Engine(loaded, 1).search(sources, OPTIONS)
 
 
@@ -189,6 +197,19 @@ def test_other_weights_make_another_export(loaded: LoadedModel) -> None:
         weight[5, 5] -= 1.0
 
 
+def test_a_gpu_that_ctranslate2_does_not_see_is_left_to_our_own_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ctranslate2, "get_cuda_device_count", lambda: 1)
+    assert [choose_device(name) for name in ("auto", "cpu", "cuda")] == ["cuda", "cpu", "cuda"]
+    monkeypatch.setattr(ctranslate2, "get_cuda_device_count", lambda: 0)
+    assert choose_device("cpu") == "cpu"
+    for name in ("cuda", "cuda:1", "tpu"):
+        with pytest.raises(CannotHonour, match=f"device {name}: CTranslate2 sees none"):
+            choose_device(name)
+    monkeypatch.setattr(Path, "glob", lambda *_: iter([Path("/dev/nvidia0")]))
+    with pytest.raises(CannotHonour, match="device cuda: CTranslate2 sees none"):
+        choose_device("auto")
+
+
 def test_an_export_that_disagrees_is_refused(loaded: LoadedModel) -> None:
     engine = CTranslate2Engine(loaded, 1)
     weight = loaded.model.output_weight.data  # now the loaded model is no longer what was exported
@@ -204,9 +225,9 @@ def test_options_that_it_cannot_honour_are_refused(loaded: LoadedModel) -> None:
     engine = CTranslate2Engine(loaded, 1)
     with pytest.raises(UserError, match="length_penalty is gnmt"):
         engine.search([], dataclasses.replace(OPTIONS, length_penalty="gnmt"))
-    with pytest.raises(UserError, match="prefix: --engine ctranslate2 cannot honour it"):
+    with pytest.raises(UserError, match="prefix: CTranslate2 cannot honour it"):
         engine.search([], OPTIONS, [])
-    with pytest.raises(UserError, match="compute_type is 'int4'"):
+    with pytest.raises(UserError, match="compute_type is int4: CTranslate2 has float32 and int8"):
         CTranslate2Engine(loaded, 1, "int4")
 
 
@@ -218,7 +239,7 @@ def test_an_option_that_it_does_not_know_is_refused(loaded: LoadedModel) -> None
     engine = CTranslate2Engine(loaded, 1)
     given = {field.name: getattr(OPTIONS, field.name) for field in dataclasses.fields(OPTIONS)}
     assert engine.search([], More(**given)) == []
-    with pytest.raises(UserError, match="novelty is 3; --engine ctranslate2 cannot honour it"):
+    with pytest.raises(UserError, match="novelty is 3: CTranslate2 cannot honour it"):
         engine.search([], More(**given, novelty=3))
 
 

@@ -150,6 +150,6 @@ def test_weights_that_cannot_be_written_are_one_line(tmp_path: Path, monkeypatch
     def full(*_: object) -> None:
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("mt.model.directory.save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(UserError, match="No space left on device.*free space"):
         write_tensors({}, tmp_path / "model.safetensors")
