@@ -52,7 +52,18 @@ class TrainState(Section):
     spent: NotNegative = 0.0
     """time that the commands of this run have taken in all, preparation and validation included"""
     budget_steps: Whole = 0
-    """updates of the whole run that `train.budget_minutes` allows; 0: not counted yet"""
+    """updates of the whole run that `train.budget_minutes` allows, as planned last; 0: not planned yet"""
+    plan_since: Whole = 0
+    """see `Plan`"""
+    plan_share: NotNegative = 0.0
+    update_seconds: NotNegative = 0.0
+    """how long an update took lately, by which a budget is planned; 0: not measured yet"""
+    validation_updates: NotNegative = 0.0
+    """how many updates a validation takes as long as"""
+    block_seconds: NotNegative = 0.0
+    """time of the updates since the last plan"""
+    block_updates: Whole = 0
+    """their number"""
     precision: str = ""
     """what `train.precision` auto has chosen; "": nothing yet"""
     best: str = ""

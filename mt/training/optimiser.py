@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,28 +57,53 @@ class Optimiser:
             self.adamw.state[parameter] = {key: value.to(parameter.device).clone() for key, value in found.items()}
 
 
-def learning_rate(step: int, config: TrainConfig, total_steps: int) -> float:
+class Plan(NamedTuple):
+    """How many updates a run has, and how far its learning rate has come at one of them; a budget plans anew."""
+
+    steps: int
+    """updates of the whole run; 0: not known yet"""
+    since: int
+    """update from which the rest of the decay is spread evenly"""
+    share: float = 0.0
+    """of the decay, done by then"""
+
+    def share_at(self, step: int) -> float:
+        """Share of the decay that is done at an update: negative before it begins, 1 at the last one."""
+        if not self.steps or step >= self.steps:
+            return 1.0 if self.steps else self.share
+        return self.share + (1 - self.share) * ((step - self.since) / max(1, self.steps - self.since))
+
+    def anew(self, step: int, steps: int) -> Plan:
+        """As many updates in all as `steps`, seen from update `step`; the learning rate does not jump."""
+        return Plan(steps, max(step, self.since), max(0.0, self.share_at(step)))
+
+
+def learning_rate(step: int, config: TrainConfig, plan: Plan) -> float:
     """The learning rate of update `step`, counted from 1.
 
     Linear warm-up from 0 to the peak over `warmup_steps`; then proportional to 1 / sqrt(step) (Vaswani et al. 2017,
-    section 5.3), half a cosine down to `final_learning_rate` at `total_steps` (Loshchilov & Hutter 2017), flat until a
-    straight line leads there over the last `decay_share` of all updates (Hägele et al. 2024, section 3), or flat. While
-    `total_steps` is not known (0) no decay begins.
+    section 5.3), half a cosine down to `final_learning_rate` at the last update (Loshchilov & Hutter 2017), flat until
+    a straight line leads there over the last `decay_share` of all updates (Hägele et al. 2024, section 3), or flat.
+    While the number of updates is not known no decay begins.
     """
     peak, warmup = config.learning_rate, config.warmup_steps
     if step < warmup:
         return peak * step / warmup
     if config.schedule == "inverse_sqrt":
         return peak * math.sqrt(max(warmup, 1) / max(step, 1))
-    if not total_steps:
+    if not plan.steps:
         return peak
-    final = config.final_learning_rate
+    final, share = config.final_learning_rate, plan.share_at(step)
     if config.schedule == "cosine":
-        share = min(1.0, (step - warmup) / max(1, total_steps - warmup))
         return final + (peak - final) * 0.5 * (1.0 + math.cos(math.pi * share))
     if config.schedule == "warmup_stable_decay":
-        return final + (peak - final) * min(1.0, max(0, total_steps - step) / (config.decay_share * total_steps))
+        return final + (peak - final) * min(1.0, (1.0 - share) / config.decay_share)
     return peak
+
+
+def first_plan(config: TrainConfig, steps: int) -> Plan:
+    """The plan of a run of so many updates; its cosine begins after the warm-up."""
+    return Plan(steps, config.warmup_steps if config.schedule == "cosine" else 0)
 
 
 class Gradients:

@@ -1,4 +1,4 @@
-"""Time and memory of a run: minutes become a number of updates, and what training took is measured."""
+"""Time and memory of a run: minutes become a number of updates, and what training takes is measured."""
 
 from __future__ import annotations
 
@@ -15,47 +15,73 @@ import torch
 
 from mt.config import TrainConfig
 from mt.errors import UserError, out_of_memory
+from mt.training.checkpoint import TrainState
 
-TIMED_UPDATES = 30
-"""the count is made after so many updates, or a multiple of it"""
-
-_UNTIMED = 10  # the first few are slower
-_SHARE = 0.02  # share of the budget that is timed at least
+_UNTIMED = 10  # the first few updates are slower
+_MEASURED = 0.02  # share of the budget that is timed before the first plan
 _RESERVE = 0.01  # share of the budget that is kept for what is not timed: checkpoints, the end of the program
+_MOST_UPDATES, _SECONDS = 10, 2.0  # a plan is made anew after so many updates, or less where they take longer than this
 
 
 class Budget:
-    """The clock of a run with a budget; turns what is left of it into updates, once."""
+    """The clock of a run with a budget; turns what is left of it into updates, again and again: other programs may come
+    and go. What it has seen is in the state of the run, so that a resumed one goes on with the same plan."""
 
-    def __init__(self, config: TrainConfig, started: float, before: float) -> None:
-        """started: `time.monotonic()` when this command began; before: seconds that earlier commands have spent."""
-        self.config, self.started = config, started - before
-        self.seen, self.seconds = 0, 0.0
-        self.last = 0.0  # when the last update, or what followed it and is no part of the next one, ended
+    def __init__(self, config: TrainConfig, started: float, state: TrainState) -> None:
+        """started: `time.monotonic()` when this command began."""
+        self.config, self.started, self.state = config, started - state.spent, state
+        self.resume()
 
     @property
     def spent(self) -> float:
         """Seconds so far, of this and earlier commands."""
         return time.monotonic() - self.started
 
-    def measure(self, now: float) -> None:
-        """Takes in the time of another update, with log and checkpoint, that has ended now (`time.monotonic()`)."""
-        self.seen += 1
-        self.seconds += now - self.last if self.seen > _UNTIMED else 0.0
-        self.last = now
+    @property
+    def is_due(self) -> bool:
+        """Whether a plan is to be made after this update."""
+        seconds = self.state.update_seconds
+        return (
+            self.state.step % (max(1, min(_MOST_UPDATES, int(_SECONDS / seconds))) if seconds else _MOST_UPDATES) == 0
+        )
+
+    def resume(self) -> None:
+        """Lets the time of updates count from now on."""
+        self._last, self._step = time.monotonic(), self.state.step
+
+    def take_in(self) -> None:
+        """Takes in the updates since the last call, and their time, with log and checkpoint."""
+        state, since, before = self.state, self._last, self._step
+        self.resume()
+        if state.step > _UNTIMED:
+            state.block_seconds += self._last - since
+            state.block_updates += state.step - before
 
     @property
     def measured_enough(self) -> bool:
         """Whether the updates so far tell how long the others will take."""
-        return self.seconds >= _SHARE * 60 * self.config.budget_minutes
+        state, least = self.state, _MEASURED * 60 * self.config.budget_minutes
+        return state.block_updates > 0 and (state.update_seconds > 0 or state.block_seconds >= least)
 
-    def updates(self, done: int, validation_seconds: float, updates_per_epoch: int) -> int:
-        """How many updates the whole run gets, `done` of them made, with the validations between and after them."""
-        closing = validation_seconds * (2 if self.config.average != "none" else 1)
-        left = 60 * self.config.budget_minutes * (1 - _RESERVE) - self.spent - closing
-        between_validations = self.config.validate_every or updates_per_epoch
-        each = self.seconds / (self.seen - _UNTIMED) + validation_seconds / between_validations
-        return done + max(1, int(left / each))
+    def took(self, seconds: float) -> None:
+        """Notes how long a validation has taken, in updates: whatever slows the ones down slows the other, too."""
+        if self.state.update_seconds:
+            self.state.validation_updates = seconds / self.state.update_seconds
+
+    def measure(self) -> None:
+        """Makes the speed of the last updates, and half of what was measured before, the speed of the coming ones."""
+        state = self.state
+        lately = state.block_seconds / state.block_updates
+        state.update_seconds = (state.update_seconds + lately) / 2 if state.update_seconds else lately
+        state.block_seconds, state.block_updates = 0.0, 0
+
+    def updates(self, updates_per_epoch: int) -> int:
+        """How many updates the whole run gets, with the validations between and after them."""
+        state, config = self.state, self.config
+        closing = state.validation_updates * (2 if config.average != "none" else 1)
+        left = (60 * config.budget_minutes * (1 - _RESERVE) - self.spent) / state.update_seconds - closing
+        between_validations = config.validate_every or updates_per_epoch
+        return state.step + max(1, int(left / (1 + state.validation_updates / between_validations)))
 
 
 def give_back_memory() -> None:

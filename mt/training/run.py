@@ -18,17 +18,18 @@ from mt.losses.function import LossFunction
 from mt.losses.projection import LossSums, projected_loss
 from mt.metrics.quality import check_bleu
 from mt.model.directory import AVERAGE, load_weights, model_directory
-from mt.model.linear import WORTHWHILE, bfloat16_speed
 from mt.model.transformer import Transformer
 from mt.progress import log_line, progress_bar
 from mt.training import resources
 from mt.training.checkpoint import Checkpoints, TrainingParts
 from mt.training.data import Batch, Update, UpdateLoader
 from mt.training.distributed import Group, interruptible, own_processes, torchrun_group
-from mt.training.optimiser import Gradients, learning_rate
+from mt.training.optimiser import Gradients, Plan, first_plan, learning_rate
 from mt.training.run_directory import RunLog, begin, claimed, is_finished, say_figures
-from mt.training.setup import open_log, prepare_data, setup, training_device, worker_processes
+from mt.training.setup import choose_precision, open_log, prepare_data, setup, training_device, worker_processes
 from mt.training.validation import Validator
+
+_WORTH_TELLING = 0.1  # change of the number of updates that a budget gives
 
 
 def train(config: Config, started: float | None = None) -> Path | None:
@@ -131,42 +132,33 @@ class Training:
         self.validator = Validator(config, prepared.tokenizer, prepared.valid, group)
         sizes = prepared.tokenizer.source_size, prepared.tokenizer.target_size
         self.checkpoints = Checkpoints(config, prepared.train.piece_counts(*sizes) if log else None)
-        self.budget = resources.Budget(self.train, started, self.state.spent)
-        self.total_steps = self._total_steps()
-        self.bfloat16 = self._precision() == "bfloat16"
+        self.state.spent = max(self.state.spent, log.spent if log else 0.0)
+        self.budget = resources.Budget(self.train, started, self.state)
+        # A budget has no plan until its first updates have been timed.
+        self.plan = first_plan(self.train, 0 if self.train.budget_minutes else self._most_steps())
+        if self.state.budget_steps:
+            self.plan = Plan(self.state.budget_steps, self.state.plan_since, self.state.plan_share)
+        self.told_steps = self.state.budget_steps
+        self.bfloat16 = choose_precision(config, self.device, group, parts.state, log) == "bfloat16"
         self.interruptions: float | torch.Tensor = 0.0
-
-    def _precision(self) -> str:
-        """The number format of products; `auto` is decided once and kept by checkpoints, so that resuming is exact."""
-        state, width = self.state, self.config.model.width
-        if self.train.precision != "auto":
-            return self.train.precision
-        if not state.precision:
-            on_gpu = self.device.type == "cuda"
-            speed = 0.0 if on_gpu or not self.group.is_main else bfloat16_speed(width)
-            faster = torch.cuda.is_bf16_supported() if on_gpu else self.group.broadcast(speed > WORTHWHILE)
-            state.precision = "bfloat16" if faster else "float32"
-            if self.log is not None:
-                why = f", as products in bfloat16 are {speed:.1f} times as fast here" if speed else ""
-                log_line(f"train.precision auto: {state.precision}{why}")
-                self.log.event("precision", state.step, precision=state.precision, bfloat16_speed=round(speed, 2))
-        return state.precision
 
     def run(self) -> bool:
         """Trains to the end. False when it was interrupted and has been saved."""
         if self._finished():
             return True
-        self.bar = progress_bar(self.total_steps or None, "training", "step", initial=self.state.step)
+        self.bar = progress_bar(self.plan.steps or None, "training", "step", initial=self.state.step)
         with interruptible(insistent=not self.group.under_torchrun) as interruption, self.bar:
             self._warm_up()
             self.clock = time.monotonic()
+            self.budget.resume()
             updates = self.timed(self.loader.updates(self.state.epoch, self.state.batch))
             for count, update in enumerate(updates, start=1):
                 interrupted = self.update(update, bool(interruption))
                 self.bar.update(1)
                 if count == 1:
                     self._report_memory()
-                self._fit_budget(count)
+                if self.train.budget_minutes and self.budget.is_due and not self._finished():
+                    self._plan_budget()
                 if self.state.step % self.train.log_every == 0 or self._finished():
                     self._log_figures()
                 if self._due(self.train.validate_every, update.ends_epoch) or self._finished():
@@ -220,7 +212,7 @@ class Training:
         self.gradients.count(interruptions=float(interruption))
         figures = self.gradients.reduce()
         self.gradient_norm = self.gradients.clip(self.train.clip_norm)
-        self.learning_rate = learning_rate(step, self.train, self.total_steps)
+        self.learning_rate = learning_rate(step, self.train, self.plan)
         self.optimiser.step(self.learning_rate)
         if self.average is not None:
             self.average.update(step)
@@ -236,23 +228,28 @@ class Training:
         self.interruptions = self.interruptions + figures["interruptions"]
         return (self.device.type == "cpu" or step % 10 == 0) and float(self.interruptions) > 0
 
-    def _fit_budget(self, count: int) -> None:
-        """Turns the budget into a number of updates, once. count: updates that this command has made."""
-        minutes = self.train.budget_minutes
-        if not minutes or self.state.budget_steps:
-            return
+    def _plan_budget(self) -> None:
+        """Turns what is left of the budget into a number of updates; the main process' clock counts."""
+        state, budget = self.state, self.budget
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)  # time what is done, not what is asked for
-        self.budget.measure(time.monotonic())
-        if count % resources.TIMED_UPDATES or not self.group.broadcast(self.budget.measured_enough):  # all ask together
+        budget.take_in()
+        if not self.group.broadcast(budget.measured_enough):
             return
-        validation = self.validator.estimated_seconds(self.model)
-        steps = self.budget.updates(self.state.step, validation, self.loader.updates_per_epoch())
-        steps = self.state.budget_steps = self.group.broadcast(steps)
-        self.total_steps = self.bar.total = self._total_steps()
-        if self.log is not None:
-            log_line(f"train.budget_minutes {minutes:g}: {steps} updates in all, as fast as the first ones")
-            self.log.event("budget", self.state.step, steps=steps, validation_seconds=round(validation, 1))
+        budget.measure()
+        state.update_seconds = self.group.broadcast(state.update_seconds)
+        if not state.budget_steps:
+            budget.took(self.validator.estimated_seconds(self.model))
+            budget.resume()
+        steps = self.group.broadcast(budget.updates(self.loader.updates_per_epoch()))
+        steps = min(steps, self._most_steps() or steps)
+        self.plan = self.plan.anew(state.step, steps)
+        state.budget_steps, state.plan_since, state.plan_share = self.plan
+        self.bar.total = steps
+        if self.log is not None and abs(steps - self.told_steps) > _WORTH_TELLING * self.told_steps:
+            self.told_steps = steps
+            log_line(f"train.budget_minutes {self.train.budget_minutes:g}: {steps} updates in all, at the speed of now")
+            self.log.event("budget", state.step, steps=steps, update_seconds=round(state.update_seconds, 4))
         self.clock = time.monotonic()
 
     def _log_figures(self) -> None:
@@ -272,6 +269,8 @@ class Training:
             "data_wait": round(sums["data_seconds"] / seconds, 4),
             "seconds": round(state.seconds, 3),
         }
+        if self.train.budget_minutes:
+            speed["spent"] = round(self.budget.spent, 1)
         self.log.event("train", state.step, epoch=state.epoch, **means, tokens=state.tokens, **update, **speed)
         self.bar.set_postfix_str(f"{tokens / seconds:,.0f} tokens/s, nll {means['nll']:.3f}")
 
@@ -287,8 +286,9 @@ class Training:
     def _validate(self) -> None:
         """All measure; the main process notes whether this is the best so far, and saves; the others hear of it."""
         self._check_finite()
+        self.budget.take_in()
         resources.give_back_memory()
-        state = self.state
+        state, began = self.state, time.monotonic()
         with self.average.applied() if self.average is not None else nullcontext():
             result = self.validator.measure(self.model)
         if result is not None and self.log is not None:
@@ -303,14 +303,16 @@ class Training:
                 self.log.event("unmoved", state.step, **{name: value})
             self._save(result.figures)
         state.bad_validations = self.group.broadcast(state.bad_validations)
+        self.budget.took(time.monotonic() - began)
+        self.budget.resume()
         self.clock = time.monotonic()
-        self.budget.last = self.clock
 
     def _save(self, figures: dict[str, float] | None) -> None:
         """figures: of the validation at this update."""
         self._check_finite()
         if self.log is not None:
             self.state.sums = {name: float(value) for name, value in self.state.sums.items()}
+            self.budget.take_in()
             self.state.spent = self.budget.spent
             self.checkpoints.save(self.parts, self.tokenizer, {**self.meta, "valid": figures})
         self.clock = time.monotonic()
@@ -342,10 +344,7 @@ class Training:
             or 0 < train.patience <= state.bad_validations
         )
 
-    def _total_steps(self) -> int:
-        """Updates of the whole run, for the schedule and the progress bar; 0 while a budget is not yet counted."""
-        if self.train.budget_minutes and not self.state.budget_steps:
-            return 0
+    def _most_steps(self) -> int:
+        """The updates that the config allows without a budget; 0: as many as there are minutes for."""
         per_epoch = self.loader.updates_per_epoch() if self.train.max_epochs else 0
-        limits = (self.train.max_steps, self.state.budget_steps, self.train.max_epochs * per_epoch)
-        return min(limit for limit in limits if limit)
+        return min(filter(None, (self.train.max_steps, self.train.max_epochs * per_epoch)), default=0)

@@ -15,6 +15,7 @@ from mt.errors import UserError
 from mt.files.json_file import check_listed
 from mt.losses.build import build_loss
 from mt.model.directory import build_model, choose_device, load_model, load_weights, model_directory, weights
+from mt.model.linear import WORTHWHILE, bfloat16_speed
 from mt.model.transformer import Transformer
 from mt.processes import available_cores, keep_freed_memory
 from mt.progress import log_line
@@ -115,6 +116,22 @@ def setup(config: Config, prepared: Prepared, device: torch.device, group: Group
             changed = "the data has changed since this run began; restore it or give another run_dir"
             raise UserError(f"{config.run_dir}: {changed}")
     return TrainingParts(model, loss, optimiser, average, state)
+
+
+def choose_precision(config: Config, device: torch.device, group: Group, state: TrainState, log: RunLog | None) -> str:
+    """The number format of products; what `auto` finds the faster is kept by checkpoints, so that resuming is exact."""
+    if config.train.precision != "auto":
+        return config.train.precision
+    if not state.precision:
+        on_gpu, width = device.type == "cuda", config.model.width
+        speed = 0.0 if on_gpu or not group.is_main else bfloat16_speed(width)
+        faster = torch.cuda.is_bf16_supported() if on_gpu else group.broadcast(speed > WORTHWHILE)
+        state.precision = "bfloat16" if faster else "float32"
+        if log is not None:
+            why = f", as products in bfloat16 are {speed:.1f} times as fast here" if speed else ""
+            log_line(f"train.precision auto: {state.precision}{why}")
+            log.event("precision", state.step, precision=state.precision, bfloat16_speed=round(speed, 2))
+    return state.precision
 
 
 def open_log(config: Config, prepared: Prepared, device: torch.device, group: Group, parts: TrainingParts) -> RunLog:

@@ -1,4 +1,4 @@
-"""A budget of minutes becomes a number of updates once; a killed run ends bit for bit as if it had been given."""
+"""A budget of minutes becomes updates; on the same clock a killed run ends bit for bit as one that was not."""
 
 from __future__ import annotations
 
@@ -21,19 +21,26 @@ def events(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-COUNTING = """
+SIMULATED = """
 import sys
 sys.path.insert(0, {root!r})
 from mt.training.resources import Budget
-Budget.updates = lambda *arguments: {steps}
-Budget.measured_enough = True
+
+
+def measure(self):
+    self.state.update_seconds = 0.1 if self.state.step < 60 else 0.2
+
+
+Budget.measure, Budget.measured_enough = measure, True
+Budget.took = lambda self, seconds: setattr(self.state, "validation_updates", 3.0)
+Budget.spent = property(lambda self: 1 + 0.1 * self.state.step + 0.1 * max(0, self.state.step - 60))
 from mt.cli.main import main
 sys.exit(main("train"))
 """
-"""train.py on a machine that counts so many updates"""
+"""train.py by a clock on which updates take twice as long after the first 60"""
 
 
-def command(config: Path, run: Path, *options: str, steps: int = 0) -> list[str]:
+def command(config: Path, run: Path, minutes: float, simulated: bool = False) -> list[str]:
     settings = {
         "--run_dir": run,
         "--train.max_steps": 0,
@@ -46,42 +53,43 @@ def command(config: Path, run: Path, *options: str, steps: int = 0) -> list[str]
         "--train.log_every": 5,
         "--train.batch_tokens": 128,
         "--model.dropout": 0.2,
+        "--train.budget_minutes": minutes,
     }
     words = [str(word) for pair in settings.items() for word in pair]
     script = ROOT / "train.py"
-    if steps:
-        script = config.parent / f"count_{steps}.py"
-        script.write_text(COUNTING.format(root=str(ROOT), steps=steps))
-    return [sys.executable, str(script), str(config), *words, *options]
+    if simulated:
+        script = config.parent / "simulated.py"
+        script.write_text(SIMULATED.format(root=str(ROOT)))
+    return [sys.executable, str(script), str(config), *words]
 
 
 @pytest.mark.slow
-def test_a_killed_run_keeps_the_number_of_updates_that_its_budget_gave(tiny_config: Path) -> None:
-    run, given = tiny_config.parent / "budget", tiny_config.parent / "given"
-    first, later = (command(tiny_config, run, "--train.budget_minutes", "5", steps=steps) for steps in (200, 90))
-    process = subprocess.Popen(first, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while not any(event["step"] >= 50 for event in events(run)):  # counted after 30, saved after 45
+def test_a_killed_run_ends_as_one_that_was_not(tiny_config: Path) -> None:
+    run, whole = tiny_config.parent / "killed", tiny_config.parent / "whole"
+    process = subprocess.Popen(
+        command(tiny_config, run, 0.5, simulated=True), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    while not any(event["step"] >= 80 for event in events(run)):  # saved after 75
         assert process.poll() is None
         time.sleep(0.01)
     process.kill()
     process.communicate()
-    done = subprocess.run(later, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert "going on after update" in done.stderr
-    counted = next(event for event in events(run) if event["event"] == "budget")
-    assert counted["steps"] == 200
-    trained = [event for event in events(run) if event["event"] == "train"]
-    assert trained[-1]["step"] == counted["steps"]
-    assert trained[-1]["learning_rate"] == 1e-5
-    assert events(run)[-1]["event"] == "finished"
-
-    whole = command(tiny_config, given, "--train.max_steps", str(counted["steps"]))
-    done = subprocess.run(whole, capture_output=True, text=True, timeout=200)
-    assert done.returncode == 0, done.stderr
-    last = [run / "checkpoints" / (run / "last").read_text().strip() / "meta.json" for run in (run, given)]
+    for folder in (run, whole):
+        given = command(tiny_config, folder, 0.5, simulated=True)
+        done = subprocess.run(given, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        assert ("going on after update" in done.stderr) is (folder == run)
+    logs = [events(folder) for folder in (run, whole)]
+    planned = [event["steps"] for event in logs[1] if event["event"] == "budget"]
+    # 29.7 s: 1 s and 280 updates of 0.1 s at first, in the end 6 s for 60 and the others at 0.2 s, a validation less.
+    assert planned[0] > 200 and 165 < planned[-1] < 175
+    trained = [[event for event in log if event["event"] == "train"] for log in logs]
+    assert trained[0][-1]["step"] == logs[0][-1]["step"] < 180 and logs[0][-1]["event"] == "finished"
+    assert trained[0][-1]["spent"] < 30
+    assert len({tuple(event["learning_rate"] for event in each) for each in trained}) == 1
+    assert [e["loss"] for e in trained[0]] == [e["loss"] for e in trained[1]]
+    last = [folder / "checkpoints" / (folder / "last").read_text().strip() / "meta.json" for folder in (run, whole)]
     assert len({json.loads(path.read_text())["weights_blake2b"] for path in last}) == 1
-    losses = [[e["loss"] for e in events(folder) if e["event"] == "train"] for folder in (run, given)]
-    assert losses[0] == losses[1]
 
 
 @pytest.mark.slow
@@ -89,7 +97,7 @@ def test_a_budget_ends_about_when_it_says(tiny_config: Path) -> None:
     run = tiny_config.parent / "budget"
     started = time.monotonic()
     done = subprocess.run(
-        command(tiny_config, run, "--train.budget_minutes", "0.2"),
+        command(tiny_config, run, 0.2),
         capture_output=True,
         text=True,
         timeout=200,
@@ -97,5 +105,7 @@ def test_a_budget_ends_about_when_it_says(tiny_config: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "train.budget_minutes 0.2: " in done.stderr
+    rates = [event["learning_rate"] for event in events(run) if event["event"] == "train"]
+    assert rates[-1] < 0.1 * max(rates)
     # The program's start comes on top, and a machine that is busy with other things changes its pace.
     assert 6 < time.monotonic() - started < 60
