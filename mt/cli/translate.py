@@ -46,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Translates files or standard input."""
     options = _parser().parse_args(arguments)
     _check_options(options)
+    options.token_scores = options.format == "jsonl" or options.flag_below is not None
     from mt.decoding.records import Remarks
     from mt.decoding.translator import WINDOW
 
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_equally_many("the input", text.lines, options.prefix[0], begun.lines)
     threads = options.threads or available_cores()
     first: list[str] = []  # lines that choosing the engine has read
-    translator, chosen = _translator(options, threads, partial(_read_first, first, lines, waiting))
+    translator = _translator(options, threads, partial(_read_first, first, lines, waiting))
     on_cpu = options.engine == "torch" and translator.loaded.model.output_weight.device.type == "cpu"
     if options.flag_below is not None and options.flag_by == "quality" and translator.confidence is None:
         raise UserError(f"--flag_by quality: {options.model} is not calibrated; run tools/calibrate.py first")
@@ -83,11 +84,11 @@ def main(arguments: list[str] | None = None) -> int:
             alignments=options.alignments,
             processes=threads if on_cpu else 1,
             more_waiting=None if waiting is None else waiting.more_waiting,
-            token_scores=_token_scores(options),
+            token_scores=options.token_scores,
             **{name: getattr(options, name) for name in _SEARCH},
         )
-        if chosen:
-            log_line(chosen)
+        if options.chosen:
+            log_line(options.chosen)
         for record in records:
             figure = None if options.flag_below is None else _FIGURES[options.flag_by](record)
             flagged = figure is not None and figure < options.flag_below
@@ -139,6 +140,7 @@ def _parser() -> CommandParser:
     add("--engine", choices=["auto", "torch", "ctranslate2"], default="auto", help=words)
     words = "float32 (default); faster, with other words now and then: bfloat16 on GPUs (torch), int8 (ctranslate2)"
     add("--compute_type", choices=["float32", "bfloat16", "int8"], default="float32", help=words)
+    parser.set_defaults(chosen="")
     add_search(parser.add_argument_group("search (default: as the model's config says)"), _SEARCH)
     return parser
 
@@ -184,11 +186,10 @@ def _read_first(first: list[str], lines: Iterator[str], waiting: WaitingLines | 
     return first
 
 
-def _translator(options: Namespace, threads: int, read_first: Callable[[], list[str]]) -> tuple[Translator, str]:
-    """The model with the engine asked for. "auto" becomes the one that is chosen, of which the line tells."""
+def _translator(options: Namespace, threads: int, read_first: Callable[[], list[str]]) -> Translator:
+    """The model with the engine asked for. "auto" becomes the one that is chosen, and `chosen` a line about it."""
     from mt.interop.ctranslate2_export import CannotHonour
 
-    chosen = ""
     if options.engine == "torch" and options.compute_type == "int8":
         raise UserError("--compute_type int8: only CTranslate2 has it; add --engine ctranslate2")
     if options.engine != "torch":
@@ -197,22 +198,21 @@ def _translator(options: Namespace, threads: int, read_first: Callable[[], list[
         except CannotHonour as error:
             if options.engine == "ctranslate2" or options.compute_type == "int8":
                 raise
-            options.engine, chosen = "torch", f"engine: torch ({str(error).partition(';')[0]})"
+            options.engine, options.chosen = "torch", f"engine: torch ({str(error).partition(';')[0]})"
     use_threads(threads)
-    return load(options.model, options.device, options.ensemble, options.compute_type), chosen
+    return load(options.model, options.device, options.ensemble, options.compute_type)
 
 
-def _ctranslate2(options: Namespace, threads: int, read_first: Callable[[], list[str]]) -> tuple[Translator, str]:
+def _ctranslate2(options: Namespace, threads: int, read_first: Callable[[], list[str]]) -> Translator:
     """Raises CannotHonour for what CTranslate2 cannot do or, unless it was asked for by name, would not do faster."""
     from mt.decoding.translator import Translator
     from mt.interop.ctranslate2_engine import CTranslate2Engine, choose_device, refuse_unknown_options
     from mt.interop.ctranslate2_export import CannotHonour, import_ctranslate2
-    from mt.model.directory import open_model
+    from mt.model.directory import load_model
 
-    loaded = open_model(options.model, options.device)
+    loaded = load_model(options.model, options.device, at_once=False)
     search = search_config(loaded.config.decode, **{name: getattr(options, name) for name in _SEARCH})
-    scores = _token_scores(options) or search.nbest > 1
-    if options.engine == "auto" and options.compute_type == "float32" and scores:
+    if options.engine == "auto" and options.compute_type == "float32" and (options.token_scores or search.nbest > 1):
         raise CannotHonour("faster where scores are wanted")  # CTranslate2 needs a forced pass of our model besides
     for name in ("prefix", "ensemble"):
         if getattr(options, name):
@@ -220,17 +220,13 @@ def _ctranslate2(options: Namespace, threads: int, read_first: Callable[[], list
     library = import_ctranslate2()
     refuse_unknown_options(search)
     engine = CTranslate2Engine(loaded, threads, options.compute_type, choose_device(options.device))
-    chosen = ""
     if options.engine == "auto":
         if not engine.checked:
             ids = loaded.tokenizer.encode_source(read_first())
             engine.check([each for each in ids if 1 < len(each) <= search.max_length])
-        options.engine, chosen = "ctranslate2", f"engine: ctranslate2 {library.__version__}, {options.compute_type}"
-    return Translator(loaded, engine, recalibrate=_token_scores(options)), chosen
-
-
-def _token_scores(options: Namespace) -> bool:
-    return options.format == "jsonl" or options.flag_below is not None
+        options.chosen = f"engine: ctranslate2 {library.__version__}, {options.compute_type}"
+        options.engine = "ctranslate2"
+    return Translator(loaded, engine, recalibrate=options.token_scores)
 
 
 def _fingerprint(translator: Translator, text: TextDigest, begun: TextDigest, options: Namespace) -> dict[str, Any]:

@@ -1,7 +1,4 @@
-"""Streams of lines through the model: one record a line, in order, never one lost.
-
-What needs torch is imported where it is used: an engine without it answers sooner.
-"""
+"""Streams of lines through the model: one record a line, in order, never one lost."""
 
 from __future__ import annotations
 
@@ -83,7 +80,7 @@ class Translator:
         """Wraps what `mt.model.directory.load_model` returns; `engine`: what searches, our own where None;
         `recalibrate`: whether confidence goes through the recalibration stored with the model, if there is one."""
         if engine is None:
-            from mt.decoding.torch_engine import TorchEngine
+            from mt.decoding.torch_engine import TorchEngine  # here, as all that needs torch: an engine may not
 
             engine = TorchEngine(loaded)
         self.loaded, self.engine = loaded, engine

@@ -39,12 +39,12 @@ from mt.model.directory import LoadedModel
 from mt.processes import available_cores
 from mt.progress import log_line
 
-COMPUTE_TYPES = ("float32", "int8")
 _EXPORT_VERSION = 3  # of what `export_ctranslate2` writes: another one makes exports anew
 _LISTING = "files.json"  # in the folder of an export: its other files, with their digests
 # Options that it honours the way our search does.
-_SEARCH = {"beam", "nbest", "length_penalty", "length_alpha", "no_repeat_ngram", "batch_tokens", "token_scores"}
+_SEARCH = {"beam", "nbest", "length_alpha", "no_repeat_ngram", "batch_tokens", "token_scores"}
 _LIMITS = {"min_length", "max_output", "max_length", "max_length_ratio", "max_length_extra"}
+_LENGTH_PENALTIES = ("none", "average")
 _CPU_BATCH = {"float32": 2048, "int8": 256}  # source tokens at most: the fastest (measured, AVX-512)
 _SAMPLE = 16  # sentences of the first search that are also translated by our own model, once for each export
 # Greedy outputs may differ where two tokens are as likely; how much worse than ours the model itself may find its
@@ -61,8 +61,8 @@ class CTranslate2Engine:
         """Exports the model if need be and loads it; `threads`: processor cores, None: all; `device`: "cpu" or "cuda",
         by default where `loaded.model` is. Raises CannotHonour when the library is missing or lacks that type, or the
         model has a form that it cannot express."""
-        if compute_type not in COMPUTE_TYPES:
-            raise CannotHonour(f"compute_type is {compute_type}: CTranslate2 has {' and '.join(COMPUTE_TYPES)} here")
+        if compute_type not in _CPU_BATCH:
+            raise CannotHonour(f"compute_type is {compute_type}: CTranslate2 has {' and '.join(_CPU_BATCH)} here")
         library = import_ctranslate2()
         check_exportable(loaded.config.model, EXPRESSIBLE, "CTranslate2", "use --engine torch")
         self.loaded, self.compute_type, self.folder = loaded, compute_type, cached_export(loaded)
@@ -185,14 +185,10 @@ class CTranslate2Engine:
 
 def refuse_unknown_options(options: SearchConfig) -> None:
     """Raises CannotHonour for an option that CTranslate2 cannot honour the way our search does."""
-    if options.length_penalty not in ("none", "average"):
-        raise CannotHonour(
-            f"length_penalty is {options.length_penalty}: CTranslate2 knows none and average; choose one of them or "
-            "use --engine torch"
-        )
     for item in fields(options):
         value = getattr(options, item.name)
-        if item.name not in _SEARCH | _LIMITS and value != item.default:
+        known = _LENGTH_PENALTIES if item.name == "length_penalty" else (item.default,)
+        if item.name not in _SEARCH | _LIMITS and value not in known:
             raise CannotHonour(f"{item.name} is {value}: CTranslate2 cannot honour it; use --engine torch")
 
 

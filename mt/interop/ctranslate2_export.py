@@ -21,7 +21,6 @@ from mt.model.directory import LoadedModel
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from mt.model.layers import DecoderLayer, EncoderLayer
     from mt.model.transformer import Transformer
 
 Expressible = Mapping[str, Sequence[Any] | None]
@@ -104,7 +103,7 @@ def export_ctranslate2(loaded: LoadedModel, folder: Path) -> None:
     spec.config.bos_token = spec.config.decoder_start_token = target[tokenizer.begin_id]
     spec.config.eos_token = target[tokenizer.end_id]
     spec.config.add_source_eos = True  # as that library's own converters do: SentencePiece gives pieces without it
-    spec.config.layer_norm_epsilon = cast("EncoderLayer", model.encoder[0]).attention_residual.norm.eps
+    spec.config.layer_norm_epsilon = cast(Any, model.encoder[0]).attention_residual.norm.eps
     spec.validate()
     spec.optimize(quantization=None)
     spec.save(str(folder))
@@ -141,7 +140,7 @@ def _set_layers(spec: Any, model: Transformer, side: str) -> None:
     """Fills the layers of the encoder or the decoder, and the norm behind them where there is one."""
     if model.config.norm == "pre":
         _set_norm(spec.layer_norm, getattr(model, f"{side}_norm"))
-    for layer_spec, layer in zip(spec.layer, cast("list[EncoderLayer | DecoderLayer]", getattr(model, side))):
+    for layer_spec, layer in zip(spec.layer, getattr(model, side)):
         first, last = layer_spec.self_attention.linear
         _set_linear(first, layer.attention.input)  # queries, keys and values in one matrix, as ours
         if model.config.positions == "rotary":
@@ -150,7 +149,6 @@ def _set_layers(spec: Any, model: Transformer, side: str) -> None:
         _set_linear(last, layer.attention.output)
         _set_norm(layer_spec.self_attention.layer_norm, layer.attention_residual.norm)
         if side == "decoder":
-            layer = cast("DecoderLayer", layer)
             cross = layer.cross
             for part, linear in zip(layer_spec.attention.linear, (cross.query, cross.memory, cross.output)):
                 _set_linear(part, linear)

@@ -10,6 +10,7 @@ import platform
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict
 
@@ -137,15 +138,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: broken weights ({error}); {_REMEDY}") from None
 
 
-def read_weights(folder: Path) -> dict[str, Tensor]:
+def read_weights(folder: Path, listed: bool | None = None) -> dict[str, Tensor]:
     """The weights of a model directory, by name. Raises UserError when a file of it is missing or is not as
-    `save_model` wrote it."""
-    return _read_weights(folder, check_listed(folder / "meta.json", _REMEDY))
-
-
-def _read_weights(folder: Path, listed: bool) -> dict[str, Tensor]:
-    """`listed`: whether meta.json lists the files, which were then looked at."""
-    path = folder / _WEIGHTS
+    `save_model` wrote it; `listed`: what `check_listed` has said of them already."""
+    listed, path = check_listed(folder / "meta.json", _REMEDY) if listed is None else listed, folder / _WEIGHTS
     tensors = read_tensors(path)
     before = read_json(folder / "meta.json", _Facts).get("weights_blake2b")
     if not listed and before is not None and fingerprint(tensors) != before:
@@ -177,8 +173,6 @@ def save_model(
     """Writes a model directory into an existing folder. The caller makes the folder appear at once (`atomic_folder`).
     `meta`: step, signatures, scores, data fingerprints; versions, size and hash of the weights, and the digest of each
     file are added here. `piece_counts`: how often the training text holds each source and each target piece."""
-    import torch
-
     tensors = weights(model)
     write_tensors(tensors, folder / _WEIGHTS)
     tokenizer.save(folder)
@@ -190,7 +184,7 @@ def save_model(
         **meta,
         "parameters": sum(tensor.numel() for tensor in tensors.values()),
         "weights_blake2b": fingerprint(tensors),
-        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        "versions": {"torch": version("torch"), "python": platform.python_version()},
         "files": list_files(folder / "meta.json"),
     }
     write_json(folder / "meta.json", facts)
@@ -249,15 +243,10 @@ def model_directory(path: Path) -> Path:
     return folder
 
 
-def load_model(path: str | Path, device: str = "auto") -> LoadedModel:
+def load_model(path: str | Path, device: str = "auto", *, at_once: bool = True) -> LoadedModel:
     """Loads a model directory, or the best checkpoint of a run directory, onto a device: "auto", "cpu" or "cuda".
-    Raises UserError when the folder or a file of it is missing, damaged, cut short or of another format."""
-    loaded = open_model(path, device)
-    return replace(loaded, origin=loaded.model)
-
-
-def open_model(path: str | Path, device: str = "auto") -> LoadedModel:
-    """As `load_model`, but the weights, whose file is checked, are loaded when they are first asked for."""
+    Not `at_once`: the weights, whose file is checked, are loaded when they are first asked for. Raises UserError when
+    the folder or a file of it is missing, damaged, cut short or of another format."""
     folder = model_directory(Path(path))
     meta = read_json(folder / "meta.json", dict[str, Any], "the folder is not whole, restore it")
     if meta.get("format_version") != FORMAT_VERSION:
@@ -268,11 +257,12 @@ def open_model(path: str | Path, device: str = "auto") -> LoadedModel:
     listed = check_listed(folder / "meta.json", _REMEDY)  # first: it looks at all files
     config, tokenizer = read_config(folder / "config.yaml"), load_tokenizer(folder)
     origin = partial(_read_model, folder, listed, config, tokenizer, device)
-    return LoadedModel(origin, tokenizer, config, meta, folder, _piece_counts(folder, tokenizer))
+    loaded = LoadedModel(origin, tokenizer, config, meta, folder, _piece_counts(folder, tokenizer))
+    return replace(loaded, origin=loaded.model) if at_once else loaded
 
 
 def _read_model(folder: Path, listed: bool, config: Config, tokenizer: Tokenizer, device: str) -> Transformer:
-    target, tensors = choose_device(device), _read_weights(folder, listed)
+    target, tensors = choose_device(device), read_weights(folder, listed)
     model = build_model(config, tokenizer)
     load_weights(model, tensors, folder / _WEIGHTS)
     return model.to(target).eval()

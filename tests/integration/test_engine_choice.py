@@ -61,7 +61,7 @@ def test_both_engines_write_the_same_and_one_line_says_which_it_was(
         (["--nbest", "2"], "faster where scores are wanted"),
         (["--stop", "exact"], "stop is exact: CTranslate2 cannot honour it"),
         (["--temperature", "0.5"], "temperature is 0.5: CTranslate2 cannot honour it"),
-        (["--length_penalty", "gnmt"], "length_penalty is gnmt: CTranslate2 knows none and average"),
+        (["--length_penalty", "gnmt"], "length_penalty is gnmt: CTranslate2 cannot honour it"),
         (["--ensemble", "MODEL"], "--ensemble: CTranslate2 cannot honour it"),
         (["--prefix", "SOURCE"], "--prefix: CTranslate2 cannot honour it"),
         (["--compute_type", "bfloat16"], "compute_type is bfloat16: CTranslate2 has float32 and int8 here"),
