@@ -24,9 +24,9 @@ def load(
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
         ensemble: folders of further models of the same vocabulary: the mean of all models' probabilities translates.
             The recalibration stored with the first is of that model alone, and not applied.
-        compute_type: "float32", or "bfloat16": on a GPU half the memory and, where it is made for it, the faster; scores
-            then have three digits, and may depend on the lines of the same batch. On a processor the products of the
-            layers take it.
+        compute_type: "float32", or "bfloat16": on a GPU half the memory and, where it is made for it, the faster; on a
+            processor the products of the layers take it. Scores then have two or three digits, and may depend on the
+            lines of the same batch.
 
     Returns:
         A translator: `load("runs/demo").translate(lines)` yields one record a line, in order.

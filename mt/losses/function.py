@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-
 _BLOCK = 128  # classes
 
 
@@ -32,7 +31,7 @@ def softmax_(logits: Tensor) -> Tensor:
 
 
 def highest_class(logits: Tensor) -> Tensor:
-    """argmax over classes, (rows, vocabulary) -> (rows,) int64: the first of equal ones. Torch's looks at one value at a
+    """argmax over classes, (rows, vocabulary) -> (rows,) int64: the first of equal ones. Torch looks at one value at a
     time; maxima of blocks are found six times as fast (measured, AVX-512, 32,000 classes)."""
     blocks = logits.shape[1] // _BLOCK
     if blocks < 2:
