@@ -209,8 +209,8 @@ class TrainConfig(Section):
     max_steps: Whole = 0
     """stop after so many updates; 0: no limit"""
     budget_minutes: Annotated[float, within(0, 10**7)] = 0.0
-    """stop after so many minutes, preparation and validation included: after a few updates their time is turned into
-    a number of updates, which the checkpoints keep; 0: no limit"""
+    """stop after so many minutes, preparation and validation included: the time left is turned into a number of
+    updates, again and again at the speed of the last ones, and the schedule follows; 0: no limit"""
     batch_tokens: Annotated[int, within(1, 10**9)] = 4096
     """most positions of a batch on either side, padding included"""
     max_length: Annotated[int, within(1, 4096)] = 256
