@@ -77,13 +77,11 @@ class Budget:
 
     def updates(self, updates_per_epoch: int) -> int:
         """How many updates the whole run gets, with the validations between and after them."""
-        state, config, validation = self.state, self.config, self.state.validation_updates
-        closing = validation * (2 if config.average != "none" else 1)
+        state, config = self.state, self.config
+        closing = state.validation_updates * (2 if config.average != "none" else 1)
         left = (60 * config.budget_minutes * (1 - _RESERVE) - self.spent) / state.update_seconds - closing
-        every = config.validate_every or updates_per_epoch
-        before = (state.step - 1) // every * every  # the last validation; one that is due now is still to come
-        rounds, rest = divmod(state.step - before + left, every + validation)
-        return max(state.step + 1, before + int(rounds) * every + int(min(rest, every)))
+        between_validations = config.validate_every or updates_per_epoch
+        return state.step + max(1, int(left / (1 + state.validation_updates / between_validations)))
 
 
 def give_back_memory() -> None:

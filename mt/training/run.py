@@ -134,8 +134,8 @@ class Training:
         self.checkpoints = Checkpoints(config, prepared.train.piece_counts(*sizes) if log else None)
         self.state.spent = max(self.state.spent, log.spent if log else 0.0)
         self.budget = resources.Budget(self.train, started, self.state)
-        # Until its first updates have been timed a budget has no plan of its own.
-        self.plan = first_plan(self.train, self._most_steps())
+        # A budget has no plan until its first updates have been timed.
+        self.plan = first_plan(self.train, 0 if self.train.budget_minutes else self._most_steps())
         if self.state.budget_steps:
             self.plan = Plan(self.state.budget_steps, self.state.plan_since, self.state.plan_share)
         self.told_steps = self.state.budget_steps
@@ -164,7 +164,6 @@ class Training:
                 if self._due(self.train.validate_every, update.ends_epoch) or self._finished():
                     self._validate()
                 elif interrupted or self._due(self.train.checkpoint_every, otherwise=False):
-                    self.budget.take_in()
                     self._save(None)
                 if interrupted or self._finished():
                     return not interrupted
@@ -239,7 +238,7 @@ class Training:
             return
         budget.measure()
         state.update_seconds = self.group.broadcast(state.update_seconds)
-        if not state.validation_updates:
+        if not state.budget_steps:
             budget.took(self.validator.estimated_seconds(self.model))
             budget.resume()
         steps = self.group.broadcast(budget.updates(self.loader.updates_per_epoch()))
@@ -292,7 +291,6 @@ class Training:
         state, began = self.state, time.monotonic()
         with self.average.applied() if self.average is not None else nullcontext():
             result = self.validator.measure(self.model)
-        self.budget.took(time.monotonic() - began)  # before the checkpoint, which keeps it
         if result is not None and self.log is not None:
             best = self.checkpoints.judge(state.name, result.figures, state)
             self.log.validation(state.name, result, state.step, state.epoch, best)
@@ -305,6 +303,7 @@ class Training:
                 self.log.event("unmoved", state.step, **{name: value})
             self._save(result.figures)
         state.bad_validations = self.group.broadcast(state.bad_validations)
+        self.budget.took(time.monotonic() - began)
         self.budget.resume()
         self.clock = time.monotonic()
 
@@ -313,6 +312,7 @@ class Training:
         self._check_finite()
         if self.log is not None:
             self.state.sums = {name: float(value) for name, value in self.state.sums.items()}
+            self.budget.take_in()
             self.state.spent = self.budget.spent
             self.checkpoints.save(self.parts, self.tokenizer, {**self.meta, "valid": figures})
         self.clock = time.monotonic()

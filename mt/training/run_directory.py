@@ -113,8 +113,6 @@ class RunLog:
         self.spent = max((float(event.get("spent", 0.0)) for event in events), default=0.0)
         """seconds of a budget that are gone, those of updates that a kill has lost included"""
         kept = [event for event in events if event["step"] <= step]
-        if self.spent and len(kept) < len(events):  # not to be forgotten by another kill
-            kept.append({"event": "killed", "step": step, "time": round(time.time(), 3), "spent": self.spent})
         write_text(path, "".join(json.dumps(event, ensure_ascii=False) + "\n" for event in kept))
         self.file = path.open("a", encoding="utf-8", newline="\n")
         # What fails in the board's thread is raised by the next call here, which tells it with the name of the folder.
