@@ -291,6 +291,7 @@ class Training:
         state, began = self.state, time.monotonic()
         with self.average.applied() if self.average is not None else nullcontext():
             result = self.validator.measure(self.model)
+        self.budget.took(time.monotonic() - began)  # before the checkpoint, which keeps it
         if result is not None and self.log is not None:
             best = self.checkpoints.judge(state.name, result.figures, state)
             self.log.validation(state.name, result, state.step, state.epoch, best)
@@ -303,7 +304,6 @@ class Training:
                 self.log.event("unmoved", state.step, **{name: value})
             self._save(result.figures)
         state.bad_validations = self.group.broadcast(state.bad_validations)
-        self.budget.took(time.monotonic() - began)
         self.budget.resume()
         self.clock = time.monotonic()
 
