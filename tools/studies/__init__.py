@@ -1,0 +1,1 @@
+"""The study: trains a grid of models, measures them, and answers questions that were written down before."""

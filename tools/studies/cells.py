@@ -1,0 +1,180 @@
+"""One cell: its training text if the study writes one, its training, its measurements; done when cell.json is there."""
+
+from __future__ import annotations
+
+import platform
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mt.config import Config
+from mt.config_file import dump_config
+from mt.decoding.translator import Translator
+from mt.errors import UserError
+from mt.files.atomic import atomic_folder, open_locked, write_text
+from mt.files.json_file import read_json, write_json
+from mt.grammar.grammar import sample_pairs
+from mt.model.directory import LoadedModel, load_model, read_pointer
+from mt.processes import available_cores
+from tools.studies import records
+from tools.studies.plan import PLAIN, Cell, Condition, Settings, Study, TrainingText, config_of
+
+FORCED = "forced"
+"""stands for the references in names of files, as a search does for its output"""
+_PACKAGES = ("torch", "numpy", "sentencepiece", "sacrebleu")
+
+
+class Place:
+    """Where a study lies, and how its cells are run."""
+
+    def __init__(self, study: Study, output: Path, configs: Path, threads: int, root: str) -> None:
+        self.study, self.output, self.configs, self.root = study, output, configs, root
+        self.threads = threads or available_cores()
+
+    def folder(self, cell: Cell) -> Path:
+        """The folder of a cell."""
+        return self.output / "cells" / cell.name
+
+    def done(self, cell: Cell) -> bool:
+        """Whether it has been trained and measured, on all texts with all searches."""
+        folder, tests = self.folder(cell), self.study.corpora[cell.corpus].tests
+        wanted = [records_of(folder, test, each) for test in tests for each in (FORCED, "main", *cell.searches)]
+        return all(path.exists() for path in (folder / "cell.json", *wanted))
+
+    def config(self, cell: Cell) -> Config:
+        """What it is trained with; texts that it needs are written first."""
+        run, condition = self.folder(cell) / "run", self.study.conditions.get(cell.condition, Condition())
+        options: Settings = {"run_dir": str(run), "data.cache": str(self.output / "cache"), "threads": self.threads}
+        if self.root:
+            options["data.root"] = self.root
+        for name, variant in condition.models.items():
+            options[name] = str(self.model(Cell(cell.corpus, PLAIN, variant, cell.seed)))
+        if condition.training_text is not None:
+            options["data.train"] = [self._training_text(cell, condition.training_text)]
+        return config_of(self.study, cell, self.configs, options)
+
+    def model(self, cell: Cell) -> Path:
+        """The last checkpoint of a cell's run. Raises UserError where there is none."""
+        found = read_pointer(self.folder(cell) / "run" / "last")
+        if found is None:
+            raise UserError(f"{self.folder(cell)}: has no trained model; run that cell first")
+        return found
+
+    def _training_text(self, cell: Cell, text: TrainingText) -> dict[str, Any]:
+        """The training corpus, as a config has it, that the study writes for a condition."""
+        base = config_of(self.study, Cell(cell.corpus, PLAIN, cell.variant, cell.seed), self.configs, {"run_dir": "-"})
+        languages = (base.data.source_language, base.data.target_language)
+        seeded = f"-{cell.seed}" if text.translated_by else ""
+        folder = (self.output / "texts" / f"{cell.corpus}-{cell.condition}{seeded}").resolve()
+        names = [folder / f"train.{language}" for language in languages]
+        if not folder.exists():
+            pairs = written_pairs(text, languages)
+            if text.translated_by:
+                teacher = load_model(self.model(Cell(cell.corpus, PLAIN, text.translated_by, cell.seed)))
+                sources = [source for source, _ in pairs]
+                made = Translator(teacher).translate(sources, processes=self.threads)
+                pairs = [(record["source"], record["translation"]) for record in made]
+            with atomic_folder(folder) as temporary:
+                for side, name in enumerate(names):
+                    write_text(temporary / name.name, "".join(f"{pair[side]}\n" for pair in pairs))
+        return {"source": [str(names[0])], "target": [str(names[1])]}
+
+
+def written_pairs(text: TrainingText, languages: tuple[str, str]) -> list[tuple[str, str]]:
+    """Pairs of the grammar, some of them with the target of another pair, or short sources alone."""
+    pairs: list[tuple[str, str]] = []
+    drawn = text.pairs
+    while len(pairs) < text.pairs:
+        pairs = list(sample_pairs(languages, drawn, text.seed))
+        pairs = [pair for pair in pairs if not text.longest_source or len(pair[0].split()) <= text.longest_source]
+        drawn *= 2
+    pairs = pairs[: text.pairs]
+    generator = random.Random(f"wrong targets {text.seed}")
+    wrong = generator.sample(range(len(pairs)), round(text.wrong_targets * len(pairs)))
+    targets = [pairs[index][1] for index in wrong]
+    for index, target in zip(wrong, targets[1:] + targets[:1]):  # a cycle: nobody keeps its own, but for equal ones
+        pairs[index] = (pairs[index][0], target)
+    return pairs
+
+
+def run_cell(place: Place, cell: Cell) -> None:
+    """Trains and measures a cell, or goes on where it was stopped. Raises UserError as training does, and where another
+    process is at it."""
+    folder = place.folder(cell)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _held(folder):
+        if place.done(cell):
+            return
+        from mt.training.run import train
+
+        config = place.config(cell)
+        train(config)
+        _measure(place, cell, config)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    with open_locked(folder / ".lock", f"{folder}: another process is at this cell; let it end"):
+        yield
+
+
+def _measure(place: Place, cell: Cell, config: Config) -> None:
+    """Measures what has not been measured yet, a file for each text and search, and writes cell.json last."""
+    started, folder, study = time.monotonic(), place.folder(cell), place.study
+    loaded = load_model(place.model(cell), device="cpu")
+    temperature = records.fitted_temperature(loaded)
+    for name, test in study.corpora[cell.corpus].tests.items():
+        text = records.read_test(test, config.data)
+        oracle = records.oracle_for(test, loaded, *text)
+        if not (path := records_of(folder, name, FORCED)).exists():
+            records.save(path, records.forced_records(loaded, *text, temperature, oracle))
+        for search in ("main", *cell.searches):
+            if not (path := records_of(folder, name, search)).exists():
+                options = study.searches.get(search, {})
+                arrays, outputs = records.output_records(loaded, *text, oracle, place.threads, options)
+                write_text(path.with_suffix(".txt"), "".join(f"{output}\n" for output in outputs))
+                records.save(path, arrays)
+    curve, seconds = _learning_curve(folder / "run" / "log.jsonl")
+    shutil.rmtree(folder / "run" / "tensorboard", ignore_errors=True)
+    write_text(folder / "config.yaml", dump_config(config))
+    described = {**_described(place, cell, loaded), "temperature": temperature.temperature, "curve": curve}
+    described |= {"training_seconds": seconds, "measuring_seconds": round(time.monotonic() - started, 1)}
+    write_json(folder / "cell.json", described)
+
+
+def records_of(folder: Path, test: str, search: str) -> Path:
+    """The file of a cell's records on a text."""
+    return folder / f"{test}.{search}.npz"
+
+
+def _described(place: Place, cell: Cell, loaded: LoadedModel) -> dict[str, Any]:
+    return {
+        **cell._asdict(),
+        "loss": loaded.meta.get("loss"),
+        "step": loaded.meta.get("step"),
+        "data": loaded.meta.get("data"),
+        "threads": place.threads,
+        "machine": platform.machine(),
+        "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+    }
+
+
+def _learning_curve(log: Path) -> tuple[list[dict[str, float]], float]:
+    """Figures of each validation, and the seconds that training took without them."""
+    import json
+
+    events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    curve = [each for each in events if each["event"] == "valid"]
+    wanted = ("step", "nll", "accuracy", "ece", "bleu", "chrf")
+    trained = [each["seconds"] for each in events if each["event"] == "train"]
+    return [{name: each[name] for name in wanted if name in each} for each in curve], trained[-1] if trained else 0.0
+
+
+def read_cell(folder: Path) -> dict[str, Any]:
+    """The cell.json of a folder."""
+    return read_json(folder / "cell.json", dict[str, Any], "remove the folder, and run the cell again")
