@@ -69,12 +69,12 @@ def write_page(
 
 
 def _render(template: str, **values: Any) -> str:
-    page: str = _environment().get_template(template).render(**values)
+    page: str = environment().get_template(template).render(**values)
     return page.encode("utf-8", "replace").decode("utf-8")  # a lone surrogate in a record is no UTF-8
 
 
 @cache
-def _environment() -> Any:
+def environment() -> Any:
     """The templates of pages. What one asks for and is not there shows as a dash."""
     from jinja2 import ChainableUndefined, Environment, PackageLoader
     from markupsafe import Markup

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import random
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from mt.grammar.grammar import sample_pairs
 from mt.model.directory import LoadedModel, load_model, read_pointer
 from mt.processes import available_cores
 from tools.studies import records
-from tools.studies.plan import PLAIN, Cell, Condition, Settings, Study, TrainingText, config_of
+from tools.studies.plan import PLAIN, Cell, Condition, Settings, Study, TrainingText, config_of, needed_by
 
 FORCED = "forced"
 """stands for the references in names of files, as a search does for its output"""
+_BUSY = "another process is at this cell"
 _PACKAGES = ("torch", "numpy", "sentencepiece", "sacrebleu")
 
 
@@ -102,25 +103,27 @@ def written_pairs(text: TrainingText, languages: tuple[str, str]) -> list[tuple[
     return pairs
 
 
-def run_cell(place: Place, cell: Cell) -> None:
-    """Trains and measures a cell, or goes on where it was stopped. Raises UserError as training does, and where another
-    process is at it."""
+def run_cell(place: Place, cell: Cell) -> bool:
+    """Trains and measures a cell, or goes on where it was stopped. False where another process is at it, or at a cell
+    whose model it needs. Raises UserError as training does."""
+    from mt.training.run import train
+
     folder = place.folder(cell)
     folder.mkdir(parents=True, exist_ok=True)
-    with _held(folder):
-        if place.done(cell):
-            return
-        from mt.training.run import train
-
-        config = place.config(cell)
-        train(config)
-        _measure(place, cell, config)
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    with open_locked(folder / ".lock", f"{folder}: another process is at this cell; let it end"):
-        yield
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(open_locked(folder / ".lock", _BUSY))
+        except UserError as error:
+            if str(error) == _BUSY:
+                return False
+            raise
+        if not all(place.done(needed) for needed in needed_by(place.study, cell)):
+            return False
+        if not place.done(cell):
+            config = place.config(cell)
+            train(config)
+            _measure(place, cell, config)
+    return True
 
 
 def _measure(place: Place, cell: Cell, config: Config) -> None:
@@ -166,8 +169,6 @@ def _described(place: Place, cell: Cell, loaded: LoadedModel) -> dict[str, Any]:
 
 def _learning_curve(log: Path) -> tuple[list[dict[str, float]], float]:
     """Figures of each validation, and the seconds that training took without them."""
-    import json
-
     events = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     curve = [each for each in events if each["event"] == "valid"]
     wanted = ("step", "nll", "accuracy", "ece", "bleu", "chrf")

@@ -7,18 +7,24 @@ from pathlib import Path
 
 from mt.cli.main import DONE, CommandParser, aligned, number
 from mt.errors import UserError
+from mt.files.json_file import write_json
 from mt.progress import log_line, say
 from mt.settings import within
+from tools.studies.answers import answer, read_results
 from tools.studies.cells import Place, run_cell
-from tools.studies.plan import Cell, Study, cells_of, needed_by, read_study
+from tools.studies.page import write_study
+from tools.studies.plan import Cell, Study, needed_by, read_study, work_of
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs what is not done yet, and writes the table and the page from what is."""
+    """Runs what is not done yet, and writes results.json, the table and the page from what is."""
     given = _parser().parse_args(arguments)
+    if given.results:
+        say(write_study(read_results(given.results), given.output))
+        return DONE
     study = read_study(given.study)
     seeds = tuple(int(seed) for seed in given.seeds.split(",")) if given.seeds else ()
-    chosen = cells_of(study, given.only, seeds)
+    chosen = work_of(study, given.only, seeds)
     if not chosen:
         raise UserError(f"{given.study}: no cell fits --only {given.only} and --seeds {given.seeds or 'all'}")
     cells = _in_order(study, chosen)
@@ -27,48 +33,52 @@ def main(arguments: list[str] | None = None) -> int:
         say(*_plan(place, cells))
         return DONE
     given.output.mkdir(parents=True, exist_ok=True)
+    _run(place, cells)
+    log_line("answers: resampling")
+    results = answer(place)
+    write_json(given.output / "results.json", results)
+    page = write_study(results, given.output)
+    say(*(f"{name}. {each['verdict']}: {each['statement']}" for name, each in results["questions"].items()), page)
+    return DONE
+
+
+def _run(place: Place, cells: list[Cell]) -> None:
+    """Runs the cells that are not done, one after another; one that another process is at is left to it."""
     started, done = time.monotonic(), 0
     for position, cell in enumerate(cells, 1):
         if place.done(cell):
             continue
-        left = (
-            (time.monotonic() - started) / done * (len(cells) - position + 1) / 60 if done else _minutes(place, cells)
-        )
+        left = _minutes(place, cells)
+        if done:
+            left = (time.monotonic() - started) / done * sum(not place.done(each) for each in cells) / 60
         log_line(f"cell {position} of {len(cells)}: {cell.name}; about {left:,.0f} minutes left")
-        try:
-            run_cell(place, cell)
-        except UserError as error:
-            if "another process is at this cell" not in str(error):
-                raise
-            log_line(f"note: {error}")
-        done += 1
-    return DONE
+        if run_cell(place, cell):
+            done += 1
+        else:
+            log_line(f"note: another process is at {cell.name}")
 
 
 def _in_order(study: Study, chosen: list[Cell]) -> list[Cell]:
     """The chosen cells, each after those whose models it is trained with."""
-    ordered: dict[str, Cell] = {}
-    for cell in chosen:
-        for each in (*needed_by(study, cell), cell):
-            ordered.setdefault(each.name, each)
-    return list(ordered.values())
+    return list(dict.fromkeys(each for cell in chosen for each in (*needed_by(study, cell), cell)))
 
 
 def _minutes(place: Place, cells: list[Cell]) -> float:
-    left = [cell for cell in cells if not place.done(cell)]
-    return sum(place.study.corpora[cell.corpus].minutes for cell in left) / min(2, place.threads)
+    left = {cell.name: cell for cell in cells if not place.done(cell)}
+    return sum(place.study.corpora[cell.corpus].minutes for cell in left.values()) / min(2, place.threads)
 
 
 def _plan(place: Place, cells: list[Cell]) -> list[str]:
     """What `--dry_run` prints: cells, questions, time."""
-    rows = [["cell", "minutes on one core", "state"]]
-    minutes = {name: corpus.minutes for name, corpus in place.study.corpora.items()}
-    rows += [[cell.name, f"{minutes[cell.corpus]:g}", "done" if place.done(cell) else "to do"] for cell in cells]
+    rows = [["cell", "searches", "minutes on one core", "state"]]
+    for cell in cells:
+        minutes, state = place.study.corpora[cell.corpus].minutes, "done" if place.done(cell) else "to do"
+        rows.append([cell.name, ",".join(("main", *cell.searches)), f"{minutes:g}", state])
     lines = [aligned(rows), ""]
     for name, question in place.study.questions.items():
         lines.append(f"{name}. {question.statement}")
         lines += [f"   {each.outcome}: {each.first} {each.claim} than {each.second}" for each in question.comparisons]
-    return [*lines, "", f"{len(cells)} cells, about {_minutes(place, cells) / 60:.1f} hours on two cores"]
+    return [*lines, "", f"{len({cell.name for cell in cells})} cells, about {_minutes(place, cells) / 60:.1f} hours"]
 
 
 def _parser() -> CommandParser:
@@ -88,5 +98,11 @@ def _parser() -> CommandParser:
     add("--seeds", default="", metavar="N,N", help="of these seeds only")
     add("--root", default="", metavar="DIR", help="where the corpora lie, if not where their configs say")
     add("--threads", type=number(int, within(1, 1024)), metavar="N", help="processor threads (default: all cores)")
+    add(
+        "--results",
+        type=Path,
+        metavar="F.json",
+        help="run nothing: make table, figures and page from this results.json",
+    )
     add("--dry_run", action="store_true", help="print cells, questions and time, and run nothing")
     return parser

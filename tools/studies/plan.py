@@ -164,17 +164,26 @@ def read_study(path: Path) -> Study:
     return study
 
 
-def cells_of(study: Study, only: str = "*", seeds: tuple[int, ...] = ()) -> list[Cell]:
-    """The cells of the grid in its order, each once: those whose name fits the pattern, and of those seeds if given."""
+def work_of(study: Study, only: str = "*", seeds: tuple[int, ...] = ()) -> list[Cell]:
+    """What is to be done, in the order of the grid: a cell stands there once for each row that asks for it, with that
+    row's searches. Those whose name fits the pattern, and of those seeds if given."""
+    cells = [
+        Cell(row.corpus, row.condition, variant, seed, tuple(row.searches))
+        for row in study.grid
+        for seed in row.seeds
+        for variant in row.variants
+        if not seeds or seed in seeds
+    ]
+    return [cell for cell in dict.fromkeys(cells) if fnmatch(cell.name, only) or fnmatch(cell.group, only)]
+
+
+def cells_of(study: Study) -> list[Cell]:
+    """All cells of the grid, each once, with the searches of all rows."""
     found: dict[str, Cell] = {}
-    for row in study.grid:
-        for seed in row.seeds:
-            for variant in row.variants:
-                cell = Cell(row.corpus, row.condition, variant, seed)
-                if not seeds or seed in seeds:
-                    searches = found.get(cell.name, cell).searches
-                    found[cell.name] = cell._replace(searches=tuple(dict.fromkeys((*searches, *row.searches))))
-    return [cell for cell in found.values() if fnmatch(cell.name, only) or fnmatch(cell.group, only)]
+    for cell in work_of(study):
+        searches = (*found.get(cell.name, cell).searches, *cell.searches)
+        found[cell.name] = cell._replace(searches=tuple(dict.fromkeys(searches)))
+    return list(found.values())
 
 
 def needed_by(study: Study, cell: Cell) -> Iterator[Cell]:

@@ -151,17 +151,23 @@ def _joined(records: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
     return np.array([value for record in records for value in record.get(name) or ()])
 
 
+_oracles: dict[str, Oracle] = {}
+
+
 def oracle_for(test: TestText, loaded: LoadedModel, sources: list[str], references: list[str]) -> Oracle | None:
-    """The truth of a text of the grammar."""
+    """The truth of a text of the grammar; worked out once for all models with the same tokeniser."""
     data = loaded.config.data
     languages = (data.source_language, data.target_language)
-    return oracle_of(languages, sources, references, loaded.tokenizer.encode_target) if test.pairs else None
+    key = f"{test} {languages} {loaded.tokenizer.fingerprint}"
+    if test.pairs and key not in _oracles:
+        _oracles[key] = oracle_of(languages, sources, references, loaded.tokenizer.encode_target)
+    return _oracles.get(key)
 
 
 def save(path: Path, arrays: Arrays) -> None:
     """Writes arrays to a `.npz` file, whole or not at all."""
     with atomic_file(path) as temporary, temporary.open("wb") as stream:
-        np.savez_compressed(stream, **arrays)
+        np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]  # its stubs take names for its option
 
 
 def read(path: Path) -> Arrays:

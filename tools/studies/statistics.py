@@ -99,7 +99,7 @@ def decision(difference: Difference, claim: str, adjusted: float, adjusted_same:
 
 
 def verdict(decisions: Sequence[str]) -> str:
-    """Of a whole question: supported or refuted where all of its comparisons are, open where none is decided, else
+    """Of a whole question, from the comparisons that were run: supported, refuted or open where all of them are, else
     mixed."""
     found = set(decisions)
-    return found.pop() if len(found) == 1 else "mixed" if found else "open"
+    return found.pop() if len(found) == 1 else "mixed" if found else "not run"
