@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mt.cli.main import DONE, CommandParser, aligned, number
+from mt.cli.main import DONE, CommandParser, aligned, number, positive
 from mt.errors import UserError
 from mt.files.json_file import write_json
 from mt.progress import log_line, say
 from mt.settings import within
-from tools.studies.answers import answer, read_results
-from tools.studies.cells import Place, run_cell
-from tools.studies.page import write_study
 from tools.studies.plan import Cell, Study, needed_by, read_study, work_of
+
+if TYPE_CHECKING:
+    from tools.studies.cells import Place
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs what is not done yet, and writes results.json, the table and the page from what is."""
     given = _parser().parse_args(arguments)
+    from tools.studies.answers import answer, read_results  # torch: not needed for --help
+    from tools.studies.cells import Place
+    from tools.studies.measures import check_outcomes
+    from tools.studies.page import write_study
+
     if given.results:
         say(write_study(read_results(given.results), given.output))
         return DONE
     study = read_study(given.study)
-    seeds = tuple(int(seed) for seed in given.seeds.split(",")) if given.seeds else ()
-    chosen = work_of(study, given.only, seeds)
+    check_outcomes(study, given.study)
+    chosen = work_of(study, given.only, given.seeds)
     if not chosen:
-        raise UserError(f"{given.study}: no cell fits --only {given.only} and --seeds {given.seeds or 'all'}")
+        raise UserError(f"{given.study}: no cell fits --only {given.only} and --seeds {given.seeds or 'all of them'}")
     cells = _in_order(study, chosen)
     place = Place(study, given.output, given.study.parent.parent, given.threads or 0, given.root)
     if given.dry_run:
@@ -44,6 +50,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(place: Place, cells: list[Cell]) -> None:
     """Runs the cells that are not done, one after another; one that another process is at is left to it."""
+    from tools.studies.cells import run_cell
+
     started, done = time.monotonic(), 0
     for position, cell in enumerate(cells, 1):
         if place.done(cell):
@@ -81,6 +89,10 @@ def _plan(place: Place, cells: list[Cell]) -> list[str]:
     return [*lines, "", f"{len({cell.name for cell in cells})} cells, about {_minutes(place, cells) / 60:.1f} hours"]
 
 
+def _seeds(text: str) -> tuple[int, ...]:
+    return tuple(int(positive(part)) for part in text.split(","))
+
+
 def _parser() -> CommandParser:
     parser = CommandParser(
         description="Trains and measures a grid of models, and answers the questions that the study file asks.",
@@ -95,7 +107,7 @@ def _parser() -> CommandParser:
         metavar="PATTERN",
         help="cells whose corpus/condition/variant fits, as in 'grammar*/*/ce'",
     )
-    add("--seeds", default="", metavar="N,N", help="of these seeds only")
+    add("--seeds", type=_seeds, default=(), metavar="N,N", help="of these seeds only")
     add("--root", default="", metavar="DIR", help="where the corpora lie, if not where their configs say")
     add("--threads", type=number(int, within(1, 1024)), metavar="N", help="processor threads (default: all cores)")
     add(

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from mt.errors import UserError
 from mt.evaluation.sentences import rejection_ratio
 from mt.metrics.bins import PROTOCOLS, bin_of
 from mt.metrics.noise import Floats
 from tools.studies.cells import FORCED, read_cell, records_of
+from tools.studies.plan import Study
 from tools.studies.records import Arrays, read
 
 
@@ -179,3 +181,12 @@ _OF_CELL: dict[str, Callable[[dict[str, Any]], float]] = {
     "seconds": lambda cell: float(cell["training_seconds"]),
 }
 OUTCOMES = {*_OF_TOKENS, *_OF_OUTPUT, *_OF_CELL}
+
+
+def check_outcomes(study: Study, path: Path) -> None:
+    """Raises UserError where a question asks for an outcome that is unknown: before the work, not after it."""
+    for name, question in study.questions.items():
+        for each in question.comparisons:
+            if unknown := {each.outcome, each.second_outcome or each.outcome} - OUTCOMES:
+                known = ", ".join(sorted(OUTCOMES))
+                raise UserError(f"{path}: question {name}: outcome is {unknown.pop()!r}; it must be one of {known}")

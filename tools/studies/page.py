@@ -17,16 +17,17 @@ _COLUMNS = ("bleu", "nll", "accuracy", "ece", "tempered_ece", "gap", "ece_output
 
 
 def write_study(results: Results, folder: Path) -> Path:
-    """Writes study.html, table.md and a SVG file for each figure; gives the path of the page."""
+    """Writes study.html, table.md, times.md and a SVG file for each figure; gives the path of the page."""
     figures = study_figures(results)
     folder.mkdir(parents=True, exist_ok=True)
     for name, svg in figures.items():
         write_text(folder / f"{name}.svg", on_white(svg) + "\n")
     write_text(folder / "table.md", table(results))
+    write_text(folder / "times.md", times(results))
     shared = environment()
     own = shared.overlay(loader=ChoiceLoader([FileSystemLoader(Path(__file__).parent), shared.loader]))
     page = own.get_template("study.html.j2").render(
-        results=results, figures=figures, columns=_COLUMNS, groups=_groups(results), data=None
+        results=results, figures=figures, columns=_COLUMNS, groups=_groups(results)
     )
     write_text(folder / "study.html", page)
     return folder / "study.html"
@@ -59,7 +60,7 @@ def _groups(results: Results) -> list[dict[str, Any]]:
 
 
 def table(results: Results) -> str:
-    """Verdicts, comparisons and cells as Markdown."""
+    """Verdicts, comparisons and cells as Markdown: nothing in it depends on time or machine load."""
     mark = " (indication only)" if results["indication"] else ""
     lines = [f"# {results['title']}", "", "Made by `tools/study.py`; do not edit.", "", "## Verdicts", ""]
     lines += ["| | statement | verdict |", "|---|---|---|"]
@@ -84,13 +85,28 @@ def table(results: Results) -> str:
             lines.append("| " + " | ".join([name, *_cells_of(each)]) + " |")
     names = [name for name in _COLUMNS if any(name in row for row in _groups(results))]
     lines += ["", "## Cells", "", "Means over seeds.", ""]
-    lines += ["| cells | text | seeds | " + " | ".join(names) + " | seconds |", "|---" * (len(names) + 4) + "|"]
+    lines += ["| cells | text | seeds | " + " | ".join(names) + " |", "|---" * (len(names) + 3) + "|"]
     for row in _groups(results):
         figures = [_figure(row.get(name), name) for name in names]
-        cells = [row["group"], row["test"], str(row["seeds"]), *figures, f"{row['seconds']:.0f}"]
+        cells = [row["group"], row["test"], str(row["seeds"]), *figures]
         lines.append("| " + " | ".join(cells) + " |")
     if results["missing"]:
         lines += ["", "## Not run", "", *(f"- {name}" for name in results["missing"])]
+    return "\n".join(lines) + "\n"
+
+
+def times(results: Results) -> str:
+    """What each cell took, as Markdown; apart from the table, which is the same however often a study was stopped."""
+    lines = [
+        "# What each cell took",
+        "",
+        "Made by `tools/study.py`; do not edit. Seconds; other jobs beside count.",
+        "",
+    ]
+    lines += ["| cell | updates | processes | training | measuring |", "|---|---|---|---|---|"]
+    for cell in results["cells"]:
+        seconds = f"{cell['training_seconds']:.0f} | {cell['measuring_seconds']:.0f}"
+        lines.append(f"| {cell['name']} | {cell['step']} | {cell['threads']} | {seconds} |")
     return "\n".join(lines) + "\n"
 
 

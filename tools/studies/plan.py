@@ -88,7 +88,7 @@ class Comparison(Struct, forbid_unknown_fields=True):
     first: str
     second: str
     outcome: str
-    """a measure of tools/studies/measures.py"""
+    """one of tools.studies.measures.OUTCOMES"""
     claim: Literal["higher", "lower", "same"]
     """what the statement says of the first"""
     test: str = ""
