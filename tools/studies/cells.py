@@ -42,10 +42,17 @@ class Place:
         return self.output / "cells" / cell.name
 
     def done(self, cell: Cell) -> bool:
-        """Whether it has been trained and measured, on all texts with all searches."""
-        folder, tests = self.folder(cell), self.study.corpora[cell.corpus].tests
-        wanted = [records_of(folder, test, each) for test in tests for each in (FORCED, "main", *cell.searches)]
+        """Whether it has been trained and measured."""
+        folder = self.folder(cell)
+        wanted = [
+            records_of(folder, test, each) for test, searches in self.wanted(cell) for each in (FORCED, *searches)
+        ]
         return all(path.exists() for path in (folder / "cell.json", *wanted))
+
+    def wanted(self, cell: Cell) -> list[tuple[str, tuple[str, ...]]]:
+        """Each text of a cell with its searches; those beside the main one are of the main text only."""
+        main, *others = self.study.corpora[cell.corpus].tests
+        return [(main, ("main", *cell.searches)), *((other, ("main",)) for other in others)]
 
     def config(self, cell: Cell) -> Config:
         """What it is trained with; texts that it needs are written first."""
@@ -131,12 +138,13 @@ def _measure(place: Place, cell: Cell, config: Config) -> None:
     started, folder, study = time.monotonic(), place.folder(cell), place.study
     loaded = load_model(place.model(cell), device="cpu")
     temperature = records.fitted_temperature(loaded)
-    for name, test in study.corpora[cell.corpus].tests.items():
+    for name, searches in place.wanted(cell):
+        test = study.corpora[cell.corpus].tests[name]
         text = records.read_test(test, config.data)
         oracle = records.oracle_for(test, loaded, *text)
         if not (path := records_of(folder, name, FORCED)).exists():
             records.save(path, records.forced_records(loaded, *text, temperature, oracle))
-        for search in ("main", *cell.searches):
+        for search in searches:
             if not (path := records_of(folder, name, search)).exists():
                 options = study.searches.get(search, {})
                 arrays, outputs = records.output_records(loaded, *text, oracle, place.threads, options)

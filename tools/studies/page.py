@@ -64,7 +64,9 @@ def table(results: Results) -> str:
     mark = " (indication only)" if results["indication"] else ""
     lines = [f"# {results['title']}", "", "Made by `tools/study.py`; do not edit.", "", "## Verdicts", ""]
     lines += ["| | statement | verdict |", "|---|---|---|"]
-    lines += [f"| {k} | {q['statement']} | {q['verdict']}{mark} |" for k, q in results["questions"].items()]
+    for name, each in results["questions"].items():
+        statement = each["statement"].replace("|", "\\|")
+        lines.append(f"| {name} | {statement} | {each['verdict']}{mark} |")
     lines += ["", "## Comparisons", "", "The first less the second, mean over seeds, 95 % interval.", ""]
     heads = [
         "",
