@@ -260,6 +260,12 @@ class TrainConfig(Section):
     """how many checkpoints are averaged"""
     init_from: str = ""
     """model or run directory to start from: its weights and its tokeniser (fine-tuning)"""
+    teacher: str = ""
+    """model or run directory whose distributions are learnt beside the labels, with its tokeniser (distillation)"""
+    teacher_temperature: Annotated[float, Allowed(lambda value: 0 < value <= 100, "above 0 and at most 100")] = 1.0
+    """what the scores of both are divided by before they are compared; above 1 unlikely pieces count more"""
+    teacher_weight: Share = 0.5
+    """share of the loss that is the divergence from the teacher; the rest is what the loss section says"""
     log_every: Count = 50
     """updates between lines of log.jsonl"""
 
@@ -271,6 +277,8 @@ class TrainConfig(Section):
         self._require(fits, "max_length", f"at most train.batch_tokens, {self.batch_tokens}")
         rates = len(self.betas) == 2 and all(0 <= beta <= 0.99999 for beta in self.betas)
         self._require(rates, "betas", "two numbers, 0 to 0.99999")
+        for name, default in (("teacher_temperature", 1.0), ("teacher_weight", 0.5)):
+            self._require(bool(self.teacher) or getattr(self, name) == default, name, "left out without train.teacher")
         falls = self.final_learning_rate <= self.learning_rate
         self._require(falls, "final_learning_rate", f"at most train.learning_rate, {self.learning_rate}")
 
@@ -296,6 +304,6 @@ class Config(Section):
 
     def _check(self) -> None:
         self._require(bool(self.run_dir), "run_dir", "the folder of the run")
-        shared = self.tokenizer.joint or self.model.tie != "all" or bool(self.train.init_from)
+        shared = self.tokenizer.joint or self.model.tie != "all" or bool(self.train.init_from or self.train.teacher)
         allowed = "none or target when tokenizer.joint is false"
         self._require(shared, "model.tie", allowed, self.model.tie)

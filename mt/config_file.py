@@ -166,9 +166,12 @@ def _missing(kind: Any, tree: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _take_over(origin: _Origin) -> None:
-    """With `train.init_from` tokeniser and shape are that model's: what is left out is taken from its config, what is
-    given must be the same. A run that has begun goes on with its own, wherever that model is now."""
-    start = origin.tree["train"].get("init_from") if isinstance(origin.tree.get("train"), dict) else None
+    """With `train.init_from` tokeniser and shape are that model's, with `train.teacher` the tokeniser is: what is left
+    out is taken from its config, what is given must be the same. A run that has begun goes on with its own, wherever
+    that model is now."""
+    train = origin.tree["train"] if isinstance(origin.tree.get("train"), dict) else {}
+    setting = "init_from" if train.get("init_from") else "teacher"
+    start = train.get(setting)
     if not start or not isinstance(start, str):
         return
     run = Path(str(origin.tree.get("run_dir")))
@@ -177,7 +180,7 @@ def _take_over(origin: _Origin) -> None:
     made = asdict(read_config(file))
     if "invisible" not in (_read_tree(file).get("tokenizer") or {}):
         made["tokenizer"]["invisible"] = "keep"  # as versions did that had no such setting
-    for section in ("tokenizer", "model"):
+    for section in ("tokenizer", "model") if setting == "init_from" else ("tokenizer",):
         given = origin.tree[section] = {} if origin.tree.get(section) is None else origin.tree[section]
         for name, value in made[section].items() if isinstance(given, dict) else ():
             if name.startswith("sampling") or "dropout" in name:
@@ -185,7 +188,7 @@ def _take_over(origin: _Origin) -> None:
             if given.setdefault(name, value) != value:
                 place = origin.named(f"{section}.{name}")
                 raise UserError(
-                    f"{place} is {given[name]!r}, but {file} says {value!r}; leave it out with train.init_from"
+                    f"{place} is {given[name]!r}, but {file} says {value!r}; leave it out with train.{setting}"
                 )
 
 

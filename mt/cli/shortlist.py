@@ -28,7 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     loaded = load_model(given.model, "cpu")
     # A model that began as another one has that one's pieces.
-    prepared = prepare(loaded.config, loaded.tokenizer if loaded.config.train.init_from else None)
+    train = loaded.config.train  # a model that began as another one, or had a teacher, has that one's pieces
+    prepared = prepare(loaded.config, loaded.tokenizer if train.init_from or train.teacher else None)
     if prepared.tokenizer.fingerprint != loaded.tokenizer.fingerprint:
         raise UserError(f"{loaded.folder}: its training data give another tokenizer now; restore the text it had")
     shortlist = learn_shortlist(prepared.train, loaded.tokenizer, given.frequent, given.likely)

@@ -120,7 +120,8 @@ def _maps(loaded: LoadedModel, languages: tuple[str, str]) -> dict[str, InverseL
     """The inverse link of the loss, where it has one, and temperatures fitted on a sample of their own."""
     tokenizer, counts = loaded.tokenizer, loaded.piece_counts
     classes = tokenizer.target_size, tokenizer.pad_id, tokenizer.begin_id
-    link = InverseLink.of_loss(loaded.config.loss, *classes, unigram=counts and counts[1])
+    taught, of_loss = loaded.config.train.teacher, InverseLink.of_loss  # a student learns another one's, too
+    link = None if taught else of_loss(loaded.config.loss, *classes, unigram=counts and counts[1])
     fits = {"temperature": TemperatureFit()} | ({"link_temperature": TemperatureFit(link=link)} if link else {})
 
     def observe(chunk: Distributions) -> None:

@@ -243,7 +243,8 @@ class _ForcedMaps(_Maps):
         tokenizer = self.loaded.tokenizer
         classes = tokenizer.target_size, tokenizer.pad_id, tokenizer.begin_id
         counts = self.loaded.piece_counts
-        link = InverseLink.of_loss(self.loaded.config.loss, *classes, unigram=counts and counts[1])
+        taught, of_loss = self.loaded.config.train.teacher, InverseLink.of_loss  # a student has no link of its own
+        link = None if taught else of_loss(self.loaded.config.loss, *classes, unigram=counts and counts[1])
         candidates = [(prefix, each) for prefix in ("", "top_") for each in (None, link)[: 1 + (link is not None)]]
         fits = [[TemperatureFit(each) for _, each in candidates] for _ in self.groups]
 

@@ -29,6 +29,7 @@ from mt.model.directory import (
 )
 from mt.model.transformer import Transformer
 from mt.settings import NotNegative, Section, Whole
+from mt.training.loss import Teacher
 from mt.training.optimiser import MovingAverage, Optimiser
 
 _REMEDY = "restore it, or remove this folder and write the name of an earlier checkpoint into last"
@@ -77,7 +78,7 @@ class TrainState(Section):
     sums: dict[str, Any] = field(default_factory=dict)
     """loss, nll, tokens, seconds and the like since the last line of the log; scalar tensors until they are saved"""
     fingerprints: dict[str, str] = field(default_factory=dict)
-    """what the data was made from"""
+    """what the data was made from, and the teacher's weights where there is one"""
 
     def _check(self) -> None:
         self._require(not self.best or self.best in {AVERAGE, *self.scores}, "best", "one of the scores")
@@ -98,13 +99,14 @@ class TrainState(Section):
 
 
 class TrainingParts(NamedTuple):
-    """What a run trains with; a checkpoint brings it all back."""
+    """What a run trains with; a checkpoint brings it all back, but for the teacher."""
 
     model: Transformer
     loss: LossFunction
     optimiser: Optimiser
     average: MovingAverage | None
     state: TrainState
+    teacher: Teacher | None = None
 
 
 class Checkpoint(NamedTuple):

@@ -14,16 +14,14 @@ import torch
 from mt.config import Config
 from mt.corpus.prepare import Prepared
 from mt.errors import UserError
-from mt.losses.function import LossFunction
-from mt.losses.projection import LossSums, projected_loss
 from mt.metrics.quality import check_bleu
 from mt.model.directory import AVERAGE, load_weights, model_directory
-from mt.model.transformer import Transformer
 from mt.progress import log_line, progress_bar
 from mt.training import resources
 from mt.training.checkpoint import Checkpoints, TrainingParts
-from mt.training.data import Batch, Update, UpdateLoader
+from mt.training.data import Update, UpdateLoader
 from mt.training.distributed import Group, interruptible, own_processes, torchrun_group
+from mt.training.loss import add_gradients
 from mt.training.optimiser import Gradients, Plan, first_plan, learning_rate
 from mt.training.run_directory import RunLog, begin, claimed, is_finished, say_figures
 from mt.training.setup import choose_precision, open_log, prepare_data, setup, training_device, worker_processes
@@ -87,34 +85,6 @@ def _take_part(group: Group, config: Config, prepared: Prepared, device: torch.d
     return group.broadcast(finished)  # a launcher may end the others as soon as one has ended
 
 
-def batch_loss(model: Transformer, batch: Batch, loss: LossFunction, bfloat16: bool = False) -> LossSums:
-    """Loss sums over the real target tokens of a batch. `bfloat16`: products in it; on a GPU, under autocast, other
-    operations, too, on a processor no others, see `mt.model.linear`."""
-    device = batch.source.device.type
-    model.use_bfloat16_products(bfloat16 and device == "cpu")
-    # A loss of several passes sees every sentence as often, each time with dropout of its own.
-    source, target_input = (each.repeat(loss.passes, 1) for each in (batch.source, batch.target_input))
-    with torch.autocast(device, torch.bfloat16, enabled=bfloat16 and device != "cpu"):
-        hidden = model(source, target_input)
-    hidden = hidden.unflatten(0, (loss.passes, -1)).flatten(1, 2).transpose(0, 1)
-    if batch.positions is not None:
-        hidden = hidden.index_select(0, batch.positions)
-    hidden = hidden.flatten(0, 1)  # the passes of a position next to each other
-    with torch.autocast(device, torch.bfloat16, enabled=bfloat16):
-        weight, bias = model.output_weight, model.output_bias
-        return projected_loss(hidden, weight, bias, batch.targets, loss=loss, pad_id=model.pad_id)
-
-
-def add_gradients(
-    model: Transformer, batch: Batch, loss: LossFunction, gradients: Gradients, bfloat16: bool = False
-) -> None:
-    """Adds the gradient of the batch's loss sum, and its figures; the one division comes with `Gradients.reduce`."""
-    sums = batch_loss(model, batch, loss, bfloat16)
-    sums.loss.backward()
-    gradients.count(loss=sums.loss.detach(), nll=sums.nll, correct=sums.correct)
-    gradients.count(tokens=batch.tokens, slots=batch.slots, filled=batch.filled)
-
-
 class Training:
     """The training loop: the same updates and validations in every process; the main one alone saves and has a log."""
 
@@ -124,7 +94,7 @@ class Training:
         """started: `time.monotonic()` when the command began, for a budget."""
         self.config, self.train, self.tokenizer = config, config.train, prepared.tokenizer
         self.parts, self.group, self.log = parts, group, log
-        self.model, self.loss, self.optimiser, self.average, self.state = parts
+        self.model, self.loss, self.optimiser, self.average, self.state, self.teacher = parts
         self.meta = {"loss": self.loss.signature, "data": prepared.fingerprints}
         self.device = next(self.model.parameters()).device
         self.gradients = Gradients(self.model, group)
@@ -175,7 +145,7 @@ class Training:
         torch.manual_seed(self.config.seed)
         with resources.explained(self.train):
             largest = self.loader.largest(self.state.epoch)
-            add_gradients(self.model, largest, self.loss, self.gradients, self.bfloat16)
+            add_gradients(self.model, largest, self.loss, self.gradients, self.bfloat16, self.teacher)
 
     def _report_memory(self) -> None:
         """What warm-up and first update took; in the log once, however often the run is interrupted."""
@@ -208,7 +178,7 @@ class Training:
                 # processes changes nothing.
                 seed = hashlib.blake2b(f"{self.config.seed} {step} {number}".encode(), digest_size=7).digest()
                 torch.manual_seed(int.from_bytes(seed, "big"))
-                add_gradients(self.model, batch, self.loss, self.gradients, self.bfloat16)
+                add_gradients(self.model, batch, self.loss, self.gradients, self.bfloat16, self.teacher)
         self.gradients.count(interruptions=float(interruption))
         figures = self.gradients.reduce()
         self.gradient_norm = self.gradients.clip(self.train.clip_norm)

@@ -14,7 +14,7 @@ from mt.corpus.tokenizer import load_tokenizer
 from mt.errors import UserError
 from mt.files.json_file import check_listed
 from mt.losses.build import build_loss
-from mt.model.directory import build_model, choose_device, load_model, load_weights, model_directory, weights
+from mt.model.directory import LoadedModel, build_model, choose_device, load_model, load_weights, weights
 from mt.model.linear import WORTHWHILE, bfloat16_speed
 from mt.model.transformer import Transformer
 from mt.processes import available_cores, keep_freed_memory
@@ -23,6 +23,7 @@ from mt.settings import dotted
 from mt.training.checkpoint import Checkpoints, TrainingParts, TrainState
 from mt.training.data import batch_shape
 from mt.training.distributed import Group
+from mt.training.loss import Teacher
 from mt.training.optimiser import MovingAverage, Optimiser
 from mt.training.run_directory import RunLog
 
@@ -58,24 +59,28 @@ def worker_processes(config: Config, device: torch.device) -> int:
 
 
 def prepare_data(config: Config, group: Group) -> Prepared:
-    """The data of the run, encoded with the tokeniser of `train.init_from` where there is one."""
+    """The data of the run, encoded with the tokeniser of `train.init_from` or `train.teacher` where there is one."""
     keep_freed_memory()
     torch.set_num_threads(_threads(config, group))
     ready = f"prepared on {group.machine}"
     if group.local_rank > 0:  # one process of each machine prepares; the others find it in the machine's cache
         group.wait_for_signal(ready)
-    tokenizer = None
-    if config.train.init_from:
-        start = Checkpoints(config).last() or model_directory(Path(config.train.init_from))
+    tokenizer, teacher = None, _made_alike(config, "teacher", "cpu", "tokenizer") if config.train.teacher else None
+    if origin := config.train.init_from or config.train.teacher:
+        start = Checkpoints(config).last() or load_model(origin, "cpu", at_once=False).folder
         check_listed(start / "meta.json", "restore the folder, or start from another model")  # damage is told at once
         tokenizer = load_tokenizer(start)
+        if teacher and teacher.tokenizer.fingerprint != tokenizer.fingerprint:
+            other = f"has another tokeniser than {start}, which this run goes on from"
+            raise UserError(f"train.teacher {config.train.teacher}: {other}; give a teacher with the same one")
     prepared = prepare(config, tokenizer=tokenizer)
+    prepared.fingerprints |= {"teacher": teacher.weights_digest} if teacher else {}
     group.signal(ready)
     for fingerprints, machine in group.gather((prepared.fingerprints, group.machine)):
         if fingerprints != prepared.fingerprints:
             raise UserError(
-                f"{machine}: the text or its tokeniser is not the one of {group.machine}; give all machines the "
-                "same files, and one --data.cache that all of them see or a copy of it"
+                f"{machine}: the text, its tokeniser or the teacher is not the one of {group.machine}; give all "
+                "machines the same files, and one --data.cache that all of them see or a copy of it"
             )
     return prepared
 
@@ -108,14 +113,21 @@ def setup(config: Config, prepared: Prepared, device: torch.device, group: Group
         log_line("warning: at loss.log_end 1 the loss has no lower bound, and training may diverge; 0.99999 brakes it")
     ids = {"pad_id": tokenizer.pad_id, "begin_id": tokenizer.begin_id}
     loss = build_loss(config.loss, **ids, vocabulary_size=tokenizer.target_size, unigram=unigram)
-    state = TrainState(fingerprints=prepared.fingerprints)
+    teacher, state = None, TrainState(fingerprints=prepared.fingerprints)
+    if config.train.teacher:
+        loaded, train = _made_alike(config, "teacher", str(device), "tokenizer"), config.train
+        teacher = Teacher(loaded.model, train.teacher_temperature, train.teacher_weight)
+        loss.signature += f"|teacher:{teacher.share:g}|temperature:{teacher.temperature:g}"
+        if loaded.weights_digest != prepared.fingerprints["teacher"]:
+            raise UserError(f"train.teacher {train.teacher}: has just changed; wait until it is trained, or copy it")
     if checkpoint is not None:
         checkpoint.restore(model, optimiser, average)
         state = checkpoint.state
         if state.fingerprints != prepared.fingerprints:
-            changed = "the data has changed since this run began; restore it or give another run_dir"
-            raise UserError(f"{config.run_dir}: {changed}")
-    return TrainingParts(model, loss, optimiser, average, state)
+            same = state.fingerprints.get("teacher") == prepared.fingerprints.get("teacher")
+            changed = f"{'the data' if same else 'train.teacher'} has changed since this run began"
+            raise UserError(f"{config.run_dir}: {changed}; restore it or give another run_dir")
+    return TrainingParts(model, loss, optimiser, average, state, teacher)
 
 
 def choose_precision(config: Config, device: torch.device, group: Group, state: TrainState, log: RunLog | None) -> str:
@@ -149,16 +161,27 @@ def open_log(config: Config, prepared: Prepared, device: torch.device, group: Gr
 
 def _start_from(model: Transformer, config: Config) -> None:
     """Copies the weights of `train.init_from`, a model of the same shape."""
-    start, origin = load_model(config.train.init_from, "cpu"), f"train.init_from {config.train.init_from}"
+    start = _made_alike(config, "init_from", "cpu", "tokenizer", "model")
+    load_weights(model, weights(start.model), start.folder)
+
+
+def _made_alike(config: Config, setting: str, device: str, *sections: str) -> LoadedModel:
+    """The model of `train.init_from` or `train.teacher`, its weights loaded when they are first asked for. Raises
+    UserError where it was made with other settings of these sections, or a teacher for other languages."""
+    name = getattr(config.train, setting)
+    start, origin = load_model(name, device, at_once=False), f"train.{setting} {name}"
     made = asdict(start.config)
     made["tokenizer"]["invisible"] = start.tokenizer.invisible
     ours = dict(dotted(asdict(config)))
-    for key, value in dotted({section: made[section] for section in ("tokenizer", "model")}):
+    for key, value in dotted({section: made[section] for section in sections}):
         if not (key.startswith("tokenizer.sampling") or "dropout" in key) and ours[key] != value:
             raise UserError(
                 f"{origin}: was made with {key} {value}, this config says {ours[key]}; set {key} to {value}"
             )
     languages, new = ([data.source_language, data.target_language] for data in (start.config.data, config.data))
     if languages != new:
-        log_line(f"{origin}: translates from {' to '.join(languages)}, this run learns {' to '.join(new)}")
-    load_weights(model, weights(start.model), start.folder)
+        told = f"{origin}: translates from {' to '.join(languages)}, this run learns {' to '.join(new)}"
+        if setting == "teacher":
+            raise UserError(f"{told}; give a teacher of the same languages")
+        log_line(told)
+    return start

@@ -77,9 +77,9 @@ def weights(run: Path) -> str:
     return fingerprint
 
 
-def interrupt(corpus: Path, run: Path, number: signal.Signals, step: int) -> int:
+def interrupt(corpus: Path, run: Path, number: signal.Signals, step: int, *options: str) -> int:
     """Starts a run and sends it a signal as soon as its log shows this update."""
-    process = subprocess.Popen(command(corpus, run), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command(corpus, run, *options), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
     while not any(event["step"] >= step for event in events(run)):
         assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be stopped"
@@ -183,6 +183,27 @@ def test_fine_tuning_starts_from_the_weights_and_the_tokeniser_of_a_model(
     best = (undisturbed / "best").read_text().strip()
     scores = {f"step_{e['step']:08d}": e["nll"] for e in events(undisturbed) if e["event"] == "valid"}
     assert first["nll"] == pytest.approx(scores[best], abs=1e-4)
+
+
+def test_a_student_killed_on_its_way_ends_as_one_that_was_not_whatever_the_number_of_processes(
+    corpus: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    options = ["--train.teacher", str(undisturbed), "--train.teacher_weight", "0.7", "--train.teacher_temperature", "2"]
+    options += ["--model.width", "8", "--train.max_steps", "20", "--train.average", "none", "--train.log_every", "1"]
+    options += ["--tokenizer.sampling", "0"]
+    whole, killed, alone = (tmp_path / name for name in ("whole", "killed", "alone"))
+    assert interrupt(corpus, killed, signal.SIGKILL, 8, *options) == -signal.SIGKILL
+    for run, threads in ((whole, "2"), (killed, "2"), (alone, "1")):
+        done = train(corpus, run, *options, "--threads", threads)
+        assert done.returncode == 0, done.stderr
+        assert ("going on after update" in done.stderr) is (run == killed)
+    assert weights(killed) == weights(whole)
+    assert [events(run)[0]["processes"] for run in (whole, alone)] == [2, 1]
+    logs = [[(e["loss"], e["nll"]) for e in events(run) if e["event"] == "train"] for run in (whole, killed, alone)]
+    assert len(logs[0]) == 20 and logs[0] == logs[1]
+    for one, other in zip(logs[0], logs[2], strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+    assert logs[0][-1][0] < logs[0][0][0] - 0.2
 
 
 def test_averaged_checkpoints_become_a_model(undisturbed: Path) -> None:

@@ -297,6 +297,15 @@ def test_a_run_that_starts_from_a_model_takes_over_its_shape_and_its_tokeniser(f
     assert config.train.max_steps == 10
 
 
+def test_a_student_takes_over_the_tokeniser_of_its_teacher_and_keeps_its_own_shape(file: Path) -> None:
+    teacher = ["--train.teacher", str(made(file, *SHAPE, "--tokenizer", "{vocabulary_size: 64, algorithm: bpe}"))]
+    config = parse_config([str(file), *teacher, "--model.width", "8"], "train.py")
+    assert (config.tokenizer.vocabulary_size, config.tokenizer.algorithm) == (64, "bpe")
+    assert (config.model.width, config.model.encoder_heads) == (8, 4)
+    told = error_of([file, *teacher, "--tokenizer.vocabulary_size", 65])
+    assert told.endswith("says 64; leave it out with train.teacher")
+
+
 def test_what_is_given_and_is_not_as_the_model_has_it_is_refused(file: Path) -> None:
     folder = made(file, *SHAPE, *PIECES)
     start = ["--train.init_from", folder]

@@ -20,8 +20,8 @@ from mt.losses.build import build_loss
 from mt.model.transformer import Transformer
 from mt.training.data import Batch
 from mt.training.distributed import Failures, Group, own_processes
+from mt.training.loss import add_gradients
 from mt.training.optimiser import Gradients
-from mt.training.run import add_gradients
 
 VOCABULARY = 40
 

@@ -14,8 +14,8 @@ from mt.losses.build import build_loss
 from mt.model.transformer import Transformer
 from mt.training.data import Batch
 from mt.training.distributed import Group
+from mt.training.loss import add_gradients, batch_loss
 from mt.training.optimiser import Gradients
-from mt.training.run import add_gradients, batch_loss
 
 VOCABULARY = 50
 TOKENIZER = SimpleNamespace(pad_id=0, begin_id=2)
