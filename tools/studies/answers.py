@@ -13,8 +13,8 @@ from mt.files.json_file import read_json
 from mt.losses.smoothing import label_smoothed_kl
 from mt.metrics.bins import CalibrationBins
 from mt.metrics.noise import Floats, holm, resampled_counts
-from tools.studies.cells import FORCED, Place, read_cell, records_of
-from tools.studies.measures import measure
+from tools.studies.cells import FORCED, INSPECTION, Place, read_cell, records_of
+from tools.studies.measures import OF_INSPECTION, inspection_of, measure
 from tools.studies.plan import Cell, Comparison, cells_of
 from tools.studies.records import read
 from tools.studies.statistics import MARGINS, OTHER_MARGIN, Difference, decision, two_level_difference, verdict
@@ -46,6 +46,7 @@ class Answers:
             "questions": {name: self._question(name) for name in self.study.questions},
             "curves": self._curves(),
             "reliability": self._reliability(),
+            "inspection": self._inspection(),
             "padding": padding_curve(),
         }
 
@@ -110,8 +111,7 @@ class Answers:
         measured, drawn = [], []
         for seed in sorted(of_seed[0].keys() & of_seed[1].keys()):
             pair = [own[seed] for own in of_seed]
-            needed = [search for search in (each.search, each.less) if search]
-            if not all(records_of(self.place.folder(cell), test, each).exists() for cell in pair for each in needed):
+            if not all(self._has(cell, test, each) for cell in pair):
                 continue
             values, resampled = [], []
             for cell, outcome in zip(pair, outcomes):
@@ -127,6 +127,30 @@ class Answers:
         if not measured:
             return None
         return two_level_difference(np.array(measured), np.array(drawn), MARGINS.get(each.outcome, OTHER_MARGIN))
+
+    def _has(self, cell: Cell, test: str, each: Comparison) -> bool:
+        """Whether a cell has been measured with all that is compared."""
+        folder = self.place.folder(cell)
+        needed = [records_of(folder, test, search) for search in (each.search, each.less) if search]
+        inside = each.outcome not in OF_INSPECTION or ((folder / INSPECTION).exists() and bool(inspection_of(folder)))
+        return inside and all(path.exists() for path in needed)
+
+    def _inspection(self) -> dict[str, Any]:
+        """What is inside the models of a group of cells: means over seeds, and what the loss would have at its end."""
+        blocks: dict[str, Any] = {}
+        for group in dict.fromkeys(cell.group for cell in self.cells):
+            folders = [self.place.folder(cell) for cell in self.cells if cell.group == group]
+            found = [inside for each in folders if (each / INSPECTION).exists() and (inside := inspection_of(each))]
+            if not found:
+                continue
+            means = {name: float(np.mean([figure(each) for each in found])) for name, figure in OF_INSPECTION.items()}
+            gradients = {
+                name: [_mean_of_known([each["gradients"][name][place] for each in found]) for place in range(10)]
+                for name in ("tokens", "loss_norm", "loss_pull", "cross_entropy_pull")
+            }
+            expected = found[0]["margins"]["expected"]
+            blocks[group] = {"seeds": len(found), **means, "margin_expected": expected, "gradients": gradients}
+        return blocks
 
     def _curves(self) -> dict[str, Any]:
         """Model probability against true probability, by group of cells on text of the grammar: of tokens that can come
@@ -170,6 +194,11 @@ class Answers:
                 "bins": [{name: each[name] for name in wanted} for each in block["bins"]],
             }
         return blocks
+
+
+def _mean_of_known(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return round(float(np.mean(known)), 6) if known else None
 
 
 def padding_curve() -> list[dict[str, float]]:

@@ -16,17 +16,21 @@ from mt.config import Config
 from mt.config_file import dump_config
 from mt.decoding.translator import Translator
 from mt.errors import UserError
+from mt.evaluation.inspection import inspect_model
+from mt.evaluation.test_set import TestSet
 from mt.files.atomic import atomic_folder, open_locked, write_text
 from mt.files.json_file import read_json, write_json
 from mt.grammar.grammar import sample_pairs
 from mt.model.directory import LoadedModel, load_model, read_pointer
 from mt.processes import available_cores
+from mt.progress import log_line
 from tools.studies import records
 from tools.studies.plan import PLAIN, Cell, Condition, Settings, Study, TrainingText, config_of, needed_by
 
 FORCED = "forced"
 """stands for the references in names of files, as a search does for its output"""
 _BUSY = "another process is at this cell"
+INSPECTION = "inspection.json"
 _PACKAGES = ("torch", "numpy", "sentencepiece", "sacrebleu")
 
 
@@ -47,7 +51,7 @@ class Place:
         wanted = [
             records_of(folder, test, each) for test, searches in self.wanted(cell) for each in (FORCED, *searches)
         ]
-        return all(path.exists() for path in (folder / "cell.json", *wanted))
+        return all(path.exists() for path in (folder / "cell.json", folder / INSPECTION, *wanted))
 
     def wanted(self, cell: Cell) -> list[tuple[str, tuple[str, ...]]]:
         """Each text of a cell with its searches; those beside the main one are of the main text only."""
@@ -150,12 +154,26 @@ def _measure(place: Place, cell: Cell, config: Config) -> None:
                 arrays, outputs = records.output_records(loaded, *text, oracle, place.threads, options)
                 write_text(path.with_suffix(".txt"), "".join(f"{output}\n" for output in outputs))
                 records.save(path, arrays)
+        if name == next(iter(study.corpora[cell.corpus].tests)) and not (folder / INSPECTION).exists():
+            write_json(folder / INSPECTION, inspected(loaded, *text))
     curve, seconds = _learning_curve(folder / "run" / "log.jsonl")
     shutil.rmtree(folder / "run" / "tensorboard", ignore_errors=True)
     write_text(folder / "config.yaml", dump_config(config))
     described = {**_described(place, cell, loaded), "temperature": temperature.temperature, "curve": curve}
     described |= {"training_seconds": seconds, "measuring_seconds": round(time.monotonic() - started, 1)}
     write_json(folder / "cell.json", described)
+
+
+def inspected(loaded: LoadedModel, sources: list[str], references: list[str]) -> dict[str, Any]:
+    """What `tools/inspect.py` finds on a text; empty where that is too short to say anything."""
+    try:
+        found = inspect_model(loaded, TestSet(sources, [references], {}))
+    except UserError as error:
+        log_line(f"note: not inspected: {error}")
+        return {}
+    for each in found["projection"]:
+        del each["states"]  # drawn by tools/inspect.py
+    return found
 
 
 def records_of(folder: Path, test: str, search: str) -> Path:

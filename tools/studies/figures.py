@@ -38,6 +38,16 @@ def study_figures(results: Results) -> dict[str, str]:
             if lines := _beams(results, corpus, outcome):
                 draw = _lines(f"{corpus}: beams", lines, "beam size", label, logarithmic=True)
                 drawn[f"beams-{outcome}-{corpus}"] = svg_element(f"beams {outcome} {corpus}", draw, f"{label} by beam")
+        pulls = {
+            _variant(group): [
+                (place / 10 + 0.05, each) for place, each in enumerate(inside["gradients"]["loss_pull"]) if each
+            ]
+            for group, inside in results["inspection"].items()
+            if _plain(group, corpus)
+        }
+        if pulls := {name: points for name, points in list(pulls.items())[:6] if points}:
+            draw = _lines(f"{corpus}: pull on the right piece", pulls, "its probability", "size of d loss / d logit")
+            drawn[f"gradient-{corpus}"] = svg_element(f"gradient {corpus}", draw, "gradient by confidence")
     if padding := results.get("padding"):
         lines = {
             name: [(each["columns"], each[key]) for each in padding]

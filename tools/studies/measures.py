@@ -11,9 +11,10 @@ import numpy as np
 
 from mt.errors import UserError
 from mt.evaluation.sentences import rejection_ratio
+from mt.files.json_file import read_json
 from mt.metrics.bins import PROTOCOLS, bin_of
 from mt.metrics.noise import Floats
-from tools.studies.cells import FORCED, read_cell, records_of
+from tools.studies.cells import FORCED, INSPECTION, read_cell, records_of
 from tools.studies.plan import Study
 from tools.studies.records import Arrays, read
 
@@ -57,14 +58,20 @@ def measure(folder: Path, test: str, search: str, outcome: str) -> Measure | Ran
     """An outcome of a cell. Raises ValueError for one that is unknown."""
     if outcome in _OF_CELL:
         return Scalar(_OF_CELL[outcome](read_cell(folder)))
+    if outcome in OF_INSPECTION:
+        return Scalar(OF_INSPECTION[outcome](inspection_of(folder)))
     if outcome in _OF_TOKENS:
         arrays = read(records_of(folder, test, FORCED))
         return _OF_TOKENS[outcome](arrays, len(arrays["words"]))
     if outcome in _OF_OUTPUT:
         arrays = read(records_of(folder, test, search))
         return _OF_OUTPUT[outcome](arrays, len(arrays["chrf"]))
-    known = ", ".join((*_OF_TOKENS, *_OF_OUTPUT, *_OF_CELL))
-    raise ValueError(f"outcome is {outcome!r}; it must be one of {known}")
+    raise ValueError(f"outcome is {outcome!r}; it must be one of {', '.join(sorted(OUTCOMES))}")
+
+
+def inspection_of(folder: Path) -> dict[str, Any]:
+    """What was found inside the model of a cell; empty where its text was too short."""
+    return read_json(folder / INSPECTION, dict[str, Any], "remove it, and run the cell again")
 
 
 def _by_line(arrays: Arrays, lines: int, *columns: Floats) -> Floats:
@@ -180,7 +187,13 @@ _OF_CELL: dict[str, Callable[[dict[str, Any]], float]] = {
     "early_accuracy": partial(_early, "accuracy"),
     "seconds": lambda cell: float(cell["training_seconds"]),
 }
-OUTCOMES = {*_OF_TOKENS, *_OF_OUTPUT, *_OF_CELL}
+OF_INSPECTION: dict[str, Callable[[dict[str, Any]], float]] = {
+    "tightness": lambda found: float(found["tightness"]["frequent"]["ratio"]),
+    "distance_variation": lambda found: float(found["distances"]["distance_variation"]),
+    "logit_spread": lambda found: float(found["distances"]["logit_spread"]),
+    "margin": lambda found: float(found["margins"]["mean"]["mean"]),
+}
+OUTCOMES = {*_OF_TOKENS, *_OF_OUTPUT, *_OF_CELL, *OF_INSPECTION}
 
 
 def check_outcomes(study: Study, path: Path) -> None:

@@ -48,7 +48,14 @@ def results(indication: bool) -> dict[str, object]:
     found |= {"detectable": 0.01, "margin": 0.005, "p_adjusted": 0.02, "decision": "supported"}
     comparisons = [comparison | found, comparison | {"decision": "not run"}]
     questions = {"b": {"statement": "It | helps.", "verdict": "supported", "comparisons": comparisons}}
-    empty = {"cells": [], "missing": ["g/plain/ce/seed-9"], "curves": {}, "reliability": {}, "padding": []}
+    empty = {
+        "cells": [],
+        "missing": ["g/plain/ce/seed-9"],
+        "curves": {},
+        "reliability": {},
+        "padding": [],
+        "inspection": {},
+    }
     return {"title": "small", "indication": indication, "questions": questions, **empty}
 
 
