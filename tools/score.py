@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+sys.path.pop(0)  # this folder: its inspect.py would hide the library's
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from mt.cli.main import main
 

@@ -3,7 +3,8 @@
 import sys
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # not this folder: its inspect.py would hide the library's
+sys.path.pop(0)  # this folder: its inspect.py would hide the library's
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from mt.cli.main import run
 from tools.studies.command import main

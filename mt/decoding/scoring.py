@@ -36,6 +36,8 @@ class Distributions(NamedTuple):
     """(tokens,) int64, which pair of the call each token is of"""
     positions: np.ndarray
     """(tokens,) int64, from 0"""
+    hidden: Tensor
+    """(tokens, width), the decoder's last states, which `Transformer.logits` multiplies with the output matrix"""
 
 
 class ForcedScores(NamedTuple):
@@ -153,7 +155,7 @@ def _score_batch(
         if transform is not None:
             log_probs = transform(log_probs).float()
         if observe is not None:
-            observe(Distributions(log_probs, ids, numbers[rows], positions[rows]))
+            observe(Distributions(log_probs, ids, numbers[rows], positions[rows], hidden[rows]))
         best, best_ids = log_probs.max(-1)
         chosen = log_probs.gather(1, ids[:, None])[:, 0]
         # The squares come last, in place: nobody needs the block any more.

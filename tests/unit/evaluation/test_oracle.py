@@ -24,7 +24,8 @@ ROWS = [[row({0: 0.75, 1: 0.25}), row({2: 1.0})]]
 def chunk(probabilities: list[list[float]]) -> Distributions:
     values = torch.tensor(probabilities).log()
     places = np.arange(len(probabilities))
-    return Distributions(values, torch.zeros(len(probabilities), dtype=torch.long), np.zeros_like(places), places)
+    ids, hidden = torch.zeros(len(probabilities), dtype=torch.long), torch.empty(len(probabilities), 0)
+    return Distributions(values, ids, np.zeros_like(places), places, hidden)
 
 
 def test_kl_and_exact_errors_of_two_tokens() -> None:

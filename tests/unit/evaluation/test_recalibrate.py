@@ -91,7 +91,8 @@ def test_a_wrong_tail_does_not_spoil_the_confidence_in_the_likeliest_token(
     def scores(loaded: LoadedModel, sources: Any, targets_: Any, *, observe: Any) -> Iterator[None]:
         for pair in range(lines):
             log_probs = probabilities[pair].log().log_softmax(-1)
-            observe(Distributions(log_probs, targets[pair], np.full(tokens, pair), np.arange(tokens)))
+            none = torch.empty(tokens, 0)
+            observe(Distributions(log_probs, targets[pair], np.full(tokens, pair), np.arange(tokens), none))
             yield None
 
     monkeypatch.setattr("mt.evaluation.recalibrate.score_pairs", scores)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mt.config_file import dump_config
 from mt.errors import UserError
 from tools.studies.cells import written_pairs
 from tools.studies.measures import check_outcomes
@@ -85,13 +86,15 @@ def test_what_is_wrong_with_a_study_file_is_told_in_one_line(tmp_path: Path, old
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
-def test_each_cell_of_the_shipped_studies_has_a_config(path: Path) -> None:
+def test_each_cell_of_the_shipped_studies_has_a_config(path: Path, tmp_path: Path) -> None:
     study = read_study(path)
     for group, cell in {cell.group: cell for cell in cells_of(study)}.items():
-        options = {"run_dir": "-", "data.root": "."} | dict.fromkeys(
-            study.conditions[cell.condition].models if cell.condition in study.conditions else (), "teacher"
-        )
-        config = config_of(study, cell, path.parents[1], options)
+        options = {"run_dir": "-", "data.root": "."}
+        for needed in needed_by(study, cell):  # its config stands where a trained model's would
+            made = config_of(study, needed, path.parents[1], options)
+            (tmp_path / "config.yaml").write_text(dump_config(made), encoding="utf-8")
+        models = study.conditions[cell.condition].models if cell.condition in study.conditions else {}
+        config = config_of(study, cell, path.parents[1], options | dict.fromkeys(models, str(tmp_path)))
         assert config.train.max_steps > 0, group
         assert config.train.budget_minutes == 0, group  # never a budget: seeds are compared
         assert config.train.schedule == "cosine", group
