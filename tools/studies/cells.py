@@ -143,17 +143,18 @@ def _measure(place: Place, cell: Cell, config: Config) -> None:
     loaded = load_model(place.model(cell), device="cpu")
     temperature = records.fitted_temperature(loaded)
     for name, searches in place.wanted(cell):
-        test = study.corpora[cell.corpus].tests[name]
-        text = records.read_test(test, config.data)
-        oracle = records.oracle_for(test, loaded, *text)
-        if not (path := records_of(folder, name, FORCED)).exists():
-            records.save(path, records.forced_records(loaded, *text, temperature, oracle))
-        for search in searches:
-            if not (path := records_of(folder, name, search)).exists():
-                options = study.searches.get(search, {})
-                arrays, outputs = records.output_records(loaded, *text, oracle, place.threads, options)
-                write_text(path.with_suffix(".txt"), "".join(f"{output}\n" for output in outputs))
-                records.save(path, arrays)
+        missing = [each for each in (FORCED, *searches) if not records_of(folder, name, each).exists()]
+        text = records.read_test(study.corpora[cell.corpus].tests[name], config.data)
+        oracle = records.oracle_for(study.corpora[cell.corpus].tests[name], loaded, *text) if missing else None
+        for search in missing:
+            path = records_of(folder, name, search)
+            if search == FORCED:
+                records.save(path, records.forced_records(loaded, *text, temperature, oracle))
+                continue
+            options = study.searches.get(search, {})
+            arrays, outputs = records.output_records(loaded, *text, oracle, place.threads, options)
+            write_text(path.with_suffix(".txt"), "".join(f"{output}\n" for output in outputs))
+            records.save(path, arrays)
         if name == next(iter(study.corpora[cell.corpus].tests)) and not (folder / INSPECTION).exists():
             write_json(folder / INSPECTION, inspected(loaded, *text))
     curve, seconds = _learning_curve(folder / "run" / "log.jsonl")
