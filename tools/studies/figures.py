@@ -93,7 +93,7 @@ def _forest(results: Results) -> Any:
     axes.set_yticks(range(len(rows)), [f"{name}  {_short(each)}" for name, each in rows])
     axes.set_xscale("symlog", linthresh=1)
     axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.set_xlabel("effect in margins (0.5 BLEU or chrF, 0.01 nats, else 0.005); green: supported, red: refuted")
+    axes.set_xlabel("effect, in margins; green: supported, red: refuted")
     axes.grid(axis="x")
     axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -185,6 +185,7 @@ def _lines(
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.minorticks_off()
         axes.set(xlabel=x, ylabel=y, title=title)
+        axes.margins(y=0.12 + 0.06 * len(lines))  # room for the legend
         axes.legend()
         axes.grid()
         axes.spines[["top", "right"]].set_visible(False)
