@@ -115,6 +115,14 @@ def test_a_study_that_was_killed_twice_ends_with_the_same_table(study: Path, tmp
     first = (output / "cells" / "g" / "plain" / "ce" / "seed-1" / "cell.json").stat().st_mtime_ns
     finished(study, output)
     assert (output / "cells" / "g" / "plain" / "ce" / "seed-1" / "cell.json").stat().st_mtime_ns == first
+    for old, new, told in (
+        ("train.max_steps: 6", "train.max_steps: 7", "another train.max_steps than"),
+        ("pairs: 20, seed: 3", "pairs: 20, seed: 4", "another text test than"),
+        ("none3: {beam: 3", "none3: {beam: 4", "another search none3 than"),
+    ):
+        study.write_text(SMALL.replace(old, new), encoding="utf-8")
+        done = run(study, "--output", str(output), "--threads", "1")
+        assert (done.returncode, told in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.slow

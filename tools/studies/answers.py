@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from mt.errors import UserError
 from mt.files.json_file import read_json
 from mt.losses.smoothing import label_smoothed_kl
 from mt.metrics.bins import CalibrationBins
 from mt.metrics.noise import Floats, holm, resampled_counts
 from tools.studies.cells import FORCED, INSPECTION, Place, read_cell, records_of
 from tools.studies.measures import OF_INSPECTION, inspection_of, measure
-from tools.studies.plan import Cell, Comparison, cells_of
+from tools.studies.plan import MAIN, Cell, Comparison, cells_of
 from tools.studies.records import read
 from tools.studies.statistics import MARGINS, OTHER_MARGIN, Difference, decision, two_level_difference, verdict
 
@@ -67,10 +68,10 @@ class Answers:
         folder, tests = self.place.folder(cell), {}
         kept = read_cell(folder)
         for test, text in self.study.corpora[cell.corpus].tests.items():
-            if not records_of(folder, test, "main").exists():
+            if not records_of(folder, test, MAIN).exists():
                 continue
             names = (*_FIGURES, *(_WITH_TRUTH if text.pairs else ()))
-            block: dict[str, Any] = {name: round(self.figure(cell, test, "main", name), 6) for name in names}
+            block: dict[str, Any] = {name: round(self.figure(cell, test, MAIN, name), 6) for name in names}
             searches = [each for each in cell.searches if records_of(folder, test, each).exists()]
             block["searches"] = {
                 search: {name: round(self.figure(cell, test, search, name), 6) for name in _OF_SEARCH}
@@ -241,4 +242,8 @@ def answer(place: Place) -> dict[str, Any]:
 
 def read_results(path: Path) -> dict[str, Any]:
     """A results.json. Raises UserError where it is none."""
-    return read_json(path, dict[str, Any], "make it again with tools/study.py")
+    remedy = "make it again with tools/study.py"
+    results = read_json(path, dict[str, Any], remedy)
+    if missing := {"title", "questions", "cells", "curves", "inspection"} - results.keys():
+        raise UserError(f"{path}: is not of a study, it has no {missing.pop()}; {remedy}")
+    return results

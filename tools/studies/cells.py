@@ -8,12 +8,15 @@ import random
 import shutil
 import time
 from contextlib import ExitStack
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from msgspec import to_builtins
+
 from mt.config import Config
-from mt.config_file import dump_config
+from mt.config_file import dump_config, read_config
 from mt.decoding.translator import Translator
 from mt.errors import UserError
 from mt.evaluation.inspection import inspect_model
@@ -24,8 +27,10 @@ from mt.grammar.grammar import sample_pairs
 from mt.model.directory import LoadedModel, load_model, read_pointer
 from mt.processes import available_cores
 from mt.progress import log_line
+from mt.settings import dotted
+from mt.training.run_directory import MAY_CHANGE
 from tools.studies import records
-from tools.studies.plan import PLAIN, Cell, Condition, Settings, Study, TrainingText, config_of, needed_by
+from tools.studies.plan import MAIN, PLAIN, Cell, Condition, Settings, Study, TrainingText, config_of, needed_by
 
 FORCED = "forced"
 """stands for the references in names of files, as a search does for its output"""
@@ -56,7 +61,7 @@ class Place:
     def wanted(self, cell: Cell) -> list[tuple[str, tuple[str, ...]]]:
         """Each text of a cell with its searches; those beside the main one are of the main text only."""
         main, *others = self.study.corpora[cell.corpus].tests
-        return [(main, ("main", *cell.searches)), *((other, ("main",)) for other in others)]
+        return [(main, (MAIN, *cell.searches)), *((other, (MAIN,)) for other in others)]
 
     def config(self, cell: Cell) -> Config:
         """What it is trained with; texts that it needs are written first."""
@@ -65,7 +70,7 @@ class Place:
         if self.root:
             options["data.root"] = self.root
         for name, variant in condition.models.items():
-            options[name] = str(self.model(Cell(cell.corpus, PLAIN, variant, cell.seed)))
+            options[name] = str(self.model(Cell(cell.corpus, PLAIN, variant, cell.seed)).resolve())
         if condition.training_text is not None:
             options["data.train"] = [self._training_text(cell, condition.training_text)]
         return config_of(self.study, cell, self.configs, options)
@@ -130,11 +135,29 @@ def run_cell(place: Place, cell: Cell) -> bool:
             raise
         if not all(place.done(needed) for needed in needed_by(place.study, cell)):
             return False
+        check_same(place, cell)
         if not place.done(cell):
             config = place.config(cell)
             train(config)
             _measure(place, cell, config)
     return True
+
+
+def check_same(place: Place, cell: Cell) -> None:
+    """Raises UserError where a cell was trained or measured otherwise than the study says now."""
+    folder, study = place.folder(cell), place.study
+    if not (folder / "cell.json").exists():
+        return  # training itself compares a run that has begun
+    kept = read_cell(folder)
+    before, now = (dict(dotted(asdict(each))) for each in (read_config(folder / "config.yaml"), place.config(cell)))
+    differing = [name for name, value in now.items() if name not in MAY_CHANGE and before.get(name) != value]
+    tests = to_builtins(study.corpora[cell.corpus].tests)
+    differing += [f"text {name}" for name, each in kept.get("tests", {}).items() if tests.get(name, each) != each]
+    searches = kept.get("options", {}).items()
+    differing += [f"search {name}" for name, each in searches if study.searches.get(name, each) != each]
+    if differing:
+        what = f"was made with another {', '.join(differing)} than the study file says now"
+        raise UserError(f"{folder}: {what}; give another --output, or remove that folder")
 
 
 def _measure(place: Place, cell: Cell, config: Config) -> None:
@@ -185,6 +208,8 @@ def records_of(folder: Path, test: str, search: str) -> Path:
 def _described(place: Place, cell: Cell, loaded: LoadedModel) -> dict[str, Any]:
     return {
         **cell._asdict(),
+        "tests": to_builtins(place.study.corpora[cell.corpus].tests),
+        "options": {name: place.study.searches[name] for name in cell.searches},
         "loss": loaded.meta.get("loss"),
         "step": loaded.meta.get("step"),
         "data": loaded.meta.get("data"),

@@ -11,7 +11,7 @@ from mt.errors import UserError
 from mt.files.json_file import write_json
 from mt.progress import log_line, say
 from mt.settings import within
-from tools.studies.plan import Cell, Study, needed_by, read_study, work_of
+from tools.studies.plan import MAIN, Cell, Study, needed_by, read_study, work_of
 
 if TYPE_CHECKING:
     from tools.studies.cells import Place
@@ -50,11 +50,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(place: Place, cells: list[Cell]) -> None:
     """Runs the cells that are not done, one after another; one that another process is at is left to it."""
-    from tools.studies.cells import run_cell
+    from tools.studies.cells import check_same, run_cell
 
     started, done = time.monotonic(), 0
     for position, cell in enumerate(cells, 1):
         if place.done(cell):
+            check_same(place, cell)
             continue
         left = _minutes(place, cells)
         if done:
@@ -81,7 +82,7 @@ def _plan(place: Place, cells: list[Cell]) -> list[str]:
     rows = [["cell", "searches", "minutes on one core", "state"]]
     for cell in cells:
         minutes, state = place.study.corpora[cell.corpus].minutes, "done" if place.done(cell) else "to do"
-        rows.append([cell.name, ",".join(("main", *cell.searches)), f"{minutes:g}", state])
+        rows.append([cell.name, ",".join((MAIN, *cell.searches)), f"{minutes:g}", state])
     lines = [aligned(rows), ""]
     for name, question in place.study.questions.items():
         lines.append(f"{name}. {question.statement}")

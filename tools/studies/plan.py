@@ -21,6 +21,8 @@ Settings = dict[str, Any]
 """config options by their dotted names"""
 PLAIN = "plain"
 """the condition that changes nothing"""
+MAIN = "main"
+"""the search as the model's config has it"""
 
 
 class TestText(Struct, forbid_unknown_fields=True):
@@ -36,6 +38,10 @@ class TestText(Struct, forbid_unknown_fields=True):
     target: str = ""
     lines: int = 0
     """the first lines only; 0: all"""
+
+    def __post_init__(self) -> None:
+        if bool(self.pairs) == bool(self.source) or bool(self.source) != bool(self.target):
+            raise ValueError("a text needs pairs (of the grammar), or source and target (files)")
 
 
 class TrainingText(Struct, forbid_unknown_fields=True):
@@ -93,7 +99,7 @@ class Comparison(Struct, forbid_unknown_fields=True):
     """what the statement says of the first"""
     test: str = ""
     """name of the text; empty: the main one of the first cells' corpus"""
-    search: str = "main"
+    search: str = MAIN
     less: str = ""
     """a search whose figure is taken off that of `search`, on both sides"""
     second_outcome: str = ""
@@ -149,6 +155,12 @@ def read_study(path: Path) -> Study:
         study = msgspec.convert(tree, Study)
     except msgspec.ValidationError as error:
         raise UserError(f"{path}: {error}; docs/study.md shows what a study file holds") from None
+    _check_grid(study, path)
+    _check_questions(study, path)
+    return study
+
+
+def _check_grid(study: Study, path: Path) -> None:
     for row in study.grid:
         named = [(row.corpus, study.corpora, "corpora"), (row.condition, {PLAIN, *study.conditions}, "conditions")]
         named += [(variant, study.variants, "variants") for variant in row.variants]
@@ -156,12 +168,22 @@ def read_study(path: Path) -> Study:
         for name, known, section in named:
             if name not in known:
                 raise UserError(f"{path}: the grid names {name}, which is not among its {section}; add it there")
+
+
+def _check_questions(study: Study, path: Path) -> None:
     groups = {cell.group for cell in cells_of(study)}
     for name, question in study.questions.items():
         for each in question.comparisons:
             if missing := {each.first, each.second} - groups:
                 raise UserError(f"{path}: question {name} compares {missing.pop()}, which the grid has not")
-    return study
+            corpora = [side.partition("/")[0] for side in (each.first, each.second)]
+            if corpora[0] != corpora[1]:
+                across = f"cells of {' and '.join(corpora)}, whose lines are no pairs"
+                raise UserError(f"{path}: question {name} compares {across}; take both sides from one corpus")
+            tests = study.corpora[corpora[0]].tests
+            unknown = {each.test or next(iter(tests))} - tests.keys()
+            if unknown := unknown | {each.search, each.less or MAIN} - {MAIN, *study.searches}:
+                raise UserError(f"{path}: question {name} names {unknown.pop()}, which is no text or search; add it")
 
 
 def work_of(study: Study, only: str = "*", seeds: tuple[int, ...] = ()) -> list[Cell]:

@@ -73,6 +73,9 @@ def test_settings_of_corpus_condition_and_variant_come_together_in_the_config(tm
         ("second: g/plain/ce", "second: g/plain/xx", "question a compares g/plain/xx, which the grid has not"),
         ("outcome: bleu", "outcome: blue", "question a: outcome is 'blue'"),
         ("claim: higher", "claim: better", "Invalid enum value 'better'"),
+        ("claim: higher", "claim: higher, test: tset", "question a names tset, which is no text or search"),
+        ("claim: higher", "claim: higher, less: wied", "question a names wied, which is no text or search"),
+        ("tests: {test: {pairs: 5}}", "tests: {test: {source: a.de}}", "a text needs pairs (of the grammar), or"),
         ("title: small", "titel: small", "titel"),
     ],
 )
