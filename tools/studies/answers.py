@@ -72,9 +72,10 @@ class Answers:
                 continue
             names = (*_FIGURES, *(_WITH_TRUTH if text.pairs else ()))
             block: dict[str, Any] = {name: round(self.figure(cell, test, MAIN, name), 6) for name in names}
+            of_search = (*_OF_SEARCH, *(("valid",) if text.pairs else ()))
             searches = [each for each in cell.searches if records_of(folder, test, each).exists()]
             block["searches"] = {
-                search: {name: round(self.figure(cell, test, search, name), 6) for name in _OF_SEARCH}
+                search: {name: round(self.figure(cell, test, search, name), 6) for name in of_search}
                 for search in searches
             }
             tests[test] = block
