@@ -204,7 +204,7 @@ def test_the_program_is_named_as_it_was_called(monkeypatch: pytest.MonkeyPatch, 
 def test_every_script_and_installed_command_has_its_module() -> None:
     commands = {path.stem for path in (ROOT / "mt" / "cli").glob("*.py")} - {"__init__", "main"}
     scripts = {path.stem for path in [ROOT / "train.py", ROOT / "translate.py", *(ROOT / "tools").glob("*.py")]}
-    assert scripts == commands | {"bench"}  # the benchmarks are no part of the package
+    assert scripts == commands | {"bench", "study"}  # benchmarks and study are no part of the package
     toml = (ROOT / "pyproject.toml").read_text()
     installed = re.findall(r'^mt-([\w-]+) = "mt\.cli\.main:main"$', toml, re.MULTILINE)
     assert {name.replace("-", "_") for name in installed} == commands - {"sample"}
