@@ -117,7 +117,7 @@ class Answers:
                 continue
             values, resampled = [], []
             for cell, outcome in zip(pair, outcomes):
-                value, replicates = self.figure(cell, test, each.search, outcome), None
+                value = self.figure(cell, test, each.search, outcome)
                 replicates = self.replicates(cell, test, each.search, outcome)
                 if each.less:
                     value = value - self.figure(cell, test, each.less, outcome)

@@ -15,6 +15,7 @@ from typing import Any
 
 from msgspec import to_builtins
 
+from mt import __version__
 from mt.config import Config
 from mt.config_file import dump_config, read_config
 from mt.decoding.translator import Translator
@@ -183,8 +184,12 @@ def _measure(place: Place, cell: Cell, config: Config) -> None:
     curve, seconds = _learning_curve(folder / "run" / "log.jsonl")
     shutil.rmtree(folder / "run" / "tensorboard", ignore_errors=True)
     write_text(folder / "config.yaml", dump_config(config))
+    # A later row of the grid may ask for more searches: what was noted of the earlier ones stays.
+    before = read_cell(folder) if (folder / "cell.json").exists() else {}
     described = {**_described(place, cell, loaded), "temperature": temperature.temperature, "curve": curve}
-    described |= {"training_seconds": seconds, "measuring_seconds": round(time.monotonic() - started, 1)}
+    described["options"] = before.get("options", {}) | described["options"]
+    measuring = before.get("measuring_seconds", 0.0) + time.monotonic() - started
+    described |= {"training_seconds": seconds, "measuring_seconds": round(measuring, 1)}
     write_json(folder / "cell.json", described)
 
 
@@ -215,7 +220,8 @@ def _described(place: Place, cell: Cell, loaded: LoadedModel) -> dict[str, Any]:
         "data": loaded.meta.get("data"),
         "threads": place.threads,
         "machine": platform.machine(),
-        "versions": {name: version(name) for name in _PACKAGES} | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in _PACKAGES}
+        | {"mt": __version__, "python": platform.python_version()},
     }
 
 
