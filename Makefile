@@ -15,8 +15,6 @@ DEMO_DIR ?= runs/demo-$(PAIR)
 # more options of train.py for the demo, such as "--train.max_steps 100"
 DEMO_OPTIONS ?=
 
-SOURCE := $(firstword $(subst -, ,$(PAIR)))
-TARGET := $(lastword $(subst -, ,$(PAIR)))
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # exit code 5 of pytest: no test of this kind is there
@@ -36,11 +34,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(INSTALLED)
-	$(BIN)/python train.py configs/demo-$(PAIR).yaml --run_dir $(DEMO_DIR) $(DEMO_OPTIONS)
-	$(BIN)/python tools/sample.py --languages $(SOURCE),$(TARGET) --split test --pairs 1000 --output $(DEMO_DIR)/test
-	head -n 5 $(DEMO_DIR)/test.$(SOURCE) | $(BIN)/python translate.py $(DEMO_DIR)
-	$(BIN)/python tools/evaluate.py $(DEMO_DIR) --source $(DEMO_DIR)/test.$(SOURCE) \
-		--reference $(DEMO_DIR)/test.$(TARGET) --beams 1,5 --truth --output $(DEMO_DIR)/evaluation
+	$(BIN)/mt demo $(PAIR) --run_dir $(DEMO_DIR) $(DEMO_OPTIONS)
 
 test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(PYTEST) -q -n auto -m "not slow" || [ $$? -eq 5 ]

@@ -2,7 +2,7 @@
 
 import sys
 
-from mt.cli.main import main
+from mt.cli.commands import main
 
 if __name__ == "__main__":  # processes that are started import this file again
     sys.exit(main("train"))

@@ -20,7 +20,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = CommandParser(
         description="Ours against a named baseline, in turns in one run, and the peak memory of each. `ratio` is our\n"
         "speed over the baseline's, the median of the rounds.",
-        example="python tools/bench.py train --case small --corpora corpora",
+        example="train --case small --corpora corpora",
     )
     parser.add_argument("suite", choices=SUITES, help="what to measure")
     parser.add_argument("--case", metavar="NAME", help="only this one")

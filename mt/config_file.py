@@ -15,9 +15,11 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from mt import __version__
 from mt.config import Config, DecodeConfig, SearchConfig
 from mt.errors import UserError, UserTypeError
 from mt.files.lines import read_lines
+from mt.files.shipped import config_path
 from mt.files.yaml_file import read_yaml, yaml_text
 from mt.settings import KINDS, settings_help
 
@@ -26,13 +28,14 @@ _NUMBERS: dict[Any, Any] = {int: Integral, float: Real}  # NumPy's are taken, to
 EXAMPLE = """\
 usage: {program} CONFIG.yaml [--section.key VALUE ...] [--print_config]
 
-Settings come from CONFIG.yaml; an option --section.key overrides one of them. A list grows by --section.key+ VALUE, a
-whole section takes YAML: --train "{{max_steps: 5}}".
+Settings come from CONFIG.yaml, a file or the name of a shipped config; an option --section.key overrides one of them.
+A list grows by --section.key+ VALUE, a whole section takes YAML: --train "{{max_steps: 5}}".
 
 options:
   -h, --help            show this help and exit
   --config CONFIG.yaml  the config file, if not named alone
   --print_config        print the whole config as YAML and exit
+  --version             print the version and exit
 """
 
 
@@ -62,12 +65,15 @@ def parse_config(arguments: list[str], program: str) -> Config:
     """
     if {"-h", "--help"} & set(arguments):
         call = f"python {program}" if program.endswith(".py") else program
-        example = f"example:\n  {call} configs/multi30k-de-en.yaml --data.root corpora --train.max_steps 2000"
+        example = f"example:\n  {call} multi30k-de-en --data.root corpora --train.max_steps 2000"
         print(EXAMPLE.format(program=program), *settings_help(Config), example, sep="\n")
+        raise SystemExit(0)
+    if "--version" in arguments:
+        print(f"mt {__version__}")
         raise SystemExit(0)
     print_config = "--print_config" in arguments
     file, options = _split([argument for argument in arguments if argument != "--print_config"], program)
-    origin = _Origin(file, _read_tree(Path(file)), options)
+    origin = _Origin(file, _read_tree(config_path(Path(file))), options)
     for key, text in options.items():
         _take_option(origin.tree, key, text, origin)
     _take_over(origin)

@@ -13,7 +13,7 @@ Many: TypeAlias = Annotated[int, within(1, 100_000)]
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeConfig(Section):
-    """How sentences are translated, in validation and by `translate.py`, unless told otherwise."""
+    """How sentences are translated, in validation and by `translate`, unless told otherwise."""
 
     beam: Annotated[int, within(1, 2_000)] = 5
     """hypotheses kept at each position"""
@@ -62,7 +62,7 @@ class SearchConfig(DecodeConfig):
     candidates: Annotated[int, within(0, 10_000)] = 0
     """minimum_bayes_risk: how many candidates, samples or the best of a beam of N; 0: as many as the beam"""
     shortlist: bool = False
-    """write only what tools/shortlist.py has found for the words of a line: faster with a large vocabulary"""
+    """write only what the command shortlist has found for the words of a line: faster with a large vocabulary"""
     token_scores: bool = True
     """whether the log-probability of each token is wanted; an engine that has them at no cost gives them anyway"""
 

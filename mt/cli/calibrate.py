@@ -77,9 +77,9 @@ def _kept(promise: dict[str, Any]) -> str:
 def _parser() -> CommandParser:
     parser = CommandParser(
         description="Fits what makes confidence true on a development set, shows its worth by cross-validation and "
-        "stores the\nbest in the model directory, where translate.py finds it. Give text that was neither trained on\n"
-        "nor will be reported on: tools/evaluate.py leaves recalibrated figures out on text that they were fitted on.",
-        example="tools/calibrate.py runs/demo --source valid.de --reference valid.en --precision 0.95 --chrf 60",
+        "stores the\nbest in the model directory, where translate finds it. Give text that was neither trained on\n"
+        "nor will be reported on: evaluate leaves recalibrated figures out on text that they were fitted on.",
+        example="runs/demo --source valid.de --reference valid.en --precision 0.95 --chrf 60",
     )
     add_model(parser, nargs="?")
     add = parser.add_argument

@@ -131,7 +131,7 @@ def _penalties(text: str) -> list[str]:
 def _parser() -> CommandParser:
     parser = CommandParser(
         description="Translates a test set and reports BLEU, chrF and TER beside the calibration of the tokens.",
-        example="python tools/evaluate.py runs/demo-de-en --source test.de --reference test.en --output evaluation",
+        example="runs/demo-de-en --source test.de --reference test.en --output evaluation",
     )
     add_model(parser, nargs="?")
     add = parser.add_argument

@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
         "SentencePiece models beside it; pieces go in as SentencePiece gives them, without </s>, which is added.\n"
         "marian: what MarianMTModel and MarianTokenizer of transformers load; post-norm models with sinusoidal\n"
         "positions only.",
-        example="tools/export.py runs/demo --format ctranslate2 --output demo-ct2",
+        example="runs/demo --format ctranslate2 --output demo-ct2",
     )
     parser.add_argument("model", type=Path, metavar="MODEL", help="model directory or run directory")
     parser.add_argument("--format", choices=("ctranslate2", "marian"), required=True)

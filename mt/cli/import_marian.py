@@ -13,7 +13,7 @@ def main(arguments: list[str] | None = None) -> int:
         description="Turns a downloaded Marian model (OPUS-MT and others, in Hugging Face's format) into a model\n"
         "directory, to translate with, evaluate and calibrate like any other. Nothing is downloaded, nothing\n"
         "unpickled.",
-        example="tools/import_marian.py opus-mt-de-en --output opus-de-en",
+        example="opus-mt-de-en --output opus-de-en",
     )
     holds = "config.json, model.safetensors or pytorch_model.bin, source.spm, target.spm and vocab.json"
     parser.add_argument("folder", type=Path, metavar="FOLDER", help=f"holds {holds}")

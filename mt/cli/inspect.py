@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = CommandParser(
         description="Looks inside a model, with the reference as prefix: clusters of the states before its output\n"
         "matrix, margins of the right piece, distances, gradients by confidence, hardest tokens; draws three pieces.",
-        example="python tools/inspect.py runs/demo-de-en --source test.de --reference test.en --output inspection",
+        example="runs/demo-de-en --source test.de --reference test.en --output inspection",
     )
     add_model(parser)
     add = parser.add_argument

@@ -14,10 +14,10 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
+from mt import __version__
 from mt.config import SearchConfig
 from mt.errors import UserError, concerning, out_of_memory
 from mt.files.yaml_file import read_yaml
@@ -29,15 +29,6 @@ DONE, USER_ERROR, INTERRUPTED, READER_GONE = 0, 2, 130, 141
 
 _REMEDIES = {errno.ENOENT: "check the name", errno.ENOSPC: "free some", errno.EMFILE: "raise the limit: ulimit -n"}
 _REMEDY = "check the place, its permissions and its disk or network drive, and give the same command again"
-
-
-def main(name: str = "") -> int:
-    """Runs a command, a module of this folder; without a name the one that the program is called after."""
-    name = name or Path(sys.argv[0]).stem.removeprefix("mt-").replace("-", "_")
-    # Threads that wait for one another sleep instead of spinning: on a machine that does other work too, spinning
-    # makes two threads many times slower than one.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return run(lambda: int(import_module(f"mt.cli.{name}").main()))  # loaded when called: --help answers at once
 
 
 def run(command: Callable[[], int]) -> int:
@@ -87,22 +78,35 @@ def _open_standard_streams() -> None:
 
 
 def program_name() -> str:
-    """The program as the user called it: train.py, tools/evaluate.py, or mt-train."""
+    """The program as the user called it: train.py, tools/evaluate.py, mt-train, or mt train."""
     program = Path(sys.argv[0])
     return f"tools/{program.name}" if program.parent.name == "tools" else program.name
 
 
+def call_of(command: str = "") -> str:
+    """How this command is called, or another one in the same way: python train.py, mt-train, mt train."""
+    own = program_name()
+    if own.endswith(".py"):
+        script = f"{command.replace('-', '_')}.py"
+        return f"python {own if not command else script if command in ('train', 'translate') else f'tools/{script}'}"
+    if not command:
+        return own
+    return f"mt-{command}" if own.startswith("mt-") else f"{own.rpartition(' ')[0] or 'mt'} {command}"
+
+
 class CommandParser(argparse.ArgumentParser):
-    """An argparse parser whose errors are UserErrors of one line; an unknown option gets the nearest one."""
+    """An argparse parser whose errors are UserErrors of one line; an unknown option gets the nearest one. `example`:
+    the arguments of a call, several on a line each."""
 
     def __init__(self, *, description: str, example: str) -> None:
         super().__init__(
             prog=program_name(),
             description=description,
-            epilog=f"example:\n  {example}",
+            epilog=f"example:\n  {call_of()} " + example.replace("\n", f"\n  {call_of()} "),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
+        self.add_argument("--version", action="version", version=f"mt {__version__}")
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does, but an unknown option is told first: it is often the reason of what else is missing."""

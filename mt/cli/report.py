@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
         description="One EVALUATION, a folder that evaluate wrote: makes its report.html again. Several of one test\n"
         "set: compares them in one page, with differences, their intervals and p values (paired bootstrap over\n"
         "sentences), reliability diagrams over one another, and translations side by side.",
-        example="tools/report.py runs/smoothed/evaluation runs/encouraging/evaluation --output compare.html",
+        example="runs/smoothed/evaluation runs/encouraging/evaluation --output compare.html",
     )
     folders = "folders with results.json and records.jsonl; the first is the baseline"
     parser.add_argument("evaluations", type=Path, nargs="+", metavar="EVALUATION", help=folders)

@@ -17,7 +17,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Draws pairs of a split and writes PREFIX.<source language> and PREFIX.<target language>."""
     parser = CommandParser(
         description="Writes sentence pairs of the shipped grammar to PREFIX.de and PREFIX.en (or other languages).",
-        example="python tools/sample.py --languages de,en --split test --pairs 1000 --output runs/demo-de-en/test",
+        example="--languages de,en --split test --pairs 1000 --output runs/demo-de-en/test",
     )
     add = parser.add_argument
     both = [",".join(pair) for pair in permutations(LANGUAGES, 2)]

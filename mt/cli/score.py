@@ -14,7 +14,7 @@ def main(arguments: list[str] | None = None) -> int:
         description="Forced decoding: the model's log-probability of each token of given translations. Prints JSON "
         "lines\nwith line, source, target, score (sum of log_probs, in nats), confidence (mean of token_confidence),\n"
         "tokens, log_probs, token_confidence, unknown, target_unknown (tokens never seen in training) and overlong.",
-        example="tools/score.py runs/demo --source test.de --target test.en > scores.jsonl",
+        example="runs/demo --source test.de --target test.en > scores.jsonl",
     )
     add_model(parser)
     parser.add_argument("--source", type=Path, required=True, metavar="F", help="source lines, plain or packed")

@@ -13,9 +13,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Learns a shortlist from the model's training data and stores it in the model directory."""
     parser = CommandParser(
         description="Learns from the training data of a model which pieces translate which, and stores that in the\n"
-        "model directory as shortlist.safetensors: translate.py MODEL --shortlist then chooses among the likeliest\n"
+        "model directory as shortlist.safetensors: translate MODEL --shortlist then chooses among the likeliest\n"
         "pieces a line. The data are those of the model's config.yaml, from the cache where they are prepared.",
-        example="tools/shortlist.py runs/demo",
+        example="runs/demo",
     )
     add = parser.add_argument
     add("model", type=Path, metavar="MODEL", help="model directory, or run directory (its best model)")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mt import load
-from mt.cli.main import DONE, CommandParser, add_model, add_search, model_files, number, use_threads
+from mt.cli.main import DONE, CommandParser, add_model, add_search, call_of, model_files, number, use_threads
 from mt.config import SearchConfig
 from mt.config_file import search_config
 from mt.errors import UserError
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     translator = _translator(options, threads, partial(_read_first, first, lines, waiting))
     on_cpu = options.engine == "torch" and translator.loaded.model.output_weight.device.type == "cpu"
     if options.flag_below is not None and options.flag_by == "quality" and translator.confidence is None:
-        raise UserError(f"--flag_by quality: {options.model} is not calibrated; run tools/calibrate.py first")
+        raise UserError(f"--flag_by quality: {options.model} is not calibrated; run {call_of('calibrate')} first")
     # not known where the input, or the prefixes, can be read only once
     fingerprint = _fingerprint(translator, text, begun, options) if text and begun else None
     numbered = options.format == "text" and (options.nbest or 1) > 1
@@ -109,7 +109,7 @@ def _parser() -> CommandParser:
         description="Translates one sentence a line. Every line of the input, blank ones too, gives one line of "
         "output\nin the same place. On a terminal, or from a slow pipe, each line is answered at once. What stands in\n"
         "F.partial when --output F is interrupted or killed is kept: the same command goes on there.",
-        example="translate.py runs/demo --input news.de --output news.en --beam 5",
+        example="runs/demo --input news.de --output news.en --beam 5",
     )
     add_model(parser)
     add = parser.add_argument
@@ -127,7 +127,7 @@ def _parser() -> CommandParser:
     add("--overlong", choices=["split", "cut"], default="split", help=words)
     words = "with jsonl: source_tokens, and alignment: pairs [source token, target token], from 0, told by attention"
     add("--alignments", action="store_true", help=words)
-    words = "mark translations below this figure, which tools/calibrate.py finds: a tab, FLAG, a tab and the figure "
+    words = "mark translations below this figure, which calibrate finds: a tab, FLAG, a tab and the figure "
     words += 'after the text; "flagged" in jsonl'
     add("--flag_below", type=number(float, within(-1e9, 1e9)), metavar="C", help=words)
     words = "which figure: confidence (mean of the tokens', 0..1; the default), quality (expected chrF, 0..100), "

@@ -83,7 +83,7 @@ class Tokenizer:
         if min(ids[0]) < 0 or ids[0] != ids[1]:
             raise UserError(
                 f"tokeniser: its padding, unknown, begin and end ids are {ids}; all must exist and be the same on both "
-                "sides; train one with tools/prepare.py"
+                "sides; train one with the command prepare"
             )
         self.pad_id, self.unknown_id, self.begin_id, self.end_id = ids[0]
         self.source_size: int = self._source.get_piece_size()

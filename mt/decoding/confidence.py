@@ -69,7 +69,7 @@ def load_recalibration(loaded: LoadedModel) -> Recalibration | None:
     path = loaded.folder / FILE
     if not path.is_file():
         return None
-    remedy = "remove it or run tools/calibrate.py again"
+    remedy = "remove it or run calibrate again"
     saved = read_json(path, dict[str, Any], remedy)
     if saved.get("version") != VERSION:
         raise UserError(f"{path}: version {saved.get('version')!r}, this program reads {VERSION}; {remedy}")

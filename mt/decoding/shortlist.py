@@ -120,7 +120,7 @@ def save_shortlist(shortlist: Shortlist, folder: Path) -> None:
 
 def load_shortlist(loaded: LoadedModel) -> Shortlist:
     """The shortlist of the model directory. Raises UserError where there is none, or a damaged or foreign one."""
-    path, remedy = loaded.folder / FILE, f"make it again with tools/shortlist.py {loaded.folder}"
+    path, remedy = loaded.folder / FILE, f"make it again: shortlist {loaded.folder}"
     try:
         check_no_lfs_pointer(path)
         with safe_open(path, "pt") as file:

@@ -159,7 +159,7 @@ def _be_command(box: Path, arguments: list[str], fault: Fault | None, stdin: int
         sys.stdin, sys.stdout, sys.stderr = (io.TextIOWrapper(io.FileIO(0)), *map(_text_stream, (1, 2)))
         sys.argv = arguments
         counted = _arm(fault, box) if fault is not None else None
-        code = sys.modules["mt.cli.main"].main()
+        code = sys.modules["mt.cli.commands"].main()
         sys.stdout.flush()
         if counted is not None:
             os.write(files[2], " ".join(map(str, counted())).encode())

@@ -44,7 +44,7 @@ def without_memory(*arguments, **options):
 
 if os.environ.get("RANK", "0") == {rank!r}:
     mt.training.run.add_gradients = without_memory
-from mt.cli.main import main
+from mt.cli.commands import main
 sys.exit(main("train"))
 """
 
@@ -259,7 +259,7 @@ def test_torchrun_begins_again_at_the_last_checkpoint(corpus: Path, three: Path,
     script.write_text(
         f"import os, sys\nsys.path.insert(0, {str(ROOT)!r})\n"
         f"open({str(pids)!r} + os.environ['RANK'], 'w').write(str(os.getpid()))\n"
-        "from mt.cli.main import main\nsys.exit(main('train'))\n"
+        "from mt.cli.commands import main\nsys.exit(main('train'))\n"
     )
     command = torchrun(3, script, config(corpus, run))
     command[3:3] = ["--max-restarts", "1"]

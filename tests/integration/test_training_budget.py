@@ -34,7 +34,7 @@ def measure(self):
 Budget.measure, Budget.measured_enough = measure, True
 Budget.took = lambda self, seconds: setattr(self.state, "validation_updates", 3.0)
 Budget.spent = property(lambda self: 1 + 0.1 * self.state.step + 0.1 * max(0, self.state.step - 60))
-from mt.cli.main import main
+from mt.cli.commands import main
 sys.exit(main("train"))
 """
 """train.py by a clock on which updates take twice as long after the first 60"""

@@ -223,7 +223,9 @@ def test_a_wrong_section_option_is_one_line(file: Path, value: str) -> None:
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    assert error_of([tmp_path / "none.yaml"]) == f"no config file {tmp_path / 'none.yaml'}; check the name"
+    assert error_of([tmp_path / "none.yaml"]) == (
+        f"no config file {tmp_path / 'none.yaml'}; check the name, or take one of the shipped: mt configs lists them"
+    )
     assert "Is a directory" in error_of([tmp_path])
     (tmp_path / "latin.yaml").write_bytes(b"run_dir: caf\xe9\n")
     assert "not UTF-8" in error_of([tmp_path / "latin.yaml"])
@@ -246,7 +248,7 @@ def test_help_tells_every_setting_with_its_docstring(capsys: pytest.CaptureFixtu
     assert raised.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "peak learning rate" in text
-    assert "python train.py configs/" in text
+    assert "python train.py multi30k-de-en " in text
     assert "--decode.max_length_extra" in text
 
 

@@ -27,6 +27,7 @@ LAYERS = {
     "report": 7,
     "training": 8,
     "cli": 9,
+    "__main__": 10,
 }
 
 MODULES = sorted(path.relative_to(ROOT) for path in (ROOT / "mt").rglob("*.py"))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from mt.cli.main import DONE, CommandParser, aligned, number, positive
 from mt.errors import UserError
 from mt.files.json_file import write_json
+from mt.files.shipped import config_path
 from mt.progress import log_line, say
 from mt.settings import within
 from tools.studies.plan import MAIN, Cell, Study, needed_by, read_study, work_of
@@ -28,6 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     if given.results:
         say(write_study(read_results(given.results), given.output))
         return DONE
+    given.study = config_path(given.study)
     study = read_study(given.study)
     check_outcomes(study, given.study)
     chosen = work_of(study, given.only, given.seeds)
@@ -97,7 +99,7 @@ def _seeds(text: str) -> tuple[int, ...]:
 def _parser() -> CommandParser:
     parser = CommandParser(
         description="Trains and measures a grid of models, and answers the questions that the study file asks.",
-        example="python tools/study.py configs/studies/quick.yaml --output runs/study",
+        example="configs/studies/quick.yaml --output runs/study",
     )
     add = parser.add_argument
     add("study", type=Path, metavar="STUDY.yaml", help="corpora, losses, grid and questions")

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from mt.cli.main import CommandParser, add_search, main, program_name, run
+from mt.cli.commands import COMMANDS, main
+from mt.cli.main import CommandParser, add_search, call_of, program_name, run
 from mt.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -153,7 +154,7 @@ def run_python() -> Any:
 @pytest.fixture
 def parser(monkeypatch: pytest.MonkeyPatch) -> CommandParser:
     monkeypatch.setattr(sys, "argv", ["/somewhere/tools/score.py"])
-    parser = CommandParser(description="Scores.", example="python tools/score.py MODEL --beam 5")
+    parser = CommandParser(description="Scores.", example="MODEL --beam 5\nMODEL")
     parser.add_argument("model")
     parser.add_argument("--beam", type=int, default=5)
     return parser
@@ -183,18 +184,25 @@ def test_values_after_two_dashes_are_not_taken_for_options(parser: CommandParser
     assert parser.parse_args(["--beam", "3", "--", "--model"]).model == "--model"
 
 
-def test_help_ends_with_the_example_as_it_was_written(
+def test_help_ends_with_examples_that_begin_as_the_user_did(
     parser: CommandParser, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as raised:
         parser.parse_args(["--help"])
     assert raised.value.code == 0
-    assert capsys.readouterr().out.endswith("example:\n  python tools/score.py MODEL --beam 5\n")
+    assert capsys.readouterr().out.endswith(
+        "example:\n  python tools/score.py MODEL --beam 5\n  python tools/score.py MODEL\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("call", "name"),
-    [("train.py", "train.py"), ("/a/tools/score.py", "tools/score.py"), ("/usr/bin/mt-train", "mt-train")],
+    [
+        ("train.py", "train.py"),
+        ("/a/tools/score.py", "tools/score.py"),
+        ("/usr/bin/mt-train", "mt-train"),
+        ("mt train", "mt train"),
+    ],
 )
 def test_the_program_is_named_as_it_was_called(monkeypatch: pytest.MonkeyPatch, call: str, name: str) -> None:
     monkeypatch.setattr(sys, "argv", [call])
@@ -202,14 +210,35 @@ def test_the_program_is_named_as_it_was_called(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_every_script_and_installed_command_has_its_module() -> None:
-    commands = {path.stem for path in (ROOT / "mt" / "cli").glob("*.py")} - {"__init__", "main"}
-    scripts = {path.stem for path in [ROOT / "train.py", ROOT / "translate.py", *(ROOT / "tools").glob("*.py")]}
-    assert scripts == commands | {"bench", "study"}  # benchmarks and study are no part of the package
-    toml = (ROOT / "pyproject.toml").read_text()
-    installed = re.findall(r'^mt-([\w-]+) = "mt\.cli\.main:main"$', toml, re.MULTILINE)
-    assert {name.replace("-", "_") for name in installed} == commands - {"sample"}
-    for name in commands - {"train", "translate"}:
-        assert f'main("{name}")' in (ROOT / "tools" / f"{name}.py").read_text()
+    modules = {path.stem.replace("_", "-") for path in (ROOT / "mt" / "cli").glob("*.py")}
+    modules -= {"--init--", "main", "commands"}
+    assert modules | {"bench", "study"} == {*COMMANDS}  # benchmarks and study are no part of the package
+    doors = [ROOT / "train.py", ROOT / "translate.py", *(ROOT / "tools").glob("*.py")]
+    assert {path.stem.replace("_", "-") for path in doors} == {*COMMANDS} - {"demo", "configs"}
+    for path in doors:
+        assert f'main("{path.stem}")' in path.read_text()
+    installed = re.findall(
+        r'^(mt|mt-[\w-]+) = "mt\.cli\.commands:main"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
+    )
+    assert {name.removeprefix("mt-") for name in installed} <= {"mt", *COMMANDS}
+
+
+@pytest.mark.parametrize(
+    ("program", "own", "other"),
+    [
+        ("/a/train.py", "python train.py", "python tools/import_marian.py"),
+        ("/a/tools/score.py", "python tools/score.py", "python tools/import_marian.py"),
+        ("/usr/bin/mt-train", "mt-train", "mt-import-marian"),
+        ("mt train", "mt train", "mt import-marian"),
+        ("python -m mt train", "python -m mt train", "python -m mt import-marian"),
+    ],
+)
+def test_other_commands_are_named_as_this_one_was(
+    monkeypatch: pytest.MonkeyPatch, program: str, own: str, other: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", [program])
+    assert (call_of(), call_of("import-marian")) == (own, other)
+    assert call_of("translate").startswith(own.rpartition(" ")[0].replace("tools/", "") or "mt-")
 
 
 @pytest.mark.parametrize(("program", "name"), [("/usr/bin/mt-import-marian", ""), ("x.py", "import_marian")])
