@@ -6,6 +6,7 @@ Whatever is started here leaves Ctrl-C to its parent and ends soon after the par
 from __future__ import annotations
 
 import ctypes
+import math
 import multiprocessing
 import os
 import platform
@@ -17,9 +18,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from multiprocessing.context import SpawnProcess
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mt.errors import UserError
@@ -38,8 +40,30 @@ class WorkerKilled(UserError):
 
 
 def available_cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Processor cores that this process may use: those it is bound to, or fewer where its control group, such as a
+    container, has a quota of their time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(cores, _quota())))
+
+
+def _quota(system: Path = Path("/")) -> float:
+    """Processors' worth of time that the control group of this process and those around it leave it, versions 2 and 1;
+    infinity where there is no limit."""
+    quotas = [math.inf]
+    with suppress(OSError, ValueError):
+        for line in (system / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers and "cpu" not in controllers.split(","):
+                continue
+            top = system / "sys/fs/cgroup" / ("cpu" if controllers else "")
+            # In a container the path may be the one outside, and the group's files lie at the top.
+            for folder in {top, *(top / part for part in (Path(group.lstrip("/")), *Path(group.lstrip("/")).parents))}:
+                names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
+                with suppress(OSError, ValueError):
+                    quota, period = " ".join((folder / name).read_text() for name in names).split()
+                    if quota not in ("max", "-1"):
+                        quotas.append(int(quota) / int(period))
+    return min(quotas)
 
 
 def keep_freed_memory() -> bool:

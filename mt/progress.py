@@ -1,28 +1,82 @@
-"""Progress on standard error: shown on a terminal only, with speed and time left."""
+"""Progress on standard error, with speed and time left: a bar on a terminal, elsewhere a line now and then."""
 
 from __future__ import annotations
 
 import errno
 import os
 import sys
+import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
 from mt.errors import concerning, visible
 
 _NAMED_LINES = 5  # whose numbers a warning gives
+# Where nobody may be looking: often enough to see that it goes on, and at most 1,440 lines a day.
+_SECONDS, _LATER_SECONDS, _LATER = 10.0, 60.0, 600.0
+
+_said = time.monotonic()  # when the last line was written
 
 
 def progress_bar(total: float | None, description: str, unit: str, silent: bool = False, **options: Any) -> Any:
-    """A tqdm bar on standard error, shown on a terminal only; `total`: units of work, if known; `options`: of tqdm."""
+    """A tqdm bar on standard error, or lines where that is no terminal; `total`: units of work, if known; `unit`: a
+    word that takes an s; `options`: of tqdm."""
+    if not silent and not sys.stderr.isatty():
+        return _ProgressLines(total, description, unit, options.get("initial", 0))
     from tqdm import tqdm
 
-    options |= {"total": total, "desc": description, "unit": unit, "disable": silent or not sys.stderr.isatty()}
+    options |= {"total": total, "desc": description, "unit": unit, "disable": silent}
     return tqdm(file=sys.stderr, dynamic_ncols=True, **options)
+
+
+class _ProgressLines:
+    """What is used of a tqdm bar, as lines: one when nothing has been written for ten seconds, after ten minutes one a
+    minute. Work that ends sooner leaves none."""
+
+    def __init__(self, total: float | None, description: str, unit: str, initial: float) -> None:
+        self.total, self.count = total, initial
+        self._description, self._unit, self._initial, self._postfix = description, unit, initial, ""
+        self._began, self._told = time.monotonic(), False
+
+    def __enter__(self) -> _ProgressLines:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if self._told and kind is None:
+            self._tell(time.monotonic())
+
+    def set_postfix_str(self, text: str) -> None:
+        """Further figures, for the lines to come."""
+        self._postfix = f", {text}"
+
+    def update(self, count: float = 1) -> None:
+        """So much more is done."""
+        self.count += count
+        now = time.monotonic()
+        if now - _said >= (_SECONDS if now - self._began < _LATER else _LATER_SECONDS):
+            self._tell(now)
+
+    def _tell(self, now: float) -> None:
+        speed, self._told = (self.count - self._initial) / max(now - self._began, 1e-9), True
+        of, left = "", ""
+        if self.total:
+            of = f" of {self.total:,}"
+            if speed > 0 and self.count < self.total:
+                left = f", {_duration((self.total - self.count) / speed)} left"
+        rate = f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
+        log_line(f"{self._description}: {self.count:,}{of} {self._unit}s, {rate} a second{self._postfix}{left}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
 def log_line(text: str) -> None:
     """One line for people on standard error, kept clear of a bar that is being drawn; lost where nobody can read it."""
+    global _said
+    _said = time.monotonic()
     try:
         if sys.stderr.isatty():
             from tqdm import tqdm

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, get_args
 
-from mt.cli.main import DONE, CommandParser, add_model, add_search, aligned, number, use_threads
+from mt.cli.main import DONE, CommandParser, add_model, add_search, aligned, number, suggest, use_threads
 from mt.errors import UserError
 from mt.progress import say
 from mt.settings import AboveZero, within
@@ -37,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         if name == "inference" or given.towards is None:
             say(f"\n{title}\n{table(saved[name])}")
     say(f"\n{_promised(saved, given.precision, given.chrf)}\nstored: {path}")
+    suggest("evaluate", loaded.folder, "--source F --reference F --output DIR  (other text than this)")
     return DONE
 
 

@@ -8,7 +8,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from mt.cli.main import DONE, CommandParser, add_model, add_search, aligned, number, positive, seed, use_threads
+from mt.cli.main import (
+    DONE,
+    CommandParser,
+    add_model,
+    add_search,
+    aligned,
+    number,
+    positive,
+    seed,
+    suggest,
+    use_threads,
+)
 from mt.config import DecodeConfig
 from mt.errors import UserError
 from mt.files.output import check_apart, check_writable
@@ -50,6 +61,10 @@ def main(arguments: list[str] | None = None) -> int:
         results = evaluate(loaded, test_set, given.output, processes=processes, **options, **resampling)
     report = write_report(given.output)
     say(table(results), *findings(results), f"report: {report}")
+    if given.records is None and not results.get("recalibrated"):
+        suggest("calibrate", given.model, "--source F --reference F  (a development set)")
+    else:
+        suggest("report", given.output, "OTHER_EVALUATION --output comparison.html")
     return DONE
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mt.cli.main import DONE, CommandParser, check_new
+from mt.progress import log_line
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -33,4 +34,5 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             export_ctranslate2(loaded, folder)
             loaded.tokenizer.save(folder)
+    log_line(f"wrote {given.output}")
     return DONE

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mt.cli.main import DONE, CommandParser, check_new
+from mt.cli.main import DONE, CommandParser, check_new, suggest
+from mt.progress import log_line
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,4 +31,6 @@ def main(arguments: list[str] | None = None) -> int:
         save_model(folder, model, tokenizer, config, {"step": 0, "imported_from": "marian"})
         # A model that could not be loaded or could not translate does not appear.
         next(Translator(load_model(folder, "cpu")).translate(["a"], beam=1, max_output=8))
+    log_line(f"wrote {given.output}")
+    suggest("translate", given.output, "--input F --output F")
     return DONE

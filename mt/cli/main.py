@@ -172,9 +172,19 @@ seed = number(int, within(0, 10**18))
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """A table as text, its columns set right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows)
+    """A table as text, its columns set right; on its side where it is too wide for 80 columns and so gets narrower."""
+
+    def lines(rows: Sequence[Sequence[str]]) -> list[str]:
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
+
+    upright, sideways = lines(rows), lines([*zip(*rows)])
+    return "\n".join(sideways if 80 < len(upright[0]) > len(sideways[0]) else upright)
+
+
+def suggest(command: str, *arguments: object) -> None:
+    """Tells, on standard error, which command one may want next."""
+    log_line(f"next: {call_of(command)} {' '.join(map(str, arguments))}")
 
 
 def check_new(path: Path) -> None:

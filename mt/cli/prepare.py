@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from mt.cli.main import DONE, program_name
+from mt.cli.main import DONE, program_name, suggest
 from mt.config_file import parse_config
 from mt.progress import log_line, say
 
@@ -19,4 +19,5 @@ def main(arguments: list[str] | None = None) -> int:
     prepared = prepare_data(config, Group())
     log_line(f"prepared in {prepared.folder}")
     say(json.dumps(prepared.cleaning, ensure_ascii=False, indent=2))
+    suggest("train", *(sys.argv[1:] if arguments is None else arguments))
     return DONE

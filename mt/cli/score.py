@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from mt.cli.main import DONE, CommandParser, add_model, use_threads
@@ -34,7 +35,8 @@ def main(arguments: list[str] | None = None) -> int:
 
     loaded = load_model(given.model, given.device)
     remarks = Remarks(loaded.tokenizer)
-    with progress_bar(None, "score", "line", leave=False) as bar:
+    silent = not sys.stderr.isatty()  # what is piped is quiet
+    with progress_bar(None, "score", "line", silent, leave=False) as bar:
         for record in score_lines(loaded, paired_lines(given.source, given.target)):
             write_all(output, (json_line(record) + "\n").encode("utf-8"), "standard output")
             remarks.add(record)

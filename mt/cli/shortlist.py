@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mt.cli.main import DONE, CommandParser, positive
+from mt.cli.main import DONE, CommandParser, positive, suggest
 from mt.errors import UserError
 from mt.progress import log_line
 
@@ -27,7 +27,6 @@ def main(arguments: list[str] | None = None) -> int:
     from mt.model.directory import load_model
 
     loaded = load_model(given.model, "cpu")
-    # A model that began as another one has that one's pieces.
     train = loaded.config.train  # a model that began as another one, or had a teacher, has that one's pieces
     prepared = prepare(loaded.config, loaded.tokenizer if train.init_from or train.teacher else None)
     if prepared.tokenizer.fingerprint != loaded.tokenizer.fingerprint:
@@ -35,4 +34,5 @@ def main(arguments: list[str] | None = None) -> int:
     shortlist = learn_shortlist(prepared.train, loaded.tokenizer, given.frequent, given.likely)
     save_shortlist(shortlist, loaded.folder)
     log_line(f"wrote {loaded.folder / FILE}")
+    suggest("translate", given.model, "--shortlist --input F --output F")
     return DONE

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 import time
 
-from mt.cli.main import DONE, program_name
+from mt.cli.main import DONE, program_name, suggest
 from mt.config_file import parse_config
-from mt.progress import say
+from mt.progress import log_line, say
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -19,4 +19,6 @@ def main(arguments: list[str] | None = None) -> int:
     best = train(config, started)
     if best is not None:  # of the processes that torchrun starts, one
         say(best)
+        log_line(f"{config.run_dir}: the model, its log, and TensorBoard's files; the best checkpoint is {best}")
+        suggest("evaluate", config.run_dir, "--source F --reference F --output DIR")
     return DONE

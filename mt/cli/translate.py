@@ -68,8 +68,9 @@ def main(arguments: list[str] | None = None) -> int:
     fingerprint = _fingerprint(translator, text, begun, options) if text and begun else None
     numbered = options.format == "text" and (options.nbest or 1) > 1
     remarks = Remarks(translator.loaded.tokenizer)
-    # no bar where the lines themselves go to or come from the terminal
-    silent = (options.output is None and sys.stdout.isatty()) or (not options.input and sys.stdin.isatty())
+    # no bar where the lines themselves go to or come from the terminal, no lines where they go to another program
+    silent = options.output is None and (sys.stdout.isatty() or not sys.stderr.isatty())
+    silent = silent or (not options.input and sys.stdin.isatty())
     with ExitStack() as stack:
         output = stack.enter_context(open_output(options.output, fingerprint, window=WINDOW, numbered=numbered))
         if options.flagged:
@@ -101,6 +102,8 @@ def main(arguments: list[str] | None = None) -> int:
         log_line(f"note: {fit['text']}")
     done = "cut" if options.overlong == "cut" else "split into sentences, translated one by one,"
     remarks.warn(done, translator.loaded.config.decode.max_length)
+    if options.output:
+        log_line(f"wrote {options.output}")
     return DONE
 
 

@@ -116,7 +116,9 @@ class Training:
         """Trains to the end. False when it was interrupted and has been saved."""
         if self._finished():
             return True
-        self.bar = progress_bar(self.plan.steps or None, "training", "step", initial=self.state.step)
+        self.bar = progress_bar(
+            self.plan.steps or None, "training", "update", self.log is None, initial=self.state.step
+        )
         with interruptible(insistent=not self.group.under_torchrun) as interruption, self.bar:
             self._warm_up()
             self.clock = time.monotonic()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from mt.errors import UserError
-from mt.processes import WorkerKilled, WorkerPool, ordered_map, side_processes
+from mt.processes import WorkerKilled, WorkerPool, _quota, available_cores, ordered_map, side_processes
 
 
 @pytest.fixture
@@ -160,3 +161,49 @@ def alive(process: int) -> bool:
             return stream.read().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+@pytest.mark.parametrize(
+    ("files", "quota"),
+    [
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2.0),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000\n"}, math.inf),
+        ({"proc/self/cgroup": "0::/a/b\n", "sys/fs/cgroup/a/cpu.max": "50000 100000\n"}, 0.5),  # of the group around
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/cpu.max": "300000 100000\n",
+                "sys/fs/cgroup/a/b/cpu.max": "150000 100000\n",
+            },
+            1.5,
+        ),
+        ({"proc/self/cgroup": "0::/docker/of/the/host\n", "sys/fs/cgroup/cpu.max": "100000 100000\n"}, 1.0),
+        (
+            {
+                "proc/self/cgroup": "5:memory:/x\n3:cpu,cpuacct:/docker/x\n",
+                "sys/fs/cgroup/cpu/docker/x/cpu.cfs_quota_us": "400000\n",
+                "sys/fs/cgroup/cpu/docker/x/cpu.cfs_period_us": "100000\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n",
+            },
+            4.0,
+        ),
+        ({"proc/self/cgroup": "0::/\n"}, math.inf),
+        ({"proc/self/cgroup": "what\n"}, math.inf),
+        ({}, math.inf),
+    ],
+)
+def test_the_quota_of_a_control_group_is_its_own_or_that_around_it(
+    files: dict[str, str], quota: float, tmp_path: Path
+) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert _quota(tmp_path) == quota
+
+
+@pytest.mark.parametrize(("quota", "cores"), [(math.inf, 8), (2.5, 3), (0.1, 1), (100.0, 8)])
+def test_the_cores_are_those_of_the_quota(quota: float, cores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.setattr("mt.processes._quota", lambda: quota)
+    assert available_cores() == cores

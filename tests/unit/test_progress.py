@@ -1,4 +1,4 @@
-"""Progress goes to standard error, and is drawn on a terminal only."""
+"""Progress goes to standard error, as a bar on a terminal and as lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import errno
 import io
 import os
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,8 +20,63 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_bar_is_silent_where_standard_error_is_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets the seconds since now."""
+    now = [time.monotonic()]
+    monkeypatch.setattr("mt.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("mt.progress._said", now[0])
+    start = now[0]
+
+    def set_clock(seconds: float) -> None:
+        now[0] = start + seconds
+
+    return set_clock
+
+
+def test_short_work_says_nothing_where_standard_error_is_no_terminal(
+    capsys: pytest.CaptureFixture[str], clock: Callable[[float], None]
+) -> None:
     with progress_bar(10, "reading", "line") as bar:
+        clock(9)
+        bar.update(10)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_long_work_says_a_line_each_ten_seconds_and_after_ten_minutes_one_a_minute(
+    capsys: pytest.CaptureFixture[str], clock: Callable[[float], None]
+) -> None:
+    told = []
+    with progress_bar(4000, "reading", "line", initial=1000) as bar:
+        for second in range(1, 1001):
+            clock(second)
+            bar.update(2)
+            bar.set_postfix_str("half")
+            told += [(second, line) for line in capsys.readouterr().err.splitlines()]
+        assert [second for second, _ in told] == [*range(10, 600, 10), *range(650, 1001, 60)]
+        assert told[0] == (10, "reading: 1,020 of 4,000 lines, 2 a second, half, 24 min 50 s left")
+    assert capsys.readouterr().err == "reading: 3,000 of 4,000 lines, 2 a second, half, 8 min 20 s left\n"
+
+
+def test_what_else_is_said_puts_the_next_line_off(
+    capsys: pytest.CaptureFixture[str], clock: Callable[[float], None]
+) -> None:
+    with progress_bar(None, "reading", "line") as bar:
+        clock(8)
+        log_line("told")
+        clock(12)
+        bar.update(3)
+        assert capsys.readouterr().err == "told\n"
+        clock(18.5)
+        bar.update(3)
+        assert capsys.readouterr().err == "reading: 6 lines, 0.324 a second\n"
+
+
+def test_a_silent_bar_says_nothing_however_long_it_takes(
+    capsys: pytest.CaptureFixture[str], clock: Callable[[float], None]
+) -> None:
+    with progress_bar(10, "reading", "line", True) as bar:
+        clock(100)
         bar.update(10)
     assert capsys.readouterr() == ("", "")
 
