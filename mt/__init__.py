@@ -17,10 +17,10 @@ __version__ = "0.1.0"
 def load(
     path: str | Path, device: str = "auto", ensemble: Sequence[str | Path] = (), compute_type: str = "float32"
 ) -> Translator:
-    """Loads a model directory, or the best checkpoint of a run directory, for translation.
+    """Loads a model directory, the best checkpoint of a run directory, or a model of the Hugging Face hub.
 
     Args:
-        path: the folder.
+        path: the folder, or a name of the hub: "organisation/model" or "organisation/model@revision".
         device: "auto" (a GPU where there is one), "cpu" or "cuda".
         ensemble: folders of further models of the same vocabulary: the mean of all models' probabilities translates.
             The recalibration stored with the first is of that model alone, and not applied.

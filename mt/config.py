@@ -266,6 +266,8 @@ class TrainConfig(Section):
     """what the scores of both are divided by before they are compared; above 1 unlikely pieces count more"""
     teacher_weight: Share = 0.5
     """share of the loss that is the divergence from the teacher; the rest is what the loss section says"""
+    report_to: Literal["none", "wandb", "mlflow"] = "none"
+    """show the figures of log.jsonl in Weights & Biases or MLflow, too"""
     log_every: Count = 50
     """updates between lines of log.jsonl"""
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TextIO
 
 from mt.errors import concerning, visible
 
 _NAMED_LINES = 5  # whose numbers a warning gives
 # Where nobody may be looking: often enough to see that it goes on, and at most 1,440 lines a day.
-_SECONDS, _LATER_SECONDS, _LATER = 10.0, 60.0, 600.0
+_SECONDS, _LATER_SECONDS, _LATER = 8.0, 60.0, 600.0
 
 _said = time.monotonic()  # when the last line was written
 
@@ -30,19 +32,20 @@ def progress_bar(total: float | None, description: str, unit: str, silent: bool 
 
 
 class _ProgressLines:
-    """What is used of a tqdm bar, as lines: one when nothing has been written for ten seconds, after ten minutes one a
-    minute. Work that ends sooner leaves none."""
+    """What is used of a tqdm bar, as lines: one when nothing has been written for eight seconds, after ten minutes one
+    a minute. Work that ends sooner leaves none."""
 
     def __init__(self, total: float | None, description: str, unit: str, initial: float) -> None:
         self.total, self.count = total, initial
         self._description, self._unit, self._initial, self._postfix = description, unit, initial, ""
-        self._began, self._told = time.monotonic(), False
+        self._told: float | None = None  # what the last line said
+        self._began = time.monotonic()
 
     def __enter__(self) -> _ProgressLines:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if self._told and kind is None:
+        if kind is None and self._told not in (None, self.count):
             self._tell(time.monotonic())
 
     def set_postfix_str(self, text: str) -> None:
@@ -53,11 +56,11 @@ class _ProgressLines:
         """So much more is done."""
         self.count += count
         now = time.monotonic()
-        if now - _said >= (_SECONDS if now - self._began < _LATER else _LATER_SECONDS):
+        if now - _said >= _interval(self._began):
             self._tell(now)
 
     def _tell(self, now: float) -> None:
-        speed, self._told = (self.count - self._initial) / max(now - self._began, 1e-9), True
+        speed, self._told = (self.count - self._initial) / max(now - self._began, 1e-9), self.count
         of, left = "", ""
         if self.total:
             of = f" of {self.total:,}"
@@ -65,6 +68,32 @@ class _ProgressLines:
                 left = f", {_duration((self.total - self.count) / speed)} left"
         rate = f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
         log_line(f"{self._description}: {self.count:,}{of} {self._unit}s, {rate} a second{self._postfix}{left}")
+
+
+@contextmanager
+def busy(what: str) -> Iterator[None]:
+    """Where there is no terminal, says now and then that work whose end is not known goes on. Not around a fork."""
+    if sys.stderr.isatty():
+        yield
+        return
+    done, began = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not done.wait(1):
+            if time.monotonic() - _said >= _interval(began):
+                log_line(f"{what}: since {_duration(time.monotonic() - began)}")
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _interval(began: float) -> float:
+    return _SECONDS if time.monotonic() - began < _LATER else _LATER_SECONDS
 
 
 def _duration(seconds: float) -> str:

@@ -55,6 +55,8 @@ class SearchConfig(DecodeConfig):
     """sample: draw from the K likeliest tokens; 0: from all"""
     top_p: AboveZero = 1.0
     """sample: draw from the likeliest tokens that together reach this probability"""
+    epsilon: Annotated[float, within(0, 1)] = 0.0
+    """sample: draw from the tokens of at least this probability, or the likeliest where none has it; 0: from all"""
     seed: Annotated[int, within(0, 10**18)] = 1
     """sample: seed of the draw"""
     minimum_bayes_risk: Literal["none", "chrf"] = "none"
@@ -86,7 +88,7 @@ class SearchConfig(DecodeConfig):
         name, most = ("candidates", self.wanted) if choosing else ("beam", self.beam)
         if choosing or not self.sample:
             self._require(self.nbest <= most, "nbest", f"at most {name}, {most}: raise {name} or lower nbest")
-        for name, unused in (("top_k", 0), ("top_p", 1.0)):
+        for name, unused in (("top_k", 0), ("top_p", 1.0), ("epsilon", 0.0)):
             if getattr(self, name) != unused and not self.sample:
                 raise ValueError(f"{name} is {getattr(self, name)} but only sampling draws; add --sample")
         for name, unused in (("temperature", 1.0), ("sample", False)):

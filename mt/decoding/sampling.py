@@ -7,6 +7,7 @@ sentence depends neither on the others of its batch nor on how many samples are 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -39,8 +40,9 @@ def sample(
         step, state, constraints, begin_id: as in `beam_search`.
         seeds: for each sentence whole numbers, at least 0.
         options: `wanted` samples of each sentence are drawn, independently, at the temperature, from the `top_k`
-            likeliest tokens (Fan et al. 2018, section 5.1) or those that together reach `top_p` (Holtzman et al.
-            2020, section 3.1). The length penalty has its part in the score, none in what is drawn.
+            likeliest tokens (Fan et al. 2018, section 5.1), from those that together reach `top_p` (Holtzman et al.
+            2020, section 3.1) or from those of at least probability `epsilon` (Hewitt et al. 2022, section 4). The
+            length penalty has its part in the score, none in what is drawn.
 
     Returns:
         For each sentence its samples, the best score first; one that was drawn twice stands there twice.
@@ -63,7 +65,7 @@ def sample(
         searched = tempered(own.clone(), options.temperature)  # cloned: `apply` writes into it, `own` is reported
         written = tokens[:position, rows].T if constraints.no_repeat_ngram else None
         constraints.apply(searched, position + 1, written)
-        chosen = _drawn(searched, numbers[position, rows], options.top_k, options.top_p)
+        chosen = _drawn(searched, numbers[position, rows], options.top_k, options.top_p, options.epsilon)
         chosen = chosen.masked_fill(ended.flatten(), constraints.end_id)
         tokens[position, rows] = chosen
         log_probs[position, rows] = own.gather(1, chosen[:, None])[:, 0]
@@ -89,7 +91,7 @@ def _uniform_numbers(constraints: Constraints, seeds: Sequence[Sequence[int]], c
     return torch.from_numpy(uniform).to(constraints.max_lengths.device)
 
 
-def _drawn(log_probs: Tensor, numbers: Tensor, top_k: int, top_p: float) -> Tensor:
+def _drawn(log_probs: Tensor, numbers: Tensor, top_k: int, top_p: float, epsilon: float) -> Tensor:
     """(rows,) tokens: where the cumulative probability of (rows, vocabulary) passes numbers (rows,) in [0, 1)."""
     ids = None
     if top_p < 1:
@@ -97,6 +99,9 @@ def _drawn(log_probs: Tensor, numbers: Tensor, top_k: int, top_p: float) -> Tens
         log_probs, ids = (log_probs[:, :top_k], ids[:, :top_k]) if top_k else (log_probs, ids)
     elif 0 < top_k < log_probs.size(1):
         log_probs, ids = log_probs.topk(top_k, dim=1)
+    if epsilon:  # of all tokens, before they are cut to the likeliest
+        likeliest = log_probs.max(1, keepdim=True).values
+        log_probs = log_probs.masked_fill((log_probs < math.log(epsilon)) & (log_probs < likeliest), -torch.inf)
     probabilities = log_probs.double().softmax(1)
     cumulative = probabilities.cumsum(1)
     if top_p < 1:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from itertools import repeat, zip_longest
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from mt.corpus.batching import pad_batch
 from mt.corpus.tokenizer import Tokenizer
+from mt.errors import UserError, UserTypeError
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 
 Overlong = Literal["split", "cut"]
 """what becomes of a line of too many tokens"""
+MoreWaiting = Callable[[], bool]
+_MISSING = object()  # in the place of what a shorter stream does not have
 
 # After a mark that closes a sentence, with the quotes and brackets that belong to it, before space that no further mark
 # follows; the marks of scripts that use them for nothing else need no space.
@@ -104,3 +108,48 @@ def padded(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device
 
     rows = [np.asarray(sequence, dtype=np.int64) for sequence in sequences]
     return torch.from_numpy(pad_batch(rows, pad_id)).to(device)
+
+
+def check_streams(**streams: object) -> None:
+    """Raises UserError, a TypeError, too, for what is no stream of texts, such as a single one."""
+    for name, stream in streams.items():
+        if isinstance(stream, (str, bytes, bytearray, Mapping, Set)) or not isinstance(stream, Iterable):
+            given = type(stream).__name__
+            raise UserTypeError(f"{name} is of type {given}; give a list of texts, one a line: [...]")
+
+
+def read_windows(
+    lines: Iterable[str],
+    prefixes: Iterable[str] | None,
+    size: int,
+    first: int,
+    more_waiting: MoreWaiting | None,
+    beside: str = "prefix",
+) -> Iterator[list[tuple[str, str]]]:
+    """Windows of lines beside their prefixes, or what else stands `beside` them; `first`: number of the first line."""
+    window: list[tuple[str, str]] = []
+    pairs = zip(lines, repeat("")) if prefixes is None else zip_longest(lines, prefixes, fillvalue=_MISSING)
+    for number, (line, prefix) in enumerate(pairs, first + 1):
+        if not (isinstance(line, str) and isinstance(prefix, str)):
+            if window:  # what comes before is translated
+                yield window
+            raise _not_text(number, line, prefix, beside)
+        window.append((_clean(line), _clean(prefix)))
+        if len(window) == size or (more_waiting is not None and not more_waiting()):
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+def _not_text(number: int, line: object, prefix: object, beside: str) -> UserError:
+    if line is _MISSING or prefix is _MISSING:
+        several = beside + ("es" if beside.endswith("x") else "s")
+        return UserError(f"there are not as many {several} as lines; give one for each, empty where there is none")
+    name, value = ("line", line) if not isinstance(line, str) else (f"the {beside} of line", prefix)
+    return UserTypeError(f"{name} {number}, counted from 1, is of type {type(value).__name__}; it must be text (str)")
+
+
+def _clean(line: str) -> str:
+    """Without its line feed; lone surrogates, which no UTF-8 file can hold, become U+FFFD."""
+    return line.removesuffix("\n").encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
-from itertools import chain, repeat, zip_longest
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
@@ -15,13 +15,15 @@ import numpy as np
 from mt.config import SearchConfig
 from mt.config_file import search_config
 from mt.decoding.records import one_line, separator_of, translation_output
-from mt.decoding.sources import Overlong, fitting_sources, length_groups
+from mt.decoding.sources import MoreWaiting, Overlong, check_streams, fitting_sources, length_groups, read_windows
 from mt.decoding.types import Engine, Hypothesis, normalised_score
-from mt.errors import UserError, UserTypeError
+from mt.errors import UserError
 from mt.model.directory import LoadedModel
 from mt.processes import WorkerPool
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mt.decoding.confidence import Confidence
 
 WINDOW = 2000
@@ -29,8 +31,6 @@ WINDOW = 2000
 _WORTH_WORKERS = 100  # lines of a window; a smaller one is translated by the process itself
 
 Output = dict[str, Any]
-MoreWaiting = Callable[[], bool]
-_MISSING = object()  # in the place of what a shorter stream does not have
 _QUALITY = ("quality", "quality_low", "quality_high")
 
 
@@ -134,17 +134,14 @@ class Translator:
             UserError: an option out of range or `lines` that are none, at once; a line or prefix that is no text, or
                 more or fewer prefixes than lines, when it is read. A TypeError, too, where a type is wrong.
         """
-        for name, stream in (("lines", lines), ("prefixes", () if prefixes is None else prefixes)):
-            if isinstance(stream, (str, bytes, bytearray, Mapping, Set)) or not isinstance(stream, Iterable):
-                given = type(stream).__name__
-                raise UserTypeError(f"{name} is of type {given}; give a list of texts, one a line: [...]")
+        check_streams(lines=lines, prefixes=() if prefixes is None else prefixes)
         options = search_config(self.loaded.config.decode, **search)
         for name, value, least in (("window", window, 1), ("first_line", first_line, 0), ("processes", processes, 1)):
             if not isinstance(value, (int, np.integer)) or value < least:
                 raise UserError(f"{name} is {value!r}; it must be a whole number of at least {least}")
         if overlong not in get_args(Overlong):
             raise UserError(f"overlong is {overlong!r}; it must be one of {', '.join(get_args(Overlong))}")
-        read = _windows(lines, prefixes, window, first_line, more_waiting)
+        read = read_windows(lines, prefixes, window, first_line, more_waiting)
         windows = (self._window(pairs, options.max_length, overlong) for pairs in read)
         if processes > 1:
             translated = self._in_processes(windows, options, alignments, processes, more_waiting)
@@ -153,6 +150,30 @@ class Translator:
         self._judged, self._line_inputs = 0, np.zeros(())
         records = (record for each, outputs in translated for record in each.records(outputs, self._separator))
         return ({"line": number, **self._noted(record)} for number, record in enumerate(records, first_line))
+
+    def score(self, sources: Iterable[str], targets: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """What the model thinks of given translations, lazily; the records are those of `score_lines`. Raises UserError
+        for what is no text and where there are not as many targets as sources, at the latest when it is read."""
+        from mt.decoding.scoring import score_lines
+
+        check_streams(sources=sources, targets=targets)
+        read = read_windows(sources, targets, WINDOW, 0, None, "target")
+        return score_lines(self.loaded, chain.from_iterable(read))
+
+    def push_to_hub(self, name: str, evaluation: str | Path | None = None, **options: Any) -> str:
+        """Publishes the model, with a card, on the Hugging Face hub; its address. See `mt.model.hub.publish`."""
+        from mt.model.hub import publish
+
+        loaded = self.loaded
+        return publish(loaded.folder, loaded.config, loaded.meta, name, evaluation, **options)
+
+    def __repr__(self) -> str:
+        data, size = self.loaded.config.data, self.loaded.meta.get("parameters", 0)
+        confidence = "not calibrated" if self.confidence is None else "calibrated"
+        engine = type(self.engine).__name__
+        return (
+            f"<Translator {data.source_language}-{data.target_language}: {size:,} parameters, {engine}, {confidence}>"
+        )
 
     def fit(self) -> dict[str, Any] | None:
         """How the lines of the last `translate` differ from those that confidence was fitted on, see `unlike`; None
@@ -289,34 +310,3 @@ def _joined(parts: list[list[Hypothesis]], options: SearchConfig) -> list[Hypoth
     log_probs = np.concatenate([hypothesis.log_probs for hypothesis in best])
     known = [hypothesis.confidence for hypothesis in best if hypothesis.confidence is not None]
     return [Hypothesis(tokens, log_probs, total, score, np.concatenate(known) if known else None)]
-
-
-def _windows(
-    lines: Iterable[str], prefixes: Iterable[str] | None, size: int, first: int, more_waiting: MoreWaiting | None
-) -> Iterator[list[tuple[str, str]]]:
-    """Windows of lines beside their prefixes; `first`: number of the first line."""
-    window: list[tuple[str, str]] = []
-    pairs = zip(lines, repeat("")) if prefixes is None else zip_longest(lines, prefixes, fillvalue=_MISSING)
-    for number, (line, prefix) in enumerate(pairs, first + 1):
-        if not (isinstance(line, str) and isinstance(prefix, str)):
-            if window:  # what comes before is translated
-                yield window
-            raise _not_text(number, line, prefix)
-        window.append((_clean(line), _clean(prefix)))
-        if len(window) == size or (more_waiting is not None and not more_waiting()):
-            yield window
-            window = []
-    if window:
-        yield window
-
-
-def _not_text(number: int, line: object, prefix: object) -> UserError:
-    if line is _MISSING or prefix is _MISSING:
-        return UserError("there are not as many prefixes as lines; give one for each, empty where there is none")
-    name, value = ("line", line) if not isinstance(line, str) else ("the prefix of line", prefix)
-    return UserTypeError(f"{name} {number}, counted from 1, is of type {type(value).__name__}; it must be text (str)")
-
-
-def _clean(line: str) -> str:
-    """Without its line feed; lone surrogates, which no UTF-8 file can hold, become U+FFFD."""
-    return line.removesuffix("\n").encode("utf-16", "surrogatepass").decode("utf-16", "replace")

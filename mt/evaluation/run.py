@@ -32,7 +32,7 @@ from mt.metrics.bins import CalibrationBlock
 from mt.metrics.maps import Temperature
 from mt.metrics.quality import check_bleu, corpus_quality, looks_tokenized, quality_statistics
 from mt.model.directory import LoadedModel
-from mt.progress import log_line, progress_bar
+from mt.progress import busy, log_line, progress_bar
 
 DEFAULT_BEAM = 5
 """the beam of the top level of results.json"""
@@ -138,7 +138,8 @@ class _Run:
         label(records)
         if main:
             self.records, self.fit = records, self.translator.fit()
-        return _measure(records, self.test_set, self.resampling, main=main, training_counts=self.count_of_piece)
+        with busy(f"measuring beam {beam}"):
+            return _measure(records, self.test_set, self.resampling, main=main, training_counts=self.count_of_piece)
 
     def told(self) -> dict[str, int]:
         """How many lines were translated in parts, though read whole where the reference is the prefix, and how many
@@ -166,7 +167,8 @@ class _Run:
     def _teacher_forced(self, name: str, transform: Any = None) -> CalibrationBlock:
         text, sums = (self.test_set.sources, self.test_set.references[0]), self.sums.setdefault(name, {})
         options: dict[str, Any] = {"transform": transform, "training_counts": self.counts, "sums": sums}
-        return teacher_forced(self.loaded, *text, **options).result()
+        with busy("scoring the references"):
+            return teacher_forced(self.loaded, *text, **options).result()
 
 
 def evaluate_records(

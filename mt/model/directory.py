@@ -24,6 +24,7 @@ from mt.corpus.tokenizer import Tokenizer, load_tokenizer
 from mt.errors import UserError
 from mt.files.atomic import write_text
 from mt.files.json_file import check_listed, check_no_lfs_pointer, list_files, read_json, write_json
+from mt.model.hub import fetch, is_hub_name
 
 if TYPE_CHECKING:
     import torch
@@ -219,8 +220,10 @@ def read_pointer(path: Path) -> Path | None:
 
 
 def model_directory(path: Path) -> Path:
-    """The model directory of `path`: itself, or the best checkpoint of a run directory. Raises UserError where there
-    is neither, or the run's checkpoints say that another one is the best."""
+    """The model directory of `path`: itself, the best checkpoint of a run directory, or a model of the hub, which is
+    fetched. Raises UserError where there is none, or the run's checkpoints say that another one is the best."""
+    if is_hub_name(path):
+        path = fetch(str(path))
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; give a model directory or a run directory")
     if (path / _WEIGHTS).exists():

@@ -16,7 +16,7 @@ from mt.corpus.prepare import Prepared
 from mt.errors import UserError
 from mt.metrics.quality import check_bleu
 from mt.model.directory import AVERAGE, load_weights, model_directory
-from mt.progress import log_line, progress_bar
+from mt.progress import busy, log_line, progress_bar
 from mt.training import resources
 from mt.training.checkpoint import Checkpoints, TrainingParts
 from mt.training.data import Update, UpdateLoader
@@ -261,7 +261,7 @@ class Training:
         self.budget.take_in()
         resources.give_back_memory()
         state, began = self.state, time.monotonic()
-        with self.average.applied() if self.average is not None else nullcontext():
+        with self.average.applied() if self.average is not None else nullcontext(), busy("validation"):
             result = self.validator.measure(self.model)
         self.budget.took(time.monotonic() - began)  # before the checkpoint, which keeps it
         if result is not None and self.log is not None:

@@ -24,10 +24,20 @@ from mt.files.json_file import parse_json
 from mt.progress import say
 from mt.settings import dotted
 from mt.training.checkpoint import Checkpoints, TrainState
+from mt.training.listener import Listener
 from mt.training.validation import Validation
 
-MAY_CHANGE = ("run_dir", "device", "threads", "data.root", "data.cache", "train.activation_checkpointing")
+MAY_CHANGE = (
+    "run_dir",
+    "device",
+    "threads",
+    "data.root",
+    "data.cache",
+    "train.activation_checkpointing",
+    "train.report_to",
+)
 """settings that say where and how, not what: a run may go on with others"""
+_JUDGED_BY = ("valid/nll", "valid/ece", "valid/bleu", "valid/chrf")  # what TensorBoard sets beside the settings
 
 
 class _Event(TypedDict):
@@ -104,8 +114,9 @@ def is_finished(config: Config) -> bool:
 class RunLog:
     """Appends events to `log.jsonl`, the source of truth, and draws the same figures in TensorBoard."""
 
-    def __init__(self, run_directory: Path, step: int) -> None:
-        """Opens the log of a run at update `step`; what a killed run wrote after that is taken back."""
+    def __init__(self, run_directory: Path, step: int, listener: Listener | None = None) -> None:
+        """Opens the log of a run at update `step`; what a killed run wrote after that is taken back. `listener`: is
+        shown all figures, too."""
         from torch.utils.tensorboard import SummaryWriter
 
         path = run_directory / "log.jsonl"
@@ -120,6 +131,20 @@ class RunLog:
             None if isinstance(failed.exc_value, OSError) else threading.__excepthook__(failed)
         )
         self.board = SummaryWriter(str(run_directory / "tensorboard"), purge_step=step + 1 if kept else None)
+        self.listener = listener
+
+    def describe(self, config: Config) -> None:
+        """Has TensorBoard show the config as text, and its settings beside the last validation (HPARAMS)."""
+        from torch.utils.tensorboard.summary import hparams
+
+        settings = {name: it if isinstance(it, (int, float)) else str(it) for name, it in dotted(asdict(config))}
+        with concerning(self.board.log_dir):
+            self.board.add_text("config", "".join(f"    {line}\n" for line in dump_config(config).splitlines()))
+            experiment, begin, _ = hparams(
+                settings, dict.fromkeys(_JUDGED_BY, 0.0)
+            )  # no run of its own, as add_hparams
+            for summary in (experiment, begin):
+                self.board._get_file_writer().add_summary(summary)
 
     def event(self, name: str, step: int, **figures: Any) -> None:
         """Writes one event; numbers also go to TensorBoard under `name/figure`."""
@@ -129,10 +154,12 @@ class RunLog:
         with concerning(self.file.name):
             self.file.write(json.dumps(record, ensure_ascii=False) + "\n")
             self.file.flush()  # a kill must lose no event
+        numbers = {key: it for key, it in figures.items() if isinstance(it, (int, float)) and not isinstance(it, bool)}
         with concerning(self.board.log_dir):
-            for key, value in figures.items():
-                if isinstance(value, (int, float)) and not isinstance(value, bool):
-                    self.board.add_scalar(f"{name}/{key}", value, step)
+            for key, value in numbers.items():
+                self.board.add_scalar(f"{name}/{key}", value, step)
+        if self.listener is not None:
+            self.listener({f"{name}/{key}": value for key, value in numbers.items()}, step)
 
     def validation(self, name: str, found: Validation, step: int, epoch: int, is_best: bool) -> None:
         """Tells and draws what a validation of the checkpoint `name` found."""
@@ -151,6 +178,8 @@ class RunLog:
 
     def close(self) -> None:
         """Flushes and closes both."""
+        if self.listener is not None:
+            self.listener.close()
         self.file.close()
         with concerning(self.board.log_dir):
             self.board.close()

@@ -23,6 +23,7 @@ from mt.settings import dotted
 from mt.training.checkpoint import Checkpoints, TrainingParts, TrainState
 from mt.training.data import batch_shape
 from mt.training.distributed import Group
+from mt.training.listener import Listener
 from mt.training.loss import Teacher
 from mt.training.optimiser import MovingAverage, Optimiser
 from mt.training.run_directory import RunLog
@@ -148,10 +149,12 @@ def choose_precision(config: Config, device: torch.device, group: Group, state: 
 
 def open_log(config: Config, prepared: Prepared, device: torch.device, group: Group, parts: TrainingParts) -> RunLog:
     """The log of a run that begins or goes on."""
-    log = RunLog(Path(config.run_dir), parts.state.step)
+    listener = None if config.train.report_to == "none" else Listener(config)
+    log = RunLog(Path(config.run_dir), parts.state.step, listener)
     if parts.state.step:
         log_line(f"{config.run_dir}: going on after update {parts.state.step}")
     else:
+        log.describe(config)
         model = {"loss": parts.loss.signature, "parameters": sum(p.numel() for p in parts.model.parameters())}
         data = {"pairs": len(prepared.train), "data": prepared.fingerprints}
         where = {"device": str(device), "processes": group.world_size, "threads": torch.get_num_threads()}

@@ -38,12 +38,12 @@ def test_short_work_says_nothing_where_standard_error_is_no_terminal(
     capsys: pytest.CaptureFixture[str], clock: Callable[[float], None]
 ) -> None:
     with progress_bar(10, "reading", "line") as bar:
-        clock(9)
+        clock(7)
         bar.update(10)
     assert capsys.readouterr() == ("", "")
 
 
-def test_long_work_says_a_line_each_ten_seconds_and_after_ten_minutes_one_a_minute(
+def test_long_work_says_a_line_each_eight_seconds_and_after_ten_minutes_one_a_minute(
     capsys: pytest.CaptureFixture[str], clock: Callable[[float], None]
 ) -> None:
     told = []
@@ -53,8 +53,8 @@ def test_long_work_says_a_line_each_ten_seconds_and_after_ten_minutes_one_a_minu
             bar.update(2)
             bar.set_postfix_str("half")
             told += [(second, line) for line in capsys.readouterr().err.splitlines()]
-        assert [second for second, _ in told] == [*range(10, 600, 10), *range(650, 1001, 60)]
-        assert told[0] == (10, "reading: 1,020 of 4,000 lines, 2 a second, half, 24 min 50 s left")
+        assert [second for second, _ in told] == [*range(8, 600, 8), *range(652, 1001, 60)]
+        assert told[0] == (8, "reading: 1,016 of 4,000 lines, 2 a second, half, 24 min 52 s left")
     assert capsys.readouterr().err == "reading: 3,000 of 4,000 lines, 2 a second, half, 8 min 20 s left\n"
 
 
@@ -62,14 +62,14 @@ def test_what_else_is_said_puts_the_next_line_off(
     capsys: pytest.CaptureFixture[str], clock: Callable[[float], None]
 ) -> None:
     with progress_bar(None, "reading", "line") as bar:
-        clock(8)
+        clock(6)
         log_line("told")
-        clock(12)
+        clock(13)
         bar.update(3)
         assert capsys.readouterr().err == "told\n"
-        clock(18.5)
+        clock(14)
         bar.update(3)
-        assert capsys.readouterr().err == "reading: 6 lines, 0.324 a second\n"
+        assert capsys.readouterr().err == "reading: 6 lines, 0.429 a second\n"
 
 
 def test_a_silent_bar_says_nothing_however_long_it_takes(

@@ -16,7 +16,7 @@ from mt.config_file import search_config
 from mt.corpus.tokenizer import train_tokenizer
 from mt.decoding.beam_search import beam_search
 from mt.decoding.constraints import Constraints
-from mt.decoding.sampling import by_expected_chrf, pairwise_chrf, sample
+from mt.decoding.sampling import _drawn, by_expected_chrf, pairwise_chrf, sample
 from mt.decoding.scoring import score_pairs
 from mt.decoding.torch_engine import TorchEngine
 from mt.decoding.translator import Translator
@@ -121,6 +121,27 @@ def test_top_k_of_one_is_greedy() -> None:
     assert [each.tokens for each in drawn] == [greedy.tokens] * 3
 
 
+@pytest.mark.parametrize("epsilon", [0.02, 0.2, 0.9])
+@pytest.mark.parametrize("top_k", [0, 4])
+def test_epsilon_sampling_draws_what_is_likely_enough_by_its_probability(epsilon: float, top_k: int) -> None:
+    """Against float64: of the tokens with at least probability epsilon, or the likeliest where none has it, each is
+    drawn by its share of their mass (Hewitt et al. 2022)."""
+    generator = torch.Generator().manual_seed(3)
+    log_probs = (3 * torch.randn(5, 12, generator=generator)).log_softmax(1)
+    numbers = torch.arange(0, 1, 1 / 4000, dtype=torch.float64)
+    for row in log_probs:
+        drawn = _drawn(row.repeat(len(numbers), 1), numbers, top_k, 1.0, epsilon)
+        p = row.double().exp().numpy()
+        kept = np.where(p >= epsilon, p, 0.0)
+        if top_k:
+            kept[np.argsort(-p)[top_k:]] = 0.0
+        if not kept.any():
+            kept[p.argmax()] = 1.0
+        shares = torch.bincount(drawn, minlength=12).double().numpy() / len(numbers)
+        assert np.abs(shares - kept / kept.sum()).max() < 1e-3
+        assert not shares[kept == 0].any()
+
+
 def test_pairwise_chrf_is_sacrebleus_sentence_score() -> None:
     expected = [[sacrebleu.sentence_chrf(one, [other]).score for other in TEXTS] for one in TEXTS]
     np.testing.assert_allclose(pairwise_chrf(TEXTS), expected, atol=1e-9)
@@ -189,7 +210,16 @@ def test_cached_beams_score_as_forced(translator: Translator, beam: int) -> None
 
 
 @pytest.mark.parametrize(
-    "given", [{"top_k": 3}, {"temperature": 0.0}, {"top_p": 0.0, "sample": True}, {"candidates": 9}, {"stop": "x"}]
+    "given",
+    [
+        {"top_k": 3},
+        {"epsilon": 0.1},
+        {"epsilon": 2, "sample": True},
+        {"temperature": 0.0},
+        {"top_p": 0.0, "sample": True},
+        {"candidates": 9},
+        {"stop": "x"},
+    ],
 )
 def test_an_option_without_sense_is_refused(translator: Translator, given: dict[str, Any]) -> None:
     with pytest.raises(UserError):

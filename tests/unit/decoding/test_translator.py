@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 import mt
 from mt.config_file import search_config
 from mt.decoding.records import json_line, translation_output
+from mt.decoding.scoring import score_lines
 from mt.decoding.translator import Translator
 from mt.decoding.types import Hypothesis
-from mt.errors import UserError
+from mt.errors import UserError, UserTypeError
 
 LINES = [
     "der hund sieht einen ball",
@@ -313,3 +314,20 @@ def test_padding_of_the_source_leaks_nothing(translator: Translator) -> None:
         together = model.step(torch.full((2,), tokenizer.begin_id), model.start(model.encode(rows)))
         alone = model.step(torch.tensor([tokenizer.begin_id]), model.start(model.encode(torch.tensor([ids[0]]))))
     torch.testing.assert_close(together[:1], alone, atol=1e-5, rtol=0)
+
+
+def test_given_translations_are_scored_as_score_lines_does(translator: Translator) -> None:
+    sources, targets = ["der hund", "die frau\n", ""], ["ein ball", "", "x"]
+    found = list(translator.score(iter(sources), iter(targets)))
+    assert found == list(score_lines(translator.loaded, [("der hund", "ein ball"), ("die frau", ""), ("", "x")]))
+    for pair in (("der hund", ["x"]), (["der hund"], "x")):
+        with pytest.raises(UserTypeError, match="give a list of texts"):
+            translator.score(*pair)
+    with pytest.raises(UserError, match="not as many targets as lines"):
+        list(translator.score(["a", "b"], ["x"]))
+    with pytest.raises(UserTypeError, match="the target of line 1, counted from 1, is of type int"):
+        list(translator.score(["a"], [3]))  # type: ignore[list-item]
+
+
+def test_a_translator_says_what_it_is(translator: Translator) -> None:
+    assert repr(translator) == "<Translator de-en: 0 parameters, TorchEngine, not calibrated>"
