@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain, islice, tee
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,8 @@ def _fingerprint(corpora: list[CorpusConfig], data: DataConfig) -> str:
     for corpus in corpora:
         settings = asdict(corpus)
         settings.pop("weight")
+        if not corpus.delimiter:  # as of versions without it: what they have prepared stays valid
+            settings.pop("delimiter")
         if corpus.grammar is not None:
             settings["grammar"]["languages"] = [data.source_language, data.target_language]
             # its code and data, wherever a change could change its text
@@ -172,7 +175,7 @@ def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
     store.check_manifest(shards, folder)  # a stopped preparation may have left them long ago
     report = read_json(report_file, dict[str, Any], _ANEW.format(folder))
     if not report["kept"]:
-        raise UserError(f"data.train: no pairs are left of {report['read']} read; see data.cleaning")
+        raise UserError(_nothing_left(report))
     if tokenizer is None and not any((folder / name).exists() for name in ("tokenizer.model", "target.model")):
         with _timed(seconds, "learning pieces"):
             tokenizer = _learn_pieces(shards, report["kept"], config)
@@ -186,6 +189,17 @@ def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
     pairs = report["read"]
     stages = (f"{stage} {spent:.1f} s ({pairs / max(spent, 1e-9):,.0f} pairs/s)" for stage, spent in seconds.items())
     log_line(f"{pairs:,} pairs: " + ", ".join(stages))
+
+
+def _nothing_left(report: dict[str, Any]) -> str:
+    """Names the rule that has dropped most."""
+    if not report["read"]:
+        return "data.train: there are no pairs; its files are empty"
+    rule, dropped = max(((rule, found["dropped"]) for rule, found in report["rules"].items()), key=itemgetter(1))
+    names = {"missing_language": "data.train.columns", "too_long": "data.cleaning.max_words or max_characters"}
+    names |= {"ratio": "data.cleaning.max_ratio"}
+    remedy = f"change {names.get(rule, f'data.cleaning.{rule}')}, or the text: {report['rules'][rule]['examples'][:1]}"
+    return f"data.train: no pairs are left of {report['read']} read; the rule {rule} dropped most, {dropped}; {remedy}"
 
 
 @contextmanager
@@ -207,15 +221,18 @@ def _clean_into(shards: Path, config: Config, processes: int) -> dict[str, Any]:
 
     def pieces() -> Iterator[tuple[list[str], list[str]]]:
         for corpus in data.train:
-            read, kept = cleaner.read, cleaner.kept
-            chunks, examined = tee(_chunks(read_pairs(corpus, data)))
+            before, lacking = cleaner.counts, dict[str, Any](dropped=0, examples=[])
+            chunks, examined = tee(_chunks(read_pairs(corpus, data, lacking)))
             rules = ordered_map(examine_chunk, examined, processes=processes, alone=_ALONE)
             for found, chunk in zip(rules, chunks):
                 yield cleaner.keep(chunk, found)
                 bar.update(len(chunk[0]))
             files = " ".join([*corpus.source, *corpus.target, *corpus.files])
             name = "grammar" if corpus.grammar else corpus.hub or files
-            corpora.append({"name": name, "read": cleaner.read - read, "kept": cleaner.kept - kept})
+            cleaner.leave_out(lacking)
+            counts = cleaner.counts - before  # no rule that has dropped nothing
+            corpora.append({"name": name, "read": counts.pop("read", 0), "kept": counts.pop("kept", 0)})
+            corpora[-1]["dropped"] = dict(counts)
 
     with progress_bar(None, "cleaning", "pair") as bar:
         store.write_shards(shards, pieces())
@@ -263,3 +280,8 @@ def _count_overlong(cleaning: dict[str, Any], train: store.TokenStore, tokenizer
     ]
     cleaning["rules"]["too_many_tokens"] = {"dropped": len(dropped), "examples": examples}
     cleaning["kept"] -= len(dropped)
+    of_each = np.bincount(train.corpus[dropped], minlength=len(cleaning["corpora"])).tolist()
+    for corpus, count in zip(cleaning["corpora"], of_each):
+        corpus["kept"] -= count
+        if count:
+            corpus.setdefault("dropped", {})["too_many_tokens"] = count

@@ -143,7 +143,7 @@ def test_unknown_options_are_told_with_the_nearest_valid_one(file: Path) -> None
         ("max_steps: 10", "max_steps: true", "train.max_steps in {file} is True; it must be a whole number"),
         ("1e-3", "fast", "train.learning_rate in {file} is 'fast'; it must be a number"),
         ("1e-3", "[1]", "train.learning_rate in {file} is [1]; it must be a number"),
-        ("[a.de]", "a.de", "data.train[0].source in {file} is 'a.de'; it must be a list"),
+        ("[a.de]", "5", "data.train[0].source in {file} is 5; it must be a list"),
         ("[a.de]", "[7]", "data.train[0].source[0] in {file} is 7; it must be text (put it in quotes)"),
         ("runs/x", "", "run_dir in {file} is empty; it must be text (put it in quotes)"),
         ("max_steps: 10", "max_steps: 10\n  patience: -3", "train.patience in {file} is -3; it must be 0 or more"),
