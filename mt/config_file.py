@@ -190,10 +190,6 @@ def _take_over(origin: _Origin) -> None:
     run = Path(str(origin.tree.get("run_dir")))
     begun = (run / "last").exists() or any(run.glob("checkpoints/step_*"))
     file = (run if begun else Path(start)) / "config.yaml"
-    if not file.exists():
-        raise UserError(
-            f"{origin.named(f'train.{setting}')} is {start!r}: there is no config file {file}; check the name"
-        )
     made = asdict(read_config(file))
     if "invisible" not in (_read_tree(file).get("tokenizer") or {}):
         made["tokenizer"]["invisible"] = "keep"  # as versions did that had no such setting

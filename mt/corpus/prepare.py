@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from itertools import chain, islice, tee
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -193,13 +192,12 @@ def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
 
 def _nothing_left(report: dict[str, Any]) -> str:
     """Names the rule that has dropped most."""
-    if not report["read"]:
-        return "data.train: there are no pairs; its files are empty"
-    rule, dropped = max(((rule, found["dropped"]) for rule, found in report["rules"].items()), key=itemgetter(1))
+    rule = max(report["rules"], key=lambda rule: report["rules"][rule]["dropped"])
     names = {"missing_language": "data.train.columns", "too_long": "data.cleaning.max_words or max_characters"}
-    names |= {"ratio": "data.cleaning.max_ratio"}
-    remedy = f"change {names.get(rule, f'data.cleaning.{rule}')}, or the text: {report['rules'][rule]['examples'][:1]}"
-    return f"data.train: no pairs are left of {report['read']} read; the rule {rule} dropped most, {dropped}; {remedy}"
+    name = names.get(rule, f"data.cleaning.{rule}").replace("ratio", "max_ratio")
+    dropped, examples = report["rules"][rule]["dropped"], report["rules"][rule]["examples"][:1]
+    most = f"the rule {rule} dropped most, {dropped}; change {name}, or the text: {examples}"
+    return f"data.train: no pairs are left of {report['read']} read; {most if dropped else 'its files are empty'}"
 
 
 @contextmanager

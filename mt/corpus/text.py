@@ -29,10 +29,6 @@ _BATCH = 10_000  # rows of a Parquet file that are read at once
 _HUB_SECONDS = 5.0  # to wait for an answer of the hub
 
 
-class _Splits(TypedDict):
-    splits: list[str]
-
-
 class _State(TypedDict):
     _data_files: list[dict[str, str]]
 
@@ -193,48 +189,33 @@ def _read_hub(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str
     """A data set of the hub, `name` or `name@revision`, or a folder: one that `datasets` saved, or of data files."""
     folder = Path(data.root, corpus.hub)
     if (splits := folder / "dataset_dict.json").is_file():
-        if corpus.split not in (there := read_json(splits, _Splits)["splits"]):
+        if corpus.split not in (there := read_json(splits, dict[str, list[str]]).get("splits", [])):
             raise UserError(f"{folder}: has no split {corpus.split}; `split` must be one of {', '.join(there)}")
         folder /= corpus.split
     if (state := folder / "state.json").is_file():
-        files = [folder / Path(file["filename"]).name for file in read_json(state, _State)["_data_files"]]
+        files = [folder / Path(file.get("filename", "")).name for file in read_json(state, _State)["_data_files"]]
         rows = (row for file in files for row in _arrow_rows(file, corpus.columns or _languages(data)))
         yield from _pairs_of(rows, str(folder), corpus, data)
         return
-    if folder.is_dir():
-        yield from _read_dataset(corpus, data, str(folder), None)
-        return
-    name, _, revision = corpus.hub.partition("@")
-    _ask_hub(name, revision or None)
+    name, _, revision = (str(folder), "", "") if folder.is_dir() else corpus.hub.partition("@")
     yield from _read_dataset(corpus, data, name, revision or None)
-
-
-def _ask_hub(name: str, revision: str | None) -> None:
-    """Raises UserError where the hub does not answer at once: without a network `datasets` tries for half a minute."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        HfApi().dataset_info(name, revision=revision, timeout=_HUB_SECONDS)
-    except (HfHubHTTPError, ValueError):
-        pass  # an answer, or no name: `datasets` says more
-    except Exception as error:  # of the HTTP library, which has changed before
-        raise UserError(
-            f"{name}: the Hugging Face hub cannot be reached ({type(error).__name__}: {str(error)[:200]}); connect to "
-            "the network, or name a folder with the data set, relative to data.root"
-        ) from None
 
 
 def _read_dataset(corpus: CorpusConfig, data: DataConfig, name: str, revision: str | None) -> Iterator[tuple[str, str]]:
     """Pairs that `datasets` streams; nothing is left in its cache, and all it has to say is in the error it raises."""
     import datasets
+    from huggingface_hub import HfApi
 
     datasets.disable_progress_bars()
     for logger in ("datasets", "huggingface_hub"):
         logging.getLogger(logger).setLevel(logging.CRITICAL + 1)
     with tempfile.TemporaryDirectory(prefix="mt-datasets-") as cache:
         options = {"name": corpus.hub_config or None, "split": corpus.split, "revision": revision, "cache_dir": cache}
+        problem = "cannot be had from the Hugging Face hub"
         try:
+            if not Path(name).is_dir():  # asked once: without a network `datasets` would try for half a minute
+                HfApi().dataset_info(name, revision=revision, timeout=_HUB_SECONDS)
+            problem = "cannot be read"
             rows = datasets.load_dataset(path=name, streaming=True, trust_remote_code=False, **options)
             yield from _pairs_of(rows, corpus.hub, corpus, data)
         except UserError:
@@ -244,7 +225,8 @@ def _read_dataset(corpus: CorpusConfig, data: DataConfig, name: str, revision: s
             while cause.__cause__ is not None:
                 cause = cause.__cause__
             reason = f"{type(cause).__name__}: {str(cause)[:500]}"
-            raise UserError(f"{corpus.hub}: cannot be read: {reason}; check its name and its form") from error
+            remedy = "check its name and its form" + ", and the network" * (problem != "cannot be read")
+            raise UserError(f"{corpus.hub}: {problem}: {reason}; {remedy}") from error
 
 
 def _pairs_of(
@@ -264,10 +246,8 @@ def _pairs_of(
 
 
 def _missing_column(what: str, wanted: Sequence[str], found: Iterable[str]) -> UserError:
-    names = list(found)
-    sign = next((each for each in ";\t|" if len(names) == 1 and each in names[0]), "")
+    there = ", ".join(found)[:300]
+    sign = next((each for each in ";\t|" if each in there and "," not in there), "")
     remedy = "name the source and the target column in `columns`, by two numbers from 0 where no line names them"
-    return UserError(
-        f"{what}: columns {', '.join(wanted)} are needed, and there are {', '.join(names)[:300]}; "
-        + (f"set `delimiter: {json.dumps(sign)}`" if sign else remedy)
-    )
+    remedy = f"set `delimiter: {json.dumps(sign)}`" if sign else remedy
+    return UserError(f"{what}: columns {', '.join(wanted)} are needed, and there are {there}; {remedy}")

@@ -102,11 +102,12 @@ class _Memory:
     def account(self) -> None:
         """At the end of the file: tells of the units without one of the languages."""
         self.lacking["dropped"] += self.lacked
-        both, there = " and ".join(self.languages), ", ".join(f"{name} {n}" for name, n in self.found.most_common(9))
+        of, there = (
+            f"{self.path}: of {self.units} units",
+            ", ".join(f"{name} {n}" for name, n in self.found.most_common(9)),
+        )
         if self.units == self.lacked:
-            raise UserError(
-                f"{self.path}: of {self.units} units none is in both {both}; languages and their units: "
-                f"{there or 'none'}; name two of them in `columns`"
-            )
+            none = f"{of} none is in both {' and '.join(self.languages)}; there are {there or 'no languages'}"
+            raise UserError(f"{none}; name two of them in `columns`")
         if self.lacked:
-            tell(f"{self.path}: {self.lacked} of {self.units} units lack {both.replace(' and ', ' or ')}: left out")
+            tell(f"{of} {self.lacked} lack {' or '.join(self.languages)} and are left out")

@@ -84,7 +84,7 @@ def test_units_without_one_of_the_languages_are_counted_shown_and_told(
     path = memory(tmp_path, both, *[one] * 7, unit())
     assert pairs(path, lacking=lacking) == [("Hund", "dog")]
     assert (lacking["dropped"], lacking["examples"][0], len(lacking["examples"])) == (9, ["Katze", ""], 5)
-    assert capsys.readouterr().err == f"{path}: 8 of 9 units lack de or en: left out\n"
+    assert capsys.readouterr().err == f"{path}: of 9 units 8 lack de or en and are left out\n"
     told = error(path, "de", "es")
     assert "of 9 units none is in both de and es" in told and "de 8, fr 7, en 1" in told and "`columns`" in told
     assert "of 0 units none" in error(memory(tmp_path))
