@@ -42,16 +42,19 @@ class CorpusConfig(Section):
     target: list[str] = field(default_factory=list)
     """text files of the target side, in the same order"""
     files: list[str] = field(default_factory=list)
-    """files that hold both sides: .tsv, .csv, .jsonl, .json or .parquet (.gz too, except Parquet)"""
+    """files that hold both sides: .tsv or .txt with tabs, .csv, .jsonl, .json, .tmx (packed, too) or .parquet"""
+    delimiter: str = ""
+    """what stands between the columns of .csv, .tsv and .txt; empty: a comma in CSV, a tab in the others"""
     hub: str = ""
-    """name of a data set on the Hugging Face hub, or a local folder that `datasets` can load"""
+    """name of a data set on the Hugging Face hub, or a folder: saved by `save_to_disk`, or one that `datasets` loads"""
     hub_config: str = ""
     """configuration name of the hub data set"""
     split: str = "train"
     """split of the hub data set, or of the grammar (train, valid, test)"""
     columns: list[str] = field(default_factory=list)
-    """names of the source and target column (a dot reaches into a nested field: translation.de); for TSV
-    without a header two column numbers from 0; empty: the language codes, or the first two TSV columns"""
+    """names of the source and target column (a dot reaches into a nested field: translation.de), or, of TMX, of the
+    languages; two numbers from 0 where no header names columns; empty: the language codes, or the first two TSV
+    columns"""
     grammar: GrammarConfig | None = None
     """draw pairs from the shipped grammar"""
     weight: Annotated[float, Allowed(lambda value: 0 < value <= 100, "above 0 and at most 100")] = 1.0
@@ -65,6 +68,8 @@ class CorpusConfig(Section):
         sides = [self.source, self.target]
         self._require(len(self.source) == len(self.target), "source and target", "lists of equally many files", sides)
         self._require(len(self.columns) in (0, 2), "columns", "two names: source and target")
+        one = len(self.delimiter) < 2 and self.delimiter not in ('"', "\n", "\r") and (self.files or not self.delimiter)
+        self._require(bool(one), "delimiter", "one character, and only beside files")
 
 
 @dataclass(frozen=True, kw_only=True)

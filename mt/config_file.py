@@ -150,9 +150,16 @@ def _take_option(tree: dict[str, Any], key: str, text: str, origin: _Origin) -> 
     value: Any = text if annotation is str else read_yaml(text, f"--{key}")
     if is_dataclass(annotation) and isinstance(value, dict) and isinstance(tree.get(name), dict):
         value = _merged(tree[name], value)
-    elif key.endswith("+") and isinstance(value, list) and isinstance(tree.get(name), list):
-        value = [*tree[name], *value]
+    elif key.endswith("+"):
+        value, before = (_as_list(annotation, each) for each in (value, tree.get(name)))
+        value = [*before, *value] if isinstance(value, list) and isinstance(before, list) else value
     tree[name] = value
+
+
+def _as_list(annotation: Any, value: Any) -> Any:
+    """One text, or one section, where a list of them is meant."""
+    kind = get_args(annotation)[0] if get_origin(annotation) is list else None
+    return [value] if isinstance(value, dict if is_dataclass(kind) else str if kind is str else ()) else value
 
 
 def _merged(tree: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
@@ -229,7 +236,7 @@ def _build(annotation: Any, value: Any, path: str, origin: _Origin) -> Any:
     """`value` as `annotation` wants it, sections as their dataclasses, or a UserError that names `path`."""
     if is_dataclass(annotation):
         return _build_section(annotation, value, path, origin)
-    kind, choices = get_origin(annotation), get_args(annotation)
+    kind, choices, value = get_origin(annotation), get_args(annotation), _as_list(annotation, value)
     if kind in (Union, types.UnionType):  # Optional[X] is the only union there is
         return None if value is None else _build(choices[0], value, path, origin)
     if kind is list:

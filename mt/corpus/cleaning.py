@@ -8,6 +8,7 @@ goes through the pieces in order.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from itertools import compress
 from typing import Any, TypeAlias
@@ -17,8 +18,9 @@ import numpy as np
 from mt.config import CleaningConfig
 from mt.corpus.tokenizer import comparable
 
-RULES = ("empty", "too_long", "ratio", "identical", "overlap", "duplicate", "too_many_tokens")
-"""In the order in which they are tried. `too_many_tokens` comes after tokenisation (`train.max_length`)."""
+RULES = ("missing_language", "empty", "too_long", "ratio", "identical", "overlap", "duplicate", "too_many_tokens")
+"""In the order in which they are tried. `missing_language`: units of a TMX file that lack one of the two and become no
+pair; `too_many_tokens` comes after tokenisation (`train.max_length`)."""
 
 _KEPT = len(RULES)
 Sides: TypeAlias = tuple[Sequence[str], Sequence[str]]  # sources and targets of some pairs
@@ -60,6 +62,19 @@ class Cleaner:
         self._config = config
         self._held_out = np.unique(held_out)
         self._seen = SeenHashes()
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Pairs so far: "read", "kept", and those that each rule has dropped."""
+        dropped = {rule: found["dropped"] for rule, found in self.rules.items()}
+        return Counter({"read": self.read, "kept": self.kept, **dropped})
+
+    def leave_out(self, lacking: dict[str, Any]) -> None:
+        """Counts units that lack a language, as `read_tmx` does."""
+        rule = self.rules["missing_language"]
+        self.read += lacking["dropped"]
+        rule["dropped"] += lacking["dropped"]
+        rule["examples"] = (rule["examples"] + lacking["examples"])[: self._config.examples]
 
     def keep(self, texts: Sides, examined: tuple[np.ndarray, np.ndarray]) -> tuple[list[str], list[str]]:
         """Sources and targets of the pairs of a piece that no rule drops; `examined` as `examine` returns it."""

@@ -107,6 +107,8 @@ def _fingerprint(corpora: list[CorpusConfig], data: DataConfig) -> str:
     for corpus in corpora:
         settings = asdict(corpus)
         settings.pop("weight")
+        if not corpus.delimiter:  # as of versions without it: what they have prepared stays valid
+            settings.pop("delimiter")
         if corpus.grammar is not None:
             settings["grammar"]["languages"] = [data.source_language, data.target_language]
             # its code and data, wherever a change could change its text
@@ -172,7 +174,7 @@ def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
     store.check_manifest(shards, folder)  # a stopped preparation may have left them long ago
     report = read_json(report_file, dict[str, Any], _ANEW.format(folder))
     if not report["kept"]:
-        raise UserError(f"data.train: no pairs are left of {report['read']} read; see data.cleaning")
+        raise UserError(_nothing_left(report))
     if tokenizer is None and not any((folder / name).exists() for name in ("tokenizer.model", "target.model")):
         with _timed(seconds, "learning pieces"):
             tokenizer = _learn_pieces(shards, report["kept"], config)
@@ -186,6 +188,16 @@ def _build(folder: Path, config: Config, tokenizer: Tokenizer | None) -> None:
     pairs = report["read"]
     stages = (f"{stage} {spent:.1f} s ({pairs / max(spent, 1e-9):,.0f} pairs/s)" for stage, spent in seconds.items())
     log_line(f"{pairs:,} pairs: " + ", ".join(stages))
+
+
+def _nothing_left(report: dict[str, Any]) -> str:
+    """Names the rule that has dropped most."""
+    rule = max(report["rules"], key=lambda rule: report["rules"][rule]["dropped"])
+    names = {"missing_language": "data.train.columns", "too_long": "data.cleaning.max_words or max_characters"}
+    name = names.get(rule, f"data.cleaning.{rule}").replace("ratio", "max_ratio")
+    dropped, examples = report["rules"][rule]["dropped"], report["rules"][rule]["examples"][:1]
+    most = f"the rule {rule} dropped most, {dropped}; change {name}, or the text: {examples}"
+    return f"data.train: no pairs are left of {report['read']} read; {most if dropped else 'its files are empty'}"
 
 
 @contextmanager
@@ -207,15 +219,18 @@ def _clean_into(shards: Path, config: Config, processes: int) -> dict[str, Any]:
 
     def pieces() -> Iterator[tuple[list[str], list[str]]]:
         for corpus in data.train:
-            read, kept = cleaner.read, cleaner.kept
-            chunks, examined = tee(_chunks(read_pairs(corpus, data)))
+            before, lacking = cleaner.counts, dict[str, Any](dropped=0, examples=[])
+            chunks, examined = tee(_chunks(read_pairs(corpus, data, lacking)))
             rules = ordered_map(examine_chunk, examined, processes=processes, alone=_ALONE)
             for found, chunk in zip(rules, chunks):
                 yield cleaner.keep(chunk, found)
                 bar.update(len(chunk[0]))
             files = " ".join([*corpus.source, *corpus.target, *corpus.files])
             name = "grammar" if corpus.grammar else corpus.hub or files
-            corpora.append({"name": name, "read": cleaner.read - read, "kept": cleaner.kept - kept})
+            cleaner.leave_out(lacking)
+            counts = cleaner.counts - before  # no rule that has dropped nothing
+            corpora.append({"name": name, "read": counts.pop("read", 0), "kept": counts.pop("kept", 0)})
+            corpora[-1]["dropped"] = dict(counts)
 
     with progress_bar(None, "cleaning", "pair") as bar:
         store.write_shards(shards, pieces())
@@ -263,3 +278,8 @@ def _count_overlong(cleaning: dict[str, Any], train: store.TokenStore, tokenizer
     ]
     cleaning["rules"]["too_many_tokens"] = {"dropped": len(dropped), "examples": examples}
     cleaning["kept"] -= len(dropped)
+    of_each = np.bincount(train.corpus[dropped], minlength=len(cleaning["corpora"])).tolist()
+    for corpus, count in zip(cleaning["corpora"], of_each):
+        corpus["kept"] -= count
+        if count:
+            corpus.setdefault("dropped", {})["too_many_tokens"] = count

@@ -1,10 +1,9 @@
 """The token store: the pairs of one split as piece ids in a memory-mapped Arrow file.
 
-Written as `datasets` writes it, read without copying through the Arrow buffers. A manifest beside the file holds its
-digest, so that a truncated or edited file is an error and not a crash. Training text is encoded in
-shards: files of so many pairs, each made on its own. A shard that is there is not made again, so that an interrupted
-preparation goes on where it stopped; and where shards begin does not depend on the number of processes, so that
-neither does the store.
+An Arrow stream, which `datasets` reads too, read without copying through its buffers. A manifest beside the file holds
+its digest, so that a truncated or edited file is an error and not a crash. Training text is encoded in shards: files of
+so many pairs, each made on its own. A shard that is there is not made again, so that an interrupted preparation goes on
+where it stopped; and where shards begin does not depend on the number of processes, so that neither does the store.
 """
 
 from __future__ import annotations
@@ -131,11 +130,8 @@ class StoreWriter:
 @contextmanager
 def create_store(folder: Path, *, with_text: bool) -> Iterator[StoreWriter]:
     """A writer for a new store in a folder; the manifest is written when the `with` block ends well."""
-    from datasets import Features
-
     folder.mkdir(parents=True, exist_ok=True)
-    schema = Features.from_arrow_schema(schema_of(with_text=with_text)).arrow_schema  # says all that `datasets` asks
-    with (folder / _FILE).open("wb") as file, StoreWriter(file, schema) as writer:
+    with (folder / _FILE).open("wb") as file, StoreWriter(file, schema_of(with_text=with_text)) as writer:
         yield writer
     write_manifest(folder)
 

@@ -7,31 +7,41 @@ that a side is always one line. A first line that is a header is no text; sides 
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import tempfile
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
-from glob import escape
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from mt.config import CorpusConfig, DataConfig
 from mt.corpus.languages import EVERY, SAMPLE, check_sides, header, tell
+from mt.corpus.tmx import read_tmx
 from mt.errors import UserError
-from mt.files.json_file import parse_json
+from mt.files.json_file import parse_json, read_json
 from mt.files.lines import paired_lines, read_lines
 from mt.settings import dotted
 
 _PACKED = (".gz", ".bz2", ".xz")
 _LONGEST_FIELD = 1 << 30  # characters of a CSV field
+_BATCH = 10_000  # rows of a Parquet file that are read at once
+_HUB_SECONDS = 5.0  # to wait for an answer of the hub
 
 
-def read_pairs(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
+class _State(TypedDict):
+    _data_files: list[dict[str, str]]
+
+
+def read_pairs(
+    corpus: CorpusConfig, data: DataConfig, lacking: dict[str, Any] | None = None
+) -> Iterator[tuple[str, str]]:
     """The pairs of one corpus, streamed; `data` has the languages, and the folder that file names start from.
 
-    Raises UserError for a missing, damaged or badly encoded file, sides of different length, a missing column.
+    `lacking`: see `read_tmx`. Raises UserError for a missing, damaged or badly encoded file, sides of different length,
+    a missing column.
     """
+    lacking = {"dropped": 0, "examples": []} if lacking is None else lacking
     if corpus.grammar is not None:
         from mt.grammar.grammar import sample_pairs
 
@@ -39,7 +49,7 @@ def read_pairs(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, st
         yield from sample_pairs(languages, grammar.pairs, grammar.seed, split=corpus.split)
         return
     parts = [(corpus.hub, _read_hub(corpus, data))] if corpus.hub else []
-    parts += [(name, _read_file(_find(name, data), corpus, data)) for name in corpus.files]
+    parts += [(name, _read_file(_find(name, data), corpus, data, lacking)) for name in corpus.files]
     for source, target in zip(*([_find(name, data) for name in names] for names in (corpus.source, corpus.target))):
         rows = enumerate(paired_lines(source, target), start=1)
         parts.append((f"{source}, {target}", _read_table(f"{source}, {target}", rows, ["0", "1"], data)))
@@ -72,7 +82,7 @@ def _find(name: str, data: DataConfig) -> Path:
     if not path.exists():
         raise UserError(f"{path}: there is no such file; say where the data is with --data.root FOLDER")
     if path.is_dir():
-        raise UserError(f"{path}: is a folder, and a file is needed")
+        raise UserError(f"{path}: is a folder, not a file; one that `datasets` saved is named by `hub`")
     return path
 
 
@@ -80,36 +90,41 @@ def _languages(data: DataConfig) -> list[str]:
     return [data.source_language, data.target_language]
 
 
-def _read_file(path: Path, corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
-    """A TSV, CSV, JSON or Parquet file. Every CSV field is text as it stands: "NA" and "1.50" too."""
+def _read_file(
+    path: Path, corpus: CorpusConfig, data: DataConfig, lacking: dict[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """A file with both sides. Every CSV field is text as it stands: "NA" and "1.50" too."""
     form = file_form(path.name)
-    if form == ".tsv":
-        rows = enumerate((line.split("\t") for line in read_lines([path])), start=1)
+    if form in (".tsv", ".txt"):
+        rows = enumerate((line.split(corpus.delimiter or "\t") for line in read_lines([path])), start=1)
         yield from _read_table(str(path), rows, corpus.columns, data)
     elif form == ".csv":
-        yield from _read_table(str(path), _csv_rows(path), corpus.columns, data, headed=True)
+        yield from _read_table(str(path), _csv_rows(path, corpus.delimiter or ","), corpus.columns, data, headed=True)
     elif form in (".json", ".jsonl"):
         yield from _pairs_of(_json_rows(path), str(path), corpus, data)
     elif form == ".parquet":
-        options = {"path": "parquet", "split": "train", "data_files": escape(str(path.resolve()))}
-        yield from _read_dataset(str(path), corpus, data, **options)
+        yield from _pairs_of(_arrow_rows(path, corpus.columns or _languages(data)), str(path), corpus, data)
+    elif form == ".tmx":
+        yield from read_tmx(path, corpus.columns or _languages(data), lacking)
     else:
         raise UserError(
-            f"{path}: its form is not known by its name; it must end in .tsv, .csv, .jsonl, .json or .parquet"
+            f"{path}: its form is not known by its name; it must end in .tsv, .txt (with tabs), .csv, .jsonl, .json, "
+            ".parquet or .tmx"
         )
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
     """The fields of each row that is not blank, with the number of its last line."""
     csv.field_size_limit(_LONGEST_FIELD)
-    reader, width = csv.reader((line + "\n" for line in read_lines([path])), strict=True), 0
+    lines = (line + "\n" for line in read_lines([path]))
+    reader, width = csv.reader(lines, delimiter=delimiter, strict=True), 0
     try:
         for fields in filter(None, reader):
             width = width or len(fields)
             if len(fields) != width:
                 raise UserError(
-                    f"{path}: line {reader.line_num} has {len(fields)} fields between commas, the first line {width}; "
-                    "text with a comma stands in quotation marks"
+                    f"{path}: line {reader.line_num} has {len(fields)} fields between {delimiter!r}, the first line "
+                    f"{width}; text with that sign stands in quotation marks; or set `delimiter`"
                 )
             yield reader.line_num, fields
     except csv.Error as error:
@@ -148,33 +163,61 @@ def _read_table(
                 continue
         if len(fields) <= max(numbers):
             needed = f"columns {numbers[0]} and {numbers[1]} (counted from 0) are needed"
-            raise UserError(f"{place}: line {row} has {len(fields)} columns; {needed}")
+            raise UserError(f"{place}: line {row} has {len(fields)} columns; {needed}; see `columns`, `delimiter`")
         yield fields[numbers[0]], fields[numbers[1]]
 
 
+def _arrow_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a Parquet file, or of an Arrow stream; of other columns no more than their names where one lacks."""
+    import pyarrow
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with pyarrow.memory_map(str(path)) as file:
+            reader = ParquetFile(file) if file_form(path.name) == ".parquet" else pyarrow.ipc.open_stream(file)
+            parquet = isinstance(reader, ParquetFile)
+            names = (reader.schema_arrow if parquet else reader.schema).names
+            outer = [{name, name.partition(".")[0], "translation"} & {*names} for name in columns]
+            chosen = sorted(set().union(*outer)) if all(outer) else names
+            for batch in reader.iter_batches(_BATCH, columns=chosen) if parquet else reader:
+                yield from batch.select(chosen).to_pylist()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path}: cannot be read: {str(error)[:500]}; check its name and its form") from None
+
+
 def _read_hub(corpus: CorpusConfig, data: DataConfig) -> Iterator[tuple[str, str]]:
-    """A data set of the hub, `name` or `name@revision`, or a folder."""
+    """A data set of the hub, `name` or `name@revision`, or a folder: one that `datasets` saved, or of data files."""
     folder = Path(data.root, corpus.hub)
-    name, _, revision = corpus.hub.partition("@")
-    if folder.is_dir():
-        name, revision = str(folder), ""
-    options = {"name": corpus.hub_config or None, "split": corpus.split, "revision": revision or None}
-    yield from _read_dataset(corpus.hub, corpus, data, path=name, **options)
+    if (splits := folder / "dataset_dict.json").is_file():
+        if corpus.split not in (there := read_json(splits, dict[str, list[str]]).get("splits", [])):
+            raise UserError(f"{folder}: has no split {corpus.split}; `split` must be one of {', '.join(there)}")
+        folder /= corpus.split
+    if (state := folder / "state.json").is_file():
+        files = [folder / Path(file.get("filename", "")).name for file in read_json(state, _State)["_data_files"]]
+        rows = (row for file in files for row in _arrow_rows(file, corpus.columns or _languages(data)))
+        yield from _pairs_of(rows, str(folder), corpus, data)
+        return
+    name, _, revision = (str(folder), "", "") if folder.is_dir() else corpus.hub.partition("@")
+    yield from _read_dataset(corpus, data, name, revision or None)
 
 
-def _read_dataset(what: str, corpus: CorpusConfig, data: DataConfig, **arguments: Any) -> Iterator[tuple[str, str]]:
+def _read_dataset(corpus: CorpusConfig, data: DataConfig, name: str, revision: str | None) -> Iterator[tuple[str, str]]:
     """Pairs that `datasets` streams; nothing is left in its cache, and all it has to say is in the error it raises."""
     import datasets
+    from huggingface_hub import HfApi
 
     datasets.disable_progress_bars()
-    for name in ("datasets", "huggingface_hub"):
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    with tempfile.TemporaryDirectory(prefix="mt-datasets-") as cache, warnings.catch_warnings():
-        # pandas cuts CSV rows that are too long, and only warns of it
-        warnings.filterwarnings("error", message="Length of header or names")
+    for logger in ("datasets", "huggingface_hub"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL + 1)
+    with tempfile.TemporaryDirectory(prefix="mt-datasets-") as cache:
+        options = {"name": corpus.hub_config or None, "split": corpus.split, "revision": revision, "cache_dir": cache}
+        problem = "cannot be had from the Hugging Face hub"
         try:
-            rows = datasets.load_dataset(streaming=True, cache_dir=cache, trust_remote_code=False, **arguments)
-            yield from _pairs_of(rows, what, corpus, data)
+            if not Path(name).is_dir():  # asked once: without a network `datasets` would try for half a minute
+                HfApi().dataset_info(name, revision=revision, timeout=_HUB_SECONDS)
+            problem = "cannot be read"
+            rows = datasets.load_dataset(path=name, streaming=True, trust_remote_code=False, **options)
+            yield from _pairs_of(rows, corpus.hub, corpus, data)
         except UserError:
             raise
         except Exception as error:  # whatever a file or the hub may raise: it is said in one line
@@ -182,7 +225,8 @@ def _read_dataset(what: str, corpus: CorpusConfig, data: DataConfig, **arguments
             while cause.__cause__ is not None:
                 cause = cause.__cause__
             reason = f"{type(cause).__name__}: {str(cause)[:500]}"
-            raise UserError(f"{what}: cannot be read: {reason}; check its name and its form") from error
+            remedy = "check its name and its form" + ", and the network" * (problem != "cannot be read")
+            raise UserError(f"{corpus.hub}: {problem}: {reason}; {remedy}") from error
 
 
 def _pairs_of(
@@ -202,7 +246,8 @@ def _pairs_of(
 
 
 def _missing_column(what: str, wanted: Sequence[str], found: Iterable[str]) -> UserError:
-    return UserError(
-        f"{what}: columns {', '.join(wanted)} are needed, and there are {', '.join(found)}; name the source and "
-        "the target column in `columns`"
-    )
+    there = ", ".join(found)[:300]
+    sign = next((each for each in ";\t|" if each in there and "," not in there), "")
+    remedy = "name the source and the target column in `columns`, by two numbers from 0 where no line names them"
+    remedy = f"set `delimiter: {json.dumps(sign)}`" if sign else remedy
+    return UserError(f"{what}: columns {', '.join(wanted)} are needed, and there are {there}; {remedy}")

@@ -98,21 +98,26 @@ def check_equally_many(first: object, first_lines: int, second: object, second_l
         raise UserError(f"{first} has {first_lines} lines and {second} has {second_lines}; they must have equally many")
 
 
-def _file_blocks(path: Path) -> Iterator[str]:
+def file_bytes(path: Path) -> Iterator[bytes]:
+    """What a file holds, unpacked, in blocks. Raises UserError where it cannot be read or is damaged."""
     try:
         with path.open("rb") as stream:
-            yield from _blocks(lambda: stream.read1(_BLOCK_BYTES), str(path), strict=True)
+            yield from _unpacked(lambda: stream.read1(_BLOCK_BYTES), str(path))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check the file and its disk") from None
 
 
-def _blocks(read: Callable[[], bytes], name: str, strict: bool) -> Iterator[str]:
-    """The text of an input in blocks of whole lines, each with its line feed; "" where what `read` gave ends no line.
+def _file_blocks(path: Path) -> Iterator[str]:
+    return _blocks(file_bytes(path), str(path), strict=True)
+
+
+def _blocks(content: Iterator[bytes], name: str, strict: bool) -> Iterator[str]:
+    """The text of an input in blocks of whole lines, each with its line feed; "" where a piece of it ends no line.
 
     A line that is not UTF-8 raises UserError where `strict`; else it is told, the first time, and mended.
     """
     rest, lines, told = bytearray(), 0, strict
-    for data in chain(_unpacked(read, name), [b""]):
+    for data in chain(content, [b""]):
         end = data.rfind(b"\n") + 1
         rest += data[:end]
         block = bytes(rest) if end or not data else b""
@@ -182,7 +187,8 @@ class WaitingLines:
     def __init__(self, descriptor: int) -> None:
         """Reads the file descriptor up to its end; nobody else may read it."""
         self._descriptor, self._complete, self._ended = descriptor, deque[str](), False
-        self._blocks = _blocks(lambda: os.read(descriptor, _BLOCK_BYTES), "standard input", strict=False)
+        content = _unpacked(lambda: os.read(descriptor, _BLOCK_BYTES), "standard input")
+        self._blocks = _blocks(content, "standard input", strict=False)
 
     def __iter__(self) -> Iterator[str]:
         return self

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from mt.config import Config
+from mt.config import Config, TrainConfig
 from mt.corpus.tokenizer import Tokenizer
 from mt.errors import UserError
 from mt.files.atomic import atomic_folder, write_text
@@ -32,7 +32,7 @@ from mt.settings import NotNegative, Section, Whole
 from mt.training.loss import Teacher
 from mt.training.optimiser import MovingAverage, Optimiser
 
-_REMEDY = "restore it, or remove this folder and write the name of an earlier checkpoint into last"
+REMEDY = "restore it, or remove this folder and write the name of an earlier checkpoint into last"
 _FALLING = ("nll", "perplexity", "ece")  # validation figures that are better when lower
 
 
@@ -91,6 +91,16 @@ class TrainState(Section):
         """Adds to the sums of the next line of the log, on the device where they are."""
         for name, value in figures.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
+
+    def ended_by(self, train: TrainConfig) -> str:
+        """The setting that ends training here; "" where it goes on."""
+        limits = {
+            "max_steps": (train.max_steps, self.step),
+            "max_epochs": (train.max_epochs, self.epoch),
+            "patience": (train.patience, self.bad_validations),
+            "budget_minutes": (self.budget_steps, self.step),
+        }
+        return next((f"train.{name}" for name, (limit, done) in limits.items() if 0 < limit <= done), "")
 
     @property
     def name(self) -> str:
@@ -191,10 +201,10 @@ class Checkpoints:
     def read(self, folder: Path) -> Checkpoint:
         """What `folder` holds. Raises UserError when a file is missing, damaged or of another checkpoint."""
         path = folder / "training.json"
-        state = read_json(path, TrainState, _REMEDY)
+        state = read_json(path, TrainState, REMEDY)
         if state.name != folder.name:
-            raise UserError(f"{path}: is of update {state.step}, not of this checkpoint; {_REMEDY}")
-        check_listed(path, _REMEDY)
+            raise UserError(f"{path}: is of update {state.step}, not of this checkpoint; {REMEDY}")
+        check_listed(path, REMEDY)
         tensors = read_tensors(folder / "training.safetensors")
         for name, tensor in tensors.items():
             check_finite(name, tensor, folder / "training.safetensors")

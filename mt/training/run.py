@@ -46,9 +46,10 @@ def train(config: Config, started: float | None = None) -> Path | None:
     started = time.monotonic() if started is None else started
     run = Path(config.run_dir)
     with torchrun_group() as group, claimed(config) if group.is_main else nullcontext():
-        finished = group.broadcast(group.is_main and is_finished(config))
+        finished = bool(ended_by := group.broadcast(is_finished(config) if group.is_main else ""))
         if finished and group.is_main:
-            log_line(f"{run}: this run is finished; give another run_dir to train again")
+            longer = ", a higher train.max_steps or max_epochs to go on" * ended_by.startswith("train.max_")
+            log_line(f"{run}: this run is finished, by {ended_by}; give another run_dir to train again{longer}")
         if not finished:
             if group.is_main:
                 check_bleu(config.data.target_language)  # of validation, which may be days away
@@ -308,13 +309,7 @@ class Training:
         return self.state.step % every == 0 if every else otherwise
 
     def _finished(self) -> bool:
-        train, state = self.train, self.state
-        return (
-            0 < train.max_steps <= state.step
-            or 0 < state.budget_steps <= state.step
-            or 0 < train.max_epochs <= state.epoch
-            or 0 < train.patience <= state.bad_validations
-        )
+        return bool(self.state.ended_by(self.train))
 
     def _most_steps(self) -> int:
         """The updates that the config allows without a budget; 0: as many as there are minutes for."""

@@ -20,24 +20,21 @@ from mt.config_file import dump_config, read_config
 from mt.corpus.prepare import Prepared
 from mt.errors import UserError, concerning
 from mt.files.atomic import open_locked, write_text
-from mt.files.json_file import parse_json
-from mt.progress import say
+from mt.files.json_file import parse_json, read_json
+from mt.progress import log_line, say
 from mt.settings import dotted
-from mt.training.checkpoint import Checkpoints, TrainState
+from mt.training.checkpoint import REMEDY, Checkpoints, TrainState
 from mt.training.listener import Listener
 from mt.training.validation import Validation
 
-MAY_CHANGE = (
-    "run_dir",
-    "device",
-    "threads",
-    "data.root",
-    "data.cache",
-    "train.activation_checkpointing",
-    "train.report_to",
-)
+_WHERE = ("run_dir", "device", "threads", "data.root", "data.cache")
+MAY_CHANGE = (*_WHERE, "train.activation_checkpointing", "train.report_to")
 """settings that say where and how, not what: a run may go on with others"""
 _JUDGED_BY = ("valid/nll", "valid/ece", "valid/bleu", "valid/chrf")  # what TensorBoard sets beside the settings
+MAY_RISE = ("train.max_steps", "train.max_epochs")
+"""limits that may be raised, to 0 too, which is none: a run goes on to the new one, a finished one from its end"""
+_AHEAD = dict.fromkeys(("cosine", "warmup_stable_decay"), "the learning rate goes on as if that had been planned")
+_AHEAD |= dict.fromkeys(("inverse_sqrt", "constant"), "the learning rate does not depend on it")
 
 
 class _Event(TypedDict):
@@ -78,11 +75,16 @@ def _check_config(config: Config, run: Path) -> None:
     if (run / "last").exists() or any(run.glob("checkpoints/step_*")):
         begun = dict(dotted(asdict(read_config(path))))
         for name, value in dotted(asdict(config)):
-            if begun.get(name) != value and name not in MAY_CHANGE:
-                raise UserError(
-                    f"{path}: this run was begun with {name} {begun.get(name)!r}, not {value!r}; give the run's own "
-                    "config, or another run_dir"
-                )
+            before = begun.get(name)
+            if before == value or name in MAY_CHANGE:
+                continue
+            if name in MAY_RISE and (value or math.inf) > (before or math.inf):
+                log_line(f"{run}: {name} was {before} and is now {value}; {_AHEAD[config.train.schedule]}")
+                continue
+            raise UserError(
+                f"{path}: this run was begun with {name} {before!r}, not {value!r}; give the run's own config, or "
+                "another run_dir"
+            )
     elif not path.exists() and any(not file.name.startswith(".") for file in run.iterdir()):
         raise UserError(f"{run}: holds other files but no run (config.yaml); give a new or empty run_dir")
 
@@ -104,11 +106,14 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return events
 
 
-def is_finished(config: Config) -> bool:
-    """Whether the log says so, and the last checkpoint is the one that it says so of."""
+def is_finished(config: Config) -> str:
+    """The setting that ended the run, "" where it is not at its end: the log says so of the last checkpoint, and no
+    limit has been raised since."""
     events, last = read_log(Path(config.run_dir) / "log.jsonl"), Checkpoints(config).last()
     end = TrainState(step=events[-1]["step"]).name if events and events[-1]["event"] == "finished" else ""
-    return last is not None and last.name == end
+    if last is None or last.name != end:
+        return ""
+    return read_json(last / "training.json", TrainState, REMEDY).ended_by(config.train)
 
 
 class RunLog:
@@ -142,7 +147,7 @@ class RunLog:
             self.board.add_text("config", "".join(f"    {line}\n" for line in dump_config(config).splitlines()))
             experiment, begin, _ = hparams(
                 settings, dict.fromkeys(_JUDGED_BY, 0.0)
-            )  # no run of its own, as add_hparams
+            )
             for summary in (experiment, begin):
                 self.board._get_file_writer().add_summary(summary)
 

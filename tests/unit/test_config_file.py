@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -108,6 +109,26 @@ def test_options_reach_whole_sections_and_lists(file: Path) -> None:
     ]
 
 
+def test_one_text_or_one_section_stands_for_a_list_of_one(file: Path) -> None:
+    changed(file, "- {source: [a.de], target: [a.en]}", "  {source: a.de, target: a.en}")
+    more = ["--data.valid", "{files: v.csv, delimiter: ;}", "--data.train+", "{files: b.tmx, columns: [de-AT, en]}"]
+    config = parse_config([str(file), *more], "train.py")
+    assert config.data.train == [
+        CorpusConfig(source=["a.de"], target=["a.en"]),
+        CorpusConfig(files=["b.tmx"], columns=["de-AT", "en"]),
+    ]
+    assert config.data.valid == [CorpusConfig(files=["v.csv"], delimiter=";")]
+    assert parse_config([str(file), "--data.test+", "{files: t.tsv}"], "train.py").data.test[0].files == ["t.tsv"]
+    assert "must be two names" in error_of([file, "--data.train", "[{files: a.tsv, columns: de}]"])
+
+
+@pytest.mark.parametrize("delimiter", ["'||'", "'\"'", '"\\n"'])
+def test_a_delimiter_is_one_character_beside_files(file: Path, delimiter: str) -> None:
+    told = error_of([file, "--data.valid", f"{{files: v.csv, delimiter: {delimiter}}}"])
+    assert "data.valid[0].delimiter in --data.valid is" in told and "one character, and only beside files" in told
+    assert "only beside files" in error_of([file, "--data.valid", "{hub: a/b, delimiter: ;}"])
+
+
 def test_anchors_and_merges_of_yaml_work(file: Path) -> None:
     changed(
         file,
@@ -143,7 +164,7 @@ def test_unknown_options_are_told_with_the_nearest_valid_one(file: Path) -> None
         ("max_steps: 10", "max_steps: true", "train.max_steps in {file} is True; it must be a whole number"),
         ("1e-3", "fast", "train.learning_rate in {file} is 'fast'; it must be a number"),
         ("1e-3", "[1]", "train.learning_rate in {file} is [1]; it must be a number"),
-        ("[a.de]", "a.de", "data.train[0].source in {file} is 'a.de'; it must be a list"),
+        ("[a.de]", "5", "data.train[0].source in {file} is 5; it must be a list"),
         ("[a.de]", "[7]", "data.train[0].source[0] in {file} is 7; it must be text (put it in quotes)"),
         ("runs/x", "", "run_dir in {file} is empty; it must be text (put it in quotes)"),
         ("max_steps: 10", "max_steps: 10\n  patience: -3", "train.patience in {file} is -3; it must be 0 or more"),
@@ -347,3 +368,13 @@ def test_a_section_of_another_form_is_told_beside_a_start_too(file: Path, sectio
             assert f"--{name} is" in error_of([file, *start, f"--{name}", section])
         else:
             parse_config([str(each) for each in (file, *start, f"--{name}", section)], "train.py")
+
+
+def test_the_configs_of_the_page_on_own_text_are_valid(tmp_path: Path, file: Path) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "own-text.md").read_text(encoding="utf-8")
+    first, tuned = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "first.yaml"
+    path.write_text(f"run_dir: x\n{first}train: {{max_steps: 1}}\n")
+    assert read_config(path).data.train[2].columns == ["Deutsch", "Englisch"]
+    path.write_text(tuned.replace("runs/multi30k-de-en", str(made(file, *SHAPE))))
+    assert parse_config([str(path)], "train.py").model.width == 6

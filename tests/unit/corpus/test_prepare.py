@@ -264,9 +264,54 @@ def test_a_cache_that_cannot_be_written_is_an_error(config, tmp_path):
         prepare(changed(config, data={"cache": str(tmp_path / "file" / "cache")}))
 
 
+def test_what_is_prepared_stays_valid_beside_settings_that_nobody_uses(config):
+    """This is what versions without `delimiter` have computed of the same text."""
+    (Path(config.data.root) / "a.csv").write_text("de,en\neins,one\n")
+    corpora = [CorpusConfig(files=["a.csv"]), CorpusConfig(files=["a.csv"], weight=2.0, columns=["0", "1"])]
+    assert mt.corpus.prepare._fingerprint(corpora, config.data) == "9e2902bc4cdb8cbe9955f36c"
+    other = [CorpusConfig(files=["a.csv"], delimiter=","), corpora[1]]
+    assert mt.corpus.prepare._fingerprint(other, config.data) != "9e2902bc4cdb8cbe9955f36c"
+
+
+def test_the_report_counts_by_corpus_and_rule(config):
+    root = Path(config.data.root)
+    units = [
+        "".join(f'<tuv lang="{name}"><seg>{name} {n}</seg></tuv>' for name in ("de", "en")[n % 3 :]) for n in range(9)
+    ]
+    (root / "a.tmx").write_text("<tmx><body>" + "".join(f"<tu>{each}</tu>" for each in units) + "</body></tmx>")
+    (root / "more.en").write_text("\n" * 100)
+    train = [files("train"), files("more"), CorpusConfig(files=["a.tmx"])]
+    cleaning = prepare(
+        changed(config, data={"train": train}, cleaning={"max_words": 7}, train={"max_length": 20})
+    ).cleaning
+    first, more, memory = cleaning["corpora"]
+    assert first["dropped"]["too_long"] > 9 and first["dropped"]["too_many_tokens"] > 9
+    assert (more["kept"], more["dropped"]) == (0, {"empty": 100})
+    assert (memory["read"], memory["kept"], memory["dropped"]) == (9, 3, {"missing_language": 6})
+    for corpus in (first, more, memory):
+        assert corpus["read"] == corpus["kept"] + sum(corpus["dropped"].values())
+    for name in ("read", "kept"):
+        assert cleaning[name] == sum(corpus[name] for corpus in (first, more, memory))
+    for rule, found in cleaning["rules"].items():
+        assert found["dropped"] == sum(corpus["dropped"].get(rule, 0) for corpus in (first, more, memory))
+    assert cleaning["rules"]["missing_language"]["examples"] == [
+        ["", "en 1"],
+        ["", ""],
+        ["", "en 4"],
+        ["", ""],
+        ["", "en 7"],
+    ]
+
+
 def test_no_pairs_left_or_a_missing_test_file_is_an_error(config):
-    with pytest.raises(UserError, match="no pairs are left of 400 read"):
+    with pytest.raises(
+        UserError, match=r"no pairs are left of 400 read; the rule too_long dropped most, 400; .*max_words"
+    ):
         prepare(changed(config, cleaning={"max_words": 1}))
+    with pytest.raises(
+        UserError, match=r"left of 20 read; the rule overlap dropped most, 20; change data.cleaning.overlap"
+    ):
+        prepare(changed(config, data={"train": [files("valid")]}))
     with pytest.raises(UserError, match=r"none.de: there is no such file"):
         prepare(changed(config, data={"test": [files("none")]}))
     for language in ("de", "en"):

@@ -7,6 +7,9 @@ import dataclasses
 import gzip
 import json
 import lzma
+import socket
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -204,13 +207,114 @@ def test_a_data_set_is_never_trusted_with_code_of_its_own(tmp_path, monkeypatch)
     assert [options["trust_remote_code"] for options in given] == [False]
 
 
+def saved(folder: Path, name: str, rows: dict[str, list[Any]], shards: int = 1) -> Path:
+    """A data set as `save_to_disk` leaves it."""
+    table, folder = pyarrow.table(rows), folder / name
+    folder.mkdir(parents=True)
+    names = [f"data-{number:05}-of-{shards:05}.arrow" for number in range(shards)]
+    size = -(-len(table) // shards)
+    for number, each in enumerate(names):
+        with pyarrow.ipc.new_stream(folder / each, table.schema) as writer:
+            writer.write_table(table.slice(number * size, size), max_chunksize=2)
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": each} for each in names]}))
+    return folder
+
+
+def test_a_data_set_saved_to_disk_is_read_without_datasets(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)  # an import of it fails
+    rows = {"en": ["one", "two", "three"], "note": [b"\xff", b"", b""], "de": ["eins", None, "drei"]}
+    saved(tmp_path, "set", rows, shards=2)
+    assert pairs(tmp_path, hub="set") == [("eins", "one"), ("", "two"), ("drei", "three")]
+    assert "columns fr, en are needed, and there are en, note, de" in error(tmp_path, hub="set", columns=["fr", "en"])
+    assert len(input_files(CorpusConfig(hub="set"), data(tmp_path))) == 3
+    pairs_of_one = [{"de": text, "en": text.upper()} for text in ("a", "b")]
+    saved(tmp_path, "splits/test", {"translation": pairs_of_one})
+    (tmp_path / "splits" / "dataset_dict.json").write_text('{"splits": ["train", "test"]}')
+    assert pairs(tmp_path, hub="splits", split="test") == [("a", "A"), ("b", "B")]
+    assert "has no split valid; `split` must be one of train, test" in error(tmp_path, hub="splits", split="valid")
+    assert "is a folder" in error(tmp_path, files=["set"]) and "named by `hub`" in error(tmp_path, files=["set"])
+    shard = tmp_path / "set" / "data-00001-of-00002.arrow"
+    shard.write_bytes(shard.read_bytes()[:100])
+    assert f"{shard}: cannot be read" in error(tmp_path, hub="set")
+    shard.unlink()
+    assert f"{shard}: cannot be read" in error(tmp_path, hub="set")
+
+
+@pytest.mark.slow  # imports datasets
+def test_what_save_to_disk_writes_is_read(tmp_path):
+    import datasets
+
+    rows = [{"translation": {"de": f"Wort {number}", "en": f"word {number}"}} for number in range(5)]
+    whole = datasets.Dataset.from_list(rows)
+    whole.save_to_disk(tmp_path / "set", num_shards=2)
+    datasets.DatasetDict({"test": whole.filter(lambda row: row["translation"]["de"] > "Wort 2")}).save_to_disk(
+        tmp_path / "splits"
+    )
+    expected = [(row["translation"]["de"], row["translation"]["en"]) for row in rows]
+    assert pairs(tmp_path, hub="set") == expected
+    assert pairs(tmp_path, hub="splits", split="test") == expected[3:]
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_hub_that_cannot_be_reached_is_told_in_seconds(tmp_path, monkeypatch, answers):
+    """Nobody listens there, or somebody does and says nothing."""
+    import huggingface_hub
+
+    monkeypatch.setattr("mt.corpus.text._HUB_SECONDS", 0.2)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if answers:
+            server.listen()
+        hub = huggingface_hub.HfApi(endpoint=f"http://127.0.0.1:{server.getsockname()[1]}")
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(huggingface_hub, "HfApi", lambda: hub)
+        began = time.monotonic()
+        told = error(tmp_path, hub="some/set")
+    assert told.startswith("some/set: cannot be had from the Hugging Face hub: ") and told.endswith("and the network")
+    assert time.monotonic() - began < 5
+
+
+def test_tab_separated_text_and_other_delimiters(tmp_path):
+    (tmp_path / "a.txt").write_text('eins\t"one\n')
+    assert pairs(tmp_path, files=["a.txt"]) == [("eins", '"one')]
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"eins|one\nzwei|two\n"))
+    assert pairs(tmp_path, files=["a.txt.gz"], delimiter="|") == [("eins", "one"), ("zwei", "two")]
+    (tmp_path / "a.txt").write_text("eins\nzwei\n")
+    assert "line 1 has 1 columns" in error(tmp_path, files=["a.txt"]) and "`delimiter`" in error(
+        tmp_path, files=["a.txt"]
+    )
+
+
+def test_csv_as_excel_writes_it_in_germany(tmp_path):
+    text = 'Nummer;Englisch;Deutsch\r\n1;"two\r\nlines; yes";"zwei ""Zeilen"""\r\n2;one, two;eins, zwei\r\n'
+    (tmp_path / "a.csv").write_bytes(text.encode("utf-8-sig"))
+    expected = [('zwei "Zeilen"', "two lines; yes"), ("eins, zwei", "one, two")]
+    assert pairs(tmp_path, files=["a.csv"], delimiter=";") == expected
+    assert pairs(tmp_path, files=["a.csv"], delimiter=";", columns=["Deutsch", "Englisch"]) == expected
+    told = error(tmp_path, files=["a.csv"])
+    assert "there are Nummer;Englisch;Deutsch; set `delimiter: " in told
+    (tmp_path / "a.csv").write_text("de;en\nja;yes\n")
+    assert error(tmp_path, files=["a.csv"]).endswith('there are de;en; set `delimiter: ";"`')
+    (tmp_path / "a.csv").write_text("Hund,dog\nKatze,cat\n")
+    assert "two numbers from 0" in error(tmp_path, files=["a.csv"])
+    assert len(pairs(tmp_path, files=["a.csv"], columns=["0", "1"])) == 2
+
+
+def test_a_translation_memory_is_a_file_with_both_sides(tmp_path):
+    units = "".join(f'<tuv xml:lang="{name}"><seg>{text}\n </seg></tuv>' for name, text in (("de", "a"), ("EN", "b")))
+    (tmp_path / "a.tmx").write_text(f"<tmx><body><tu>{units}</tu></body></tmx>")
+    assert pairs(tmp_path, files=["a.tmx"]) == [("a", "b")]
+    assert "none is in both en and fr" in error(tmp_path, files=["a.tmx"], columns=["en", "fr"])
+
+
 def test_reading_through_datasets_leaves_nothing_behind(tmp_path, monkeypatch):
     import tempfile
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
-    (tmp_path / "a.csv").write_text("de,en\neins,one\n")
-    assert pairs(tmp_path, files=["a.csv"]) == [("eins", "one")]
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_text('{"de": "eins", "en": "one"}\n')
+    assert pairs(tmp_path, hub="set") == [("eins", "one")]
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
