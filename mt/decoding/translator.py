@@ -169,11 +169,9 @@ class Translator:
 
     def __repr__(self) -> str:
         data, size = self.loaded.config.data, self.loaded.meta.get("parameters", 0)
-        confidence = "not calibrated" if self.confidence is None else "calibrated"
-        engine = type(self.engine).__name__
-        return (
-            f"<Translator {data.source_language}-{data.target_language}: {size:,} parameters, {engine}, {confidence}>"
-        )
+        about = [f"{size:,} parameters", type(self.engine).__name__]
+        about += ["not calibrated" if self.confidence is None else "calibrated", f"from {self.loaded.folder}"]
+        return f"<Translator {data.source_language}-{data.target_language}: {', '.join(about)}>"
 
     def fit(self) -> dict[str, Any] | None:
         """How the lines of the last `translate` differ from those that confidence was fitted on, see `unlike`; None

@@ -10,6 +10,7 @@ A JSON file may also list the files beside it with their digests, under `files`:
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
@@ -85,8 +86,8 @@ def list_files(listing: Path) -> dict[str, str]:
 def check_listed(listing: Path, remedy: str) -> bool:
     """Whether a JSON file lists the files beside it; an earlier version did not. Raises UserError when one of them is
     missing or not as it was."""
-    listed = read_json(listing, _Listing, remedy).get("files")
-    for path, digest in ((listing.parent / name, digest) for name, digest in (listed or {}).items()):
+    listed = listed_files(listing, remedy)
+    for path, digest in ((listing.parent / name, digest) for name, digest in listed.items()):
         try:
             intact = file_digest(path) == digest
         except OSError as error:
@@ -97,7 +98,17 @@ def check_listed(listing: Path, remedy: str) -> bool:
                 f"{path}: was changed or damaged since {listing} was written; {remedy}, or take it out of the files "
                 "there if you changed it yourself"
             )
-    return listed is not None
+    return bool(listed)
+
+
+def listed_files(listing: Path, remedy: str) -> dict[str, str]:
+    """The files that a JSON file lists, with their digests; none in one of an earlier version. Raises UserError where
+    a name leads elsewhere than beside it."""
+    files = read_json(listing, _Listing, remedy).get("files") or {}
+    for name in files:
+        if not re.fullmatch(r"\w[\w.-]*", name):
+            raise UserError(f"{listing}: lists {name!r}, which is no name of a file beside it; {remedy}")
+    return files
 
 
 def check_no_lfs_pointer(path: Path) -> None:

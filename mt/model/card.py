@@ -23,7 +23,7 @@ def model_card(
         text = ", ".join(map(str, (results.get("data") or {}).get("references") or ["test"]))
         metrics = [
             {"type": kind, "value": round(results[kind]["score"], 2), "name": kind.upper()}
-            for kind in ("bleu", "chrf", "ter")
+            for kind in _measured(results)
         ]
         task = {"type": "translation", "name": f"{data.source_language}-{data.target_language}"}
         of = {"task": task, "dataset": {"type": text, "name": text}, "metrics": metrics}
@@ -47,8 +47,8 @@ def model_card(
 
 def _figures(results: Mapping[str, Any]) -> list[str]:
     scores = []
-    for kind in ("bleu", "chrf", "ter"):
-        block: Any = results.get(kind) or {}
+    for kind in _measured(results):
+        block: Any = results[kind]
         interval = "" if block.get("low") is None else f"[{block['low']:.2f}, {block['high']:.2f}]"
         scores.append((kind, f"{block['score']:.2f}", interval, _code(block["signature"])))
     errors = []
@@ -56,7 +56,13 @@ def _figures(results: Mapping[str, Any]) -> list[str]:
         for kind, what in (("teacher_forced", "reference as prefix"), ("inference", "its own output")):
             if found := (blocks or {}).get(kind):
                 figures = [found[key] for key in ("ece", "noise_floor", "confidence", "accuracy")]
-                errors.append((what + state, *(f"{figure:.4f}" for figure in figures), _code(found["signature"])))
+                errors.append(
+                    (
+                        what + state,
+                        *("-" if figure is None else f"{figure:.4f}" for figure in figures),
+                        _code(found["signature"]),
+                    )
+                )
     told = results.get("data") or {}
     rows = [(_code(key), _code(value)) for key, value in _flat(told.get("fingerprints") or {})]
     return [
@@ -68,6 +74,10 @@ def _figures(results: Mapping[str, Any]) -> list[str]:
         f"Measured on {told.get('lines', 0):,} lines:",
         _table(("test text", "fingerprint"), rows),
     ]
+
+
+def _measured(results: Mapping[str, Any]) -> list[str]:
+    return [kind for kind in ("bleu", "chrf", "ter") if (results.get(kind) or {}).get("score") is not None]
 
 
 def _flat(tree: Any, prefix: str = "") -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +11,12 @@ from typing import Any
 
 from mt.config import Config
 from mt.errors import UserError
-from mt.files.json_file import check_listed, read_json
+from mt.files.json_file import check_listed, listed_files, read_json
 from mt.model.card import model_card
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
-# What a model directory consists of: data only. Whatever else lies in a repository is not fetched.
-_FILES = ["config.yaml", "*.json", "*.model", "*.safetensors"]
+_SECONDS = 5.0  # that the hub has to answer
+_LATER = ("calibration.json", "shortlist.safetensors")  # what other commands put beside the files that are listed
 
 
 def is_hub_name(path: Path) -> bool:
@@ -26,11 +27,15 @@ def is_hub_name(path: Path) -> bool:
 def fetch(name: str) -> Path:
     """The folder of a model of the hub in the cache of `huggingface_hub`, fetched where it is not there or not the
     newest; without a network, the one that is there. Raises UserError where there is none."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download
 
-    repository, _, revision = name.partition("@")
+    repository, _, tag = name.partition("@")
+    revision: dict[str, Any] = {"revision": tag or None, "etag_timeout": _SECONDS}
     with _told(f"{name}: no such folder here, and the hub gives no such model"):
-        return Path(snapshot_download(repository, revision=revision or None, allow_patterns=_FILES))
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what fails is told below
+        listing = Path(hf_hub_download(repository, "meta.json", **revision))
+        files = [*listed_files(listing, "it is none of mt's models"), "meta.json", *_LATER]
+        return Path(snapshot_download(repository, allow_patterns=files, **revision))
 
 
 def publish(
@@ -62,9 +67,8 @@ def publish(
         raise UserError(f"{name}: is no name of the hub; give ORGANISATION/MODEL")
     results = None if evaluation is None else _results(Path(evaluation), meta)
     card = model_card(config, meta, name, results, licence)
-    files = {path for pattern in _FILES for path in folder.glob(pattern)}
-    files -= {folder / f"training.{ending}" for ending in ("json", "safetensors")}  # of the optimiser
-    operations = [CommitOperationAdd(path.name, str(path)) for path in sorted(files)]
+    files = [*listed_files(folder / "meta.json", "restore it"), "meta.json", *_LATER]
+    operations = [CommitOperationAdd(name, str(folder / name)) for name in files if (folder / name).exists()]
     operations.append(CommitOperationAdd("README.md", card.encode()))
     hub = HfApi(token=token)
     with _told(f"{name}: was not published"):

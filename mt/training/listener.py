@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from hashlib import blake2b
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from mt.progress import log_line
 from mt.settings import dotted
 
 Figures = Mapping[str, float]
+_FILE = "reported_run"  # in the run directory: the service's name of it
 Show = Callable[[Figures, int], object]
 """is given figures by name, and the update that they are of"""
 
@@ -29,7 +29,9 @@ class Listener:
         try:
             module = import_module(name)
         except ModuleNotFoundError:
-            raise UserError(f"train.report_to {name}: is not installed; pip install {name}, or leave it out") from None
+            raise UserError(
+                f"train.report_to {name}: is not installed; pip install 'mt-calibrated[{name}]', or leave it out"
+            ) from None
         self._show: Show | None = None
         self._end: Callable[[], object] = lambda: None
         self._guarded(lambda: (_begin_wandb if name == "wandb" else _begin_mlflow)(module, config), self._begun)
@@ -59,18 +61,22 @@ class Listener:
 
 def _begin_wandb(wandb: Any, config: Config) -> tuple[Show, Callable[[], object]]:
     run = Path(config.run_dir)
-    name = blake2b(str(run.resolve()).encode(), digest_size=8).hexdigest()  # the same when the run is resumed
-    begun = wandb.init(id=name, name=run.name, dir=str(run), config=asdict(config), resume="allow")
+    known = _known(run)
+    begun = wandb.init(id=known, name=run.name, dir=str(run), config=asdict(config), resume="allow")
+    if known is None:
+        write_text(run / _FILE, begun.id + "\n")
     return lambda figures, step: begun.log(dict(figures), step=step), begun.finish
 
 
 def _begin_mlflow(mlflow: Any, config: Config) -> tuple[Show, Callable[[], object]]:
     run = Path(config.run_dir)
-    known = run / "mlflow_run_id"
-    if known.is_file():
-        mlflow.start_run(run_id=known.read_text(encoding="utf-8").strip())
-    else:
-        begun = mlflow.start_run(run_name=run.name)
-        write_text(known, begun.info.run_id + "\n")
+    known = _known(run)
+    begun = mlflow.start_run(run_id=known, run_name=None if known else run.name)
+    if known is None:
+        write_text(run / _FILE, begun.info.run_id + "\n")
         mlflow.log_params({name: str(value)[:500] for name, value in dotted(asdict(config))})
     return lambda figures, step: mlflow.log_metrics(dict(figures), step=step), mlflow.end_run
+
+
+def _known(run: Path) -> str | None:
+    return (run / _FILE).read_text(encoding="utf-8").strip() if (run / _FILE).is_file() else None

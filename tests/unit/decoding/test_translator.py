@@ -330,4 +330,4 @@ def test_given_translations_are_scored_as_score_lines_does(translator: Translato
 
 
 def test_a_translator_says_what_it_is(translator: Translator) -> None:
-    assert repr(translator) == "<Translator de-en: 0 parameters, TorchEngine, not calibrated>"
+    assert repr(translator) == "<Translator de-en: 0 parameters, TorchEngine, not calibrated, from unused>"

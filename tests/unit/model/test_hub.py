@@ -152,25 +152,33 @@ def evaluation_of(model: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_published_model_is_loaded_by_name_with_its_card_beside_it(
     tiny_model: Path, tmp_path: Path, hub: Hub
 ) -> None:
     endpoint = f"http://127.0.0.1:{hub.server_port}"
     evaluation = evaluation_of(tiny_model, tmp_path / "evaluation")
     (tiny_model / "training.safetensors").write_bytes(b"the optimiser's")
+    (tiny_model / "shortlist.safetensors").write_bytes(b"{}")
     (tiny_model / "evil.py").write_text("raise SystemExit")
     done = call(PUBLISH.format(model=tiny_model, evaluation=repr(str(evaluation))), endpoint, tmp_path)
     assert (done.returncode, done.stdout) == (0, f"{endpoint}/people/model\n"), done.stderr
     files = hub.repositories["people/model"]
-    assert {*files} == {*load_model(tiny_model, "cpu").meta["files"], "meta.json", "README.md"} - {"evil.py"}
+    assert {*files} == {*load_model(tiny_model, "cpu").meta["files"], "meta.json", "README.md", "shortlist.safetensors"}
     assert hub.private == {"people/model": "private"} or hub.private == {"people/model": True}
     head = yaml.safe_load(files["README.md"].decode().split("---\n")[1])
     assert (head["language"], head["license"]) == (["de", "en"], "apache-2.0")
     assert head["model-index"][0]["results"][0]["metrics"][0] == {"type": "bleu", "value": 12.35, "name": "BLEU"}
-    files["evil.py"] = b"raise SystemExit"
+    assert files.pop("shortlist.safetensors") == b"{}"
+    hub.repositories["people/model"] |= {
+        "evil.py": b"raise SystemExit",
+        "onnx/model.safetensors": b"x",
+        "training.safetensors": b"x",
+    }
     done = call(LOAD.format(revision=""), endpoint, tmp_path)
     assert done.stdout == f"{load_model(tiny_model, 'cpu').meta['weights_blake2b']} 1\n", done.stderr
-    assert not list((tmp_path / "hf").rglob("evil.py"))
+    for other in ("evil.py", "onnx", "training.safetensors"):
+        assert not list((tmp_path / "hf").rglob(other))
     hub.server_close()
     again = call(LOAD.format(revision=""), endpoint, tmp_path)  # from the cache
     assert again.stdout == done.stdout, again.stderr
@@ -236,3 +244,12 @@ def test_a_name_of_the_hub_is_no_path(name: str, is_one: bool, tmp_path: Path, m
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()
     assert is_hub_name(Path(name)) == is_one
+
+
+@pytest.mark.parametrize("name", ["../o", "a/b", "/dev/zero", "*", "", "a\\b", ".."])
+def test_a_listing_names_nothing_outside_its_folder(name: str, tiny_model: Path) -> None:
+    meta = json.loads((tiny_model / "meta.json").read_text())
+    meta["files"][name] = "0"
+    (tiny_model / "meta.json").write_text(json.dumps(meta))
+    with pytest.raises(UserError, match="no name of a file beside it"):
+        load_model(tiny_model, "cpu")
