@@ -23,6 +23,7 @@ LAYERS = {
     "model": 4,
     "decoding": 5,
     "evaluation": 6,
+    "bulk": 6,
     "interop": 6,
     "report": 7,
     "training": 8,
