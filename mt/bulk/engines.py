@@ -13,7 +13,6 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-import mt
 from mt.bulk.work import Result, Work
 from mt.errors import UserError
 from mt.processes import side_processes
@@ -98,7 +97,7 @@ def on_cluster(work: Work, address: str, workers: int | None, advance: Advance) 
         import ray.data
     except ImportError:
         raise UserError('--ray: Ray is not installed; pip install "ray[data]"') from None
-    code = {"py_modules": [str(Path(mt.__file__).parent)], "excludes": ["*.pyc"]}  # the same program everywhere
+    code = {"py_modules": [str(Path(__file__).parents[1])], "excludes": ["*.pyc"]}  # the same program everywhere
     try:
         ray.init(address, runtime_env=code, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
