@@ -56,6 +56,9 @@ class Plan:
     device: str
     """what was chosen where "auto" was asked for: the same for every worker"""
     extension: str
+    model: str
+    inputs: list[str]
+    """where they were when the plan was made"""
     stamps: list[tuple[int, int]]
     """size and time of change (ns) of each input: where they are the same, it is not read again to compare it"""
     shards: list[Shard]

@@ -42,6 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
     if options.status or options.join:
         if plan is None:
             raise UserError(f"{folder}: holds no plan.json; give the folder that a translation was begun in")
+        if options.model:
+            _plan(options, _inputs(options), plan)  # of which another one is refused
         if options.status:
             say(status(plan, folder))
         else:
@@ -89,8 +91,12 @@ def _parser() -> CommandParser:
     add("--task", type=number(int, within(0, 10**6)), metavar="K", help=words)
     add("--tasks", type=positive, metavar="N", help="see --task")
     add("--plan", action="store_true", help="only write the plan, for tasks that begin at once")
-    add("--join", type=Path, metavar="FILE", help="write all shards to one file; needs --output alone")
-    add("--status", action="store_true", help="say how much is done and how long the rest takes; needs --output alone")
+    add("--join", type=Path, metavar="FILE", help="write all shards to one file and end; needs only --output")
+    add(
+        "--status",
+        action="store_true",
+        help="say how much is done and how long the rest takes, and end; needs only --output",
+    )
     add("--device", default="auto", help="auto, cpu or cuda (default: auto)")
     for name, words in (("overlong", "split cut"), ("engine", "auto torch ctranslate2")):
         add(f"--{name}", choices=words.split(), default=words.split()[0], help="see translate.py")
@@ -102,8 +108,7 @@ def _parser() -> CommandParser:
 
 def _check_options(options: Namespace) -> None:
     """Raises UserError for options that do not go together; says what records need."""
-    told = options.status or options.join
-    if not told and not (options.model and options.input):
+    if bool(options.model) != bool(options.input) or not (options.model or options.status or options.join):
         raise UserError("give MODEL and --input; --status and --join FILE alone need neither")
     if (options.task is None) != (options.tasks is None):
         raise UserError("--task and --tasks: give both, K from 0 to N - 1")
@@ -144,8 +149,8 @@ def _check_join(options: Namespace, plan: Plan) -> None:
         raise UserError(f"--join {options.join}: the shards are {what}; give a name with {ending} .gz")
     check_writable(options.join)
     shards = [("a shard", plan.target(options.output, number)) for number in range(len(plan.shards))]
-    inputs = [("--input", Path(name)) for name in options.input]
-    models = [("a file of MODEL", path) for path in model_files(options.model)] if options.model else []
+    inputs = [("--input", Path(name)) for name in plan.inputs]
+    models = [("a file of MODEL", path) for path in model_files(Path(plan.model))]
     check_apart([*shards, *inputs, *models, ("the plan", options.output / "plan.json")], ("--join", options.join))
 
 
@@ -167,7 +172,8 @@ def _plan(options: Namespace, paths: list[Path], plan: Plan | None) -> Plan:
         if plan is None:
             chosen = Namespace(**vars(options))
             device = _choose(chosen, paths)
-            plan = Plan(fingerprint, chosen.engine, device, _FORMATS[options.format], stamps(paths), shards)
+            read = (str(loaded.folder.resolve()), list(map(str, paths)), stamps(paths))
+            plan = Plan(fingerprint, chosen.engine, device, _FORMATS[options.format], *read, shards)
             plan = write_plan(plan, options.output)
         check_plan(plan, options.output, fingerprint)
     return plan

@@ -1,4 +1,4 @@
-"""tools/translate_corpus.py: shards by processes, tasks and a Ray cluster give what translate.py gives, whatever dies."""
+"""tools/translate_corpus.py: by processes, tasks or a Ray cluster, the shards are what translate.py gives."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def write_text(folder: Path, lines: int) -> list[Path]:
     text = [" ".join(generator.choices(WORDS, k=generator.randint(0, 7))) + "\n" for _ in range(lines)]
     folder.mkdir()
     third = lines // 3
+    text[third - 1] = "Hund\n"
     (folder / "a.txt").write_text("".join(text[:third]).removesuffix("\n"))
     (folder / "b.txt").write_bytes("".join(text[third : 2 * third]).replace("\n", "\r\n").encode())
     (folder / "c.txt").touch()
@@ -167,7 +168,9 @@ def test_a_join_replaces_no_input_and_promises_no_other_format(command: list[str
         ("mono/a.txt", "same file as --input"),
     ):
         with pytest.raises(UserError, match=words):
-            translate_corpus([*command, "--join", str(tmp_path / name)])
+            joined(tmp_path / "out", name)
+    with pytest.raises(UserError, match="another options"):
+        translate_corpus([*command, "--beam", "3", "--join", str(tmp_path / "joined")])
     assert (tmp_path / "mono/a.txt").stat().st_size > 100
 
 
@@ -194,7 +197,7 @@ def start(command: list[str], *options: str) -> subprocess.Popen[str]:
 
 
 def wait_for_shards(out: Path, count: int, process: subprocess.Popen[str]) -> None:
-    while len(list(out.glob("*-of-*"))) < count:
+    while len(list(out.glob("[0-9]*-of-*"))) < count:
         assert process.poll() is None, process.communicate()
         time.sleep(0.02)
 
@@ -228,7 +231,7 @@ def test_killed_runs_go_on_and_killed_workers_are_replaced(
     process.kill()  # its workers notice
     process.communicate()
     time.sleep(1.5)
-    kept = {path.name: path.stat().st_mtime_ns for path in out.glob("*-of-*")}
+    kept = {path.name: path.stat().st_mtime_ns for path in out.glob("[0-9]*-of-*")}
     assert 3 <= len(kept) < 24
     assert [path for path in out.iterdir() if path.name.startswith(".0")]  # half-written shards
     process = start(long_command, "--processes", "2")

@@ -93,7 +93,7 @@ def test_text_that_was_changed_since_is_refused_where_it_was(tmp_path: Path, kin
 
 def a_plan(beam: int = 5) -> Plan:
     fingerprint = {"model": {"files": {"a": "b"}}, "options": {"beam": beam}, "input": {"lines": 3}}
-    return Plan(fingerprint, "torch", "cpu", "txt", [(1, 2)], [Shard(0, 3, 0, 0, 0, "d")])
+    return Plan(fingerprint, "torch", "cpu", "txt", "model", ["text"], [(1, 2)], [Shard(0, 3, 0, 0, 0, "d")])
 
 
 @pytest.mark.parametrize("links", [True, False])
@@ -123,7 +123,7 @@ def test_a_damaged_plan_is_refused(tmp_path: Path) -> None:
 
 
 def test_names_tell_their_place_and_stamps_a_change(tmp_path: Path) -> None:
-    plan = Plan({}, "torch", "cpu", "jsonl.gz", [], [Shard(0, 1, 0, 0, 0, "")] * 12)
+    plan = Plan({}, "torch", "cpu", "jsonl.gz", "", [], [], [Shard(0, 1, 0, 0, 0, "")] * 12)
     assert plan.target(tmp_path, 3) == tmp_path / "00003-of-00012.jsonl.gz"
     plan.target(tmp_path, 3).touch()
     assert plan.missing(tmp_path, [2, 3, 4]) == [2, 4]

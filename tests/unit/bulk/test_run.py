@@ -16,7 +16,9 @@ from mt.errors import UserError
 
 
 def plan_of(shards: int, lines: int = 2) -> Plan:
-    return Plan({}, "torch", "cpu", "txt", [], [Shard(n * lines, lines, 0, n * lines, 0, "") for n in range(shards)])
+    return Plan(
+        {}, "torch", "cpu", "txt", "", [], [], [Shard(n * lines, lines, 0, n * lines, 0, "") for n in range(shards)]
+    )
 
 
 def told(number: int, lines: int = 2, error: str = "", unknown: int = 0) -> Result:

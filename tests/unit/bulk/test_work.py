@@ -30,7 +30,7 @@ def work_on(folder: Path, model: Path, form: str = "text", extension: str = "txt
     out = folder / "out"
     out.mkdir()
     fingerprint = {"model": {"files": list_files(model / "meta.json")}}
-    write_plan(Plan(fingerprint, "torch", "cpu", extension, [], cut([source], 3)), out)
+    write_plan(Plan(fingerprint, "torch", "cpu", extension, "", [], [], cut([source], 3)), out)
     options = Namespace(model=model, format=form, overlong="split", token_scores=True, search=["max_output", "nbest"])
     options.max_output, options.nbest, options.device = 8, 2 if form == "parquet" else None, "cpu"
     return Work(out, [source], options, open_model)
