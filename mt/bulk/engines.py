@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -97,19 +98,26 @@ def on_cluster(work: Work, address: str, workers: int | None, advance: Advance) 
         import ray.data
     except ImportError:
         raise UserError('--ray: Ray is not installed; pip install "ray[data]"') from None
-    code = {"py_modules": [str(Path(__file__).parents[1])], "excludes": ["*.pyc"]}  # the same program everywhere
+    package, here = Path(__file__).parents[1], Path.cwd()
+    code = {"py_modules": [str(package)], "excludes": ["*.pyc"]}  # workers get this very program
+    host, _, port = address.removeprefix("ray://").rpartition(":")
     try:
+        if host and port.isdigit():
+            socket.create_connection((host, int(port)), 10).close()  # Ray itself would try for minutes
+        os.chdir(package.parent)  # Ray has its workers import from here first: another `mt` may lie where the user is
         ray.init(address, runtime_env=code, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"--ray {address}: no cluster answers ({reason}); start one: ray start --head") from None
+    finally:
+        os.chdir(here)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
         there = ray.cluster_resources()
         kind = "GPU" if work.options.device == "cuda" else "CPU"
         # Ray 44687: where actors take every processor, tasks of Ray Data that need one wait for ever, without a word.
         count = workers or max(1, int(there.get(kind, 0)) - (kind == "CPU"))
-        log_line(f"{count} workers on {sum(node['Alive'] for node in ray.nodes())} machines of the Ray cluster")
+        log_line(f"Ray: {count} workers, machines: {sum(node['Alive'] for node in ray.nodes())}")
         if kind == "CPU" and count >= there.get(kind, 0):
             log_line("note: they take all processors that Ray knows of; should nothing move, give fewer --processes")
         yield lambda numbers: _ray_results(ray, work, numbers, count, kind, advance)

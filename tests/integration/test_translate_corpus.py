@@ -307,19 +307,23 @@ def test_a_cluster_loses_a_worker_and_then_a_machine(
 
 
 @pytest.mark.slow
-def test_a_cluster_that_cannot_read_the_model_says_so_in_one_line(
-    cluster: Any, command: list[str], tiny_model: Path
-) -> None:
+def test_what_goes_wrong_on_a_cluster_is_told_in_one_line(cluster: Any, command: list[str], tmp_path: Path) -> None:
     assert translate_corpus([*command, "--plan"]) == 0
-    (tiny_model / "model.safetensors").rename(tiny_model / "elsewhere")
+    text = tmp_path / "mono/a.txt"
+    before = text.stat()
+    text.write_text(text.read_text().replace("Hund", "Hand"))  # behind the plan's back: of the same size and time
+    os.utime(text, ns=(before.st_atime_ns, before.st_mtime_ns))
     process = start(command, "--ray", cluster.address)
     _, told = process.communicate(timeout=120)
     assert process.returncode == 2
-    assert told.strip().splitlines()[-1].startswith("error: ")
+    error = told.strip().splitlines()[-1]
+    assert error.startswith("error: 1 of 1 shards could not be translated, because of:") and "not what it was" in error
 
 
 def test_no_cluster_is_told_in_one_line(command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray[data]'")
+    with pytest.raises(UserError, match=r"--ray 127.0.0.1:9: no cluster answers"):
+        translate_corpus([*command, "--ray", "127.0.0.1:9"])
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UserError, match="Ray is not installed"):
         translate_corpus([*command, "--ray", "auto"])
