@@ -12,20 +12,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty
-from typing import Any
+from typing import Any, TypeAlias
 
-from mt.bulk.work import Result, Work
+from mt.bulk.work import Result, Work, no_result
 from mt.errors import UserError
 from mt.processes import side_processes
 from mt.progress import log_line
 
-Advance = Callable[[int], None]
-Engine = Callable[[Sequence[int]], Iterator[Result]]
+Advance: TypeAlias = Callable[[int], object]
+"""is told how many more lines are done"""
+Engine: TypeAlias = Callable[[Sequence[int]], Iterator[Result]]
 """has shards translated, by number, and says of each what became of it"""
 
 # Ray's own defaults are without end. While a machine that is lost is not yet known to be, which takes Ray about half a
 # minute, each try to reach it counts as one of the retries.
-_RESTARTS, _RETRIES = 8, 100
+_LIMITS = {"max_restarts": 8, "max_task_retries": 100}
 _PAUSE_SECONDS = 10  # of a cluster's worker after an error: one that is broken must not take all shards in turn
 
 
@@ -34,45 +35,37 @@ def in_processes(work: Work, processes: int, advance: Advance) -> Engine:
 
     def translate(numbers: Sequence[int]) -> Iterator[Result]:
         context = multiprocessing.get_context("spawn")
-        taken, done, results = context.Value("q", 0), context.Value("q", 0), context.Queue()
-        given = [(work, place, list(numbers), taken, done, results) for place in range(min(processes, len(numbers)))]
-        told = returned = 0
+        taken, results, told, returned = context.Value("q", 0), context.Queue(), 0, 0
+        work.counter = done = context.Value("q", 0)
+        given = [(work, place, list(numbers), taken, results) for place in range(min(processes, len(numbers)))]
         with side_processes(_serve, given) as workers:
             while returned < len(numbers):
                 alive = any(worker.is_alive() for worker in workers)  # before the queue is asked, which may be late
                 try:
-                    result = results.get(timeout=0.5)
+                    yield results.get(timeout=0.5)
+                    returned += 1
                 except Empty:
                     if not alive:
                         break
-                    continue
-                finally:
-                    advance(done.value - told)
-                    told = done.value
-                returned += 1
-                yield result
+                advance(done.value - told)
+                told = done.value
         if returned < len(numbers):
-            yield _failed("a worker process was killed, perhaps for want of memory; use fewer --processes")
+            yield no_result(-1, "a worker process was killed, perhaps for want of memory; use fewer --processes")
 
     return translate
 
 
-def _serve(work: Work, place: int, numbers: list[int], taken: Any, done: Any, results: Any) -> None:
+def _serve(work: Work, place: int, numbers: list[int], taken: Any, results: Any) -> None:
     """Takes shards, the next one each time, until there are no more."""
     if work.options.device == "cuda":
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[place] if visible else str(place)
-
-    def advance(lines: int) -> None:
-        with done.get_lock():
-            done.value += lines
-
     while True:
         with taken.get_lock():
             index, taken.value = taken.value, taken.value + 1
         if index >= len(numbers):
             return
-        results.put(work.translate(numbers[index], advance))
+        results.put(work.translate(numbers[index]))
 
 
 class _Actor:
@@ -113,13 +106,13 @@ def on_cluster(work: Work, address: str, workers: int | None, advance: Advance) 
         os.chdir(here)
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     try:
-        there = ray.cluster_resources()
         kind = "GPU" if work.options.device == "cuda" else "CPU"
+        there = int(ray.cluster_resources().get(kind, 0))
         # Ray 44687: where actors take every processor, tasks of Ray Data that need one wait for ever, without a word.
-        count = workers or max(1, int(there.get(kind, 0)) - (kind == "CPU"))
-        log_line(f"Ray: {count} workers, machines: {sum(node['Alive'] for node in ray.nodes())}")
-        if kind == "CPU" and count >= there.get(kind, 0):
-            log_line("note: they take all processors that Ray knows of; should nothing move, give fewer --processes")
+        count = workers or max(1, there - (kind == "CPU"))
+        full = kind == "CPU" and count >= there
+        note = "; they take all it knows of: should nothing move, give fewer --processes" if full else ""
+        log_line(f"Ray: {count} workers, a {kind} each{note}")
         yield lambda numbers: _ray_results(ray, work, numbers, count, kind, advance)
     finally:
         ray.shutdown()
@@ -129,26 +122,14 @@ def _ray_results(
     ray: Any, work: Work, numbers: Sequence[int], count: int, kind: str, advance: Advance
 ) -> Iterator[Result]:
     rows = ray.data.from_items([{"shard": number} for number in numbers], override_num_blocks=len(numbers))
+    pool = ray.data.ActorPoolStrategy(size=min(count, len(numbers)), max_tasks_in_flight_per_actor=1)
+    options = {"fn_constructor_args": (work,), "batch_size": 1, "compute": pool, f"num_{kind.lower()}s": 1}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Ray 2.60 wants to have the two limits otherwise, and has no other way yet
-        results = rows.map_batches(
-            _Actor,
-            fn_constructor_args=(work,),
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(size=min(count, len(numbers)), max_tasks_in_flight_per_actor=1),
-            **({"num_gpus": 1} if kind == "GPU" else {"num_cpus": 1}),
-            max_restarts=_RESTARTS,
-            max_task_retries=_RETRIES,
-        )
+        warnings.simplefilter("ignore")  # Ray 2.60 wants to have the limits otherwise, and has no other way yet
+        results = rows.map_batches(_Actor, **options, **_LIMITS)
     try:
         for row in results.iter_rows():
             advance(row["lines"])
             yield row
     except ray.exceptions.RayError as error:
-        line = str(error).strip().splitlines()[-1][:200]
-        yield _failed(f"Ray: {line}")
-
-
-def _failed(error: str) -> Result:
-    """What is told where no shard can be named."""
-    return Result(shard=-1, lines=0, overlong=0, unknown=0, note="", error=error, fault="")
+        yield no_result(-1, f"Ray: {str(error).strip().splitlines()[-1][:200]}")

@@ -11,12 +11,11 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import chain, islice
+from itertools import accumulate, chain, islice, repeat
 from pathlib import Path
 from typing import Any, NamedTuple
 from uuid import uuid4
 
-import numpy as np
 import xxhash
 
 from mt.errors import UserError
@@ -26,24 +25,18 @@ from mt.files.output import difference
 from mt.progress import progress_bar
 
 FILE = "plan.json"
-_BLOCK_BYTES = 1 << 22
-_REMEDY = "remove the folder to begin anew"
 
 
 class Shard(NamedTuple):
-    """Consecutive lines of the inputs."""
+    """Lines of the inputs: the number of the first, over all of them, and how many; the place of the file where it
+    begins, how many lines and bytes of that come before it (0 bytes: not known, as it is packed), a hash of its text"""
 
     first: int
-    """number of its first line, over all inputs, from 0"""
     lines: int
     file: int
-    """place, among the inputs, of the file that it begins in"""
     skip: int
-    """lines of that file before it"""
     offset: int
-    """bytes of that file before it; 0: not known, as in a packed one"""
     digest: str
-    """of its text"""
 
 
 @dataclass(frozen=True)
@@ -58,7 +51,6 @@ class Plan:
     extension: str
     model: str
     inputs: list[str]
-    """where they were when the plan was made"""
     stamps: list[tuple[int, int]]
     """size and time of change (ns) of each input: where they are the same, it is not read again to compare it"""
     shards: list[Shard]
@@ -67,24 +59,24 @@ class Plan:
         """The file of a shard's translations: a function of the plan."""
         return folder / f"{number:05d}-of-{len(self.shards):05d}.{self.extension}"
 
-    def missing(self, folder: Path, numbers: Sequence[int] | None = None) -> list[int]:
-        """The shards, of these or of all, that are not done."""
-        present = {entry.name for entry in os.scandir(folder)}
-        wanted = range(len(self.shards)) if numbers is None else numbers
-        return [number for number in wanted if self.target(folder, number).name not in present]
+    def missing(self, folder: Path, numbers: Sequence[int]) -> list[int]:
+        """Those of these shards that are not done."""
+        present = set(os.listdir(folder))
+        return [number for number in numbers if self.target(folder, number).name not in present]
 
-    def lines(self, numbers: Sequence[int] | None = None) -> int:
-        """How many lines these shards, or all, have."""
-        return sum(self.shards[number].lines for number in (range(len(self.shards)) if numbers is None else numbers))
+    def lines(self, numbers: Sequence[int]) -> int:
+        """How many lines these shards have."""
+        return sum(self.shards[number].lines for number in numbers)
 
 
 def read_plan(folder: Path) -> Plan | None:
     """The plan of a folder, if there is one. Raises UserError where it is damaged."""
-    return read_json(folder / FILE, Plan, _REMEDY) if (folder / FILE).exists() else None
+    path = folder / FILE
+    return read_json(path, Plan, "remove the folder to begin anew") if path.exists() else None
 
 
-def write_plan(plan: Plan, folder: Path) -> Plan:
-    """Writes the plan unless another run has just written one; the one that stands."""
+def write_plan(plan: Plan, folder: Path) -> None:
+    """Writes the plan unless another run has just written one."""
     own = folder / f".{FILE}.{uuid4().hex}"
     write_json(own, asdict(plan))
     try:
@@ -95,7 +87,6 @@ def write_plan(plan: Plan, folder: Path) -> Plan:
         os.replace(own, folder / FILE)
     finally:
         own.unlink(missing_ok=True)
-    return read_json(folder / FILE, Plan, _REMEDY)
 
 
 def check_plan(plan: Plan, folder: Path, fingerprint: dict[str, dict[str, Any]]) -> None:
@@ -111,28 +102,19 @@ def stamps(paths: Sequence[Path]) -> list[tuple[int, int]]:
     return [(found.st_size, found.st_mtime_ns) for found in (path.stat() for path in paths)]
 
 
-def cut(paths: Sequence[Path], lines_per_shard: int) -> list[Shard]:
-    """Reads all inputs to their end and cuts them into shards. Raises UserError as `read_lines`."""
-    read = ((place, *line) for place, path in enumerate(paths) for line in enumerate(read_lines([path])))
+def cut(paths: Sequence[Path], lines_per_shard: int) -> tuple[list[Shard], dict[str, Any]]:
+    """Reads all inputs to their end; their shards, and what a fingerprint says of them. Raises UserError as
+    `read_lines`."""
+    read = ((place, *line) for place, path in enumerate(paths) for line in _numbered_lines(path))
     shards, first = list[Shard](), 0
     with progress_bar(None, "read the input", "line", leave=False) as bar:
         while chunk := list(islice(read, lines_per_shard)):
-            place, skip, _ = chunk[0]
-            shards.append(Shard(first, len(chunk), place, skip, 0, _digest([line for _, _, line in chunk])))
+            place, skip, offset, _ = chunk[0]
+            shards.append(Shard(first, len(chunk), place, skip, offset, _digest([line for *_, line in chunk])))
             first += len(chunk)
             bar.update(len(chunk))
-    for place, path in enumerate(paths):
-        inside = [number for number, shard in enumerate(shards) if shard.file == place and shard.skip]
-        if inside and not is_packed(path):
-            for number, offset in zip(inside, _offsets(path, [shards[number].skip for number in inside])):
-                shards[number] = shards[number]._replace(offset=offset)
-    return shards
-
-
-def input_group(shards: Sequence[Shard], files: int) -> dict[str, Any]:
-    """What a fingerprint says of the input."""
-    digest = xxhash.xxh3_128_hexdigest("".join(shard.digest for shard in shards).encode())
-    return {"files": files, "lines": sum(shard.lines for shard in shards), "digest": digest}
+    digest = _digest([shard.digest for shard in shards])
+    return shards, {"files": len(paths), "lines": first, "digest": digest}
 
 
 class ShardReader:
@@ -147,15 +129,13 @@ class ShardReader:
         """The lines. Raises UserError where they are not those that the plan was made from."""
         path, after = self._paths[shard.file], self._paths[shard.file + 1 :]
         if shard.offset:
-            stream: Iterator[str] = chain(_lines_from(path, shard.offset), read_lines(after))
-        else:
-            if not shard.first - shard.skip <= self._next <= shard.first:
-                self._stream, self._next = read_lines([path, *after]), shard.first - shard.skip
-            stream = self._stream
-            deque(islice(stream, shard.first - self._next), maxlen=0)
-            self._next = shard.first + shard.lines
-        lines = list(islice(stream, shard.lines))
-        if len(lines) < shard.lines or _digest(lines) != shard.digest:
+            self._stream, self._next = chain(_lines_from(path, shard.offset), read_lines(after)), shard.first
+        elif not shard.first - shard.skip <= self._next <= shard.first:
+            self._stream, self._next = read_lines([path, *after]), shard.first - shard.skip
+        deque(islice(self._stream, shard.first - self._next), maxlen=0)
+        lines = list(islice(self._stream, shard.lines))
+        self._next = shard.first + shard.lines
+        if _digest(lines) != shard.digest:
             self._next = -1
             raise UserError(
                 f"{path}: is not what it was when the plan was made, from line {shard.skip + 1} on; restore it, or "
@@ -165,23 +145,18 @@ class ShardReader:
 
 
 def _digest(lines: list[str]) -> str:
-    return xxhash.xxh3_128_hexdigest("\n".join(lines).encode())
+    return xxhash.xxh3_128_hexdigest("".join(f"{line}\n" for line in lines).encode())
+
+
+def _numbered_lines(path: Path) -> Iterator[tuple[int, int, str]]:
+    """The lines of a file, each behind its number and, in a plain file, how many bytes come before it."""
+    with path.open("rb") as stream:
+        offsets = repeat(0) if is_packed(path) else accumulate(map(len, stream), initial=0)
+        yield from ((number, offset, line) for (number, line), offset in zip(enumerate(read_lines([path])), offsets))
 
 
 def _lines_from(path: Path, offset: int) -> Iterator[str]:
     """The lines of a plain file from this byte on, by the rules of `read_lines`, which has read them before."""
     with path.open("rb") as stream, suppress(UnicodeDecodeError):  # the digest tells of what was changed since
         stream.seek(offset)
-        for line in stream:
-            yield line.removesuffix(b"\n").rstrip(b"\r").decode()
-
-
-def _offsets(path: Path, numbers: Sequence[int]) -> Iterator[int]:
-    """Where lines of a plain file begin, in bytes; `numbers`: how many lines stand before each, rising."""
-    wanted, seen = deque(numbers), 0
-    with path.open("rb") as stream:
-        while wanted and (block := stream.read(_BLOCK_BYTES)):
-            ends = np.flatnonzero(np.frombuffer(block, np.uint8) == ord("\n")) + 1
-            while wanted and wanted[0] <= seen + len(ends):
-                yield stream.tell() - len(block) + int(ends[wanted.popleft() - seen - 1])
-            seen += len(ends)
+        yield from (line.removesuffix(b"\n").rstrip(b"\r").decode() for line in stream)

@@ -6,8 +6,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from shutil import copyfileobj
+from typing import Any, cast
 
 from mt.bulk.engines import Engine
 from mt.bulk.plan import Plan
@@ -23,74 +25,59 @@ _WAIT_SECONDS = 2
 def translate_shards(plan: Plan, folder: Path, numbers: Sequence[int], engine: Engine, workers: int) -> None:
     """Has these shards translated. One that failed is tried again as long as others succeed. Raises UserError when
     some are left, naming the first reason."""
-    totals, notes, waiting = Counter[str](), list[str](), False
+    totals, waiting = Counter[str](), False
     remove_left(folder)
     while missing := plan.missing(folder, numbers):
         errors, fruitless = list[str](), 0
-        for result in (results := engine(missing)):
-            totals.update(overlong=result["overlong"], unknown=result["unknown"])
-            notes += [result["note"]] if result["note"] else []
-            fruitless = 0 if result["lines"] else fruitless
-            if result["error"]:
-                errors.append(result["error"])
-                fruitless += 1
-                print(result["fault"], file=sys.stderr, end="")
+        with closing(cast(Any, engine(missing))) as results:  # ends what is under way
+            for result in results:
+                totals.update(overlong=result["overlong"], unknown=result["unknown"])
+                fruitless = 0 if result["lines"] else fruitless + bool(result["error"])
+                if result["error"]:
+                    errors.append(result["error"])
+                    print(result["fault"], file=sys.stderr, end="")
                 if fruitless > 2 * workers:
                     break
-        getattr(results, "close", lambda: None)()  # ends what is under way
-        left = plan.missing(folder, numbers)
-        if errors and len(left) == len(missing):
-            raise UserError(
-                f"{len(left)} of {len(numbers)} shards could not be translated, because of: {errors[0]}; mend that, "
-                "and the same command goes on"
-            )
-        if left and len(left) == len(missing):
+        left = len(plan.missing(folder, numbers))
+        if errors and left == len(missing):
+            why = f"{left} of {len(numbers)} shards could not be translated, because of: {errors[0]}"
+            raise UserError(f"{why}; mend that, and the same command goes on")
+        if left == len(missing):
             if not waiting:
-                log_line(f"waiting for {len(left)} shards that other runs are translating")
+                log_line(f"waiting for {left} shards that other runs are translating")
             waiting = True
             time.sleep(_WAIT_SECONDS)
     remove_left(folder)
-    if totals["overlong"]:
-        log_line(f"warning: {totals['overlong']} lines were longer than decode.max_length tokens")
-    if totals["unknown"]:
-        log_line(f"warning: {totals['unknown']} lines had characters that the model has never seen")
-    if notes:
-        log_line(f"note: in {len(notes)} shards {notes[0]}")
+    for name, what in (("overlong", "more than decode.max_length tokens"), ("unknown", "characters never seen before")):
+        if totals[name]:
+            log_line(f"warning: lines with {what}: {totals[name]}")
 
 
 def status(plan: Plan, folder: Path) -> str:
     """How many shards are done and under way, lines, speed and time left, as one line."""
-    missing = set(plan.missing(folder))
-    done = [number for number in range(len(plan.shards)) if number not in missing]
-    locked = sum(map(is_locked, attempts(folder)))
-    lines, total = plan.lines(done), plan.lines()
-    parts = [f"{len(done)} of {len(plan.shards)} shards done, {locked} under way", f"{lines:,} of {total:,} lines"]
-    if missing and (speed := _speed(plan, folder, done, locked)):
-        left = round((total - lines) / speed)
+    every = range(len(plan.shards))
+    missing = plan.missing(folder, every)
+    done = sorted(set(every).difference(missing))
+    workers = sum(map(bool, map(is_locked, attempts(folder))))
+    parts = [f"{len(done)} of {len(every)} shards done, {workers} under way"]
+    parts += [f"{plan.lines(done):,} of {plan.lines(every):,} lines"]
+    # Workers that began together end together: the first shard of each only tells when the next began.
+    ended = sorted((plan.target(folder, number).stat().st_mtime, plan.shards[number].lines) for number in done)
+    lately = ended[-10 * workers :]
+    if missing and workers and len(lately) > workers:
+        speed = sum(lines for _, lines in lately[workers:]) / max(1e-9, lately[-1][0] - lately[workers - 1][0])
+        left = round(plan.lines(missing) / speed)
         parts += [f"{speed:,.0f} lines a second", f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left"]
     return "; ".join(parts)
-
-
-def _speed(plan: Plan, folder: Path, done: Sequence[int], workers: int) -> float:
-    """Lines a second of the shards done lately; 0 where it cannot be told: nobody works, or no second round is done.
-
-    Workers that began together end together: the first shard of each tells when the rest began."""
-    ended = sorted((plan.target(folder, number).stat().st_mtime, plan.shards[number].lines) for number in done)
-    lately = ended[-10 * workers :] if workers else []
-    counted = lately[workers:]
-    return sum(lines for _, lines in counted) / max(1e-9, counted[-1][0] - lately[workers - 1][0]) if counted else 0.0
 
 
 def join(plan: Plan, folder: Path, output: Path) -> None:
     """Writes all shards, in order, to one file, their lines counted. Raises UserError where one is missing, or holds
     another number of lines than it should."""
-    if missing := plan.missing(folder):
-        name = plan.target(folder, missing[0]).name
-        raise UserError(
-            f"{folder}: {len(missing)} of {len(plan.shards)} shards are missing, {name} the first; give the command "
-            "without --join first"
-        )
     paths = [plan.target(folder, number) for number in range(len(plan.shards))]
+    if missing := plan.missing(folder, range(len(paths))):
+        which = f"{len(missing)} of {len(paths)} shards are missing, {paths[missing[0]].name} the first"
+        raise UserError(f"{folder}: {which}; give the command without --join first")
     table = plan.extension == "parquet"
     if table:
         from mt.bulk.table import count_rows, join_tables

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from io import FileIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,51 +14,20 @@ import pyarrow.parquet as pq
 from mt.errors import concerning
 
 _ROWS = 10_000  # of a row group
-
-_OUTPUT = {
-    "translation": pa.string(),
-    "score": pa.float64(),
-    "confidence": pa.float64(),
-    "tokens": pa.list_(pa.string()),
-    "log_probs": pa.list_(pa.float64()),
-    "token_confidence": pa.list_(pa.float64()),
-}
-SCHEMA = pa.schema(
-    {
-        "line": pa.int64(),
-        "source": pa.string(),
-        **_OUTPUT,
-        "nbest": pa.list_(pa.struct(_OUTPUT)),
-        "unknown": pa.int64(),
-        "overlong": pa.bool_(),
-        **dict.fromkeys(("quality", "quality_low", "quality_high"), pa.float64()),
-    }
-)
+_NUMBERS = pa.list_(pa.float64())
+_OUTPUT = {"translation": pa.string(), "score": pa.float64(), "confidence": pa.float64()}
+_OUTPUT |= {"tokens": pa.list_(pa.string()), "log_probs": _NUMBERS, "token_confidence": _NUMBERS}
+_LINE = {"unknown": pa.int64(), "overlong": pa.bool_(), "nbest": pa.list_(pa.struct(_OUTPUT))}
+_QUALITY = dict.fromkeys(("quality", "quality_low", "quality_high"), pa.float64())
+SCHEMA = pa.schema({"line": pa.int64(), "source": pa.string(), **_OUTPUT, **_LINE, **_QUALITY})
 """the same whatever was asked for; what a model does not tell is null"""
 
 
-class ParquetWriter:
-    """Writes records, as `mt.bulk.work.LineWriter` does."""
-
-    def __init__(self, stream: FileIO, name: Path) -> None:
-        self._table, self._name, self._rows = pq.ParquetWriter(stream, SCHEMA, compression="zstd"), name, list[Any]()
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Takes the next record."""
-        self._rows.append(record)
-        if len(self._rows) == _ROWS:
-            self._flush()
-
-    def close(self) -> None:
-        """Writes the rest, and what a reader looks for at the end of the file."""
-        self._flush()
-        with concerning(self._name):
-            self._table.close()
-
-    def _flush(self) -> None:
-        with concerning(self._name):
-            self._table.write_table(pa.Table.from_pylist(self._rows, SCHEMA))
-        self._rows.clear()
+def write_table(records: Iterator[dict[str, Any]], stream: FileIO, name: Path) -> None:
+    """Writes the records; an error while writing names `name`."""
+    with concerning(name), pq.ParquetWriter(stream, SCHEMA, compression="zstd") as writer:
+        while rows := list(islice(records, _ROWS)):
+            writer.write_table(pa.Table.from_pylist(rows, SCHEMA))
 
 
 def count_rows(path: Path) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 import traceback
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -18,35 +17,27 @@ from dataclasses import dataclass
 from functools import cached_property
 from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypeAlias
 from uuid import uuid4
 
-from mt.bulk.plan import Plan, Shard, ShardReader, read_plan
+from mt.bulk.plan import Plan, ShardReader, read_plan
 from mt.errors import UserError, concerning
+from mt.files.json_file import list_files
 from mt.files.output import Output
 from mt.processes import keep_freed_memory
 
 if TYPE_CHECKING:
     from mt.decoding.translator import Translator
 
-_TOLD_EVERY = 0.2  # seconds between two reports of the lines that are done
+Result: TypeAlias = dict[str, Any]
+"""What became of a shard: its number, how many lines were translated (none where it was done, or another run is at it),
+how many of them were overlong or held unknown characters; an error of one line, and a traceback if it is the program's
+fault"""
 
 
-class Result(TypedDict):
-    """What became of a shard."""
-
-    shard: int
-    lines: int
-    """translated; 0 where it was done already, or another run is at it"""
-    overlong: int
-    unknown: int
-    """lines that are too long, or hold characters that the model has never seen"""
-    note: str
-    """that the text is unlike the one which confidence was fitted on"""
-    error: str
-    """one line, or nothing"""
-    fault: str
-    """the traceback of an error that is the program's"""
+def no_result(number: int, error: str = "") -> Result:
+    """A shard of which nothing was translated; -1: some shard."""
+    return {"shard": number, "lines": 0, "overlong": 0, "unknown": 0, "error": error, "fault": ""}
 
 
 @dataclass
@@ -56,10 +47,11 @@ class Work:
     folder: Path
     """where the plan is, and the translations go"""
     paths: list[Path]
-    """the inputs"""
     options: Namespace
-    """of the search, and `format` and `overlong`; `search`: names of those that are fields of SearchConfig"""
+    """of the search, `format`, `overlong`, and `search`: which of them are fields of SearchConfig"""
     load: Callable[[Namespace], Translator]
+    counter: Any = None
+    """a value that processes share: lines that are done"""
 
     @cached_property
     def plan(self) -> Plan:
@@ -75,8 +67,6 @@ class Work:
 
     @cached_property
     def _translator(self) -> Translator:
-        from mt.files.json_file import list_files
-
         keep_freed_memory()
         translator = self.load(self.options)
         folder = translator.loaded.folder
@@ -84,74 +74,54 @@ class Work:
             raise UserError(f"{folder}: is another model than the plan was made with; all machines need the same")
         return translator
 
-    def translate(self, number: int, advance: Callable[[int], None] = lambda lines: None) -> Result:
-        """Translates a shard; `advance` is told of lines that are done. Errors are told, not raised."""
-        result = Result(shard=number, lines=0, overlong=0, unknown=0, note="", error="", fault="")
+    def translate(self, number: int) -> Result:
+        """Translates a shard. Errors are told, not raised."""
+        result = no_result(number)
         try:
             target = self.plan.target(self.folder, number)
-            if not target.exists() and not any(is_locked(each) for each in attempts(self.folder, target.name)):
-                self._translate(self.plan.shards[number], target, result, advance)
+            if target.exists() or any(is_locked(each) for each in attempts(self.folder, target.name)):
+                return result
+            with _attempt(target) as stream:
+                records = self._records(number, result)
+                if self.options.format == "parquet":
+                    from mt.bulk.table import write_table
+
+                    write_table(records, stream, target)
+                else:
+                    _write_lines(records, self.options.format, stream, target)
+                lines = self.plan.shards[number].lines
+                assert result["lines"] == lines, f"{result['lines']} records of {lines} lines"
         except (UserError, OSError, MemoryError) as error:
             place = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-            result["error"] = place + (getattr(error, "strerror", "") or str(error) or type(error).__name__)
+            return no_result(number, place + (getattr(error, "strerror", "") or str(error) or type(error).__name__))
         except Exception as error:
-            result["error"], result["fault"] = f"{type(error).__name__}: {error}", traceback.format_exc()
+            return no_result(number, f"{type(error).__name__}: {error}") | {"fault": traceback.format_exc()}
         return result
 
-    def _translate(self, shard: Shard, target: Path, result: Result, advance: Callable[[int], None]) -> None:
-        options, translator = self.options, self._translator
-        records = translator.translate(
-            self._reader.read(shard),
-            first_line=shard.first,
-            overlong=options.overlong,
-            token_scores=options.token_scores,
-            **{name: getattr(options, name) for name in options.search},
-        )
-        overlong = unknown = done = told = 0
-        last = time.monotonic()
-        with _attempt(target) as stream:
-            writer = _open_writer(options, stream, target)
-            for record in records:
-                writer.write(record)
-                done, overlong, unknown = done + 1, overlong + record["overlong"], unknown + bool(record["unknown"])
-                if time.monotonic() - last > _TOLD_EVERY:
-                    advance(done - told)
-                    told, last = done, time.monotonic()
-            writer.close()
-            assert done == shard.lines, f"{done} records of {shard.lines} lines"
-        advance(done - told)
-        fit = translator.fit()
-        note = fit["text"] if fit and fit["unlike"] else ""
-        result |= {"lines": done, "overlong": overlong, "unknown": unknown, "note": note}
+    def _records(self, number: int, result: Result) -> Iterator[dict[str, Any]]:
+        """Translates; counts in `result`, and for all processes."""
+        shard, options = self.plan.shards[number], self.options
+        search = {name: getattr(options, name) for name in options.search}
+        form = {"overlong": options.overlong, "token_scores": options.token_scores, "first_line": shard.first}
+        for record in self._translator.translate(self._reader.read(shard), **form, **search):
+            for name, found in (("lines", True), ("overlong", record["overlong"]), ("unknown", record["unknown"] > 0)):
+                result[name] += found
+            if self.counter is not None:
+                with self.counter.get_lock():
+                    self.counter.value += 1
+            yield record
 
 
-class LineWriter:
-    """Text or JSON lines, plain or packed by gzip, as `translate.py` writes them."""
+def _write_lines(records: Iterator[dict[str, Any]], form: str, stream: FileIO, name: Path) -> None:
+    """As `translate.py` writes them: text or JSON lines, plain or packed."""
+    from mt.decoding.records import json_line
+    from mt.decoding.translator import WINDOW
 
-    def __init__(self, options: Namespace, stream: FileIO, name: Path) -> None:
-        from mt.decoding.translator import WINDOW
-
-        self._output = Output(stream, name, WINDOW, packed=options.format.endswith(".gz"))
-        self._json = options.format.startswith("jsonl")
-
-    def write(self, record: dict[str, Any]) -> None:
-        """Takes the next record."""
-        from mt.decoding.records import json_line
-
-        line = json_line(record) if self._json else record["translation"]
-        self._output.write(record["line"], f"{line}\n".encode())
-
-    def close(self) -> None:
-        """Writes what it has gathered."""
-        self._output.flush()
-
-
-def _open_writer(options: Namespace, stream: FileIO, name: Path) -> Any:
-    if options.format != "parquet":
-        return LineWriter(options, stream, name)
-    from mt.bulk.table import ParquetWriter
-
-    return ParquetWriter(stream, name)
+    output = Output(stream, name, WINDOW, packed=form.endswith(".gz"))
+    for record in records:
+        line = json_line(record) if form.startswith("jsonl") else record["translation"]
+        output.write(record["line"], f"{line}\n".encode())
+    output.flush()
 
 
 @contextmanager
@@ -169,27 +139,25 @@ def _attempt(target: Path) -> Iterator[FileIO]:
         own.unlink(missing_ok=True)
 
 
-def attempts(folder: Path, name: str = "") -> list[Path]:
+def attempts(folder: Path, name: str = "*-of-*") -> list[Path]:
     """Files that are being written, or were left by a process that was killed; of one target, or all."""
-    return [path for path in folder.glob(f".{name or '*-of-*'}.*") if len(path.suffix) == 33]
+    return [path for path in folder.glob(f".{name}.*") if len(path.suffix) == 33]
 
 
-def is_locked(attempt: Path, unknown: bool = False) -> bool:
-    """Whether the process that writes it lives; `unknown`: what is said where a file system has no locks."""
+def is_locked(attempt: Path) -> bool | None:
+    """Whether the process that writes it lives; None where that cannot be told."""
     try:
         with attempt.open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            return False
     except BlockingIOError:
         return True
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return unknown
-    return False
+    except OSError:  # it has just gone, or the file system has no locks
+        return None
 
 
 def remove_left(folder: Path) -> None:
     """Removes what killed processes have left, where that can be told."""
     for path in attempts(folder):
-        if not is_locked(path, unknown=True):
+        if is_locked(path) is False:
             path.unlink(missing_ok=True)

@@ -49,15 +49,15 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             _check_join(options, plan)
             join(plan, folder, options.join)
-            log_line(f"wrote {options.join}: {plan.lines():,} lines")
+            log_line(f"wrote {options.join}: {plan.lines(range(len(plan.shards))):,} lines")
         return DONE
     paths = _inputs(options)
     plan = _plan(options, paths, plan)
+    count, task, tasks = len(plan.shards), options.task or 0, options.tasks or 1
     if options.plan:
-        log_line(f"wrote {folder}/plan.json: {plan.lines():,} lines in {len(plan.shards)} shards")
+        log_line(f"wrote {folder}/plan.json: {plan.lines(range(count)):,} lines in {count} shards")
         return DONE
     options.engine, options.device = plan.engine, plan.device
-    count, task, tasks = len(plan.shards), options.task or 0, options.tasks or 1
     numbers = range(task * count // tasks, (task + 1) * count // tasks)  # neighbours, for what packed files cost
     with ExitStack() as stack:
         done = plan.lines(numbers) - plan.lines(plan.missing(folder, numbers))
@@ -123,21 +123,21 @@ def _check_options(options: Namespace) -> None:
 
 def _inputs(options: Namespace) -> list[Path]:
     """The input files, whole paths: other machines may stand elsewhere. Makes the folder of the output."""
-    paths = []
+    output, paths = options.output.resolve(), []
     for name in options.input:
         found = [name] if Path(name).exists() else sorted(glob(name, recursive=True))
+        paths += [Path(each).resolve() for each in found]
         if not found:
             raise UserError(f"--input {name}: no such file; quote a pattern, so that it is read here")
-        paths += [Path(each).resolve() for each in found]
     for path in paths:
         if not path.is_file():
             raise UserError(f"--input {path}: is no file; each is read more than once")
-        if options.output.resolve() in path.parents:
+        if output in path.parents:
             raise UserError(f"--input {path}: lies in the folder of --output; give another one")
     check_readable(paths)
-    if options.output.resolve() in (options.model / "x").resolve().parents:
+    if output in (options.model / "x").resolve().parents:
         raise UserError(f"--output {options.output}: is the folder of MODEL; give another one")
-    options.output.mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     return paths
 
 
@@ -156,7 +156,7 @@ def _check_join(options: Namespace, plan: Plan) -> None:
 
 def _plan(options: Namespace, paths: list[Path], plan: Plan | None) -> Plan:
     """The plan that stands, checked, or a new one. Text that is as it was is not read again."""
-    from mt.bulk.plan import Plan, check_plan, cut, input_group, stamps, write_plan
+    from mt.bulk.plan import Plan, check_plan, cut, read_plan, stamps, write_plan
     from mt.decoding.translator import WINDOW
     from mt.model.directory import load_model
 
@@ -166,35 +166,31 @@ def _plan(options: Namespace, paths: list[Path], plan: Plan | None) -> Plan:
     fingerprint = {"model": {"files": list_files(loaded.folder / "meta.json")}, "options": asked}
     if plan is not None:
         check_plan(plan, options.output, {**fingerprint, "input": plan.fingerprint["input"]})  # before the text
-    if plan is None or plan.stamps != stamps(paths):
-        shards = cut(paths, options.lines_per_shard)
-        fingerprint["input"] = input_group(shards, len(paths))
-        if plan is None:
-            chosen = Namespace(**vars(options))
-            device = _choose(chosen, paths)
-            read = (str(loaded.folder.resolve()), list(map(str, paths)), stamps(paths))
-            plan = Plan(fingerprint, chosen.engine, device, _FORMATS[options.format], *read, shards)
-            plan = write_plan(plan, options.output)
-        check_plan(plan, options.output, fingerprint)
+        if plan.stamps == stamps(paths):
+            return plan
+    shards, fingerprint["input"] = cut(paths, options.lines_per_shard)
+    if plan is None:
+        model, inputs = str(loaded.folder.resolve()), list(map(str, paths))
+        kind = (*_choose(options, paths), _FORMATS[options.format])
+        write_plan(Plan(fingerprint, *kind, model, inputs, stamps(paths), shards), options.output)
+        plan = read_plan(options.output)
+        assert plan is not None
+    check_plan(plan, options.output, fingerprint)
     return plan
 
 
-def _choose(options: Namespace, paths: list[Path]) -> str:
-    """Sets the engine for "auto"; the kind of device, cpu or cuda."""
-    first: list[str] = []
+def _choose(options: Namespace, paths: list[Path]) -> tuple[str, str]:
+    """The engine, where "auto" was asked for the one that is chosen, and the kind of device, cpu or cuda."""
+    from mt.interop import ctranslate2_engine
+    from mt.model import directory
 
-    def read_first() -> list[str]:
-        first.extend(islice(read_lines(paths), _FIRST))
-        return first
-
-    translator = open_translator(options, available_cores(), read_first)
+    options = Namespace(**vars(options))
+    open_translator(options, available_cores(), lambda: list(islice(read_lines(paths), _FIRST)))
     if options.chosen:
         log_line(options.chosen)
     if options.engine == "ctranslate2":
-        from mt.interop.ctranslate2_engine import choose_device
-
-        return choose_device(options.device)
-    return str(translator.loaded.model.output_weight.device.type)
+        return options.engine, ctranslate2_engine.choose_device(options.device)
+    return options.engine, directory.choose_device(options.device).type
 
 
 def _load(options: Namespace) -> Translator:
@@ -209,14 +205,12 @@ def _engine(options: Namespace, paths: list[Path], stack: ExitStack, advance: An
 
     options.model = options.model.resolve()  # processes elsewhere stand in other folders
     work = Work(options.output.resolve(), paths, options, _load)
+    processes = options.processes
     if options.ray:
-        engine = stack.enter_context(on_cluster(work, options.ray, options.processes, advance))
-        return engine, options.processes or available_cores()
-    processes = options.processes or (_gpus() if options.device == "cuda" else available_cores())
+        return stack.enter_context(on_cluster(work, options.ray, processes, advance)), processes or available_cores()
+    if not processes and options.device == "cuda":
+        import torch
+
+        processes = torch.cuda.device_count()
+    processes = processes or available_cores()
     return in_processes(work, processes, advance), processes
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()

@@ -48,20 +48,18 @@ def test_the_shards_in_any_order_are_the_lines_of_all_inputs(files: list, size: 
     with TemporaryDirectory() as folder:
         paths = write(Path(folder), files)
         lines = list(read_lines(paths))
-        shards = cut(paths, size)
+        shards, facts = cut(paths, size)
+        assert (facts["files"], facts["lines"]) == (len(paths), len(lines))
         assert [shard.first for shard in shards] == list(range(0, len(lines), size))
         reader, shuffled = ShardReader(paths), order.sample(shards, len(shards))
         for shard in shuffled + shards:
             assert reader.read(shard) == lines[shard.first : shard.first + size]
 
 
-def test_shards_of_a_large_plain_file_begin_where_the_plan_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(plan_module, "_BLOCK_BYTES", 64)
+def test_shards_of_a_large_plain_file_begin_where_the_plan_says(tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_bytes(b"".join(b"%d\r\n" % (number * 7919) for number in range(3000)))
-    shards = cut([path], 37)
+    shards, _ = cut([path], 37)
     data = path.read_bytes()
     assert all(data[shard.offset - 1 :].startswith(b"\n%d\r\n" % (shard.first * 7919)) for shard in shards[1:])
     assert ShardReader([path]).read(shards[50]) == [str(number * 7919) for number in range(1850, 1887)]
@@ -69,7 +67,7 @@ def test_shards_of_a_large_plain_file_begin_where_the_plan_says(
 
 def test_rising_shards_of_a_packed_file_cost_one_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = write(tmp_path, [([str(number) for number in range(100)], "gzip", False)])
-    shards, passes = cut(paths, 5), []
+    (shards, _), passes = cut(paths, 5), []
     monkeypatch.setattr(plan_module, "read_lines", lambda paths: passes.append(paths) or read_lines(paths))
     reader = ShardReader(paths)
     for shard in shards[2::3]:
@@ -82,7 +80,7 @@ def test_rising_shards_of_a_packed_file_cost_one_pass(tmp_path: Path, monkeypatc
 def test_text_that_was_changed_since_is_refused_where_it_was(tmp_path: Path, kind: str, change: object) -> None:
     lines = [str(number) for number in range(10)]
     [path] = write(tmp_path, [(lines, kind, False)])
-    shards = cut([path], 3)
+    shards, _ = cut([path], 3)
     write(tmp_path, [(change(lines), kind, False)])  # type: ignore[operator]
     reader = ShardReader([path])
     assert reader.read(shards[1]) == ["3", "4", "5"]
@@ -103,8 +101,10 @@ def test_a_plan_is_written_once_and_the_one_that_stands_counts(
     if not links:
         monkeypatch.setattr(os, "link", lambda *names: (_ for _ in ()).throw(PermissionError()))
     assert read_plan(tmp_path) is None
-    assert write_plan(a_plan(), tmp_path) == a_plan() == read_plan(tmp_path)
-    assert write_plan(a_plan(3), tmp_path) == a_plan(5 if links else 3)
+    write_plan(a_plan(), tmp_path)
+    assert read_plan(tmp_path) == a_plan()
+    write_plan(a_plan(3), tmp_path)
+    assert read_plan(tmp_path) == a_plan(5 if links else 3)
     assert [path.name for path in tmp_path.iterdir()] == [FILE]
 
 

@@ -11,7 +11,7 @@ import pytest
 from mt.bulk import run as run_module
 from mt.bulk.plan import Plan, Shard
 from mt.bulk.run import join, status, translate_shards
-from mt.bulk.work import Result
+from mt.bulk.work import Result, no_result
 from mt.errors import UserError
 
 
@@ -22,7 +22,7 @@ def plan_of(shards: int, lines: int = 2) -> Plan:
 
 
 def told(number: int, lines: int = 2, error: str = "", unknown: int = 0) -> Result:
-    return Result(shard=number, lines=lines, overlong=0, unknown=unknown, note="", error=error, fault="")
+    return no_result(number, error) | {"lines": lines, "unknown": unknown}
 
 
 def test_a_shard_that_failed_is_tried_again_while_others_succeed(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_shards_of_another_run_are_waited_for(
         plan.target(tmp_path, 0).write_text("a\nb\n")
 
     monkeypatch.setattr(run_module.time, "sleep", other_run_ends)
-    translate_shards(plan, tmp_path, [0], lambda numbers: iter([told(0, 0)]), 1)
+    translate_shards(plan, tmp_path, [0], lambda numbers: (told(number, 0) for number in numbers), 1)
     assert capsys.readouterr().err == "waiting for 1 shards that other runs are translating\n"
 
 
@@ -87,7 +87,7 @@ def test_lines_to_be_told_of_are_counted_over_all_shards(tmp_path: Path, capsys:
             yield told(number, unknown=number + 1)
 
     translate_shards(plan, tmp_path, range(2), engine, 1)
-    assert "3 lines had characters that the model has never seen" in capsys.readouterr().err
+    assert "lines with characters never seen before: 3" in capsys.readouterr().err
 
 
 def test_joined_shards_are_in_order_and_counted(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import multiprocessing
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ import pytest
 
 from mt import load
 from mt.bulk.plan import Plan, cut, write_plan
-from mt.bulk.table import ParquetWriter, count_rows, join_tables
-from mt.bulk.work import LineWriter, Work, attempts, is_locked, remove_left
+from mt.bulk.table import count_rows, join_tables
+from mt.bulk.work import Work, attempts, is_locked, remove_left
 from mt.files.json_file import list_files
 
 LINES = ["ein Hund läuft", "", "die Frau liest ein Buch", "x ☃", "eine Katze"]
@@ -30,19 +31,20 @@ def work_on(folder: Path, model: Path, form: str = "text", extension: str = "txt
     out = folder / "out"
     out.mkdir()
     fingerprint = {"model": {"files": list_files(model / "meta.json")}}
-    write_plan(Plan(fingerprint, "torch", "cpu", extension, "", [], [], cut([source], 3)), out)
+    write_plan(Plan(fingerprint, "torch", "cpu", extension, "", [], [], cut([source], 3)[0]), out)
     options = Namespace(model=model, format=form, overlong="split", token_scores=True, search=["max_output", "nbest"])
     options.max_output, options.nbest, options.device = 8, 2 if form == "parquet" else None, "cpu"
     return Work(out, [source], options, open_model)
 
 
 def test_a_shard_appears_whole_and_says_what_it_met(tiny_model: Path, tmp_path: Path) -> None:
-    work, advanced = work_on(tmp_path, tiny_model), list[int]()
-    result = work.translate(1, advanced.append)
+    work = work_on(tmp_path, tiny_model)
+    work.counter = multiprocessing.Value("q", 10)
+    result = work.translate(1)
     expected = [record["translation"] for record in load(tiny_model, "cpu").translate(LINES, max_output=8)]
     assert (work.folder / "00001-of-00002.txt").read_text().split("\n") == [*expected[3:], ""]
-    assert result == {"shard": 1, "lines": 2, "overlong": 0, "unknown": 1, "note": "", "error": "", "fault": ""}
-    assert sum(advanced) == 2
+    assert result == {"shard": 1, "lines": 2, "overlong": 0, "unknown": 1, "error": "", "fault": ""}
+    assert work.counter.value == 12
     assert sorted(path.name for path in work.folder.iterdir()) == ["00001-of-00002.txt", "plan.json"]
 
 
@@ -124,12 +126,3 @@ def test_parquet_holds_the_records(tiny_model: Path, tmp_path: Path, monkeypatch
     expected = [record for part in parts for record in part]
     assert [{name: row[name] for name in record} for row, record in zip(rows, expected)] == expected
     assert rows[0]["quality"] is None  # the model is not calibrated
-
-
-def test_writers_of_nothing_leave_a_readable_file(tmp_path: Path) -> None:
-    with (tmp_path / "empty.parquet").open("wb") as stream:
-        ParquetWriter(stream, tmp_path / "empty.parquet").close()  # type: ignore[arg-type]
-    assert count_rows(tmp_path / "empty.parquet") == 0
-    with (tmp_path / "empty").open("wb") as stream:
-        LineWriter(Namespace(format="text"), stream, tmp_path / "empty").close()  # type: ignore[arg-type]
-    assert (tmp_path / "empty").read_bytes() == b""
