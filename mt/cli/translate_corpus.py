@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mt.cli.main import DONE, CommandParser, add_search, model_files, number, positive
+from mt.cli.main import DONE, CommandParser, add_search, call_of, model_files, number, positive
 from mt.cli.translate import SEARCH, open_translator
 from mt.config_file import search_config
 from mt.errors import UserError
@@ -64,7 +64,11 @@ def main(arguments: list[str] | None = None) -> int:
         bar = stack.enter_context(progress_bar(plan.lines(numbers), "translate", "line", initial=done))
         translate_shards(plan, folder, numbers, *_engine(options, paths, stack, bar.update))
     whole = f"{len(numbers)} shards, {plan.lines(numbers):,} lines, are in {folder}"
-    log_line(f"{whole}; --join FILE makes one file of them" if tasks == 1 else f"{whole} (task {task} of {tasks})")
+    log_line(
+        f"{whole}; one file: {call_of()} --output {folder} --join FILE"
+        if tasks == 1
+        else f"{whole} (task {task} of {tasks})"
+    )
     return DONE
 
 
@@ -73,9 +77,7 @@ def _parser() -> CommandParser:
         description="Translates much text in shards: files of so many lines each, written whole and once by whoever is "
         "free.\nKilled, the same command goes on, on one machine or several; another model, input or option is refused."
         "\nThe joined shards are what translate.py gives for the same lines.",
-        example="tools/translate_corpus.py runs/demo --input 'mono/*.gz' --output out --processes 8\n"
-        "  tools/translate_corpus.py --output out --status\n"
-        "  tools/translate_corpus.py --output out --join mono.en",
+        example="runs/demo --input 'mono/*.gz' --output out\n--output out --status\n--output out --join mono.en",
     )
     add = parser.add_argument
     add("model", type=Path, nargs="?", metavar="MODEL", help="model directory, or run directory (its best model)")
