@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from mt.decoding.translator import Translator
 
 _UNSEARCHED = ("max_length", "max_length_ratio", "max_length_extra", "token_scores")
-_SEARCH = [item.name for item in fields(SearchConfig) if item.name not in _UNSEARCHED]  # the others are options
+SEARCH = [item.name for item in fields(SearchConfig) if item.name not in _UNSEARCHED]  # the others are options
 _FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {
     "confidence": itemgetter("confidence"),
     "quality": itemgetter("quality"),
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         check_equally_many("the input", text.lines, options.prefix[0], begun.lines)
     threads = options.threads or available_cores()
     first: list[str] = []  # lines that choosing the engine has read
-    translator = _translator(options, threads, partial(_read_first, first, lines, waiting))
+    translator = open_translator(options, threads, partial(_read_first, first, lines, waiting))
     on_cpu = options.engine == "torch" and translator.loaded.model.output_weight.device.type == "cpu"
     if options.flag_below is not None and options.flag_by == "quality" and translator.confidence is None:
         raise UserError(f"--flag_by quality: {options.model} is not calibrated; run {call_of('calibrate')} first")
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
             processes=threads if on_cpu else 1,
             more_waiting=None if waiting is None else waiting.more_waiting,
             token_scores=options.token_scores,
-            **{name: getattr(options, name) for name in _SEARCH},
+            **{name: getattr(options, name) for name in SEARCH},
         )
         if options.chosen:
             log_line(options.chosen)
@@ -144,7 +144,7 @@ def _parser() -> CommandParser:
     words = "float32 (default); faster, with other words now and then: bfloat16 on GPUs (torch), int8 (ctranslate2)"
     add("--compute_type", choices=["float32", "bfloat16", "int8"], default="float32", help=words)
     parser.set_defaults(chosen="")
-    add_search(parser.add_argument_group("search (default: as the model's config says)"), _SEARCH)
+    add_search(parser.add_argument_group("search (default: as the model's config says)"), SEARCH)
     return parser
 
 
@@ -189,7 +189,7 @@ def _read_first(first: list[str], lines: Iterator[str], waiting: WaitingLines | 
     return first
 
 
-def _translator(options: Namespace, threads: int, read_first: Callable[[], list[str]]) -> Translator:
+def open_translator(options: Namespace, threads: int, read_first: Callable[[], list[str]]) -> Translator:
     """The model with the engine asked for. "auto" becomes the one that is chosen, and `chosen` a line about it."""
     from mt.interop.ctranslate2_export import CannotHonour
 
@@ -214,7 +214,7 @@ def _ctranslate2(options: Namespace, threads: int, read_first: Callable[[], list
     from mt.model.directory import load_model
 
     loaded = load_model(options.model, options.device, at_once=False)
-    search = search_config(loaded.config.decode, **{name: getattr(options, name) for name in _SEARCH})
+    search = search_config(loaded.config.decode, **{name: getattr(options, name) for name in SEARCH})
     if options.engine == "auto" and options.compute_type == "float32" and (options.token_scores or search.nbest > 1):
         raise CannotHonour("faster where scores are wanted")  # CTranslate2 needs a forced pass of our model besides
     for name in ("prefix", "ensemble"):
@@ -239,7 +239,7 @@ def _fingerprint(translator: Translator, text: TextDigest, begun: TextDigest, op
 
     loaded = translator.loaded
     folders = [loaded.folder, *(model_directory(each) for each in options.ensemble)]
-    search = search_config(loaded.config.decode, **{name: getattr(options, name) for name in _SEARCH})
+    search = search_config(loaded.config.decode, **{name: getattr(options, name) for name in SEARCH})
     others = {name: getattr(options, name) for name in _FORMATTING}
     return {
         "model": [list_files(folder / "meta.json") for folder in folders],  # its notes on itself apart

@@ -98,6 +98,13 @@ def check_equally_many(first: object, first_lines: int, second: object, second_l
         raise UserError(f"{first} has {first_lines} lines and {second} has {second_lines}; they must have equally many")
 
 
+def is_packed(path: Path) -> bool:
+    """Whether a file is packed, told by its first bytes."""
+    with path.open("rb") as stream:
+        head = stream.read(_BLOCK_BYTES)
+    return any(re.match(first, head) for first, _ in _PACKED.values())
+
+
 def file_bytes(path: Path) -> Iterator[bytes]:
     """What a file holds, unpacked, in blocks. Raises UserError where it cannot be read or is damaged."""
     try:

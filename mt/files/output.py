@@ -12,7 +12,7 @@ import gzip
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
@@ -156,18 +156,25 @@ def _begin(
     return kept
 
 
+def difference(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """The first group in which two fingerprints differ, with its entries that do; None where they agree."""
+    for group in {**before, **now}:
+        old, new = before.get(group), now.get(group)
+        if old == new:
+            continue
+        if isinstance(old, dict) and isinstance(new, dict):
+            names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+            group += f" ({', '.join(f'{name} {old.get(name)}, now {new.get(name)}' for name in names)})"
+        return group
+    return None
+
+
 def _check_fingerprint(partial: Path, facts: Path, fingerprint: Fingerprint) -> None:
     """Raises UserError when the partial file was begun with anything else."""
     begun = read_json(facts, dict[str, Any], f"remove it and {partial} to begin anew")
     now = {"checksum": begun.get("checksum"), **(fingerprint or {})}  # that of the file is no group
-    for group in {**begun, **now}:
-        before, after = begun.get(group), now.get(group)
-        if before == after:
-            continue
-        if isinstance(before, dict) and isinstance(after, dict):
-            names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-            group += f" ({', '.join(f'{name} {before.get(name)}, now {after.get(name)}' for name in names)})"
-        raise UserError(f"{partial}: was begun with another {group}; run it as before, or remove it to begin anew")
+    if differs := difference(begun, now):
+        raise UserError(f"{partial}: was begun with another {differs}; run it as before, or remove it to begin anew")
 
 
 def _whole_windows(partial: Path, window: int, packed: bool, numbered: bool) -> tuple[int, int]:
