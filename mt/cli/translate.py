@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from mt.decoding.translator import Translator
 
 _UNSEARCHED = ("max_length", "max_length_ratio", "max_length_extra", "token_scores")
-_SEARCH = [item.name for item in fields(SearchConfig) if item.name not in _UNSEARCHED]  # the others are options
-_FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {
+SEARCH = [item.name for item in fields(SearchConfig) if item.name not in _UNSEARCHED]  # the others are options
+FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {
     "confidence": itemgetter("confidence"),
     "quality": itemgetter("quality"),
     "mean_log_prob": lambda record: sum(record["log_probs"]) / max(1, len(record["log_probs"])),
@@ -60,10 +60,9 @@ def main(arguments: list[str] | None = None) -> int:
         check_equally_many("the input", text.lines, options.prefix[0], begun.lines)
     threads = options.threads or available_cores()
     first: list[str] = []  # lines that choosing the engine has read
-    translator = _translator(options, threads, partial(_read_first, first, lines, waiting))
+    translator = open_translator(options, threads, partial(_read_first, first, lines, waiting))
     on_cpu = options.engine == "torch" and translator.loaded.model.output_weight.device.type == "cpu"
-    if options.flag_below is not None and options.flag_by == "quality" and translator.confidence is None:
-        raise UserError(f"--flag_by quality: {options.model} is not calibrated; run {call_of('calibrate')} first")
+    check_flags(options, translator)
     # not known where the input, or the prefixes, can be read only once
     fingerprint = _fingerprint(translator, text, begun, options) if text and begun else None
     numbered = options.format == "text" and (options.nbest or 1) > 1
@@ -86,12 +85,12 @@ def main(arguments: list[str] | None = None) -> int:
             processes=threads if on_cpu else 1,
             more_waiting=None if waiting is None else waiting.more_waiting,
             token_scores=options.token_scores,
-            **{name: getattr(options, name) for name in _SEARCH},
+            **{name: getattr(options, name) for name in SEARCH},
         )
         if options.chosen:
             log_line(options.chosen)
         for record in records:
-            figure = None if options.flag_below is None else _FIGURES[options.flag_by](record)
+            figure = None if options.flag_below is None else FIGURES[options.flag_by](record)
             flagged = figure is not None and figure < options.flag_below
             if options.flagged and figure is not None and flagged:
                 flag(record, figure)
@@ -130,22 +129,34 @@ def _parser() -> CommandParser:
     add("--overlong", choices=["split", "cut"], default="split", help=words)
     words = "with jsonl: source_tokens, and alignment: pairs [source token, target token], from 0, told by attention"
     add("--alignments", action="store_true", help=words)
+    add_flags(parser)
+    words = "with --flag_below: leave the text as it is, and write the flagged lines to this file, by tabs: number "
+    add("--flagged", type=Path, metavar="F", help=words + "from 1, figure, source, translation")
+    add_engine(parser)
+    add_search(parser.add_argument_group("search (default: as the model's config says)"), SEARCH)
+    return parser
+
+
+def add_flags(parser: CommandParser) -> None:
+    """--flag_below and --flag_by."""
+    add = parser.add_argument
     words = "mark translations below this figure, which calibrate finds: a tab, FLAG, a tab and the figure "
     words += 'after the text; "flagged" in jsonl'
     add("--flag_below", type=number(float, within(-1e9, 1e9)), metavar="C", help=words)
     words = "which figure: confidence (mean of the tokens', 0..1; the default), quality (expected chrF, 0..100), "
     words += "mean_log_prob or log_prob (of the model's own, nats: mean and sum over tokens)"
-    add("--flag_by", choices=[*_FIGURES], default="confidence", help=words)
-    words = "with --flag_below: leave the text as it is, and write the flagged lines to this file, by tabs: number "
-    add("--flagged", type=Path, metavar="F", help=words + "from 1, figure, source, translation")
+    add("--flag_by", choices=[*FIGURES], default="confidence", help=words)
+
+
+def add_engine(parser: CommandParser) -> None:
+    """--engine and --compute_type."""
+    add = parser.add_argument
     words = "what searches: auto (the default) takes ctranslate2 (pip install ctranslate2), which gets the model "
     words += "exported on first use, where that does all that is asked for, the same, and faster; else torch"
     add("--engine", choices=["auto", "torch", "ctranslate2"], default="auto", help=words)
     words = "float32 (default); faster, with other words now and then: bfloat16 on GPUs (torch), int8 (ctranslate2)"
     add("--compute_type", choices=["float32", "bfloat16", "int8"], default="float32", help=words)
     parser.set_defaults(chosen="")
-    add_search(parser.add_argument_group("search (default: as the model's config says)"), _SEARCH)
-    return parser
 
 
 def _check_options(options: Namespace) -> None:
@@ -156,12 +167,19 @@ def _check_options(options: Namespace) -> None:
         raise UserError("--alignments: only JSON lines have a place for them; add --format jsonl")
     if options.flagged is not None and options.flag_below is None:
         raise UserError("--flagged: needs --flag_below, the figure below which a line is flagged")
-    highest = {"confidence": 1, "quality": 100}.get(options.flag_by)
-    if options.flag_below is not None and highest and not 0 <= options.flag_below <= highest:
-        raise UserError(f"--flag_below is {options.flag_below:g}; {options.flag_by} is 0 to {highest} (see --flag_by)")
+    check_flags(options)
     marked = options.flag_below is not None and options.flagged is None
     if marked and (options.nbest or 1) > 1 and options.format == "text":
         raise UserError("--flag_below: n-best lists as text have no place for marks; add --flagged F or --format jsonl")
+
+
+def check_flags(options: Namespace, translator: Translator | None = None) -> None:
+    """Raises UserError for a threshold out of range or, once the model is there, a figure that it does not have."""
+    highest = {"confidence": 1, "quality": 100}.get(options.flag_by)
+    if options.flag_below is not None and highest and not 0 <= options.flag_below <= highest:
+        raise UserError(f"--flag_below is {options.flag_below:g}; {options.flag_by} is 0 to {highest} (see --flag_by)")
+    if options.flag_below is not None and options.flag_by == "quality" and translator and not translator.confidence:
+        raise UserError(f"--flag_by quality: {options.model} is not calibrated; run {call_of('calibrate')} first")
 
 
 def _check_files(options: Namespace) -> None:
@@ -189,7 +207,7 @@ def _read_first(first: list[str], lines: Iterator[str], waiting: WaitingLines | 
     return first
 
 
-def _translator(options: Namespace, threads: int, read_first: Callable[[], list[str]]) -> Translator:
+def open_translator(options: Namespace, threads: int, read_first: Callable[[], list[str]]) -> Translator:
     """The model with the engine asked for. "auto" becomes the one that is chosen, and `chosen` a line about it."""
     from mt.interop.ctranslate2_export import CannotHonour
 
@@ -214,7 +232,7 @@ def _ctranslate2(options: Namespace, threads: int, read_first: Callable[[], list
     from mt.model.directory import load_model
 
     loaded = load_model(options.model, options.device, at_once=False)
-    search = search_config(loaded.config.decode, **{name: getattr(options, name) for name in _SEARCH})
+    search = search_config(loaded.config.decode, **{name: getattr(options, name) for name in SEARCH})
     if options.engine == "auto" and options.compute_type == "float32" and (options.token_scores or search.nbest > 1):
         raise CannotHonour("faster where scores are wanted")  # CTranslate2 needs a forced pass of our model besides
     for name in ("prefix", "ensemble"):
@@ -239,7 +257,7 @@ def _fingerprint(translator: Translator, text: TextDigest, begun: TextDigest, op
 
     loaded = translator.loaded
     folders = [loaded.folder, *(model_directory(each) for each in options.ensemble)]
-    search = search_config(loaded.config.decode, **{name: getattr(options, name) for name in _SEARCH})
+    search = search_config(loaded.config.decode, **{name: getattr(options, name) for name in SEARCH})
     others = {name: getattr(options, name) for name in _FORMATTING}
     return {
         "model": [list_files(folder / "meta.json") for folder in folders],  # its notes on itself apart
