@@ -129,7 +129,7 @@ def _parser() -> CommandParser:
     add("--overlong", choices=["split", "cut"], default="split", help=words)
     words = "with jsonl: source_tokens, and alignment: pairs [source token, target token], from 0, told by attention"
     add("--alignments", action="store_true", help=words)
-    add_flags(parser)
+    add_flags(parser, 'a tab, FLAG, a tab and the figure after the text; "flagged" in jsonl')
     words = "with --flag_below: leave the text as it is, and write the flagged lines to this file, by tabs: number "
     add("--flagged", type=Path, metavar="F", help=words + "from 1, figure, source, translation")
     add_engine(parser)
@@ -137,11 +137,10 @@ def _parser() -> CommandParser:
     return parser
 
 
-def add_flags(parser: CommandParser) -> None:
-    """--flag_below and --flag_by."""
+def add_flags(parser: CommandParser, mark: str) -> None:
+    """--flag_below and --flag_by; `mark`: what a flagged translation gets."""
     add = parser.add_argument
-    words = "mark translations below this figure, which calibrate finds: a tab, FLAG, a tab and the figure "
-    words += 'after the text; "flagged" in jsonl'
+    words = f"mark translations below this figure, which calibrate finds: {mark}"
     add("--flag_below", type=number(float, within(-1e9, 1e9)), metavar="C", help=words)
     words = "which figure: confidence (mean of the tokens', 0..1; the default), quality (expected chrF, 0..100), "
     words += "mean_log_prob or log_prob (of the model's own, nats: mean and sum over tokens)"
