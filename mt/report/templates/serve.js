@@ -2,7 +2,7 @@
 (function () {
   const byId = (id) => document.getElementById(id);
   const text = byId("text"), output = byId("output"), status = byId("status"), tip = byId("tip");
-  const END = "</s>", SPACE = "\u2581", PAUSE = 250, ALTERNATIVES = 4;
+  const END = "</s>", SPACE = "\u2581", PAUSE = 250, ALTERNATIVES = 4, SURE = 0.95;
   const notes = new WeakMap();  // token element -> the lines of its tip
   let timer = 0, under_way = null;
 
@@ -45,7 +45,8 @@
     if (spelled.replaceAll(SPACE, " ").trim() !== translation.translation.trim()) {
       box.append(translation.translation, " ");  // what its pieces do not spell, such as a line that is kept as it is
     }
-    translation.tokens.forEach((token, position) => {
+    // The end of a sentence is shown where it is not sure.
+    translation.tokens.filter((token) => token.token !== END || token.confidence < SURE).forEach((token, position) => {
       if (position && (token.token === END || token.token.startsWith(SPACE))) box.append(" ");
       box.append(tokenElement(token, position));
     });
@@ -80,6 +81,10 @@
     hideTip();
     output.replaceChildren(...lines.filter((line) => line.source.trim()).map((line) => {
       const made = element("div", "told");
+      if (lines.length > 1) {
+        made.append(element("p", "source", line.source));
+        made.firstChild.lang = text.lang;
+      }
       made.append(tokens(line), figures(line));
       if (line.alternatives.length) made.append(alternatives(line, lines.length === 1));
       return made;
@@ -88,9 +93,10 @@
 
   // ---- the server ----
 
-  function say(message, wrong) {
+  function say(message, wrong, translation) {
     status.textContent = message;
     status.classList.toggle("error", Boolean(wrong));
+    byId("spoken").textContent = wrong ? message : translation || "";
     output.classList.remove("stale");
   }
 
@@ -115,7 +121,7 @@
       if (mine !== under_way) return;
       if (response.ok) {
         show(told.lines);
-        say("in " + ((performance.now() - began) / 1000).toFixed(2) + " s");
+        say("in " + ((performance.now() - began) / 1000).toFixed(2) + " s", false, told.translatedText);
       } else {
         say(told.error, true);
       }
