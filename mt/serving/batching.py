@@ -7,13 +7,10 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from itertools import groupby, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 Records = list[dict[str, Any]]
-Translate = Callable[[list[str], int], Records]
-"""lines and how many different translations of each are wanted -> a record for each line"""
 
 
 class Busy(Exception):
@@ -24,12 +21,11 @@ class Closed(Exception):
     """No more requests are taken."""
 
 
-@dataclass
-class _Job:
+class _Job(NamedTuple):
     lines: list[str]
     nbest: int
-    arrived: float = field(default_factory=time.monotonic)
-    result: Future[Records] = field(default_factory=Future)
+    arrived: float
+    result: Future[Records]
 
 
 class Batcher:
@@ -40,30 +36,33 @@ class Batcher:
     """
 
     def __init__(
-        self, translate: Translate, most_waiting: int = 100, most_lines: int = 128, seconds: float = 0.01
+        self,
+        translate: Callable[[list[str], int], Records],
+        most_waiting: int,
+        most_lines: int = 128,
+        seconds: float = 0.01,
     ) -> None:
+        """Starts the thread. `translate`: of lines, and how many translations of each are wanted, their records."""
         self._translate, self._most_waiting, self._most_lines = translate, most_waiting, most_lines
-        self._seconds = seconds
+        self._seconds, self._closed = seconds, False
         self._waiting: deque[_Job] = deque()
         self._changed = threading.Condition()
-        self._closed = False
-        self._thread = threading.Thread(target=self._run, name="translate", daemon=True)
+        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def submit(self, lines: list[str], nbest: int) -> Future[Records]:
-        """The records of these lines, to be waited for; one that is cancelled in time is not translated. Raises Busy, or
+        """The records of these lines, to be waited for; what is cancelled in time is not translated. Raises Busy, or
         Closed."""
-        job = _Job(lines, nbest)
         with self._changed:
             if self._closed:
                 raise Closed
             if len(self._waiting) >= self._most_waiting:
-                self._waiting = deque(each for each in self._waiting if not each.result.cancelled())
-            if len(self._waiting) >= self._most_waiting:
-                raise Busy
-            self._waiting.append(job)
+                self._waiting = deque(job for job in self._waiting if not job.result.cancelled())
+                if len(self._waiting) >= self._most_waiting:
+                    raise Busy
+            self._waiting.append(_Job(lines, nbest, time.monotonic(), Future()))
             self._changed.notify()
-        return job.result
+            return self._waiting[-1].result
 
     def close(self) -> None:
         """Takes no more requests, and returns when those that wait are translated."""
@@ -74,42 +73,37 @@ class Batcher:
 
     def _run(self) -> None:
         while jobs := self._next():
-            jobs = [job for job in jobs if job.result.set_running_or_notify_cancel()]
-            jobs.sort(key=lambda job: job.nbest)
-            for nbest, group in groupby(jobs, key=lambda job: job.nbest):
+            live = [job for job in jobs if job.result.set_running_or_notify_cancel()]
+            for nbest, group in groupby(sorted(live, key=lambda job: job.nbest), key=lambda job: job.nbest):
                 self._translate_together([*group], nbest)
 
     def _next(self) -> list[_Job]:
         """The requests of the next batch, waited for; none once all is done and the queue is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
-            while self._waiting and not self._closed and self._fitting() == len(self._waiting):
+            if self._waiting:
                 left = self._waiting[0].arrived + self._seconds - time.monotonic()
-                if left <= 0:
-                    break
-                self._changed.wait(left)
-            return [self._waiting.popleft() for _ in range(self._fitting())]
+                self._changed.wait_for(lambda: self._closed or self._lines_waiting() >= self._most_lines, left)
+            jobs: list[_Job] = []
+            left_lines = self._most_lines
+            while self._waiting and (not jobs or len(self._waiting[0].lines) <= left_lines):
+                jobs.append(self._waiting.popleft())
+                left_lines -= len(jobs[-1].lines)
+            return jobs
 
-    def _fitting(self) -> int:
-        """How many of those that wait, from the first, are a batch."""
-        lines = fitting = 0
-        for job in self._waiting:
-            lines += len(job.lines)
-            if fitting and lines > self._most_lines:
-                break
-            fitting += 1
-        return fitting
+    def _lines_waiting(self) -> int:
+        return sum(len(job.lines) for job in self._waiting)
 
     def _translate_together(self, jobs: list[_Job], nbest: int) -> None:
         try:
             records = iter(self._translate([line for job in jobs for line in job.lines], nbest))
-            found = [list(islice(records, len(job.lines))) for job in jobs]
+            found = [[*islice(records, len(job.lines))] for job in jobs]
         except Exception as error:
-            if len(jobs) > 1:  # what is wrong with one request is no matter of the others
+            if len(jobs) == 1:
+                jobs[0].result.set_exception(error)
+            else:  # what is wrong with one request is no matter of the others
                 for job in jobs:
                     self._translate_together([job], nbest)
-            else:
-                jobs[0].result.set_exception(error)
         else:
             for job, each in zip(jobs, found):
                 job.result.set_result(each)

@@ -1,6 +1,6 @@
 """LibreTranslate's protocol: what a request asks for, and its answer, with confidence beside it.
 
-https://docs.libretranslate.com/guides/api_usage; what is ours besides: docs/serving.md.
+https://docs.libretranslate.com/guides/api_usage; what is ours besides stands in docs/serving.md.
 """
 
 from __future__ import annotations
@@ -8,97 +8,83 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs
 
-from mt.corpus.languages import language_name
 from mt.errors import visible
 
 Record = dict[str, Any]
 
-_BREAK = re.compile(r"(\r*\n)")
-_FIGURES = ("confidence", "quality", "quality_low", "quality_high")
+MOST_LINES = 1000
+"""of all texts of a request"""
+_BREAK = re.compile(r"(\r*\n)")  # as files are read
 
 
 class Refused(Exception):
-    """A request that is not served: the status of the answer, one line that says why, and headers of the answer."""
+    """A request that is not served: the status of the answer, one line that says why, and headers."""
 
     def __init__(self, status: int, why: str, **headers: str) -> None:
         super().__init__(why)
         self.status, self.why, self.headers = status, why, headers
 
 
-@dataclass(frozen=True)
-class Terms:
+class Terms(NamedTuple):
     """What a server offers."""
 
     source: str
-    """language of the texts, as the model's config calls it"""
+    """language, as the model's config calls it"""
     target: str
-    most_characters: int = 5000
+    most_characters: int
     """of all texts of a request"""
-    most_lines: int = 1000
-    """of all texts of a request"""
-    most_alternatives: int = 4
-    flagged: Callable[[Record], bool] | None = None
+    most_alternatives: int
+    flagged: Callable[[Record], bool] | None
     """whether a record is flagged; None: nothing is"""
 
-    def languages(self) -> list[Record]:
-        """What GET /languages tells."""
-        pairs = ((self.source, [self.target]), (self.target, []))
-        return [{"code": code, "name": language_name(code), "targets": targets} for code, targets in pairs]
 
-
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """A request to translate."""
 
     texts: list[str]
+    lines: list[str]
+    """of all texts"""
     listed: bool
     """whether texts came as a list, and go as one"""
-    alternatives: int
     detect: bool
     """whether the source language was left open"""
+    alternatives: int
     tokens: bool
-
-    @property
-    def lines(self) -> list[str]:
-        """What there is to translate, line by line."""
-        return [line for text in self.texts for line in _BREAK.split(text)[::2]]
 
 
 def read_request(body: bytes, content_type: str, terms: Terms) -> Wanted:
     """The request of a body in JSON or of a form. Raises Refused."""
     fields = _fields(body, content_type.partition(";")[0].strip().lower())
     given = fields.get("q")
-    texts = given if isinstance(given, list) else [given]
+    texts: list[Any] = given if isinstance(given, list) else [given]
     if not texts or not all(isinstance(text, str) for text in texts):
         raise Refused(400, "q must be the text to translate, or a list of texts")
-    for name, own, others in (("source", terms.source, ("auto",)), ("target", terms.target, ())):
-        code = fields.get(name)
-        if not isinstance(code, str) or code.casefold() not in (own.casefold(), *others):
-            told = "missing" if code is None else visible(str(code)[:40])
+    for name, codes in (("source", [terms.source, "auto"]), ("target", [terms.target])):
+        if (code := fields.get(name)) not in codes:
+            told = "missing" if code is None else _shown(code)
             raise Refused(400, f"{name} is {told}; this server translates from {terms.source} to {terms.target}")
-    if (markup := fields.get("format", "text")) != "text":
-        raise Refused(400, f"format is {visible(str(markup)[:40])}; only text is translated here, without markup")
-    try:
-        alternatives = int(str(fields.get("alternatives", 0)))
-    except ValueError:
-        alternatives = -1
-    if alternatives < 0:
-        raise Refused(400, "alternatives must be a whole number, how many further translations are wanted at most")
-    tokens = str(fields.get("tokens", "")).casefold() in ("true", "1")
-    alternatives = min(alternatives, terms.most_alternatives)
-    wanted = Wanted(texts, isinstance(given, list), alternatives, fields["source"] == "auto", tokens)
+    if (kind := fields.get("format", "text")) != "text":
+        raise Refused(400, f"format is {_shown(kind)}; only text is translated here, without markup")
+    if not (alternatives := str(fields.get("alternatives", 0))).isdecimal() or len(alternatives) > 9:
+        raise Refused(400, f"alternatives is {_shown(alternatives)}; it must be a whole number: 0, 1, 2 ...")
+    lines = [line for text in texts for line in _BREAK.split(text)[::2]]
     for what, count, most in (
         ("characters", sum(map(len, texts)), terms.most_characters),
-        ("lines", len(wanted.lines), terms.most_lines),
+        ("lines", len(lines), MOST_LINES),
     ):
         if count > most:
             raise Refused(413, f"{count} {what} are too many for one request; send at most {most}")
-    return wanted
+    tokens = str(fields.get("tokens")).lower() in ("true", "1")
+    wanted = min(int(alternatives), terms.most_alternatives)
+    return Wanted(texts, lines, isinstance(given, list), fields["source"] == "auto", wanted, tokens)
+
+
+def _shown(value: object) -> str:
+    return visible(str(value)[:40])
 
 
 def _fields(body: bytes, content_type: str) -> Record:
@@ -107,7 +93,7 @@ def _fields(body: bytes, content_type: str) -> Record:
         if content_type == "application/json":
             fields = json.loads(text)
         elif content_type == "application/x-www-form-urlencoded":
-            parsed = parse_qs(text, keep_blank_values=True, errors="strict", max_num_fields=10_000)
+            parsed = parse_qs(text, keep_blank_values=True, errors="strict")
             fields = {name: values if len(values) > 1 else values[0] for name, values in parsed.items()}
         else:
             raise Refused(415, "the body must be of type application/json or application/x-www-form-urlencoded")
@@ -126,37 +112,38 @@ def answer(wanted: Wanted, records: list[Record], terms: Terms) -> Record:
 
 
 def _text(text: str, records: Iterator[Record], wanted: Wanted, terms: Terms) -> Record:
-    """The translation of a text, and of its figures those of the line that is worst."""
+    """The translation of a text; its figures are those of the line that is worst."""
     breaks = [*_BREAK.split(text)[1::2], ""]
-    lines = list(islice(records, len(breaks)))
-    outputs = [[each["translation"] for each in line.get("nbest", (line,))] for line in lines]
-    # A line with fewer translations than others stays as it is.
+    lines = [*islice(records, len(breaks))]
+    found = [[each["translation"] for each in line.get("nbest", [line])] for line in lines]
     whole = [
-        "".join(each[min(rank, len(each)) % len(each)] + end for each, end in zip(outputs, breaks))
-        for rank in range(max(map(len, outputs)))
+        "".join(each[rank if rank < len(each) else 0] + end for each, end in zip(found, breaks))
+        for rank in range(max(map(len, found)))
     ]
     told: Record = {"translatedText": whole[0]}
     if wanted.alternatives:
-        told["alternatives"] = whole[1 : wanted.alternatives + 1]
+        told["alternatives"] = whole[1:]
     if wanted.detect:
         told["detectedLanguage"] = {"language": terms.source, "confidence": 0}
     told |= {name: min(line[name] for line in lines) for name in ("confidence", "quality") if name in lines[0]}
-    if terms.flagged is not None:
+    if terms.flagged:
         told["flagged"] = any(map(terms.flagged, lines))
     if wanted.tokens:
-        told["lines"] = [_line(line, terms) for line in lines]
+        flags = [{"flagged": terms.flagged(line)} if terms.flagged else {} for line in lines]
+        told["lines"] = [
+            {
+                "source": line["source"],
+                **_output(line),
+                **flag,
+                "alternatives": [*map(_output, line.get("nbest", [])[1:])],
+            }
+            for line, flag in zip(lines, flags)
+        ]
     return told
 
 
-def _line(record: Record, terms: Terms) -> Record:
-    told = {"source": record["source"], **_output(record)}
-    if terms.flagged is not None:
-        told["flagged"] = terms.flagged(record)
-    return {**told, "alternatives": [_output(each) for each in record.get("nbest", ())[1:]]}
-
-
 def _output(output: Record) -> Record:
-    figures = {name: output[name] for name in _FIGURES if name in output}
-    names = ("token", "confidence", "log_prob")
-    tokens = zip(output["tokens"], output["token_confidence"], output["log_probs"])
-    return {"translation": output["translation"], **figures, "tokens": [dict(zip(names, each)) for each in tokens]}
+    names = ("translation", "confidence", "quality", "quality_low", "quality_high")
+    columns = {"token": "tokens", "confidence": "token_confidence", "log_prob": "log_probs"}
+    tokens = [dict(zip(columns, each)) for each in zip(*(output[name] for name in columns.values()))]
+    return {**{name: output[name] for name in names if name in output}, "tokens": tokens}

@@ -1,8 +1,7 @@
-"""The server: HTTP around the queue, with the standard library's, and a bound to everything that a client can send."""
+"""The server: HTTP before the queue, with the standard library's, and a bound to whatever a client can send."""
 
 from __future__ import annotations
 
-import io
 import ipaddress
 import json
 import select
@@ -11,33 +10,32 @@ import socket
 import threading
 import time
 import traceback
-from concurrent.futures import Future
-from concurrent.futures import TimeoutError as NotYet
+from collections import deque
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
-from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
+from mt.corpus.languages import language_name
 from mt.errors import UserError, out_of_memory, visible
 from mt.progress import log_line
 from mt.serving.batching import Batcher, Busy, Closed, Records
 from mt.serving.protocol import Refused, Terms, answer, read_request
 
-SECONDS = 30.0
-"""in which a request has to arrive, and an answer to be taken"""
+SECONDS = 30
+"""for which a client may be silent"""
 _MOST_CONNECTIONS = 256
 _MOST_DISCARDED = 1 << 24  # bytes of a body that is too large: read, so that the client comes to read the answer
 _HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; "
-    "script-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",  # and what the page says
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
-_ROUTES = {"/": "GET, HEAD", "/languages": "GET, HEAD", "/health": "GET, HEAD", "/translate": "POST"}
+_ROUTES = {"/": ("GET", "HEAD"), "/languages": ("GET", "HEAD"), "/health": ("GET", "HEAD"), "/translate": ("POST",)}
 
 
 class Server(ThreadingHTTPServer):
@@ -47,51 +45,39 @@ class Server(ThreadingHTTPServer):
     timeout = 0.2  # seconds after which `serve` looks whether it shall end
 
     def __init__(self, host: str, port: int, terms: Terms, batcher: Batcher, page: str, log: bool = False) -> None:
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.terms, self.batcher, self.page, self.log = terms, batcher, page.encode("utf-8"), log
+        self.under_way: deque[None] = deque()  # as long as there are requests that are being answered
         self._connections = threading.BoundedSemaphore(_MOST_CONNECTIONS)
-        self._busy, self._lock = 0, threading.Lock()
+        if ":" in host:
+            self.address_family = socket.AF_INET6
         super().__init__((host, port), _Handler)
-        address = self.server_address[0]
-        local = ipaddress.ip_address(address).is_loopback
+        address, self.server_port = self.server_address[:2]
         # A page of another site whose name is made to lead here (DNS rebinding) still sends that name.
-        self.hosts = {"localhost", "127.0.0.1", "::1", host.lower(), address} if local else None
-        shown = f"[{host}]" if ":" in host else host
-        self.url = f"http://{shown}:{self.server_address[1]}/"
+        local = ipaddress.ip_address(str(address)).is_loopback
+        self.hosts = {"localhost", "127.0.0.1", "::1", host.lower()} if local else None
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{self.server_port}/"
 
     def server_bind(self) -> None:
-        """As it is inherited, without asking what the address is called, which can take long."""
+        """As it is inherited, but the name of the address is not asked for, which can take long."""
         TCPServer.server_bind(self)
-        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serves a connection in a thread of its own; drops it where there are too many."""
         if self._connections.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
-            self.shutdown_request(request)
+            self.close_request(request)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """As it is inherited, and counts connections."""
-        try:
-            super().process_request_thread(request, client_address)
-        finally:
-            self._connections.release()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Tells of a fault; that a client went away is none."""
-        log_line(traceback.format_exc())
-
-    def busy(self, change: int) -> None:
-        """Counts the requests that are being answered."""
-        with self._lock:
-            self._busy += change
+    def shutdown_request(self, request: Any) -> None:
+        """The end of a connection that was served."""
+        super().shutdown_request(request)
+        self._connections.release()
 
     def serve(self) -> None:
-        """Answers until Ctrl-C or SIGTERM; then finishes what has begun. A second Ctrl-C does not wait for that."""
+        """Answers until Ctrl-C or SIGTERM; then finishes what is under way. A second Ctrl-C does not wait for that."""
         ending: list[int] = []
 
-        def end(signum: int, frame: FrameType | None) -> None:
+        def end(signum: int, frame: object) -> None:
             if ending:
                 raise KeyboardInterrupt
             ending.append(signum)
@@ -103,24 +89,8 @@ class Server(ThreadingHTTPServer):
         self.server_close()
         self.batcher.close()
         until = time.monotonic() + SECONDS
-        while self._busy and time.monotonic() < until:
+        while self.under_way and time.monotonic() < until:
             time.sleep(0.02)
-
-
-class _Incoming(io.RawIOBase):
-    """What a client sends; raises TimeoutError where that is not there in time."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self.connection, self.until = connection, 0.0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self.connection.settimeout(max(self.until - time.monotonic(), 0.001))
-        if time.monotonic() > self.until:
-            raise TimeoutError
-        return self.connection.recv_into(buffer)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -128,61 +98,40 @@ class _Handler(BaseHTTPRequestHandler):
 
     server: Server
     protocol_version = "HTTP/1.1"  # connections are kept
+    timeout = SECONDS
     disable_nagle_algorithm = True
     server_version, sys_version = "mt", ""
-
-    def setup(self) -> None:
-        super().setup()
-        self.incoming = _Incoming(self.connection)
-        self.rfile = io.BufferedReader(self.incoming)
+    path = ""
 
     def handle(self) -> None:
         with suppress(OSError):  # the client went away
             super().handle()
 
     def handle_one_request(self) -> None:
-        self.incoming.until = time.monotonic() + SECONDS
+        self.began, self.lines = time.monotonic(), 0  # for the log
         super().handle_one_request()
 
     def _serve(self) -> None:
-        """Answers any request."""
-        self.began, self.told = time.monotonic(), ""
-        self.server.busy(+1)
         try:
+            body = self._body()
+            self.server.under_way.append(None)
             try:
-                content, kind = self._answer()
-            except Refused as refused:
-                self.send_error(refused.status, refused.why, headers=refused.headers)
-            else:
-                self._send(200, content, kind)
-        finally:
-            self.server.busy(-1)
+                self._send(200, *self._answer(body))
+            finally:
+                self.server.under_way.pop()
+        except Refused as refused:
+            self.send_error(refused.status, refused.why, headers=refused.headers)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _serve
 
-    def _answer(self) -> tuple[bytes, str]:
-        """The content of the answer, and its type. Raises Refused."""
-        body = self._body()
-        self._check_origin()
-        path = urlsplit(self.path).path if self.path.startswith("/") else self.path
-        if path not in _ROUTES:
-            raise Refused(404, f"nothing is at {visible(path[:80])}; there are {', '.join(_ROUTES)}")
-        if self.command not in _ROUTES[path].split(", "):
-            raise Refused(405, f"{self.command} is not answered at {path}", Allow=_ROUTES[path])
-        if path == "/":
-            return self.server.page, "text/html"
-        if path == "/translate":
-            return _json(self._translated(body))
-        return _json(self.server.terms.languages() if path == "/languages" else {"status": "ok"})
-
     def _body(self) -> bytes:
-        """What was sent. Raises Refused for a body of unknown length, or one that is too long or not there in time."""
+        """What was sent. Raises Refused for a body of unknown length, or one that is too long or does not come."""
         lengths = self.headers.get_all("Content-Length", [])
         if "Transfer-Encoding" in self.headers or (self.command == "POST" and not lengths):
             raise Refused(411, "a body needs its Content-Length here")
-        if len(lengths) > 1 or not all(each.isascii() and each.isdigit() and len(each) < 19 for each in lengths):
+        if len(lengths) > 1 or not all(each.isascii() and each.isdigit() for each in lengths):
             raise Refused(400, "Content-Length must be one whole number")
-        length = int(lengths[0]) if lengths else 0
+        length = int((lengths or "0")[0][:18])
         # A character takes at most twelve bytes: \ud83d\ude00, or %F0%9F%98%80.
         most = 12 * self.server.terms.most_characters + 4096
         try:
@@ -190,36 +139,57 @@ class _Handler(BaseHTTPRequestHandler):
                 for _ in range(min(length, _MOST_DISCARDED) >> 16):
                     self.rfile.read(1 << 16)
                 raise Refused(413, f"the body has {length} bytes; send at most {most}")
-            body = self.rfile.read(length)
+            if len(body := self.rfile.read(length)) == length:
+                return body
         except TimeoutError:
-            raise Refused(408, f"the request was not there in {SECONDS:g} seconds") from None
-        if len(body) < length:
-            raise ConnectionResetError
-        return body
+            raise Refused(408, f"nothing came for {SECONDS} seconds") from None
+        raise ConnectionResetError
+
+    def _answer(self, body: bytes) -> tuple[bytes, str]:
+        """The content of the answer, and its type. Raises Refused."""
+        self._check_origin()
+        path = urlsplit(self.path).path
+        if path not in _ROUTES or not self.path.startswith("/"):
+            raise Refused(404, f"nothing is at {visible(self.path[:80])}; there are {', '.join(_ROUTES)}")
+        if self.command not in _ROUTES[path]:
+            allowed = ", ".join(_ROUTES[path])
+            raise Refused(405, f"{path} takes {allowed}, not {self.command}", Allow=allowed)
+        if path == "/":
+            return self.server.page, "text/html"
+        if path == "/health":
+            return _json({"status": "ok"})
+        if path == "/translate":
+            return _json(self._translated(body))
+        source, target = self.server.terms[:2]
+        pairs: list[tuple[str, list[str]]] = [(source, [target]), (target, [])]
+        return _json([{"code": code, "name": language_name(code), "targets": targets} for code, targets in pairs])
 
     def _check_origin(self) -> None:
         """Raises Refused for a request that comes here under another's name, or that a page of another site sends."""
-        hosts, host = self.server.hosts, self.headers.get("Host", "")
-        with suppress(ValueError):
-            if hosts is None or urlsplit(f"//{host}").hostname in hosts:
-                site, origin = self.headers.get("Sec-Fetch-Site"), self.headers.get("Origin")
-                if site in ("same-origin", "none") or (site is None and origin in (None, *_origins(host))):
-                    return
-                raise Refused(403, "pages of other sites are not served")
-        raise Refused(403, f"the Host header is {visible(host[:80])}; this server answers to {', '.join(sorted(hosts or ()))}")
+        host, hosts = self.headers.get("Host", ""), self.server.hosts
+        try:
+            known = hosts is None or urlsplit(f"//{host}").hostname in hosts
+        except ValueError:
+            known = False
+        if not known:
+            raise Refused(403, f"the Host header is {visible(host[:80])!r}; here it must be localhost or 127.0.0.1")
+        site, origin = self.headers.get("Sec-Fetch-Site"), self.headers.get("Origin")
+        own = site in ("same-origin", "none") if site else origin in (None, f"http://{host}", f"https://{host}")
+        if not own:
+            raise Refused(403, "pages of other sites are not served")
 
     def _translated(self, body: bytes) -> dict[str, Any]:
-        server = self.server
-        wanted = read_request(body, self.headers.get("Content-Type", ""), server.terms)
-        lines = wanted.lines
-        self.told = f", {len(lines)} lines"
+        batcher, terms = self.server.batcher, self.server.terms
+        wanted = read_request(body, self.headers.get("Content-Type", ""), terms)
+        self.lines = len(wanted.lines)
         try:
-            return answer(wanted, self._wait(server.batcher.submit(lines, wanted.alternatives + 1)), server.terms)
+            return answer(wanted, self._wait(batcher.submit(wanted.lines, wanted.alternatives + 1)), terms)
         except Busy:
-            raise Refused(429, "too many requests are waiting; try again in a second", **{"Retry-After": "1"}) from None
+            retry = {"Retry-After": "1"}
+            raise Refused(429, "too many requests are waiting; try again in a second", **retry) from None
         except Closed:
             raise Refused(503, "the server is ending") from None
-        except (Refused, OSError):
+        except ConnectionResetError:
             raise
         except Exception as error:
             log_line(str(error) if isinstance(error, UserError) else traceback.format_exc())
@@ -229,45 +199,32 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _wait(self, result: Future[Records]) -> Records:
         """Waits for the result, unless the client goes away: then nobody wants it."""
-        while True:
-            try:
-                return result.result(timeout=0.2)
-            except NotYet:
-                if result.done():  # it is the result
-                    raise
-                if select.select([self.connection], [], [], 0)[0] and not self.connection.recv(1, socket.MSG_PEEK):
-                    result.cancel()
-                    raise ConnectionResetError from None
+        while not wait([result], timeout=0.2).done:
+            if select.select([self.connection], [], [], 0)[0] and not self.connection.recv(1, socket.MSG_PEEK):
+                result.cancel()
+                raise ConnectionResetError
+        return result.result()
 
     def _send(self, status: int, content: bytes, kind: str, **headers: str) -> None:
-        self.connection.settimeout(SECONDS)
         self.send_response(status)
-        length = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(content))}
-        for name, value in {**length, **_HEADERS, **headers}.items():
+        own = {"Content-Type": f"{kind}; charset=utf-8", "Content-Length": str(len(content))}
+        for name, value in (own | _HEADERS | headers).items():
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(content)
         if self.server.log:
-            took = time.monotonic() - getattr(self, "began", time.monotonic())
-            path = visible(urlsplit(getattr(self, "path", "")).path[:80])
-            log_line(f"{self.client_address[0]} {self.command} {path} {status}, {took:.3f} s{getattr(self, 'told', '')}")
+            took, path = time.monotonic() - self.began, self.path.partition("?")[0][:80]
+            log_line(f"{self.client_address[0]} {self.command} {path} {status}, {took:.3f} s, {self.lines} lines")
 
-    def send_error(
-        self, code: int, message: str | None = None, explain: str | None = None, headers: dict[str, str] | None = None
-    ) -> None:
-        """Answers with an error, after which the connection ends: what is left of the request is not read. The library
-        calls it, too, for what is no HTTP."""
+    def send_error(self, code: int, message: str | None = None, explain: Any = None, headers: Any = None) -> None:
+        """Answers with an error and ends the connection, whatever else was sent. The library calls it, too."""
         self.close_connection = True
         content, kind = _json({"error": message or self.responses[code][0]})
         self._send(code, content, kind, Connection="close", **headers or {})
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: `_send` tells."""
-
-
-def _origins(host: str) -> tuple[str, str]:
-    return f"http://{host}", f"https://{host}"
 
 
 def _json(value: Any) -> tuple[bytes, str]:
