@@ -110,7 +110,10 @@ def test_figures_of_a_text_are_those_of_its_worst_line() -> None:
     assert answer(as_json(q=["a", "b"]), records, terms)["flagged"] == [True, False]
     assert "flagged" not in answer(as_json(q="a\nb"), records, TERMS)
     first, second = answer(as_json(q="a\nb", tokens=True), records, terms)["lines"]
-    tokens = [{"token": "A", "confidence": 0.8, "log_prob": -0.1}, {"token": "</s>", "confidence": 1.0, "log_prob": 0.0}]
+    tokens = [
+        {"token": "A", "confidence": 0.8, "log_prob": -0.1},
+        {"token": "</s>", "confidence": 1.0, "log_prob": 0.0},
+    ]
     figures = {"confidence": 0.9, "quality": 20.0, "quality_low": 10.0, "quality_high": 40.0, "flagged": True}
     assert first == {"source": "a", "translation": "A", **figures, "tokens": tokens, "alternatives": []}
     assert [each["translation"] for each in second["alternatives"]] == ["c"] and not second["flagged"]
