@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -153,6 +154,22 @@ def test_what_is_no_request_gets_an_answer_too(start: Start) -> None:
     assert b" 400 " in raw(server, both)
     assert raw(server, b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n").endswith(b"<p>the page")
     assert ask(server)[0] == 200
+
+
+def test_many_clients_at_once_lose_nothing_and_share_searches(start: Start) -> None:
+    searches = list[int]()
+
+    def translate(lines: list[str], nbest: int) -> list[dict[str, Any]]:
+        searches.append(len(lines))
+        time.sleep(0.005)
+        return upper(lines, nbest)
+
+    server = start(translate)
+    texts = [f"hund {number}" for number in range(200)]
+    with ThreadPoolExecutor(20) as clients:
+        answers = [*clients.map(lambda text: ask(server, body={"q": text}), texts)]
+    assert [(status, told["translatedText"]) for status, told, _ in answers] == [(200, text.upper()) for text in texts]
+    assert sum(searches) == 200 and len(searches) < 100
 
 
 def test_too_many_requests_are_told_to_come_again(start: Start) -> None:
