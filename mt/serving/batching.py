@@ -10,15 +10,9 @@ from concurrent.futures import Future
 from itertools import groupby, islice
 from typing import Any, NamedTuple
 
+from mt.serving.protocol import Refused
+
 Records = list[dict[str, Any]]
-
-
-class Busy(Exception):
-    """As many requests as may wait are waiting."""
-
-
-class Closed(Exception):
-    """No more requests are taken."""
 
 
 class _Job(NamedTuple):
@@ -51,15 +45,16 @@ class Batcher:
         self._thread.start()
 
     def submit(self, lines: list[str], nbest: int) -> Future[Records]:
-        """The records of these lines, to be waited for; what is cancelled in time is not translated. Raises Busy, or
-        Closed."""
+        """The records of these lines, to be waited for; what is cancelled in time is not translated. Raises Refused
+        where too many wait, or after `close`."""
         with self._changed:
             if self._closed:
-                raise Closed
+                raise Refused(503, "the server is ending")
             if len(self._waiting) >= self._most_waiting:
                 self._waiting = deque(job for job in self._waiting if not job.result.cancelled())
                 if len(self._waiting) >= self._most_waiting:
-                    raise Busy
+                    again = {"Retry-After": "1"}
+                    raise Refused(429, "too many requests are waiting; try again in a second", **again)
             self._waiting.append(_Job(lines, nbest, time.monotonic(), Future()))
             self._changed.notify()
             return self._waiting[-1].result
@@ -83,7 +78,7 @@ class Batcher:
             self._changed.wait_for(lambda: self._waiting or self._closed)
             if self._waiting:
                 left = self._waiting[0].arrived + self._seconds - time.monotonic()
-                self._changed.wait_for(lambda: self._closed or self._lines_waiting() >= self._most_lines, left)
+                self._changed.wait_for(lambda: self._closed or self._full(), left)
             jobs: list[_Job] = []
             left_lines = self._most_lines
             while self._waiting and (not jobs or len(self._waiting[0].lines) <= left_lines):
@@ -91,8 +86,8 @@ class Batcher:
                 left_lines -= len(jobs[-1].lines)
             return jobs
 
-    def _lines_waiting(self) -> int:
-        return sum(len(job.lines) for job in self._waiting)
+    def _full(self) -> bool:
+        return sum(len(job.lines) for job in self._waiting) >= self._most_lines
 
     def _translate_together(self, jobs: list[_Job], nbest: int) -> None:
         try:

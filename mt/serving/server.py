@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from mt.corpus.languages import language_name
 from mt.errors import UserError, out_of_memory, visible
 from mt.progress import log_line
-from mt.serving.batching import Batcher, Busy, Closed, Records
+from mt.serving.batching import Batcher, Records
 from mt.serving.protocol import Refused, Terms, answer, read_request
 
 SECONDS = 30
@@ -184,12 +184,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.lines = len(wanted.lines)
         try:
             return answer(wanted, self._wait(batcher.submit(wanted.lines, wanted.alternatives + 1)), terms)
-        except Busy:
-            retry = {"Retry-After": "1"}
-            raise Refused(429, "too many requests are waiting; try again in a second", **retry) from None
-        except Closed:
-            raise Refused(503, "the server is ending") from None
-        except ConnectionResetError:
+        except (Refused, ConnectionResetError):
             raise
         except Exception as error:
             log_line(str(error) if isinstance(error, UserError) else traceback.format_exc())

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from mt.serving.batching import Batcher, Busy, Closed
+from mt.serving.batching import Batcher
+from mt.serving.protocol import Refused
 
 
 class Model:
@@ -69,7 +70,7 @@ def test_what_arrives_while_the_model_works_goes_next_and_too_much_is_refused() 
     batcher = Batcher(model, most_waiting=3)
     first = occupied(model, batcher)
     waiting = [batcher.submit([str(number)], 1) for number in range(3)]
-    with pytest.raises(Busy):
+    with pytest.raises(Refused, match="too many requests"):
         batcher.submit(["one too many"], 1)
     assert waiting[1].cancel()  # its client went away: there is room again
     waiting.append(batcher.submit(["3"], 1))
@@ -95,5 +96,5 @@ def test_closing_finishes_what_waits_and_takes_no_more() -> None:
     waiting = batcher.submit(["last"], 1)
     batcher.close()
     assert texts(waiting.result(0)) == ["LAST"]
-    with pytest.raises(Closed):
+    with pytest.raises(Refused, match="ending"):
         batcher.submit(["late"], 1)
