@@ -59,7 +59,7 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         description="Serves a model: a page where one types a sentence and sees its translation, shaded by confidence, "
         "and\nLibreTranslate's protocol for programs. Only this machine reaches it, unless --host says otherwise.",
-        example="serve.py runs/demo --port 5001",
+        example="runs/demo --port 5001",
     )
     add_model(parser)
     add = parser.add_argument
