@@ -214,9 +214,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def send_error(self, code: int, message: str | None = None, explain: Any = None, headers: Any = None) -> None:
         """Answers with an error and ends the connection, whatever else was sent. The library calls it, too."""
-        self.close_connection = True
         content, kind = _json({"error": message or self.responses[code][0]})
-        self._send(code, content, kind, Connection="close", **headers or {})
+        self._send(code, content, kind, Connection="close", **headers or {})  # "close" ends it
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing: `_send` tells."""
