@@ -205,6 +205,7 @@ def test_the_page_translates_what_is_typed(serve: Callable[..., Served], width: 
         page.fill("#text", "x" * 201)
         page.wait_for_selector("#status.error")
         assert "201 characters are too many" in page.locator("#status").inner_text()
+        assert page.locator("#output.stale").count() == 1  # what it shows is of another text, and looks so
         page.fill("#text", "  ")
         page.wait_for_selector("#output:empty")
         server.end()

@@ -97,7 +97,7 @@
     status.textContent = message;
     status.classList.toggle("error", Boolean(wrong));
     byId("spoken").textContent = wrong ? message : translation || "";
-    output.classList.remove("stale");
+    output.classList.toggle("stale", Boolean(wrong));  // what stands there is of another text
   }
 
   async function translate() {
