@@ -172,14 +172,14 @@ def test_the_page_translates_what_is_typed(serve: Callable[..., Served], width: 
         assert page.title() == "German to English: model"
 
         page.locator("#text").press_sequentially(text, delay=5)  # faster than the pause that a request waits for
-        page.wait_for_selector("#output .token")
         told = server.ask(text, alternatives=4, tokens=True)["lines"][0]
-        assert page.locator("#spoken").text_content() == told["translation"]
+        playwright.expect(page.locator("#spoken")).to_have_text(told["translation"])
+        page.wait_for_selector("#output:not(.stale) .token")
         shown = page.locator("#output .told > .tokens").text_content()
         assert "".join(shown.split()) == "".join((told["translation"] + "end").split())
         assert page.locator("#output li").count() == len(told["alternatives"]) > 0
         assert page.locator("#output .flag").count() == 1
-        assert sum(url.endswith("/translate") for url in requests) <= 3  # one, unless the machine was slow
+        assert sum(url.endswith("/translate") for url in requests) < len(text) / 4  # one, unless the machine is slow
 
         token, tip = page.locator("#output .told > .tokens .token").first, page.locator("#tip")
         token.hover()
