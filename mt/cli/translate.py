@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _UNSEARCHED = ("max_length", "max_length_ratio", "max_length_extra", "token_scores")
 SEARCH = [item.name for item in fields(SearchConfig) if item.name not in _UNSEARCHED]  # the others are options
-_FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {
+FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {
     "confidence": itemgetter("confidence"),
     "quality": itemgetter("quality"),
     "mean_log_prob": lambda record: sum(record["log_probs"]) / max(1, len(record["log_probs"])),
@@ -62,21 +62,17 @@ def main(arguments: list[str] | None = None) -> int:
     first: list[str] = []  # lines that choosing the engine has read
     translator = open_translator(options, threads, partial(_read_first, first, lines, waiting))
     on_cpu = options.engine == "torch" and translator.loaded.model.output_weight.device.type == "cpu"
-    if options.flag_below is not None and options.flag_by == "quality" and translator.confidence is None:
-        raise UserError(f"--flag_by quality: {options.model} is not calibrated; run {call_of('calibrate')} first")
+    check_flags(options, translator)
     # not known where the input, or the prefixes, can be read only once
     fingerprint = _fingerprint(translator, text, begun, options) if text and begun else None
     numbered = options.format == "text" and (options.nbest or 1) > 1
     remarks = Remarks(translator.loaded.tokenizer)
-    # no bar where the lines themselves go to or come from the terminal, no lines where they go to another program
-    silent = options.output is None and (sys.stdout.isatty() or not sys.stderr.isatty())
-    silent = silent or (not options.input and sys.stdin.isatty())
     with ExitStack() as stack:
         output = stack.enter_context(open_output(options.output, fingerprint, window=WINDOW, numbered=numbered))
         if options.flagged:
             flag = stack.enter_context(flagged_lines(options.flagged, options.flag_by, output.kept))
         total = text.lines if text else None
-        bar = stack.enter_context(progress_bar(total, "translate", "line", silent, initial=output.kept))
+        bar = stack.enter_context(progress_bar(total, "translate", "line", _silent(options), initial=output.kept))
         records = translator.translate(
             islice(chain(first, lines), output.kept, None),
             prefixes=islice(read_lines(options.prefix), output.kept, None) if options.prefix else None,
@@ -91,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.chosen:
             log_line(options.chosen)
         for record in records:
-            figure = None if options.flag_below is None else _FIGURES[options.flag_by](record)
+            figure = None if options.flag_below is None else FIGURES[options.flag_by](record)
             flagged = figure is not None and figure < options.flag_below
             if options.flagged and figure is not None and flagged:
                 flag(record, figure)
@@ -105,6 +101,12 @@ def main(arguments: list[str] | None = None) -> int:
     if options.output:
         log_line(f"wrote {options.output}")
     return DONE
+
+
+def _silent(options: Namespace) -> bool:
+    """No bar where the lines themselves go to or come from the terminal, no progress where they go to a program."""
+    going = options.output is None and (sys.stdout.isatty() or not sys.stderr.isatty())
+    return going or (not options.input and sys.stdin.isatty())
 
 
 def _parser() -> CommandParser:
@@ -130,22 +132,33 @@ def _parser() -> CommandParser:
     add("--overlong", choices=["split", "cut"], default="split", help=words)
     words = "with jsonl: source_tokens, and alignment: pairs [source token, target token], from 0, told by attention"
     add("--alignments", action="store_true", help=words)
-    words = "mark translations below this figure, which calibrate finds: a tab, FLAG, a tab and the figure "
-    words += 'after the text; "flagged" in jsonl'
+    add_flags(parser, 'a tab, FLAG, a tab and the figure after the text; "flagged" in jsonl')
+    words = "with --flag_below: leave the text as it is, and write the flagged lines to this file, by tabs: number "
+    add("--flagged", type=Path, metavar="F", help=words + "from 1, figure, source, translation")
+    add_engine(parser)
+    add_search(parser.add_argument_group("search (default: as the model's config says)"), SEARCH)
+    return parser
+
+
+def add_flags(parser: CommandParser, mark: str) -> None:
+    """--flag_below and --flag_by; `mark`: what a flagged translation gets."""
+    add = parser.add_argument
+    words = f"mark translations below this figure, which calibrate finds: {mark}"
     add("--flag_below", type=number(float, within(-1e9, 1e9)), metavar="C", help=words)
     words = "which figure: confidence (mean of the tokens', 0..1; the default), quality (expected chrF, 0..100), "
     words += "mean_log_prob or log_prob (of the model's own, nats: mean and sum over tokens)"
-    add("--flag_by", choices=[*_FIGURES], default="confidence", help=words)
-    words = "with --flag_below: leave the text as it is, and write the flagged lines to this file, by tabs: number "
-    add("--flagged", type=Path, metavar="F", help=words + "from 1, figure, source, translation")
+    add("--flag_by", choices=[*FIGURES], default="confidence", help=words)
+
+
+def add_engine(parser: CommandParser) -> None:
+    """--engine and --compute_type."""
+    add = parser.add_argument
     words = "what searches: auto (the default) takes ctranslate2 (pip install ctranslate2), which gets the model "
     words += "exported on first use, where that does all that is asked for, the same, and faster; else torch"
     add("--engine", choices=["auto", "torch", "ctranslate2"], default="auto", help=words)
     words = "float32 (default); faster, with other words now and then: bfloat16 on GPUs (torch), int8 (ctranslate2)"
     add("--compute_type", choices=["float32", "bfloat16", "int8"], default="float32", help=words)
     parser.set_defaults(chosen="")
-    add_search(parser.add_argument_group("search (default: as the model's config says)"), SEARCH)
-    return parser
 
 
 def _check_options(options: Namespace) -> None:
@@ -156,12 +169,19 @@ def _check_options(options: Namespace) -> None:
         raise UserError("--alignments: only JSON lines have a place for them; add --format jsonl")
     if options.flagged is not None and options.flag_below is None:
         raise UserError("--flagged: needs --flag_below, the figure below which a line is flagged")
-    highest = {"confidence": 1, "quality": 100}.get(options.flag_by)
-    if options.flag_below is not None and highest and not 0 <= options.flag_below <= highest:
-        raise UserError(f"--flag_below is {options.flag_below:g}; {options.flag_by} is 0 to {highest} (see --flag_by)")
+    check_flags(options)
     marked = options.flag_below is not None and options.flagged is None
     if marked and (options.nbest or 1) > 1 and options.format == "text":
         raise UserError("--flag_below: n-best lists as text have no place for marks; add --flagged F or --format jsonl")
+
+
+def check_flags(options: Namespace, translator: Translator | None = None) -> None:
+    """Raises UserError for a threshold out of range or, once the model is there, a figure that it does not have."""
+    highest = {"confidence": 1, "quality": 100}.get(options.flag_by)
+    if options.flag_below is not None and highest and not 0 <= options.flag_below <= highest:
+        raise UserError(f"--flag_below is {options.flag_below:g}; {options.flag_by} is 0 to {highest} (see --flag_by)")
+    if options.flag_below is not None and options.flag_by == "quality" and translator and not translator.confidence:
+        raise UserError(f"--flag_by quality: {options.model} is not calibrated; run {call_of('calibrate')} first")
 
 
 def _check_files(options: Namespace) -> None:

@@ -78,8 +78,12 @@ def check_sides(place: str, start: int, pairs: Sequence[tuple[str, str]], langua
     for name, counts, language, own in zip(("source", "target"), sides, languages, ours):
         rate, names = max((_rate(counts, marks), names) for names, marks in _marks().items())
         if own and rate >= max(_SHARE, _OFTEN * _rate(counts, _marks()[own])):
-            found = next((each for each in names.split() if len(each) > 3), names)
-            tell(f"{place}: its {name} side reads like {found.title()}, not like {language}")
+            tell(f"{place}: its {name} side reads like {language_name(names.split()[0])}, not like {language}")
+
+
+def language_name(code: str) -> str:
+    """The English name of a language given by its code; the code where it is not known."""
+    return next((each.title() for each in _known(code).split() if len(each) > 3), code)
 
 
 def _counts(lines: Sequence[str]) -> Counter[str]:

@@ -26,6 +26,7 @@ LAYERS = {
     "bulk": 6,
     "interop": 6,
     "report": 7,
+    "serving": 8,
     "training": 8,
     "cli": 9,
     "__main__": 10,
@@ -151,6 +152,7 @@ def test_the_report_never_imports_torch() -> None:
         "mt.cli.prepare",
         "mt.cli.evaluate",
         "mt.cli.score",
+        "mt.cli.serve",
     ],
 )
 def test_importing_is_light(module: str) -> None:

@@ -1,0 +1,1 @@
+"""A server for one model: a queue before it, LibreTranslate's protocol, HTTP."""
