@@ -122,7 +122,7 @@ def _of_truth(corpus: str, curves: Mapping[str, Any], losses: Mapping[str, str])
     def draw() -> Any:
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+        figure = Figure(figsize=(4.6, 4.9), layout="constrained")
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--", alpha=0.6)
         for number, (group, rows) in enumerate(list(curves.items())[:6]):
@@ -131,7 +131,7 @@ def _of_truth(corpus: str, curves: Mapping[str, Any], losses: Mapping[str, str])
             if (curve := predicted_curve(losses.get(group) or "")) is not None:
                 axes.plot(*curve, color=style["color"], linewidth=0.9, alpha=0.7)
         axes.set(xlabel="true probability", ylabel="model probability, mean", xlim=(0, 1), ylim=(0, 1), title=corpus)
-        axes.legend(loc="upper left")
+        figure.legend(loc="outside lower center", ncol=2)
         axes.grid()
         return figure
 
@@ -175,7 +175,7 @@ def _lines(
     def draw() -> Any:
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(4.2, 3.2), layout="constrained")
+        figure = Figure(figsize=(4.2, 3.0 + 0.1 * len(lines)), layout="constrained")
         axes = figure.subplots()
         for number, (label, points) in enumerate(lines.items()):
             axes.plot(*zip(*points), label=label, **line_style(number))
@@ -185,8 +185,7 @@ def _lines(
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.minorticks_off()
         axes.set(xlabel=x, ylabel=y, title=title)
-        axes.margins(y=0.12 + 0.06 * len(lines))  # room for the legend
-        axes.legend()
+        figure.legend(loc="outside lower center", ncol=2)
         axes.grid()
         axes.spines[["top", "right"]].set_visible(False)
         return figure
