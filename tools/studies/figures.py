@@ -34,9 +34,9 @@ def study_figures(results: Results) -> dict[str, str]:
         if lines:
             draw = _lines(f"{corpus}: validation", lines, "update", "BLEU")
             drawn[f"learning-{corpus}"] = svg_element(f"learning {corpus}", draw, "validation BLEU by update")
-        for outcome, label in (("bleu", "BLEU"), ("length_ratio", "length ratio")):
+        for outcome, label, span in (("bleu", "BLEU", 4.0), ("length_ratio", "length ratio", 0.1)):
             if lines := _beams(results, corpus, outcome):
-                draw = _lines(f"{corpus}: beams", lines, "beam size", label, logarithmic=True)
+                draw = _lines(f"{corpus}: beams", lines, "beam size", label, logarithmic=True, span=span)
                 drawn[f"beams-{outcome}-{corpus}"] = svg_element(f"beams {outcome} {corpus}", draw, f"{label} by beam")
         pulls = {
             _variant(group): [
@@ -170,8 +170,15 @@ def _beams(results: Results, corpus: str, outcome: str) -> dict[str, list[tuple[
 
 
 def _lines(
-    title: str, lines: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, logarithmic: bool = False
+    title: str,
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    x: str,
+    y: str,
+    logarithmic: bool = False,
+    span: float = 0.0,
 ) -> Callable[[], Any]:
+    """`span`: the axis covers so much at least, so that no zoom makes a difference of what is none."""
+
     def draw() -> Any:
         from matplotlib.figure import Figure
 
@@ -185,6 +192,9 @@ def _lines(
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.minorticks_off()
         axes.set(xlabel=x, ylabel=y, title=title)
+        low, high = axes.get_ylim()
+        room = max(0.0, span - high + low) / 2
+        axes.set_ylim(low - room, high + room)
         figure.legend(loc="outside lower center", ncol=2)
         axes.grid()
         axes.spines[["top", "right"]].set_visible(False)
