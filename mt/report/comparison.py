@@ -90,7 +90,9 @@ def _table(evaluations: Sequence[Evaluation]) -> list[Row]:
     rows.append(Row("empty translations", [each.get("empties") for each in results], untested, -1, digits=0))
     blocks = [evaluation.blocks for evaluation in evaluations]
     for block in dict.fromkeys(name for each in blocks for name in each):
-        ece, floor, nll = ([each.get(block, {}).get(key) for each in blocks] for key in ("ece", "noise_floor", "nll"))
+        plain = block.removeprefix("recalibrated_")  # stands for itself where nothing was to be recalibrated
+        known = [each.get(block) or each.get(plain) or {} for each in blocks]
+        ece, floor, nll = ([each.get(key) for each in known] for key in ("ece", "noise_floor", "nll"))
         title, differences = title_of(block).lower(), quality.calibration_differences(systems, block)
         rows += [Row(f"ECE ({title})", ece, differences, -1, 4, floor)]
         if block.endswith("teacher_forced"):
@@ -127,13 +129,12 @@ def verdict_on(table: Sequence[Row], letter: str) -> str:
 
 
 def differing(results: Sequence[Any]) -> list[tuple[str, list[Any]]]:
-    """Settings and facts that are not the same in all results, by dotted name, with a value a system."""
+    """Settings and facts that are not the same in all results that tell them: dotted name, and a value a system."""
     blocks = ("model", "config", "decode", "evaluation")
-    told = [{name: each[name] for name in blocks if all(other.get(name) for other in results)} for each in results]
-    known = [dict(dotted(each)) for each in told]
+    known = [dict(dotted({name: each.get(name) or {} for name in blocks})) for each in results]
     names = [name for name in dict.fromkeys(chain(*known)) if name not in ("evaluation.date", "evaluation.command")]
-    rows = [(name.removeprefix("config."), [each.get(name) for each in known]) for name in names]
-    return [(name, values) for name, values in rows if any(value != values[0] for value in values)]
+    told = [name for name in names if len({repr(each[name]) for each in known if name in each}) > 1]
+    return [(name.removeprefix("config."), [each.get(name) for each in known]) for name in told]
 
 
 def _figures(names: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:

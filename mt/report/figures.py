@@ -205,9 +205,10 @@ def _curve_plot(name: str, title: str, curves: Sequence[Curve], axis: Callable[[
         axes = figure.subplots()
         for number, (label, x, y, low, high) in enumerate(curves):
             style = line_style(number)
+            if len(high) == len(x):  # against beam size: bars of several lines beside one another
+                x = np.array(x) * 1.07 ** (number - (len(curves) - 1) / 2)
+                axes.vlines(x, low, high, color=style["color"], linewidth=1, alpha=0.6)
             axes.plot(x, y, label=label.replace("$", r"\$"), **style)
-            if len(high) == len(x):
-                axes.fill_between(x, low, high, color=style["color"], alpha=0.13, linewidth=0)
         axes.set_title(title)
         axis(axes, curves)
         axes.grid()

@@ -87,10 +87,6 @@
     const known = row.o.map((output) => output[key]).filter((value) => value !== null && value !== undefined);
     return known.length ? Math.min(...known) : null;
   };
-  const difference = (key) => (row) => {
-    const first = row.o[0][key], last = row.o[row.o.length - 1][key];
-    return first === null || last === null ? null : last - first;
-  };
   const show = (digits, sign) => (value) =>
     value === null ? "–" : minus((sign && value > 0 ? "+" : "") + value.toFixed(digits));
   const confidence = (value) => value === null ? "–" : probability(value);
@@ -98,17 +94,18 @@
     const known = row.o.map((output) => output.q).filter((value) => value !== null);
     return known.length ? Math.max(...known) - Math.min(...known) : null;
   };
+  const difference = (row) => row.o.some((output) => output.q === null) ? null : row.o[1].q - row.o[0].q;
   const interval = (output) => output.i ? output.i.join("–") : "";  // of the expected chrF
 
-  const last = data.systems.length === 2 ? "B\u00a0−\u00a0A" : "last\u00a0−\u00a0A";
   const columns = [
     { name: "Line", value: (row) => row.n, show: String },
     { name: several ? "Least confidence" : "Confidence", value: (row) => lowest(row, "c"), show: confidence },
     { name: several ? "Least expected chrF" : "Expected chrF", value: (row) => lowest(row, "e"), show: show(1),
       note: several ? () => "" : (row) => interval(row.o[0]) },
     ...(several ? [
-      { name: "chrF " + last, value: difference("q"), show: show(1, true) },
-      { name: "Largest difference", value: spread, show: show(1), first: "descending" },
+      data.systems.length === 2  // by size: the filters tell the sides apart
+        ? { name: "chrF B\u00a0−\u00a0A", value: difference, by: spread, show: show(1, true), first: "descending" }
+        : { name: "Largest difference of chrF", value: spread, by: spread, show: show(1), first: "descending" },
     ] : [
       { name: "chrF", value: (row) => row.o[0].q, show: show(1) },
       { name: "BLEU", value: (row) => row.o[0].b, show: show(1) },
@@ -236,7 +233,7 @@
     const wanted = byId("search").value.toLowerCase(), filter = filters[byId("show").value];
     found = rows.filter((row) => filter(row) && row.words.includes(wanted));
     found.sort((a, b) => {
-      const x = order.value(a), y = order.value(b);
+      const by = order.by || order.value, x = by(a), y = by(b);
       if (x === null || y === null) return (x === null) - (y === null) || a.n - b.n;  // unknown last
       return direction * (x - y) || a.n - b.n;
     });
@@ -349,7 +346,7 @@
   const textHead = element("th", "text", several ? "Source, outputs, reference" : "Source, output, reference");
   textHead.setAttribute("role", "columnheader");
   heads.append(textHead);
-  order = (several && columns.find((column) => column.value === spread)) || columns[1] || columns[0];
+  order = (several && columns.find((column) => column.by === spread)) || columns[1] || columns[0];
   direction = order.first ? -1 : 1;
   mark(order.head, order.first || "ascending");
 
