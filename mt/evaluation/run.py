@@ -62,9 +62,8 @@ def evaluate(
     The default beam, 5, is always among the `beams`: it is the top level of the results. `length_penalty` and
     `length_alpha`, None: as the model's config says. Every beam is run with each of `length_penalties`, too: `sweep` in
     the results. `bootstrap`, `seed`: resamples of sentences for the intervals; 0: none. `truth`: the sources are of the
-    shipped grammar, so the model is held against the true distribution, too. `command`: told
-    in the results. `translation`: `batch_tokens` and
-    `processes` of Translator.translate.
+    shipped grammar, so the model is held against the true distribution, too. `command`: for the results.
+    `translation`: `batch_tokens` and `processes` of Translator.translate.
     """
     language = test_set.description.get("target_language") or loaded.config.data.target_language
     check_bleu(language, test_set.references[0])

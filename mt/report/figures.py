@@ -168,12 +168,12 @@ def search_grid_plots(grid: Sequence[Mapping[str, Any]]) -> list[str]:
     plots = []
     for panel in grid_panels(grid):
         lines: dict[str, list[tuple[float, ...]]] = {}
-        for entry in sorted(grid, key=lambda entry: entry["beam"]):
+        for entry in grid:
             figures = [entry.get(panel.key + end) for end in ("", "_low", "_high")]
             if figures[0] is not None:
                 known = [figure for figure in figures if figure is not None]
                 lines.setdefault(penalty_name(entry), []).append((entry["beam"], *known))
-        several = {name: points for name, points in lines.items() if len(points) > 1}
+        several = {name: sorted(points) for name, points in lines.items() if len(points) > 1}
         if curves := [Curve(name, *zip(*points)) for name, points in several.items()]:
             axis = partial(_beam_axis, span=panel.span)
             plots.append(_curve_plot(f"sweep {panel.key}", panel.title, curves, axis))
