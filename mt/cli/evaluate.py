@@ -49,8 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     from mt.evaluation.run import evaluate, evaluate_records
     from mt.report.page import write_report
 
-    words = [Path(word).name if os.path.isabs(word) else word for word in arguments or sys.argv[1:]]
-    resampling = {"bootstrap": given.bootstrap, "seed": given.seed, "command": f"{call_of()} {shlex.join(words)}"}
+    words = [word.rpartition("=") for word in arguments or sys.argv[1:]]  # no place on this machine is told
+    told = shlex.join(name + equals + (Path(end).name if os.path.isabs(end) else end) for name, equals, end in words)
+    resampling = {"bootstrap": given.bootstrap, "seed": given.seed, "command": f"{call_of()} {told}"}
     if given.records is not None:
         _make_writable(given.output)
         results = evaluate_records(given.records, test_set, given.output, **resampling)
