@@ -48,6 +48,7 @@ def _plot(title: str, description: str, draw: Callable[[Any], Any], height: floa
         axes.grid()
         axes.spines[["top", "right"]].set_visible(False)
         figure.legend(loc="outside lower center", handlelength=3, ncol=3)
+        figure.draw_without_rendering()  # axes of equal scale choose their ticks late, and need room for them
         return figure
 
     return svg_element(f"inspection {title}", drawn, f"{title}: {description}")
