@@ -25,7 +25,7 @@ from mt.losses.relatives import Focal, InverseFocal
 from mt.metrics.bins import CalibrationBins
 from mt.report.figures import reliability_diagram
 from mt.report.inputs import Block
-from mt.report.svg import DASHES, INK, svg_element
+from mt.report.svg import DASHES, INK, svg_document, svg_element
 
 NO_PADDING = -100
 SMOOTHING = 0.1
@@ -59,9 +59,7 @@ def figures() -> dict[str, str]:
     drawn = {f"{name}.svg": _curves_svg(name, *figure) for name, figure in loss_figures().items()}
     for name, (title, block) in reliability_examples().items():
         drawn[f"{name}.svg"] = reliability_diagram(block, title)
-    # An image takes no colour from the page around it, so it brings its own ground and ink.
-    style = '<svg style="background: #fff; color: #1a1a1a" '
-    return {name: svg.replace("<svg ", style, 1) + "\n" for name, svg in drawn.items()}
+    return {name: svg_document(svg) for name, svg in drawn.items()}
 
 
 def loss_figures() -> dict[str, tuple[Axes, list[Curve]]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +16,7 @@ from mt.cli.main import (
     add_model,
     add_search,
     aligned,
+    call_of,
     number,
     positive,
     seed,
@@ -46,7 +49,9 @@ def main(arguments: list[str] | None = None) -> int:
     from mt.evaluation.run import evaluate, evaluate_records
     from mt.report.page import write_report
 
-    resampling = {"bootstrap": given.bootstrap, "seed": given.seed}
+    words = [word.rpartition("=") for word in arguments or sys.argv[1:]]  # no place on this machine is told
+    told = shlex.join(name + equals + (Path(end).name if os.path.isabs(end) else end) for name, equals, end in words)
+    resampling = {"bootstrap": given.bootstrap, "seed": given.seed, "command": f"{call_of()} {told}"}
     if given.records is not None:
         _make_writable(given.output)
         results = evaluate_records(given.records, test_set, given.output, **resampling)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timezone
+from importlib.metadata import version
+from platform import python_version
 from typing import Annotated, Any
 
 from msgspec import Meta
 
+from mt import __version__
 from mt.metrics.bins import CalibrationBlock
 from mt.metrics.quality import QualityBlock
 
@@ -39,6 +43,10 @@ class Results(BeamBlock, total=False):
     """TestSet.description, and `target_language`, which chose BLEU's tokeniser; None: not known"""
     sweep: list[dict[str, float | str | None]]
     """the main figures of each beam size with each length penalty"""
+    config: dict[str, Any]
+    """the model's, without the places where its files lie"""
+    evaluation: dict[str, Any]
+    """see `made_with`"""
     recalibrated: dict[str, Any]
     """both calibrations after recalibration, which maps these are, and what promises reached"""
     fit: dict[str, Any] | None
@@ -47,6 +55,17 @@ class Results(BeamBlock, total=False):
     """see mt.evaluation.oracle"""
     files: dict[str, str]
     """digests of the files that belong to these results"""
+
+
+def made_with(command: str, **further: Any) -> dict[str, Any]:
+    """The `evaluation` block: date, the command as it was given, `further` facts, and versions."""
+    packages = ("torch", "numpy", "sacrebleu", "sentencepiece")
+    return {
+        "date": datetime.now(timezone.utc).isoformat(" ", "seconds"),
+        **({"command": command} if command else {}),
+        **further,
+        "versions": {"mt": __version__, "python": python_version(), **{name: version(name) for name in packages}},
+    }
 
 
 def sweep_row(beam: int, search: Mapping[str, Any], block: BeamBlock, forced: CalibrationBlock) -> dict[str, Any]:
@@ -59,6 +78,7 @@ def sweep_row(beam: int, search: Mapping[str, Any], block: BeamBlock, forced: Ca
         **{f"bleu_{end}": bleu.get(end) for end in ("low", "high")},
         **{name: block.get(name) for name in ("length_ratio", "empties", "repetitions", "mean_score")},
         "ece_inference": own.get("ece"),
+        **{f"ece_inference_{end}": own.get(f"ece_{end}") for end in ("low", "high")},
         "ece_teacher_forced": forced.get("ece"),
         "ece_eos": (own.get("eos") or {}).get("ece"),
     }

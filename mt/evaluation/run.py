@@ -10,8 +10,9 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from time import perf_counter
 from typing import Any, cast
 
 import numpy as np
@@ -21,7 +22,7 @@ from mt.decoding.records import Remarks, json_line
 from mt.decoding.translator import Translator
 from mt.evaluation.oracle import against_oracle
 from mt.evaluation.records import Record, read_records, well_formed
-from mt.evaluation.results import BeamBlock, Results, sweep_row
+from mt.evaluation.results import BeamBlock, Results, made_with, sweep_row
 from mt.evaluation.sentences import expected_against_reached, kept_promise, sentence_level
 from mt.evaluation.test_set import TestSet, fingerprint, overlaps
 from mt.evaluation.tokens import add_alternatives, inference, label, label_words, teacher_forced, token_confidence
@@ -53,6 +54,7 @@ def evaluate(
     bootstrap: int = 1000,
     seed: int = 12345,
     truth: bool = False,
+    command: str = "",
     **translation: Any,
 ) -> Results:
     """Translates a test set with each beam size, measures quality and calibration, and writes the files.
@@ -60,8 +62,8 @@ def evaluate(
     The default beam, 5, is always among the `beams`: it is the top level of the results. `length_penalty` and
     `length_alpha`, None: as the model's config says. Every beam is run with each of `length_penalties`, too: `sweep` in
     the results. `bootstrap`, `seed`: resamples of sentences for the intervals; 0: none. `truth`: the sources are of the
-    shipped grammar, so the model is held against the true distribution, too. `translation`: `batch_tokens` and
-    `processes` of Translator.translate.
+    shipped grammar, so the model is held against the true distribution, too. `command`: for the results.
+    `translation`: `batch_tokens` and `processes` of Translator.translate.
     """
     language = test_set.description.get("target_language") or loaded.config.data.target_language
     check_bleu(language, test_set.references[0])
@@ -90,6 +92,8 @@ def evaluate(
         "decode": {**search, "max_length": decode.max_length, **run.told()},
         "model": _describe(loaded),
         "data": test_set.description,
+        "config": _config(loaded),
+        "evaluation": made_with(command, **run.speed),
         **({"sweep": sweep} if sweep else {}),
         **({"recalibrated": run.recalibrated(), "fit": run.fit} if run.recalibration else {}),
         **({"truth": against_oracle(loaded, test_set, run.forced)} if truth else {}),
@@ -123,20 +127,25 @@ class _Run:
         self.forced = self._teacher_forced("teacher_forced")
         self.records: list[Record] = []
         """labelled ones, of the main setting"""
+        self.speed: dict[str, Any] = {}
+        """of the main setting: lines a second, and on what"""
 
     def measure(self, search: dict[str, Any], *, beam: int, main: bool = False) -> BeamBlock:
         """The block of results of one setting; `main`: with everything that there is."""
         sources, references = self.test_set.sources, self.test_set.references[0]
         options = {"beam": beam, "nbest": 1, **search, **self.translation}
-        tokenizer, records = self.loaded.tokenizer, []
+        tokenizer, records, start = self.loaded.tokenizer, [], perf_counter()
         with progress_bar(len(sources), f"beam {beam}", "line") as bar:
             translated = self.translator.translate(sources, **options)
             for record, reference in zip(translated, tokenizer.encode_target(references)):
                 record["reference_tokens"] = tokenizer.target_pieces(reference)
                 records.append(record)
                 bar.update(1)
+        speed = len(records) / (perf_counter() - start)
         label(records)
         if main:
+            device, processes = self.loaded.model.output_weight.device.type, self.translation.get("processes")
+            self.speed = {"lines_per_second": round(speed, 1), "device": device, "processes": processes}
             self.records, self.fit = records, self.translator.fit()
         with busy(f"measuring beam {beam}"):
             return _measure(records, self.test_set, self.resampling, main=main, training_counts=self.count_of_piece)
@@ -172,7 +181,7 @@ class _Run:
 
 
 def evaluate_records(
-    records_path: Path, test_set: TestSet, output: Path, *, bootstrap: int = 1000, seed: int = 12345
+    records_path: Path, test_set: TestSet, output: Path, *, bootstrap: int = 1000, seed: int = 12345, command: str = ""
 ) -> Results:
     """Measures another system's output, given as translation records, as many as there are references. Without token
     probabilities there is quality only; teacher-forced figures are never known (None). Raises UserError as
@@ -199,6 +208,7 @@ def evaluate_records(
         "beams": {},
         "model": {"name": records_path.name, "fingerprint": fingerprint([each["translation"] for each in records])},
         "data": test_set.description,
+        "evaluation": made_with(command),
     }
     if any(token_confidence(each, True) != token_confidence(each, False) for each in records):
         own = inference(records, level=level, recalibrated=True)
@@ -246,10 +256,15 @@ def _describe(loaded: LoadedModel) -> dict[str, Any]:
     folder = loaded.folder.resolve()
     return {
         "name": (f"{folder.parent.parent.name}/" if folder.parent.name == "checkpoints" else "") + folder.name,
-        **{key: loaded.meta.get(key) for key in ("step", "loss", "parameters")},
+        **{key: loaded.meta.get(key) for key in ("step", "loss", "parameters", "data")},
         "fingerprint": loaded.meta.get("weights_blake2b"),
         "tokenizer": loaded.tokenizer.fingerprint,
     }
+
+
+def _config(loaded: LoadedModel) -> dict[str, Any]:
+    config = asdict(loaded.config)
+    return config | {"run_dir": "", "data": config["data"] | {"root": "", "cache": ""}}
 
 
 def _written(output: Path, results: dict[str, Any], records: list[Record], references: list[list[str]]) -> Results:

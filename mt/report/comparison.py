@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,20 +14,21 @@ from mt.report.figures import reliability_overlay, selective_plot
 from mt.report.inputs import Block, Evaluation, read_evaluation, title_of
 from mt.report.page import write_page
 from mt.report.svg import label_text
+from mt.settings import dotted
 
 _LETTERS = "ABCDEF"  # that stand for the systems of a page
 
 
 class Row(NamedTuple):
     """A line of the table of differences: one figure a system (None: not known), one difference for each but the first
-    (None: not tested), and whether higher (1), lower (-1) or neither (0) is better."""
+    (None: not tested), whether higher (1), lower (-1) or neither (0) is better, and noise floors of the figures."""
 
     name: str
     figures: list[Any]
     differences: Sequence[Any]
     better: int
     digits: int = 2
-    factor: int = 1
+    floors: Sequence[Any] = ()
 
 
 def write_comparison(folders: Sequence[Path], output: Path) -> Path:
@@ -39,6 +41,7 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Path:
     names = [evaluation.name for evaluation in evaluations]
     if len(set(names)) < len(names):
         names = ["/".join(evaluation.folder.resolve().parts[-2:]) for evaluation in evaluations]
+    table = _table(evaluations)
     write_page(
         output,
         "comparison.html.j2",
@@ -47,7 +50,9 @@ def write_comparison(folders: Sequence[Path], output: Path) -> Path:
         letters=_LETTERS,
         resamples=quality.RESAMPLES,
         seed=quality.SEED,
-        table=[row for row in _table(evaluations) if any(figure is not None for figure in row.figures)],
+        table=[row for row in table if any(row.figures)],
+        verdicts=[verdict_on(table, letter) for letter in _LETTERS[1 : len(names)]],
+        differing=differing([evaluation.results for evaluation in evaluations]),
         figures=_figures(names, evaluations),
     )
     return output
@@ -85,18 +90,51 @@ def _table(evaluations: Sequence[Evaluation]) -> list[Row]:
     rows.append(Row("empty translations", [each.get("empties") for each in results], untested, -1, digits=0))
     blocks = [evaluation.blocks for evaluation in evaluations]
     for block in dict.fromkeys(name for each in blocks for name in each):
-        ece, floor, nll = ([each.get(block, {}).get(key) for each in blocks] for key in ("ece", "noise_floor", "nll"))
-        title, differences = title_of(block), quality.calibration_differences(systems, block)
-        rows += [Row(f"ECE: {title}", ece, differences, -1, factor=100)]
-        rows += [Row("… its noise floor", floor, untested, 0, factor=100)]
+        plain = block.removeprefix("recalibrated_")  # stands for itself where nothing was to be recalibrated
+        known = [each.get(block) or each.get(plain) or {} for each in blocks]
+        ece, floor, nll = ([each.get(key) for each in known] for key in ("ece", "noise_floor", "nll"))
+        title, differences = title_of(block).lower(), quality.calibration_differences(systems, block)
+        rows += [Row(f"ECE ({title})", ece, differences, -1, 4, floor)]
         if block.endswith("teacher_forced"):
             differences = quality.calibration_differences(systems, block, "nll")
-            rows += [Row(f"NLL: {title}", nll, differences, -1, digits=4)]
+            rows += [Row(f"NLL ({title})", nll, differences, -1, digits=4)]
     for of_system in zip(*(row.differences for row in rows)):
         found = [each for each in of_system if each]
         for difference, p in zip(found, holm([each["p"] for each in found])):
             difference["adjusted_p"] = p
     return rows
+
+
+def verdict_on(table: Sequence[Row], letter: str) -> str:
+    """Whether a system or A is better, in one sentence: by BLEU with its interval, and what else differs for sure."""
+    place = _LETTERS.index(letter) - 1
+    bleu = next(row.differences[place] for row in table if row.name == "BLEU")
+    also: dict[str, list[str]] = {letter: [], "A": []}
+    for row in table:
+        found = row.differences[place]
+        if row.better and found and found["adjusted_p"] < 0.05:
+            also[letter if row.better * found["difference"] > 0 else "A"].append(row.name)
+    best = next((name for name, rows in also.items() if "BLEU" in rows), None)
+    sign = -1 if best == "A" else 1
+    low, high = sorted((sign * bleu["low"], sign * bleu["high"]))
+    size = f"{sign * bleu['difference']:{'' if best else '+'}.2f} BLEU [{low:.2f}, {high:.2f}]".replace("-", "\u2212")
+    size += f" (adjusted p {bleu['adjusted_p']:.3f})" if bleu["adjusted_p"] >= 0.001 else " (adjusted p < 0.001)"
+    other = "A" if best == letter else letter
+    verdict = f"{best} is better than {other} by" if best else f"No difference of A and {letter} can be told:"
+    said = [f"{verdict} {size}"]
+    for name, rows in also.items():
+        if rows := [row for row in rows if row != "BLEU"]:
+            said.append(f"{name} is{' also' if name == best else ''} better by {', '.join(rows)}")
+    return "; ".join(said) + "."
+
+
+def differing(results: Sequence[Any]) -> list[tuple[str, list[Any]]]:
+    """Settings and facts that are not the same in all results that tell them: dotted name, and a value a system."""
+    blocks = ("model", "config", "decode", "evaluation")
+    known = [dict(dotted({name: each.get(name) or {} for name in blocks})) for each in results]
+    names = [name for name in dict.fromkeys(chain(*known)) if name not in ("evaluation.date", "evaluation.command")]
+    told = [name for name in names if len({repr(each[name]) for each in known if name in each}) > 1]
+    return [(name.removeprefix("config."), [each.get(name) for each in known]) for name in told]
 
 
 def _figures(names: Sequence[str], evaluations: Sequence[Evaluation]) -> dict[str, list[str]]:

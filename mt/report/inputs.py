@@ -34,14 +34,16 @@ class Evaluation:
 
     @property
     def blocks(self) -> dict[str, Block]:
-        """The calibration blocks that have something to show; those after recalibration are named `recalibrated_…`."""
+        """The calibration blocks that have something to show; those after recalibration are named `recalibrated_…`, and
+        left out where it changed nothing."""
         before = self.results.get("calibration") or {}
         after: Mapping[str, Any] = self.results.get("recalibrated") or {}
         ordered: dict[str, Block] = {}
         for name in TITLES:
             if block := before.get(name):
                 ordered[name] = block
-            if block := after.get(name):
+            block = after.get(name)
+            if block and any(block[key] != (before.get(name) or {}).get(key) for key in ("ece", "confidence")):
                 ordered[f"recalibrated_{name}"] = block
         return ordered
 

@@ -41,13 +41,14 @@ def _plot(title: str, description: str, draw: Callable[[Any], Any], height: floa
     def drawn() -> Any:
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(4.6, height), layout="constrained")
+        figure = Figure(figsize=(4.6, height + 0.2), layout="constrained")
         axes = figure.subplots()
         draw(axes)
         axes.set_title(title)
         axes.grid()
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(handlelength=3)
+        figure.legend(loc="outside lower center", handlelength=3, ncol=3)
+        figure.draw_without_rendering()  # axes of equal scale choose their ticks late, and need room for them
         return figure
 
     return svg_element(f"inspection {title}", drawn, f"{title}: {description}")

@@ -10,6 +10,7 @@ from typing import Any
 from mt.files.atomic import write_text
 from mt.report import figures as plots
 from mt.report.inputs import Evaluation, read_evaluation, title_of
+from mt.report.svg import svg_document
 from mt.report.translations import script_json, translations_data
 
 MOST_BYTES = 2_950_000
@@ -23,7 +24,7 @@ def write_report(folder: Path) -> Path:
     figures = _draw_figures(evaluation)
     (folder / "figures").mkdir(exist_ok=True)
     for name, svg in figures.items():
-        write_text(folder / "figures" / f"{name}.svg", svg + "\n")
+        write_text(folder / "figures" / f"{name}.svg", svg_document(svg))
     write_page(
         folder / "report.html",
         "report.html.j2",
@@ -33,7 +34,7 @@ def write_report(folder: Path) -> Path:
         blocks=evaluation.blocks,
         figures=figures,
         grid=evaluation.search_grid,
-        grid_panels=plots.GRID_PANELS,
+        grid_panels=plots.grid_panels(evaluation.search_grid),
         penalty_name=plots.penalty_name,
     )
     return folder / "report.html"
@@ -83,7 +84,7 @@ def environment() -> Any:
     environment = Environment(
         loader=loader, autoescape=True, undefined=ChainableUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    percent = partial(_number, factor=100, unit="\u00a0%")
+    percent = partial(_number, factor=100, unit="\u00a0%")  # shares of lines; probabilities and errors are 0 to 1
     environment.filters.update(number=_number, percent=percent, p_value=_p_value, words=_words, title_of=title_of)
     environment.filters["script_json"] = lambda value: Markup(script_json(value))
     for part in ("page.css", "page.js"):

@@ -68,6 +68,13 @@ def svg_element(name: str, draw: Callable[[], Any], description: str) -> str:
     return svg.replace("<svg ", f'<svg role="img" aria-label="{label}" stroke-linejoin="round" ', 1)
 
 
+def svg_document(svg: str) -> str:
+    """A figure as a file: on a white ground, in colours that every viewer knows, since no page around it gives any."""
+    plain = re.sub(r"var\([^,]+, (#\w+)\)", r"\1", svg).replace("currentColor", "#1a1f26")
+    head, end, rest = plain.partition(">")
+    return f'{head}{end}\n<rect width="100%" height="100%" fill="#fff"/>{rest}\n'
+
+
 def label_text(text: str) -> str:
     """Text from outside as a label: 30 characters of one line, without what hides text or turns it round."""
     shown = "".join(character if character.isprintable() else " " for character in text)

@@ -21,7 +21,8 @@ def translations_data(
     names: Sequence[str], systems: Sequence[Sequence[Record]], room: int, by: str, threshold: float | None
 ) -> dict[str, Any]:
     """What the script of a page gets: translations of the same sources by each system. What does not fit in `room`, the
-    bytes that its text may take, stays out: first the alternatives of the tokens, then the most confident translations.
+    bytes that its text may take, stays out: first the alternatives of the tokens, then the most confident translations,
+    or, of several systems, those whose chrF differs least.
 
     Returns `systems`: names; `by`, `threshold`: confidence or quality below which a line is flagged at first, None: not
     known; `total`: number of translations; `vocabulary`: texts of tokens; `rows`, each with `n` line from 1, `s`
@@ -42,7 +43,7 @@ def translations_data(
         free = room - len(script_json(words).encode("utf-8", "replace"))
         if sum(sizes) <= free:
             break
-    kept = _least_confident(rows, sizes, free)
+    kept = _most_telling(rows, sizes, free)
     known = {"systems": list(names), "by": by, "threshold": threshold, "total": len(rows)}
     return known | {"vocabulary": words, "rows": kept}
 
@@ -95,9 +96,15 @@ def _units(probability: float | None) -> int | None:
     return None if probability is None else round(_UNITS * probability)
 
 
-def _least_confident(rows: list[Record], sizes: list[int], room: int) -> list[Record]:
-    """The rows that fit, the least confident first, in their old order."""
-    doubts = [[output["c"] for output in row["o"] if output["c"] is not None] for row in rows]
-    order = sorted(range(len(rows)), key=lambda index: (not doubts[index], min(doubts[index], default=0)))
+def _most_telling(rows: list[Record], sizes: list[int], room: int) -> list[Record]:
+    """The rows that fit, in their old order: of one system the least confident, of several those that differ most."""
+
+    def rank(index: int) -> tuple[bool, float]:
+        outputs = rows[index]["o"]
+        known = [output["q" if len(outputs) > 1 else "c"] for output in outputs]
+        known = [figure for figure in known if figure is not None]
+        return not known, min(known, default=0) - (max(known, default=0) if len(outputs) > 1 else 0)
+
+    order = sorted(range(len(rows)), key=rank)
     total = np.cumsum([sizes[index] for index in order])
     return [rows[index] for index in sorted(order[: np.searchsorted(total, room, side="right")])]

@@ -6,6 +6,8 @@ import gzip
 import json
 import subprocess
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pyarrow.json
 import pyarrow.parquet
 import pytest
 
+import mt
 from mt.cli.evaluate import main
 from mt.errors import UserError
 
@@ -83,6 +86,13 @@ def test_a_model_is_evaluated_with_each_beam(
     assert results["model"]["name"] == "model" and len(results["model"]["fingerprint"]) == 32
     assert results["data"]["lines"] == 5 and results["data"]["references"] == ["test.en"]
     assert str(tmp_path) not in json.dumps(results)
+    made = results["evaluation"]
+    arguments = "model --source test.de --reference test.en --beams 1,5 --bootstrap 50 --output out --threads 1"
+    assert made["command"] == f"python tools/evaluate.py {arguments}"
+    assert abs(datetime.now(timezone.utc) - datetime.fromisoformat(made["date"])) < timedelta(minutes=10)
+    assert made["lines_per_second"] > 0 and (made["device"], made["processes"]) == ("cpu", 1)
+    assert made["versions"]["mt"] == mt.__version__ and made["versions"]["torch"] == version("torch")
+    assert results["config"]["decode"]["beam"] == 5 and results["config"]["run_dir"] == ""
 
     records = read_lines(tmp_path / "out" / "records.jsonl")
     assert [record["line"] for record in records] == [0, 1, 2, 3, 4]

@@ -166,6 +166,10 @@ def test_page_is_rendered_without_complaint_or_network(report: Opened) -> None:
     assert page.locator("#rows tr").count() == 120
     page.click("#more")
     assert page.locator("#rows tr").count() == LINES and page.locator("#more").is_hidden()
+    page.reload()
+    page.click("#whole")
+    assert page.locator("#rows tr").count() == LINES and page.locator("#whole").is_hidden()
+    report.requests.pop()  # of the second time
 
 
 def test_least_sure_come_first_and_headings_sort(report: Opened) -> None:
@@ -217,11 +221,13 @@ def test_probabilities_show_by_keyboard_by_pointer_and_as_numbers(report: Opened
     page.fill("#search", "nummer 77")
     page.locator("#heads button").last.focus()
     page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.hash") == "#line-78"
+    page.keyboard.press("Tab")
     first = page.locator("#rows .token").first
     assert first.evaluate("token => token === document.activeElement") and tip.is_visible()
     assert tip.locator("div").count() == 3  # the token, and two alternatives
-    assert "30.0\u00a0%" in tip.inner_text() and "end of sentence" in tip.inner_text()  # exp(-1.203973)
-    assert "the model itself said 90.5\u00a0%" in tip.inner_text()
+    assert "0.300" in tip.inner_text() and "end of sentence" in tip.inner_text()  # exp(-1.203973)
+    assert "the model itself said 0.905" in tip.inner_text()
     shown = tip.inner_text()
     page.keyboard.press("ArrowRight")
     assert page.locator("#rows .token").nth(1).evaluate("token => token === document.activeElement")
@@ -235,7 +241,7 @@ def test_probabilities_show_by_keyboard_by_pointer_and_as_numbers(report: Opened
     assert "; else " in (first.get_attribute("aria-label") or "")
     page.check("#numbers")
     number = first.evaluate("token => getComputedStyle(token, '::before').content")
-    assert number.strip('"') == first.get_attribute("data-percent")
+    assert number.strip('"') == first.get_attribute("data-probability")
 
 
 def test_shade_is_darker_and_striped_for_the_less_sure_on_both_scales(report: Opened) -> None:
@@ -311,13 +317,141 @@ def test_comparison_shows_outputs_side_by_side(browser: Any, pages: dict[str, Pa
     page = opened.page
     row = page.locator("#rows tr").first
     assert row.locator(".line > span:first-child").all_text_contents() == ["source", "A", "B", "reference"]
-    for number, name in ((2, "Least expected chrF"), (3, "chrF B − A")):
-        page.get_by_role("button", name=name).click()
-        assert opened.column(number) == sorted(opened.column(number))
+    page.get_by_role("button", name="Least expected chrF").click()
+    assert opened.column(2) == sorted(opened.column(2))
     assert "expected chrF" in row.inner_text()
     page.select_option("#show", "differ")
     assert page.locator("#rows tr").count() == 20
     assert page.locator("#differences tbody tr").count() >= 6
+    opened.close()
+
+
+def test_lines_of_a_comparison_begin_with_the_largest_difference(browser: Any, pages: dict[str, Path]) -> None:
+    opened = Opened(browser, pages["comparison"])
+    sizes = [abs(difference) for difference in opened.column(3)]
+    assert sizes == sorted(sizes, reverse=True) and sizes[0] > 50
+    assert {difference > 0 for difference in opened.column(3)} == {True, False}
+    assert opened.page.locator("#heads th").nth(3).get_attribute("aria-sort") == "descending"
+    opened.page.get_by_role("button", name="chrF B − A").click()
+    assert opened.column(3)[0] in (0, min(opened.column(3), key=abs))
+    opened.close()
+
+
+def test_filters_tell_where_each_system_is_better(browser: Any, pages: dict[str, Path]) -> None:
+    opened = Opened(browser, pages["comparison"])
+    page, counts = opened.page, []
+    for value, label, sign in (("better-0", "A better, by chrF", -1), ("better-1", "B better, by chrF", 1)):
+        page.select_option("#show", label=label)
+        assert page.locator("#show").input_value() == value
+        assert all(sign * difference > 0 for difference in opened.column(3))
+        counts.append(int(page.locator("#count").inner_text().split()[0]))
+    assert min(counts) > 20 and sum(counts) in (LINES - 1, LINES)  # a draw is neither
+    opened.close()
+
+
+@pytest.mark.parametrize("name", ["report", "comparison"])
+def test_an_address_opens_its_line_wherever_it_is(browser: Any, pages: dict[str, Path], name: str) -> None:
+    opened = Opened(browser, pages[name])
+    page = opened.page
+    last = page.evaluate("JSON.parse(document.getElementById('data').textContent).rows.at(-1).n")
+    page.goto(f"{opened.address}#line-{last}")  # a change of the part behind #: nothing is loaded again
+    row = page.locator(f"#line-{last}")
+    assert row.evaluate("row => row === document.activeElement && row.classList.contains('linked')")
+    box = row.bounding_box()
+    assert 0 <= box["y"] < 800
+    page.fill("#search", "nowhere to be found")
+    page.select_option("#show", "flagged")
+    page.evaluate("location.hash = '#line-9'")
+    page.wait_for_selector("#line-9.linked")
+    assert page.locator("#search").input_value() == "" and page.locator(".linked").count() == 1
+    page.evaluate(f"location.hash = '#line-{LINES + 1}'")
+    page.wait_for_function("document.getElementById('count').textContent.includes('not in this page')")
+    page.fill("#search", "Nummer 40")
+    page.locator("#rows td a").first.click()
+    assert page.url.endswith("#line-41")
+    page.goto("about:blank")
+    page.goto(f"{opened.address}#line-{last}")
+    assert page.locator(f"#line-{last}.linked").bounding_box()["y"] < 800
+    opened.requests[:] = [opened.address]
+    opened.close()
+
+
+@pytest.mark.parametrize("name", ["report", "comparison"])
+def test_the_lines_that_were_found_are_saved_as_a_table(
+    browser: Any, pages: dict[str, Path], name: str, tmp_path: Path
+) -> None:
+    opened = Opened(browser, pages[name])
+    page = opened.page
+    page.fill("#search", "hacked")
+    with page.expect_download() as download:
+        page.click("#save")
+    download.value.save_as(tmp_path / "saved.tsv")
+    assert download.value.suggested_filename == "translations.tsv"
+    text = (tmp_path / "saved.tsv").read_bytes().decode("utf-8")
+    head, *rows = [line.split("\t") for line in text.removesuffix("\n").split("\n")]
+    system = ["translation", "confidence", "expected chrF", "chrF", "BLEU", "flagged"]
+    of_systems = system if name == "report" else [f"{letter} {each}" for letter in "AB" for each in system]
+    assert head == ["line", "source", *of_systems, "reference"]
+    assert sorted(row[0] for row in rows) == ["1", "3"] and {len(row) for row in rows} == {len(head)}
+    by_line = {row[0]: row for row in rows}
+    assert by_line["1"][1] == HOSTILE[0] == by_line["1"][-1] and by_line["1"][2].startswith(HOSTILE[0])
+    assert by_line["1"][3] == "0.02" and 0 <= float(by_line["1"][5]) <= 100 and by_line["1"][7] == "0"
+    opened.requests[:] = [url for url in opened.requests if not url.startswith("blob:")]  # made in the page
+    opened.close()
+
+
+def test_what_would_end_a_cell_of_the_table_is_a_space(browser: Any, tmp_path: Path) -> None:
+    folder = write_evaluation(tmp_path / "odd", 3, "odd")
+    lines = [json.loads(line) for line in (folder / "records.jsonl").read_text("utf-8").splitlines()]
+    lines[5]["source"] = "one\ttwo\r\nthree\u2028four"
+    (folder / "records.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines), encoding="utf-8")
+    opened = Opened(browser, write_report(folder))
+    with opened.page.expect_download() as download:
+        opened.page.click("#save")
+    download.value.save_as(tmp_path / "saved.tsv")
+    rows = (tmp_path / "saved.tsv").read_text("utf-8").removesuffix("\n").split("\n")
+    assert len(rows) == 1 + LINES and {row.count("\t") for row in rows} == {8}
+    assert any(row.startswith("6\tone two three four\t") for row in rows)
+    opened.page.context.close()
+
+
+@pytest.mark.parametrize("name", ["report", "comparison"])
+def test_tables_scroll_on_a_phone_behind_their_first_column(browser: Any, pages: dict[str, Path], name: str) -> None:
+    opened = Opened(browser, pages[name], width=390)
+    page = opened.page
+    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    wide = page.locator(".scroll").evaluate_all(
+        "all => all.map((each, index) => each.scrollWidth > each.clientWidth ? index : -1)"
+    )
+    wide = [index for index in wide if index >= 0]
+    assert wide
+    for index in wide:
+        box = page.locator(".scroll").nth(index)
+        left = "each => each.querySelector('tbody').rows[0].cells[0].getBoundingClientRect()"
+        before = box.evaluate(f"{left}.left")
+        box.evaluate("each => { each.scrollLeft = each.scrollWidth; }")
+        assert box.evaluate("each => each.scrollLeft") > 0
+        assert abs(box.evaluate(f"{left}.left") - before) < 1  # it stays, and can be read
+        assert 70 < box.evaluate(f"{left}.width") < 200
+    opened.close()
+
+
+@pytest.mark.parametrize("name", ["report", "of six systems"])
+def test_tables_fit_a_sheet_of_a4(browser: Any, pages: dict[str, Path], tmp_path: Path, name: str) -> None:
+    path = pages.get(name)
+    if path is None:
+        systems = [write_evaluation(tmp_path / str(seed), seed, f"system {seed}") for seed in range(6)]
+        path = write_comparison(systems, tmp_path / "six.html")
+    opened = Opened(browser, path, width=687)  # 210 mm less margins of 14 mm, in pixels of CSS
+    page = opened.page
+    page.evaluate("for (const each of document.querySelectorAll('details')) each.open = true")
+    page.emulate_media(media="print")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 687
+    widths = page.locator("table, figure, .facts").evaluate_all(
+        "all => all.map(each => each.getBoundingClientRect().right)"
+    )
+    assert max(widths) <= 687
     opened.close()
 
 

@@ -34,9 +34,9 @@ def study_figures(results: Results) -> dict[str, str]:
         if lines:
             draw = _lines(f"{corpus}: validation", lines, "update", "BLEU")
             drawn[f"learning-{corpus}"] = svg_element(f"learning {corpus}", draw, "validation BLEU by update")
-        for outcome, label in (("bleu", "BLEU"), ("length_ratio", "length ratio")):
+        for outcome, label, span in (("bleu", "BLEU", 4.0), ("length_ratio", "length ratio", 0.1)):
             if lines := _beams(results, corpus, outcome):
-                draw = _lines(f"{corpus}: beams", lines, "beam size", label, logarithmic=True)
+                draw = _lines(f"{corpus}: beams", lines, "beam size", label, logarithmic=True, span=span)
                 drawn[f"beams-{outcome}-{corpus}"] = svg_element(f"beams {outcome} {corpus}", draw, f"{label} by beam")
         pulls = {
             _variant(group): [
@@ -122,7 +122,7 @@ def _of_truth(corpus: str, curves: Mapping[str, Any], losses: Mapping[str, str])
     def draw() -> Any:
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+        figure = Figure(figsize=(4.6, 4.9), layout="constrained")
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], color=INK, linewidth=0.8, linestyle="--", alpha=0.6)
         for number, (group, rows) in enumerate(list(curves.items())[:6]):
@@ -131,7 +131,7 @@ def _of_truth(corpus: str, curves: Mapping[str, Any], losses: Mapping[str, str])
             if (curve := predicted_curve(losses.get(group) or "")) is not None:
                 axes.plot(*curve, color=style["color"], linewidth=0.9, alpha=0.7)
         axes.set(xlabel="true probability", ylabel="model probability, mean", xlim=(0, 1), ylim=(0, 1), title=corpus)
-        axes.legend(loc="upper left")
+        figure.legend(loc="outside lower center", ncol=2)
         axes.grid()
         return figure
 
@@ -170,12 +170,19 @@ def _beams(results: Results, corpus: str, outcome: str) -> dict[str, list[tuple[
 
 
 def _lines(
-    title: str, lines: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str, logarithmic: bool = False
+    title: str,
+    lines: Mapping[str, Sequence[tuple[float, float]]],
+    x: str,
+    y: str,
+    logarithmic: bool = False,
+    span: float = 0.0,
 ) -> Callable[[], Any]:
+    """`span`: the axis covers so much at least, so that no zoom makes a difference of what is none."""
+
     def draw() -> Any:
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(4.2, 3.2), layout="constrained")
+        figure = Figure(figsize=(4.2, 3.0 + 0.1 * len(lines)), layout="constrained")
         axes = figure.subplots()
         for number, (label, points) in enumerate(lines.items()):
             axes.plot(*zip(*points), label=label, **line_style(number))
@@ -185,8 +192,10 @@ def _lines(
             axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axes.minorticks_off()
         axes.set(xlabel=x, ylabel=y, title=title)
-        axes.margins(y=0.12 + 0.06 * len(lines))  # room for the legend
-        axes.legend()
+        low, high = axes.get_ylim()
+        room = max(0.0, span - high + low) / 2
+        axes.set_ylim(low - room, high + room)
+        figure.legend(loc="outside lower center", ncol=2)
         axes.grid()
         axes.spines[["top", "right"]].set_visible(False)
         return figure

@@ -10,6 +10,7 @@ from jinja2 import ChoiceLoader, FileSystemLoader
 
 from mt.files.atomic import write_text
 from mt.report.page import environment
+from mt.report.svg import svg_document
 from tools.studies.figures import study_figures
 
 Results = Mapping[str, Any]
@@ -21,7 +22,7 @@ def write_study(results: Results, folder: Path) -> Path:
     figures = study_figures(results)
     folder.mkdir(parents=True, exist_ok=True)
     for name, svg in figures.items():
-        write_text(folder / f"{name}.svg", on_white(svg) + "\n")
+        write_text(folder / f"{name}.svg", svg_document(svg))
     write_text(folder / "table.md", table(results))
     write_text(folder / "times.md", times(results))
     shared = environment()
@@ -31,15 +32,6 @@ def write_study(results: Results, folder: Path) -> Path:
     )
     write_text(folder / "study.html", page)
     return folder / "study.html"
-
-
-def on_white(svg: str) -> str:
-    """The same figure on a white ground with dark ink: it is shown where no page gives it colours."""
-    return (
-        svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" style="background:#fff;color:#1a1f26" ', 1)
-        if ("xmlns=" not in svg.partition(">")[0])
-        else svg.replace("<svg ", '<svg style="background:#fff;color:#1a1f26" ', 1)
-    )
 
 
 def _groups(results: Results) -> list[dict[str, Any]]:

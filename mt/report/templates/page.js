@@ -60,11 +60,7 @@
   const described = new WeakMap();  // token element -> what its tip says
   let found = [], shown = 0, order = null, direction = 1;
 
-  const percent = (units) => {
-    const share = units / UNITS;
-    const digits = share > 0 && share < 0.01 ? 2 : 1;
-    return (100 * share).toFixed(digits) + "\u00a0%";
-  };
+  const probability = (units) => (units / UNITS).toFixed(units > 0 && units < UNITS / 100 ? 4 : 3);
   // How doubtful: 0 sure, 1 not at all. On the logarithmic scale 1 is a probability of 0.01 or less.
   const doubt = (share) => byId("scale").value === "linear"
     ? 1 - share : Math.min(1, -Math.log10(Math.max(share, 1e-4)) / 2);
@@ -91,24 +87,25 @@
     const known = row.o.map((output) => output[key]).filter((value) => value !== null && value !== undefined);
     return known.length ? Math.min(...known) : null;
   };
-  const difference = (key) => (row) => {
-    const first = row.o[0][key], last = row.o[row.o.length - 1][key];
-    return first === null || last === null ? null : last - first;
-  };
   const show = (digits, sign) => (value) =>
     value === null ? "–" : minus((sign && value > 0 ? "+" : "") + value.toFixed(digits));
-  const confidence = (value) => value === null ? "–" : (value / UNITS).toFixed(3);
+  const confidence = (value) => value === null ? "–" : probability(value);
+  const spread = (row) => {
+    const known = row.o.map((output) => output.q).filter((value) => value !== null);
+    return known.length ? Math.max(...known) - Math.min(...known) : null;
+  };
+  const difference = (row) => row.o.some((output) => output.q === null) ? null : row.o[1].q - row.o[0].q;
   const interval = (output) => output.i ? output.i.join("–") : "";  // of the expected chrF
 
-  const last = data.systems.length === 2 ? "B\u00a0−\u00a0A" : "last\u00a0−\u00a0A";
   const columns = [
     { name: "Line", value: (row) => row.n, show: String },
     { name: several ? "Least confidence" : "Confidence", value: (row) => lowest(row, "c"), show: confidence },
     { name: several ? "Least expected chrF" : "Expected chrF", value: (row) => lowest(row, "e"), show: show(1),
       note: several ? () => "" : (row) => interval(row.o[0]) },
     ...(several ? [
-      { name: "chrF " + last, value: difference("q"), show: show(1, true) },
-      { name: "BLEU " + last, value: difference("b"), show: show(1, true) },
+      data.systems.length === 2  // by size: the filters tell the sides apart
+        ? { name: "chrF B\u00a0−\u00a0A", value: difference, by: spread, show: show(1, true), first: "descending" }
+        : { name: "Largest difference of chrF", value: spread, by: spread, show: show(1), first: "descending" },
     ] : [
       { name: "chrF", value: (row) => row.o[0].q, show: show(1) },
       { name: "BLEU", value: (row) => row.o[0].b, show: show(1) },
@@ -127,6 +124,9 @@
     empty: (row) => Boolean(row.s.trim()) && row.o.some((output) => !output.text.trim()),
     differ: (row) => row.o.some((output) => output.text !== row.o[0].text),
   };
+  data.systems.forEach((_, index) => {
+    filters["better-" + index] = (row) => row.o.every((output, other) => other === index || row.o[index].q > output.q);
+  });
 
   function shade(made, share) {
     made.style.setProperty("--doubt", (0.75 * doubt(share)).toFixed(3));
@@ -138,20 +138,20 @@
     const token = output.t[position], end = token === END, units = output.p[position];
     const text = end ? "end" : spaced(output, token, position).replace(/^ /, "");
     const wrong = output.w && output.w[position] === "0";
-    const made = element("span", "token" + (wrong ? " wrong" : "") + (end ? " end" : ""), text || "\u2423");
+    const made = element("span", "token" + (wrong ? " wrong" : "") + (end ? " end" : "") + (text ? "" : " space"), text || "\u2423");
     const others = (output.a && output.a[position]) || [];
     const alternatives = [];
     for (let i = 0; i < others.length; i += 2) alternatives.push([data.vocabulary[others[i]], others[i + 1]]);
     const remarks = [];
-    if (output.u) remarks.push("the model itself said " + percent(output.u[position]));
+    if (output.u) remarks.push("the model itself said " + probability(output.u[position]));
     if (output.u && alternatives.length) remarks.push("the others by the model itself");
     if (output.w) remarks.push(wrong ? "does not align with the reference" : "aligns with the reference");
     shade(made, units / UNITS);
-    made.dataset.percent = Math.round(100 * units / UNITS);
+    made.dataset.probability = (units / UNITS).toFixed(2);
     const name = (piece) => piece === END ? "end of sentence" : piece.replaceAll(SPACE, "\u2423");
-    const spoken = [name(end ? END : text) + " " + percent(units), ...remarks];
+    const spoken = [name(end ? END : text) + " " + probability(units), ...remarks];
     if (alternatives.length) {
-      spoken.push("else " + alternatives.map(([piece, other]) => name(piece).replaceAll("\u2423", "") + " " + percent(other)).join(", "));
+      spoken.push("else " + alternatives.map(([piece, other]) => name(piece).replaceAll("\u2423", "") + " " + probability(other)).join(", "));
     }
     made.setAttribute("role", "img");
     made.setAttribute("aria-label", spoken.join("; "));
@@ -182,18 +182,27 @@
     if (several) {
       const figures = [output.c === null ? "" : "confidence " + confidence(output.c),
         output.e === null ? "" : "expected chrF " + output.e.toFixed(1) + (output.i ? " (" + interval(output) + ")" : ""),
-        output.q === null ? "" : "chrF " + output.q.toFixed(1)];
+        output.q === null ? "" : "chrF " + output.q.toFixed(1),
+        output.b === null ? "" : "BLEU " + output.b.toFixed(1)];
       content.append(element("span", "figures", figures.filter(Boolean).join(" · ")));
     }
     if (flagged(output)) content.append(" ", element("span", "flag", "\u2691 flagged"));
     return line(several ? String.fromCharCode(65 + index) : "output", content);
   }
 
+  function lineLink(number) {
+    const link = element("a", "", String(number));
+    link.href = "#line-" + number;
+    return link;
+  }
+
   function rowElement(row) {
     const made = element("tr");
     made.setAttribute("role", "row");
+    made.id = "line-" + row.n;
     for (const column of columns) {
-      const cell = element("td", "number", column.show(column.value(row)));
+      const cell = element("td", "number", column === columns[0] ? "" : column.show(column.value(row)));
+      if (column === columns[0]) cell.append(lineLink(row.n));
       cell.dataset.label = column.name;
       if (column.note && column.note(row)) cell.append(" ", element("span", "interval", column.note(row)));
       made.append(cell);
@@ -207,13 +216,14 @@
     return made;
   }
 
-  function more() {
+  function more(count = shown ? 100 : 20) {  // few at first: figures follow below
     const part = document.createDocumentFragment();
-    const next = found.slice(shown, shown + (shown ? 100 : 20));  // few at first: figures follow below
+    const next = found.slice(shown, shown + count);
     part.append(...next.map(rowElement));
     list.append(part);
     shown += next.length;
-    byId("more").hidden = shown >= found.length;
+    byId("further").hidden = shown >= found.length;
+    byId("save").disabled = !found.length;
     byId("count").textContent = found.length + " of " + rows.length + " translations"
       + (shown < found.length ? ", the first " + shown + " are shown" : "");
   }
@@ -223,13 +233,61 @@
     const wanted = byId("search").value.toLowerCase(), filter = filters[byId("show").value];
     found = rows.filter((row) => filter(row) && row.words.includes(wanted));
     found.sort((a, b) => {
-      const x = order.value(a), y = order.value(b);
+      const by = order.by || order.value, x = by(a), y = by(b);
       if (x === null || y === null) return (x === null) - (y === null) || a.n - b.n;  // unknown last
       return direction * (x - y) || a.n - b.n;
     });
     list.replaceChildren();
     shown = 0;
     more();
+  }
+
+  // ---- a line by its address, and the lines as a table ----
+
+  // #line-12 opens line 12 wherever it is: behind "Show more", or left out by a filter.
+  function openLine() {
+    const number = Number((/^#line-(\d+)$/.exec(location.hash) || [])[1]);
+    if (!number) return;
+    const place = () => found.findIndex((row) => row.n === number);
+    if (place() < 0 && rows.some((row) => row.n === number)) {
+      byId("search").value = "";
+      byId("show").value = "all";
+      redraw();
+    }
+    if (place() < 0) {
+      byId("count").textContent = "Line " + number + " is not in this page; all lines are in records.jsonl";
+      byId("translations").scrollIntoView();
+      return;
+    }
+    if (place() >= shown) more(place() + 1 - shown);
+    for (const before of list.querySelectorAll(".linked")) before.classList.remove("linked");
+    const made = byId("line-" + number);
+    made.classList.add("linked");
+    made.tabIndex = -1;
+    made.focus({ preventScroll: true });
+    made.scrollIntoView({ block: "center", behavior: "instant" });
+  }
+
+  // One row a line that was found; what would end a cell or a row becomes a space.
+  function table() {
+    const score = (value, by = 1) => value === null ? "" : value / by;
+    const row = (cells) => cells.map((cell) => String(cell).replace(/[\t\n\v\f\r\u0085\u2028\u2029]+/g, " ")).join("\t") + "\n";
+    const parts = [["translation", (output) => output.text], ["confidence", (output) => score(output.c, UNITS)],
+      ["expected chrF", (output) => score(output.e)], ["chrF", (output) => score(output.q)],
+      ["BLEU", (output) => score(output.b)], ["flagged", (output) => Number(flagged(output))]];
+    const names = data.systems.flatMap((_, index) =>
+      parts.map(([name]) => several ? String.fromCharCode(65 + index) + " " + name : name));
+    const references = rows.length ? rows[0].r.map((_, index) => "reference" + (index ? " " + (index + 1) : "")) : [];
+    return row(["line", "source", ...names, ...references]) + found.map((each) =>
+      row([each.n, each.s, ...each.o.flatMap((output) => parts.map(([, value]) => value(output))), ...each.r])).join("");
+  }
+
+  function save() {
+    const link = element("a");
+    link.href = URL.createObjectURL(new Blob([table()], { type: "text/tab-separated-values" }));
+    link.download = "translations.tsv";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
   }
 
   // ---- the tip: under the token, inside the window ----
@@ -239,7 +297,7 @@
     tip.replaceChildren();
     note.lines.forEach(([piece, units], index) => {
       const entry = element("div", index ? "" : "chosen");
-      entry.append(element("span", "", piece), element("b", "", percent(units)));
+      entry.append(element("span", "", piece), element("b", "", probability(units)));
       tip.append(entry);
     });
     for (const remark of note.remarks) tip.append(element("span", "remark", remark));
@@ -288,8 +346,9 @@
   const textHead = element("th", "text", several ? "Source, outputs, reference" : "Source, output, reference");
   textHead.setAttribute("role", "columnheader");
   heads.append(textHead);
-  order = columns[1] || columns[0];
-  mark(order.head, "ascending");
+  order = (several && columns.find((column) => column.by === spread)) || columns[1] || columns[0];
+  direction = order.first ? -1 : 1;
+  mark(order.head, order.first || "ascending");
 
   function reshade() {
     for (const made of document.querySelectorAll(".token[data-confidence]")) shade(made, Number(made.dataset.confidence));
@@ -299,11 +358,16 @@
   for (const id of ["search", "show", "threshold"]) byId(id).addEventListener("input", redraw);
   byId("scale").addEventListener("input", reshade);
   byId("numbers").addEventListener("input", () => list.classList.toggle("probabilities", byId("numbers").checked));
-  byId("more").addEventListener("click", () => {
-    const before = shown;
-    more();
-    if (byId("more").hidden) { const next = list.rows[before]; if (next) { next.tabIndex = -1; next.focus(); } }
-  });
+  for (const [id, count] of [["more", undefined], ["whole", rows.length]]) {
+    byId(id).addEventListener("click", () => {
+      const before = shown;
+      more(count);
+      if (byId("further").hidden) { const next = list.rows[before]; if (next) { next.tabIndex = -1; next.focus(); } }
+    });
+  }
+  byId("save").addEventListener("click", save);
   redraw();
   reshade();
+  openLine();
+  window.addEventListener("hashchange", openLine);
 })();

@@ -13,7 +13,7 @@ import pytest
 from mt.cli.report import main
 from mt.errors import UserError
 from mt.files.json_file import write_json
-from mt.report.comparison import _table, write_comparison
+from mt.report.comparison import _table, differing, verdict_on, write_comparison
 from mt.report.inputs import read_evaluation
 
 WORDS = ["a", "man", "walks", "with", "two", "dogs", "in", "the", "old", "park"]
@@ -87,6 +87,51 @@ def test_page_names_the_systems_and_their_differences(tmp_path: Path) -> None:
     assert len(rows) == 60 and [len(row["o"]) for row in rows] == [2] * 60
 
 
+def test_a_better_system_is_named_with_the_size_and_the_interval_of_the_difference(tmp_path: Path) -> None:
+    folders = [evaluation(tmp_path / "a", "first", 2), evaluation(tmp_path / "b", "second", 30)]
+    for order, better, worse in ((folders, "B", "A"), (folders[::-1], "A", "B")):
+        table = _table([read_evaluation(folder) for folder in order])
+        bleu = table[0].differences[0]
+        low, high = sorted(abs(bleu[end]) for end in ("low", "high"))
+        said = verdict_on(table, "B")
+        size = f"{abs(bleu['difference']):.2f} BLEU [{low:.2f}, {high:.2f}]"
+        assert said.startswith(f"{better} is better than {worse} by {size} (adjusted p ")
+        assert f"; {better} is also better by chrF, TER" in said and said.count(".") == said.rstrip(".").count(".") + 1
+        page = write_comparison(order, tmp_path / "compare.html").read_text(encoding="utf-8")
+        assert f'<p class="verdict">{said.replace("<", "&lt;")}</p>' in page
+
+
+def test_where_no_difference_can_be_told_the_sentence_says_so(tmp_path: Path) -> None:
+    folders = [evaluation(tmp_path / name, name, 2) for name in "ab"]
+    table = _table([read_evaluation(folder) for folder in folders])
+    assert verdict_on(table, "B") == "No difference of A and B can be told: +0.00 BLEU [0.00, 0.00] (adjusted p 1.000)."
+    page = write_comparison(folders, tmp_path / "compare.html").read_text(encoding="utf-8")
+    assert '<td class="number">equal</td>' in page and "empty translations</th>" not in page
+
+
+def test_what_differs_is_told_by_the_settings_that_both_know() -> None:
+    first = {
+        "model": {"name": "a", "loss": "ce"},
+        "config": {"train": {"max_steps": 10, "precision": "auto"}, "loss": {"log_end": None}},
+        "decode": {"length_alpha": 1.0},
+        "evaluation": {"date": "2026-01-01", "command": "x"},
+    }
+    second = {
+        "model": {"name": "b", "loss": "ce", "data": {"train": "ff"}},
+        "config": {"train": {"max_steps": 20, "precision": "auto"}, "loss": {"log_end": 0.5}},
+        "decode": {"length_alpha": 0.6},
+        "evaluation": {"date": "2026-01-02", "command": "y"},
+    }
+    assert differing([first, second]) == [
+        ("model.name", ["a", "b"]),
+        ("train.max_steps", [10, 20]),
+        ("loss.log_end", [None, 0.5]),
+        ("decode.length_alpha", [1.0, 0.6]),
+    ]
+    assert differing([first, first]) == []
+    assert differing([{"model": {"name": "a"}}, second]) == [("model.name", ["a", "b"])]  # of an earlier version
+
+
 def with_sums(folder: Path, nll: float) -> Path:
     """The evaluation, its records with sums of the reference as prefix: of 3 tokens, a gap in the last bin."""
     records = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
@@ -100,12 +145,12 @@ def with_sums(folder: Path, nll: float) -> Path:
 def test_differences_with_the_reference_as_prefix_are_tested_where_records_tell_the_sums(tmp_path: Path) -> None:
     made = [evaluation(tmp_path / "a", "first", 2), evaluation(tmp_path / "b", "second", 2)]
     table = {row.name: row for row in _table([read_evaluation(folder) for folder in made])}
-    assert table["ECE: Teacher-forced"].differences == [None] == table["NLL: Teacher-forced"].differences
+    assert table["ECE (teacher-forced)"].differences == [None] == table["NLL (teacher-forced)"].differences
     evaluations = [read_evaluation(with_sums(folder, nll)) for folder, nll in zip(made, (0.5, 0.8))]
     table = {row.name: row for row in _table(evaluations)}
-    errors, likelihoods = (table[f"{name}: Teacher-forced"].differences[0] for name in ("ECE", "NLL"))
+    errors, likelihoods = (table[f"{name} (teacher-forced)"].differences[0] for name in ("ECE", "NLL"))
     assert likelihoods["difference"] == pytest.approx(0.1) and errors["difference"] == pytest.approx(0.03)
-    assert table["ECE: Output"].differences[0]["difference"] == 0
+    assert table["ECE (output)"].differences[0]["difference"] == 0
     tested = [row.differences[0] for row in table.values() if row.differences[0]]
     assert len(tested) == 6  # BLEU, chrF, TER, both calibration errors and the NLL
     smallest = min(each["p"] for each in tested)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mt.report.figures import reliability_diagram, reliability_image, reliability_overlay
-from mt.report.svg import label_text
+from mt.report.svg import label_text, svg_document
 
 
 def block(counts: list[int], accuracies: list[float]) -> dict[str, Any]:
@@ -66,13 +66,13 @@ def test_diagram_is_a_bare_svg_element_that_says_what_it_shows() -> None:
     assert root.get("aria-label", "").startswith('a "quoted" <title> & more: 1000 tokens, accuracy 0.828')
     assert "over-confident by" in root.get("aria-label", "")
     words = " ".join(root.itertext())
-    assert f"ECE {100 * BLOCK['ece']:.2f} %" in words
+    assert f"ECE {BLOCK['ece']:.4f}" in words
     assert "currentColor" in svg and "#010203" not in svg
 
 
 def test_noise_floor_stands_beside_the_error_where_it_is_known() -> None:
     assert "noise floor" not in reliability_diagram(BLOCK, "t")
-    assert "noise floor 1.25 %" in reliability_diagram(BLOCK | {"noise_floor": 0.0125}, "t")
+    assert "noise floor 0.0125" in reliability_diagram(BLOCK | {"noise_floor": 0.0125}, "t")
 
 
 def test_overlay_tells_its_systems_apart_without_colour() -> None:
@@ -81,7 +81,7 @@ def test_overlay_tells_its_systems_apart_without_colour() -> None:
     root = ElementTree.fromstring(svg)
     words = " ".join(root.itertext())
     for label, result in systems:
-        assert f"{label}  ECE {100 * result['ece']:.2f} %" in words
+        assert f"{label}  ECE {result['ece']:.4f}" in words
         assert f"{label}: 1000 tokens" in root.get("aria-label", "")
     assert "stroke-dasharray" in svg.split("--series-2")[1]  # the second line is dashed, the marks differ
     assert len({re.sub(r"[\d. -]", "", path) for path in re.findall(r'<path id="m\w+" d="([^"]+)"', svg)}) >= 2
@@ -122,3 +122,28 @@ def test_a_label_is_drawn_letter_by_letter(name: str, recwarn: pytest.WarningsRe
 def test_a_label_hides_and_turns_nothing_round() -> None:
     assert label_text("a\nb\x1b[31m\u202ec\ud800") == "a b [31m c "
     assert label_text("x" * 31) == "x" * 29 + "…"
+
+
+def heights_of(svg: str, *starts: str) -> list[float]:
+    """How far below the top each text that starts like this stands."""
+    texts = re.findall(r'<text [^>]*?(?:y="|translate\([-0-9.]+ )([0-9.]+)[^>]*>([^<]*)<', svg)
+    return [float(height) for height, text in texts if text.startswith(starts)]
+
+
+def test_legends_stand_below_the_data() -> None:
+    diagram = reliability_diagram(BLOCK | {"noise_floor": 0.01}, "t")
+    overlay = reliability_overlay([("first", BLOCK), ("second", BLOCK)], "both")
+    named = ("over-confident gap", "under-confident gap", "overall accuracy", "mean confidence", "first", "second")
+    for svg, entries in ((diagram, 4), (overlay, 2)):
+        (axis,) = heights_of(svg, "confidence")  # the name of the lowest axis
+        assert len(heights_of(svg, *named)) == entries and min(heights_of(svg, *named)) > axis
+    assert max(heights_of(diagram, "ECE")) < min(heights_of(diagram, "1.0"))  # the summary is above
+
+
+def test_a_figure_as_a_file_has_a_white_ground_and_needs_no_page() -> None:
+    figure = reliability_overlay([("A", BLOCK), ("B", BLOCK)], "t")
+    document = svg_document(figure)
+    first = next(iter(ElementTree.fromstring(document)))
+    assert first.tag.endswith("rect") and first.attrib == {"width": "100%", "height": "100%", "fill": "#fff"}
+    assert "var(" in figure and "currentColor" in figure
+    assert "var(" not in document and "currentColor" not in document

@@ -179,7 +179,7 @@ def test_page_shows_the_figures_and_loads_nothing(tmp_path: Path) -> None:
     ]
     assert order == sorted(order)
     drawn = (tmp_path / "figures" / "reliability_inference.svg").read_text(encoding="utf-8")
-    assert drawn.strip() in page
+    assert drawn.count("<path ") > 50 and 'fill="#fff"' in drawn and "currentColor" not in drawn
     assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", page)
     assert "@import" not in page and "url(http" not in page
 
@@ -299,7 +299,7 @@ def full_results() -> dict[str, Any]:
     after = block | {"ece": 0.0111}
     promise = {"chrf": 45, "precision": 0.9, "by": "quality", "threshold": 52.25, "lines": 412, "coverage": 0.44}
     made["recalibrated"] = {
-        "teacher_forced": block,
+        "teacher_forced": block | {"ece": 0.0222},
         "inference": after,
         "map": {"temperature": 1.375},
         "promises": [promise | {"reached": 0.915, "low": 0.884, "high": 0.938, "kept": True}],
@@ -308,7 +308,7 @@ def full_results() -> dict[str, Any]:
     made["quality"] = {"spearman": 0.642, "coverage": 0.903, "width": 41.25, "prr": 0.557}
     made["sequence"] = {
         "correlation": {"chrf": 0.411, "bleu": 0.322, "ter": -0.233},
-        "selective": [{"coverage": 0.5, "lines": 10, "chrf": 71.25, "bleu": 51.5, "ter": 31.75}],
+        "selective": [{"coverage": 0.5, "lines": 10, "confidence": 0.987, "chrf": 71.25, "bleu": 51.5, "ter": 31.75}],
         "prr": 0.587,
         "nbest": None,
     }
@@ -328,6 +328,13 @@ def full_results() -> dict[str, Any]:
         }
         for beam in (1, 5)
     ]
+    made["config"] = {"train": {"max_steps": 1200}, "run_dir": ""}
+    made["evaluation"] = {
+        "date": "2026-11-27 00:54:53+00:00",
+        "command": "mt evaluate model --beams 1",
+        "lines_per_second": 424.5,
+        "versions": {"torch": "2.9"},
+    }
     made["truth"] = {
         "bleu_of_likeliest": 61.75,
         "bleu_of_minimum_risk": 62.25,
@@ -346,17 +353,17 @@ def full_results() -> dict[str, Any]:
 def test_all_that_results_may_hold_stands_in_the_page(tmp_path: Path) -> None:
     page = write(tmp_path, full_results(), records(5))
     for text in (
-        "1.23\u00a0%",
-        "up to 2.34",
-        "3.45 to 4.56",
+        "0.0123",
+        "up to 0.0234",
+        "0.0345 to 0.0456",
         "0.0067",
         "0.0456",
         "0.2345",
         "0.0912",
         "0.512",
         "0.765",
-        "7.77\u00a0%",
-        "1.11\u00a0%",
+        "0.0777",
+        "0.0111",
         "1.375",
         "0.411",
         "0.322",
@@ -381,13 +388,20 @@ def test_all_that_results_may_hold_stands_in_the_page(tmp_path: Path) -> None:
         "0.7125",
         "0.7225",
         "0.1235",
-        "1.98\u00a0%",
+        "0.0198",
         "0.0555",
         "−0.500",
-        "3.21\u00a0%",
-        "2.98\u00a0%",
-        "+1.00\u00a0%",
-        "0.43\u00a0%",
+        "0.0321",
+        "0.0298",
+        "+0.0100",
+        "0.0043",
+        "confidence from</th>",
+        "0.987",
+        "2026-11-27 00:54:53+00:00",
+        "mt evaluate model --beams 1",
+        "424.5",
+        "torch: 2.9",
+        "max_steps: 1200",
     ):
         assert text in page, text
     drawn = {path.stem for path in (tmp_path / "figures").iterdir()}
@@ -399,10 +413,34 @@ def test_all_that_results_may_hold_stands_in_the_page(tmp_path: Path) -> None:
         "selective_chrf",
         "selective_bleu",
         "selective_ter",
-        *(f"sweep_{number}" for number in range(1, 9)),
+        *(f"sweep_{number}" for number in range(1, 7)),
     }
     ids = re.findall(r' id="([^"]+)"', page)
     assert len(ids) == len(set(ids))
+
+
+def test_what_is_0_or_says_nothing_is_left_out(tmp_path: Path, no_figures: None) -> None:
+    made = full_results()
+    made["empties"] = 0
+    made["decode"] = {"length_penalty": "none", "lines_overlong": 0}
+    made["recalibrated"]["inference"] = made["calibration"]["inference"]  # the map that was picked is none
+    made["truth"]["maps"] = {"link": {"kl": 0.1235}, "link_temperature": {"kl": 0.0555}, "temperature": {"kl": 0.05}}
+    page = write(tmp_path, made, records(3))
+    assert "length penalty</dt>" in page and "lines overlong" not in page
+    assert "empty translation</span>" not in page and "empty translations</th>" not in page
+    assert "Output, recalibrated" not in page and "Teacher-forced, recalibrated" in page
+    assert "after temperature" in page and "inverse link" not in page and "link and temperature" not in page
+    made["empties"], made["sweep"][0]["empties"] = 2, 1
+    page = write(tmp_path, made, records(3))
+    assert "2 empty translations</span>" in page and "empty translations</th>" in page
+
+
+def test_probabilities_and_errors_are_numbers_and_only_shares_of_lines_are_percentages(tmp_path: Path) -> None:
+    page = write(tmp_path, full_results(), records(3))
+    text = re.sub(r"<[^>]+>", " ", page.split('id="summary"')[1].split('id="selection"')[0])
+    assert set(re.findall(r"[\d.]+[ \u00a0]%", text)) == {"95 %"}  # of intervals
+    sentence = " ".join(re.search(r"The system gives.*?on average\.", text, re.DOTALL)[0].split())
+    assert "a probability of 0.500 on average" in sentence and "over-confident by 0.050" in sentence
 
 
 def test_both_marks_of_a_breakdown_stand_at_their_place(tmp_path: Path, no_figures: None) -> None:
@@ -453,9 +491,7 @@ def test_what_an_older_evaluation_did_not_measure_is_a_dash_or_left_out(tmp_path
     page = write(tmp_path, results(), records(2))
     table = page.split('aria-label="Calibration"')[1].split("</table>")[0]
     rows = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in table.split("<tbody>")[1].split("</tr>")[:-1]]
-    assert rows == [
-        [name, "5.00\u00a0%", "–", "–", "1.200", "0.300", "–", "–"] for name in ("Teacher-forced", "Output")
-    ]
+    assert rows == [[name, "0.0500", "–", "–", "1.200", "0.300", "–", "–"] for name in ("Teacher-forced", "Output")]
     assert 'role="note"' not in page and "promised" not in page and "– to" not in page
 
 
