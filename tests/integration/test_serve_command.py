@@ -183,8 +183,8 @@ def test_the_page_translates_what_is_typed(serve: Callable[..., Served], width: 
 
         token, tip = page.locator("#output .told > .tokens .token").first, page.locator("#tip")
         token.hover()
-        percent = f"{100 * told['tokens'][0]['confidence']:.1f}"
-        assert tip.is_visible() and percent in tip.inner_text()
+        probability = f"{told['tokens'][0]['confidence']:.3f}"
+        assert tip.is_visible() and probability in tip.inner_text()
         page.keyboard.press("Escape")
         assert tip.is_hidden()
         token.focus()

@@ -13,7 +13,7 @@
     return made;
   }
 
-  const percent = (share) => (100 * share).toFixed(share > 0 && share < 0.01 ? 2 : 1) + "\u00a0%";
+  const probability = (share) => share.toFixed(share > 0 && share < 0.01 ? 4 : 3);
 
   // As the pages of the report do: the less sure the darker, striped below one half.
   function shade(made, share) {
@@ -28,11 +28,11 @@
     const shown = end ? "end" : token.token.replaceAll(SPACE, " ").replace(/^ /, "") || "\u2423";
     const made = element("span", "token" + (end ? " end" : ""), shown);
     const own = Math.exp(token.log_prob);
-    const note = [[end ? "end of sentence" : shown, percent(token.confidence)]];
-    if (Math.abs(own - token.confidence) > 0.002) note.push(["the model itself", percent(own)]);
+    const note = [[end ? "end of sentence" : shown, probability(token.confidence)]];
+    if (Math.abs(own - token.confidence) > 0.002) note.push(["the model itself", probability(own)]);
     notes.set(made, note);
     shade(made, token.confidence);
-    made.dataset.percent = Math.round(100 * token.confidence);
+    made.dataset.probability = token.confidence.toFixed(2);
     made.setAttribute("role", "img");
     made.setAttribute("aria-label", note.map((each) => each.join(" ")).join("; "));
     made.tabIndex = position ? -1 : 0;  // one stop for the tab key; arrows inside
@@ -55,7 +55,7 @@
 
   function figures(line) {
     const made = element("div", "figures");
-    made.append(element("span", "", "confidence " + percent(line.confidence)));
+    made.append(element("span", "", "confidence " + probability(line.confidence)));
     if (line.quality !== undefined) {
       made.append(element("span", "", "expected chrF " + line.quality.toFixed(1)
         + " (" + Math.round(line.quality_low) + "–" + Math.round(line.quality_high) + ")"));
@@ -70,7 +70,7 @@
     made.open = open;
     for (const other of line.alternatives) {
       const entry = element("li");
-      entry.append(tokens(other), element("span", "", percent(other.confidence)));
+      entry.append(tokens(other), element("span", "", probability(other.confidence)));
       list.append(entry);
     }
     made.append(element("summary", "", count + (count === 1 ? " alternative" : " alternatives")), list);
