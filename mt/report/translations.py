@@ -79,7 +79,9 @@ def _output(record: Record, vocabulary: Mapping[str, int], with_alternatives: bo
     own = [_units(math.exp(min(0.0, log_prob))) for log_prob in record.get("log_probs") or []]
     if len(own) == len(tokens) and any(abs((a or 0) - (b or 0)) > 20 for a, b in zip(own, output["p"])):
         output["u"] = own
-    output["w"] = "".join("01"[bool(label)] for label in record.get("correct") or [])
+    output["w"] = "".join("?" if label is None else "01"[label] for label in record.get("correct") or [])
+    if record.get("labels") == "people":
+        output["l"] = 1
     if with_alternatives and record.get("alternatives"):
         output["a"] = []
         for token, alternatives in zip(tokens, record["alternatives"]):
