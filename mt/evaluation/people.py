@@ -174,7 +174,8 @@ class HumanLabels:
             else:
                 sides = [_as_written(each) for each in before[-2:]]
                 keys = [pair for a in sides[0] for b in sides[1] for pair in ((a, b), (b, a))]
-            yield _Row(keys, *((), ()) if names else (tuple(before[1:3]), (before[0], before[3])), spans)
+            system, *segment, rater = before[:4] if not names else ("", "")
+            yield _Row(keys, tuple(segment), (system, rater), spans)
 
 
 def _right(places: list[int], raters: list[list[Span]]) -> bool | None:
