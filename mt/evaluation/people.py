@@ -127,8 +127,8 @@ class HumanLabels:
         if lines := unfit[self.form]:
             given, count = len(self.tags[lines[0]]), len(words[lines[0]])
             raise UserError(
-                f"{self.path}: line {lines[0] + 1} has {given} tags for a translation of {count} words; wanted are "
-                f"{count}, {count + 1} with the end, or {2 * count + 1} with gaps, the same in all lines"
+                f"{self.path}: line {lines[0] + 1} has {given} tags for a translation of {count} words; wanted are, in "
+                f"all lines, n for n words (here {count}), n + 1 with the end, or 2 n + 1 with the gaps"
             )
         step, more = _TAGS[self.form]
         found: list[tuple[list[list[Span]], bool | None]] = []

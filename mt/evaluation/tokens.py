@@ -142,11 +142,12 @@ def inference(
     counted = SplitBins("inference", level=level)
     for line, record in enumerate(records):
         certain = np.array(token_confidence(record, recalibrated), dtype=np.float64)
-        if not len(certain):
+        labels = record["correct"] if len(certain) else []
+        known = np.array([label is not None for label in labels], dtype=bool)  # people may have left some out
+        if not known.any():
             continue
-        known = np.array([each is not None for each in record["correct"]])  # people may have left some out
-        right = np.array(record["correct"])[known].astype(bool)
-        tokens, certain = list(compress(record["tokens"], known)), certain[known]
+        right, certain = np.array(labels)[known].astype(bool), certain[known]
+        tokens = list(compress(record["tokens"], known))
         end = np.array([token == END for token in tokens])
         counts = None if training_counts is None else [training_counts.get(token, 0) for token in tokens]
         counted.update(certain, right, end, **label_scores(certain, right), line=line, counts=counts)
