@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from argparse import ArgumentTypeError
@@ -32,6 +33,8 @@ from mt.settings import Whole
 Results = Mapping[str, Any]
 _EVALUATION = ("beams", "length_penalty", "length_alpha", "length_penalties", "batch_tokens", "truth")
 
+_TOLD = {"spearman": "Spearman", "auroc": "AUROC", "prr": "rejection ratio"}
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Evaluates a model or another system's output, writes the files, prints a short table."""
@@ -42,19 +45,25 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError("--source is missing; give the file of lines to translate")
     from mt.evaluation.test_set import read_test_set
 
-    read = [("what is read", path) for path in (given.source, given.records, *given.reference) if path]
+    if given.labels and (given.beams != [5] or given.length_penalties):
+        raise UserError("--labels: people judged one output, that of beam 5; leave --beams and --length_penalties out")
+    judged = [given.labels, *(path for _, path in given.scores)]
+    read = [("what is read", path) for path in (given.source, given.records, *given.reference, *judged) if path]
     names = ("results.json", "records.jsonl", "hypotheses.txt", "report.html")
     check_apart(read, *(("--output", given.output / name) for name in names))
     test_set = read_test_set(given.source, given.reference, given.target_language)
+    from mt.evaluation.judges import Judges
     from mt.evaluation.run import evaluate, evaluate_records
     from mt.report.page import write_report
 
     words = [word.rpartition("=") for word in arguments or sys.argv[1:]]  # no place on this machine is told
     told = shlex.join(name + equals + (Path(end).name if os.path.isabs(end) else end) for name, equals, end in words)
-    resampling = {"bootstrap": given.bootstrap, "seed": given.seed, "command": f"{call_of()} {told}"}
+    judges = Judges(dict(given.scores), given.labels, test_set.description["lines"])
+    common: dict[str, Any] = {"bootstrap": given.bootstrap, "seed": given.seed, "judges": judges}
+    common["command"] = f"{call_of()} {told}"
     if given.records is not None:
         _make_writable(given.output)
-        results = evaluate_records(given.records, test_set, given.output, **resampling)
+        results = evaluate_records(given.records, test_set, given.output, **common)
     else:
         from mt.model.directory import load_model
 
@@ -63,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
         _make_writable(given.output)
         processes = threads if loaded.model.output_weight.device.type == "cpu" else 1
         options = {name: getattr(given, name) for name in _EVALUATION}
-        results = evaluate(loaded, test_set, given.output, processes=processes, **options, **resampling)
+        results = evaluate(loaded, test_set, given.output, processes=processes, **options, **common)
     with busy("drawing the page"):
         report = write_report(given.output)
     say(table(results), *findings(results), f"report: {report}")
@@ -88,14 +97,16 @@ def table(results: Results) -> str:
 
 def findings(results: Results) -> list[str]:
     """What the evaluation found beside the table, one line each: calibration with its noise floor, before and after
-    recalibration, what confidence tells of whole sentences, and a perfect model's figures."""
+    recalibration, what confidence tells of whole sentences, other judges, and a perfect model's figures."""
     lines = []
+    people = ", labels: people" if results.get("labels") else ""
     for title, blocks in (("", results["calibration"]), (", recalibrated", results.get("recalibrated") or {})):
         for name, what in (("teacher_forced", "teacher-forced"), ("inference", "inference")):
             if block := blocks.get(name):
                 low, high = block["ece_low"], block["ece_high"]
                 interval = "" if low is None else f" [{low:.4f}, {high:.4f}]"
-                lines.append(f"ECE {what}{title}: {block['ece']:.4f}{interval}, noise floor {block['noise_floor']:.4f}")
+                told = what + title + people * (name == "inference")
+                lines.append(f"ECE {told}: {block['ece']:.4f}{interval}, noise floor {block['noise_floor']:.4f}")
     if sequence := results.get("sequence"):
         spearman = sequence["correlation"]["chrf"]
         told = "unknown" if spearman is None else f"{spearman:.3f}"  # none where all lines are equally good
@@ -104,6 +115,7 @@ def findings(results: Results) -> list[str]:
                 f", of quality {quality['spearman']:.3f}; chrF lies in {quality['coverage']:.1%} of the 90 % intervals"
             )
         lines.append(f"confidence against sentence chrF: Spearman {told}")
+    lines += [_judged(name, block) for name, block in (results.get("scores") or {}).items()]
     for each in (results.get("recalibrated") or {}).get("promises", ()):
         promised = f"promise of {each['precision']:.0%} at chrF {each['chrf']:g}"
         kept = "no line is above its threshold"
@@ -125,9 +137,18 @@ def findings(results: Results) -> list[str]:
     return lines
 
 
-def _score(block: dict[str, Any]) -> str:
-    interval = "" if block["low"] is None else f" [{block['low']:.2f}, {block['high']:.2f}]"
-    return f"{block['score']:.2f}{interval}"
+def _score(block: dict[str, Any], digits: int = 2) -> str:
+    interval = "" if block["low"] is None else f" [{block['low']:.{digits}f}, {block['high']:.{digits}f}]"
+    return f"{block['score']:.{digits}f}{interval}"
+
+
+def _judged(name: str, block: dict[str, Any]) -> str:
+    """The mean score of another judge, and what the system's own confidence tells of it."""
+    line = f"{name}: {_score(block, 4)}"
+    for figure in (each for each in ("confidence", "quality") if block[each]):
+        told = {key: "unknown" if (value := block[figure][key]) is None else f"{value:.3f}" for key in _TOLD}
+        line += f"; {figure} against it: " + ", ".join(f"{title} {told[key]}" for key, title in _TOLD.items())
+    return line
 
 
 def _make_writable(path: Path) -> None:
@@ -140,6 +161,13 @@ def _make_writable(path: Path) -> None:
 
 def _beams(text: str) -> list[int | float]:
     return [positive(part) for part in text.split(",")]
+
+
+def _named(text: str) -> tuple[str, Path]:
+    name, mark, path = text.partition("=")
+    if not mark or not path or not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        raise ArgumentTypeError(f"{text!r} is not NAME=FILE, such as comet=comet.json")
+    return name, Path(path)
 
 
 def _penalties(text: str) -> list[str]:
@@ -173,5 +201,9 @@ def _parser() -> CommandParser:
     resamples = "resamples for the intervals of BLEU, chrF and TER (default: 1000; 0: none)"
     add("--bootstrap", type=number(*get_args(Whole)), default=1000, metavar="N", help=resamples)
     add("--seed", type=seed, default=12345, metavar="N", help="seed of the resamples (default: 12345)")
+    scores = "scores of these translations, what comet-score --to_json wrote, and their name; may be repeated"
+    add("--scores", type=_named, metavar="NAME=F", action="append", default=[], help=scores)
+    labels = "in place of alignment, what people found wrong in them: OK/BAD tags, MQM, or WMT-QE's spans"
+    add("--labels", type=Path, metavar="F", help=labels)
     add("--truth", action="store_true", help="the text is of the shipped grammar: show what a perfect model scores")
     return parser

@@ -38,7 +38,7 @@ FIGURES: dict[str, Callable[[dict[str, Any]], float]] = {
 }
 """what a line can be flagged by, as its record tells it"""
 _FIRST = 16  # lines that an export is checked on
-_FORMATTING = ("format", "overlong", "alignments", "flag_below", "flag_by", "engine", "compute_type")
+_FORMATTING = ("format", "overlong", "alignments", "flag_below", "flag_by", "bad_below", "engine", "compute_type")
 """further options that the output depends on"""
 
 
@@ -46,7 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Translates files or standard input."""
     options = _parser().parse_args(arguments)
     _check_options(options)
-    options.token_scores = options.format == "jsonl" or options.flag_below is not None
+    options.token_scores = options.format != "text" or options.flag_below is not None
     from mt.decoding.records import Remarks
     from mt.decoding.translator import WINDOW
 
@@ -123,7 +123,10 @@ def _parser() -> CommandParser:
     add("--output", type=Path, metavar="F", help="file to write, F.gz: packed (default: standard output)")
     words = "text: a line each, with --nbest LINE ||| TRANSLATION ||| SCORE, lines counted from 0 (the default); "
     words += "jsonl: one object a line, with score, confidence, tokens and their log-probabilities"
-    add("--format", choices=["text", "jsonl"], default="text", help=words)
+    words += "; wmt_qe: translation, confidence and OK/BAD tags of its words and its end, by tabs"
+    add("--format", choices=["text", "jsonl", "wmt_qe"], default="text", help=words)
+    words = "with wmt_qe: a word is BAD where the confidence in one of its tokens is below this (default: 0.5)"
+    add("--bad_below", type=number(float, within(0, 1)), default=0.5, metavar="C", help=words)
     words = "file of as many lines as the input: the whole words that each line's translation begins with, or nothing"
     add("--prefix", type=Path, nargs=1, default=[], metavar="F", help=words)
     words = "further models of the same vocabulary: the mean of all probabilities counts, and is not recalibrated"
@@ -167,6 +170,9 @@ def _check_options(options: Namespace) -> None:
         raise UserError("standard input is closed; give a file with --input")
     if options.alignments and options.format != "jsonl":
         raise UserError("--alignments: only JSON lines have a place for them; add --format jsonl")
+    unfit = {"--nbest": (options.nbest or 1) > 1, "--prefix": options.prefix, "--flag_below": options.flag_below}
+    if options.format == "wmt_qe" and any(unfit.values()):
+        raise UserError(f"--format wmt_qe: has no place for {next(filter(unfit.get, unfit))}; leave that out")
     if options.flagged is not None and options.flag_below is None:
         raise UserError("--flagged: needs --flag_below, the figure below which a line is flagged")
     check_flags(options)
@@ -271,8 +277,10 @@ def _fingerprint(translator: Translator, text: TextDigest, begun: TextDigest, op
 
 def _formatted(record: dict[str, Any], options: Namespace, figure: float | None, flagged: bool) -> str:
     """The record as lines of output, each with its line feed; `figure`: what lines are flagged by, if they are."""
-    from mt.decoding.records import json_line
+    from mt.decoding.records import json_line, tagged_line
 
+    if options.format == "wmt_qe":
+        return tagged_line(record, options.bad_below) + "\n"
     if options.format == "jsonl":
         return json_line(record if figure is None else {**record, "flagged": flagged}) + "\n"
     if (options.nbest or 1) == 1:

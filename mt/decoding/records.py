@@ -13,6 +13,7 @@ import numpy as np
 
 from mt.corpus.tokenizer import Tokenizer
 from mt.decoding.types import Hypothesis
+from mt.metrics.labels import END, characters_of_tokens
 from mt.progress import LineNotes
 
 # Languages written without spaces between words: parts of a line are joined as they are.
@@ -120,6 +121,20 @@ def json_line(record: dict[str, Any]) -> str:
     """The record as one line of JSON, whatever a reader takes for a line break; without the final line feed."""
     text = json.dumps(record, ensure_ascii=False)
     return _LINE_BREAKS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def tagged_line(record: dict[str, Any], bad_below: float) -> str:
+    """By tabs: the translation, its confidence, and a tag for each of its words and one for its end, by spaces: BAD
+    where the confidence in one of its tokens is below `bad_below`, else OK."""
+    text, tokens = record["translation"], record["tokens"]
+    doubted = [confidence < bad_below for confidence in record["token_confidence"]]
+    places = characters_of_tokens(tokens, text) or [[*range(len(text))] for _ in tokens]  # or all doubt all
+    bad = {place for of_token, doubt in zip(places, doubted) if doubt for place in of_token}
+    wrong = [not bad.isdisjoint(range(*word.span())) for word in re.finditer(r"\S+", text)]
+    wrong.append(bool(tokens) and tokens[-1] == END and doubted[-1])
+    return "\t".join(
+        [" ".join(text.split("\t")), str(record["confidence"]), " ".join("BAD" if each else "OK" for each in wrong)]
+    )
 
 
 def shortened(value: float) -> float:

@@ -24,7 +24,7 @@ _WANTED = 'a record is one JSON object on one line, such as {"translation": "...
 
 # What an evaluation adds: an earlier one's are dropped. The second line was written by earlier versions only.
 _MEASURED = ["correct", "chrf", "bleu", "ter", "teacher_forced", "recalibrated_teacher_forced"]
-_MEASURED += ["correct_words", "correct_in_order", "raw_confidence", "source_length"]
+_MEASURED += ["correct_words", "correct_in_order", "raw_confidence", "source_length", "judged", "labels"]
 
 
 class _Alternative(Struct):
@@ -67,13 +67,25 @@ class _Sums(Struct):  # see mt.metrics.bins.sentence_sums
     gaps: Annotated[list[_Number], Meta(min_length=15, max_length=15)]
 
 
+class _JudgedError(Struct):
+    start: int
+    end: int
+    severity: str = ""
+
+
+class _Judged(Struct):
+    score: _Number
+    errors: list[_JudgedError]
+
+
 class _Measured(_Given, kw_only=True):
     """What an evaluation says of a line."""
 
     line: int
     reference: str | None = None
     references: list[str] | None = None
-    correct: list[bool] | None = None
+    correct: list[bool | None] | None = None
+    judged: dict[str, _Judged] | None = None
     chrf: _Number | None = None
     bleu: _Number | None = None
     ter: _Number | None = None

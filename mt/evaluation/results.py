@@ -53,6 +53,10 @@ class Results(BeamBlock, total=False):
     """how unlike the text is to what confidence was fitted on; None: not known"""
     truth: dict[str, Any]
     """see mt.evaluation.oracle"""
+    scores: dict[str, dict[str, Any]]
+    """of other judges, by name, as `labels`, see mt.evaluation.judges"""
+    labels: dict[str, Any]
+    """of the tokens, if they are people's and not those by alignment"""
     files: dict[str, str]
     """digests of the files that belong to these results"""
 

@@ -20,6 +20,7 @@ import numpy as np
 from mt.decoding.confidence import load_recalibration
 from mt.decoding.records import Remarks, json_line
 from mt.decoding.translator import Translator
+from mt.evaluation.judges import Judges
 from mt.evaluation.oracle import against_oracle
 from mt.evaluation.records import Record, read_records, well_formed
 from mt.evaluation.results import BeamBlock, Results, made_with, sweep_row
@@ -55,6 +56,7 @@ def evaluate(
     seed: int = 12345,
     truth: bool = False,
     command: str = "",
+    judges: Judges | None = None,
     **translation: Any,
 ) -> Results:
     """Translates a test set with each beam size, measures quality and calibration, and writes the files.
@@ -62,7 +64,8 @@ def evaluate(
     The default beam, 5, is always among the `beams`: it is the top level of the results. `length_penalty` and
     `length_alpha`, None: as the model's config says. Every beam is run with each of `length_penalties`, too: `sweep` in
     the results. `bootstrap`, `seed`: resamples of sentences for the intervals; 0: none. `truth`: the sources are of the
-    shipped grammar, so the model is held against the true distribution, too. `command`: for the results.
+    shipped grammar, so the model is held against the true distribution, too. `judges`: of the default beam's output.
+    `command`: for the results.
     `translation`: `batch_tokens` and `processes` of Translator.translate.
     """
     language = test_set.description.get("target_language") or loaded.config.data.target_language
@@ -71,7 +74,8 @@ def evaluate(
     decode = loaded.config.decode
     alpha = decode.length_alpha if length_alpha is None else length_alpha
     search = {"length_penalty": length_penalty or decode.length_penalty, "length_alpha": alpha}
-    run = _Run(loaded, test_set, {"resamples": bootstrap, "seed": seed}, translation)
+    resampling = {"resamples": bootstrap, "seed": seed}
+    run = _Run(loaded, test_set, resampling, translation, judges or Judges())
     blocks: dict[str, BeamBlock] = {}
     sweep = []
     for beam in sorted({*beams, DEFAULT_BEAM}):
@@ -97,6 +101,7 @@ def evaluate(
         **({"sweep": sweep} if sweep else {}),
         **({"recalibrated": run.recalibrated(), "fit": run.fit} if run.recalibration else {}),
         **({"truth": against_oracle(loaded, test_set, run.forced)} if truth else {}),
+        **run.judges.results(run.records, **resampling),
     }
     for name, of_line in run.sums.items():
         for line, sums in of_line.items():
@@ -108,9 +113,15 @@ class _Run:
     """Translates and measures a test set with one setting after another."""
 
     def __init__(
-        self, loaded: LoadedModel, test_set: TestSet, resampling: dict[str, Any], translation: dict[str, Any]
+        self,
+        loaded: LoadedModel,
+        test_set: TestSet,
+        resampling: dict[str, Any],
+        translation: dict[str, Any],
+        judges: Judges,
     ) -> None:
         self.loaded, self.test_set, self.resampling, self.translation = loaded, test_set, resampling, translation
+        self.judges = judges
         self.recalibration = load_recalibration(loaded)
         self.fit: dict[str, Any] | None = None
         """how unlike the test set is to what confidence was fitted on"""
@@ -143,12 +154,15 @@ class _Run:
                 bar.update(1)
         speed = len(records) / (perf_counter() - start)
         label(records)
+        level = self.judges.level("subword") if main else "subword"
         if main:
             device, processes = self.loaded.model.output_weight.device.type, self.translation.get("processes")
             self.speed = {"lines_per_second": round(speed, 1), "device": device, "processes": processes}
+            self.judges.mark(records)
             self.records, self.fit = records, self.translator.fit()
         with busy(f"measuring beam {beam}"):
-            return _measure(records, self.test_set, self.resampling, main=main, training_counts=self.count_of_piece)
+            options = {"main": main, "training_counts": self.count_of_piece}
+            return _measure(records, self.test_set, self.resampling, level, **options)
 
     def told(self) -> dict[str, int]:
         """How many lines were translated in parts, though read whole where the reference is the prefix, and how many
@@ -167,7 +181,9 @@ class _Run:
         mapped = forced != Temperature()
         return {
             "teacher_forced": self._teacher_forced("recalibrated_teacher_forced", forced.apply) if mapped else None,
-            "inference": inference(self.records, recalibrated=True, training_counts=self.count_of_piece),
+            "inference": inference(
+                self.records, level=self.judges.level("subword"), recalibrated=True, training_counts=self.count_of_piece
+            ),
             "map": {name: saved[name]["picked"] for name in ("teacher_forced", "inference")},
             "fitted_lines": saved["fitted_on"]["lines"],
             "promises": [kept_promise(each, self.records) for each in saved["promises"]],
@@ -181,12 +197,20 @@ class _Run:
 
 
 def evaluate_records(
-    records_path: Path, test_set: TestSet, output: Path, *, bootstrap: int = 1000, seed: int = 12345, command: str = ""
+    records_path: Path,
+    test_set: TestSet,
+    output: Path,
+    *,
+    bootstrap: int = 1000,
+    seed: int = 12345,
+    command: str = "",
+    judges: Judges | None = None,
 ) -> Results:
     """Measures another system's output, given as translation records, as many as there are references. Without token
     probabilities there is quality only; teacher-forced figures are never known (None). Raises UserError as
     `read_records`."""
     check_bleu(test_set.description.get("target_language"), test_set.references[0])
+    judges = judges or Judges()
     records = read_records(records_path)
     described = test_set.description
     check_equally_many(records_path, len(records), ", ".join(described["references"]), described["lines"])
@@ -198,6 +222,8 @@ def evaluate_records(
         label(records)
     else:
         label_words(records, test_set.references[0])
+    judges.mark(records)
+    level = judges.level(level)
     resampling: dict[str, Any] = {"resamples": bootstrap, "seed": seed}
     text = replace(test_set, sources=sources if any(sources) else [])
     block = _measure(records, text, resampling, level, main=True)
@@ -213,6 +239,7 @@ def evaluate_records(
     if any(token_confidence(each, True) != token_confidence(each, False) for each in records):
         own = inference(records, level=level, recalibrated=True)
         results["recalibrated"] = {"teacher_forced": None, "inference": own, "map": None}
+    results |= judges.results(records, **resampling)
     return _written(output, results, records, test_set.references)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping, Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -131,17 +132,22 @@ def inference(
     training_counts: Mapping[str, int] | None = None,
 ) -> CalibrationBlock | None:
     """Calibration of the tokens that a system put out (Wang et al. 2020, arXiv:2005.00963), labelled; 20 bins [l, r).
-    NLL (nats) and Brier score (0..1) are of the right-or-wrong label; None where no record has token probabilities.
+    Tokens whose label is None stay out. NLL (nats) and Brier score (0..1) are of the right-or-wrong label; None where
+    no record has token probabilities.
 
-    `level`, for the signature: subword or subword-labelled-by-word. `recalibrated`: take `token_confidence`, not the
-    system's own probabilities. `training_counts`: how often each piece stands in the training text, for the breakdown.
+    `level`, for the signature: subword, or subword-labelled-by-word or -by-people. `recalibrated`: take
+    `token_confidence`, not the system's own probabilities. `training_counts`: how often each piece stands in the
+    training text, for the breakdown.
     """
     counted = SplitBins("inference", level=level)
     for line, record in enumerate(records):
         certain = np.array(token_confidence(record, recalibrated), dtype=np.float64)
-        if not len(certain):
+        labels = record["correct"] if len(certain) else []
+        known = np.array([label is not None for label in labels], dtype=bool)  # people may have left some out
+        if not known.any():
             continue
-        tokens, right = record["tokens"], np.asarray(record["correct"], dtype=bool)
+        right, certain = np.array(labels)[known].astype(bool), certain[known]
+        tokens = list(compress(record["tokens"], known))
         end = np.array([token == END for token in tokens])
         counts = None if training_counts is None else [training_counts.get(token, 0) for token in tokens]
         counted.update(certain, right, end, **label_scores(certain, right), line=line, counts=counts)

@@ -14,6 +14,7 @@ matter in long sentences; and the end of sentence is a token of both sides here,
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import NamedTuple, TypeVar
@@ -21,6 +22,9 @@ from typing import NamedTuple, TypeVar
 END = "</s>"
 SPACE = "\u2581"
 """what SentencePiece puts in front of a token that follows a space"""
+
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+_SPELLED = {END: "", "<s>": "", "<pad>": "", "<unk>": "\u2047"}
 
 _MAX_SHIFT_SIZE = 10  # tokens of the largest block that is shifted
 _MAX_SHIFT_DISTANCE = 50  # furthest shift
@@ -63,6 +67,37 @@ def words_of_tokens(tokens: Sequence[str]) -> tuple[list[str], list[int]]:
         words[-1] += token.removesuffix("@@") if joined else token.removeprefix(SPACE)
         word_of_token.append(len(words) - 1)
     return words, word_of_token
+
+
+def characters_of_tokens(tokens: Sequence[str], text: str) -> list[list[int]] | None:
+    """For each token the places of its characters in the text that the tokens spell, None where they do not spell it.
+
+    Spaces belong to no token; a token without characters of its own, a lone mark of a space, stands for the next
+    character; the end of sentence for none. Pieces that are single bytes stand for the character that they are part of.
+    """
+    marked, spelled, own = any(SPACE in token for token in tokens), "", []
+    for count, part in _spelled(tokens):
+        part = "".join((part if marked else part.removesuffix("@@")).split())
+        own += [(len(spelled), len(spelled) + len(part))] * count
+        spelled += part
+    places = [place for place, character in enumerate(text) if not character.isspace()]
+    if spelled != "".join(text[place] for place in places):
+        return None
+    silent = [_SPELLED.get(token) == "" for token in tokens]
+    return [places[start : max(end, start + (not none))] for (start, end), none in zip(own, silent, strict=True)]
+
+
+def _spelled(tokens: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Numbers of tokens and what they spell: one each, but for bytes, several of which may spell one character; those
+    that spell none come out as U+FFFD each, as SentencePiece has them."""
+    for bytewise, run in groupby(tokens, lambda token: bool(_BYTE.fullmatch(token))):
+        if not bytewise:
+            yield from ((1, _SPELLED.get(token, token.replace(SPACE, " "))) for token in run)
+            continue
+        data = bytes(int(token[3:5], 16) for token in run).decode(errors="surrogateescape")
+        for character in data:
+            known = not "\udc80" <= character <= "\udcff"  # what that puts for a byte of no character
+            yield (len(character.encode()), character) if known else (1, "\ufffd")
 
 
 def align(hypothesis: Sequence[str], reference: Sequence[str]) -> tuple[int, list[str]]:

@@ -226,9 +226,10 @@ def _sums(records: Sequence[Record], block: str, measure: str) -> Floats:
         sums, confidence = record.get(block), record.get("token_confidence")
         if protocol == "inference":
             if confidence and record.get("log_probs") and block == protocol:
-                confidence = np.exp(np.minimum(record["log_probs"], 0.0))  # rounding may lift one above 0
-            known = record.get("token_confidence") and record.get("correct")
-            sums = sentence_sums(protocol, confidence, record["correct"]) if known else None
+                confidence = np.exp(np.minimum(record["log_probs"], 0.0)).tolist()  # rounding may lift one above 0
+            labels = record.get("correct") if record.get("token_confidence") else None
+            pairs = [each for each in zip(confidence or (), labels or ()) if each[1] is not None]
+            sums = sentence_sums(protocol, *map(np.array, zip(*pairs))) if pairs else None
         if sums:
             row[0], row[1:] = sums["tokens"], sums["nll" if measure == "nll" else "gaps"]
     return rows

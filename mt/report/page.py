@@ -52,6 +52,10 @@ def _draw_figures(evaluation: Evaluation) -> dict[str, str]:
         if selective and all(entry.get(metric) is not None for entry in selective):
             name = f"{title} of the lines kept"
             figures[f"selective_{metric}"] = plots.selective_plot([("", selective)], metric, name)
+    for judge, block in (evaluation.results.get("scores") or {}).items():
+        if block.get("confidence"):
+            curve = [("", block["confidence"]["selective"])]
+            figures[f"selective_judge_{judge}"] = plots.selective_plot(curve, "score", f"{judge} of the lines kept")
     return figures
 
 

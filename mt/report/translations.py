@@ -6,7 +6,8 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import chain, count
+from itertools import chain, count, groupby
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,11 @@ def translations_data(
     Returns `systems`: names; `by`, `threshold`: confidence or quality below which a line is flagged at first, None: not
     known; `total`: number of translations; `vocabulary`: texts of tokens; `rows`, each with `n` line from 1, `s`
     source, `r` references and `o`, one output a system: `c` confidence, `q`, `b` sentence chrF and BLEU, `e` expected
-    chrF, each or null, `i` the interval of the latter, `f` 1 where the record is flagged, and either `t` tokens as
-    indices into the vocabulary, `p` their confidences, `u` the model's own probabilities where they differ, `w` a digit
-    each ("1" right, "0" wrong), `a` for each a flat list of alternatives (index, probability, index ...), or, where the
-    tokens do not spell it, `h` the translation.
+    chrF, each or null, `i` the interval of the latter, `f` 1 where the record is flagged, `j` for each other judge its
+    name, its score and, where it found errors, the parts of the translation with their severities, and either `t`
+    tokens as indices into the vocabulary, `p` their confidences, `u` the model's own probabilities where they differ,
+    `w` a digit each ("1" right, "0" wrong, "?" not known) and `l` 1 where people said so, `a` for each a flat list of
+    alternatives (index, probability, index ...), or, where the tokens do not spell it, `h` the translation.
     """
     for with_alternatives in (True, False):
         vocabulary: dict[str, int] = defaultdict(count().__next__)
@@ -72,6 +74,8 @@ def _output(record: Record, vocabulary: Mapping[str, int], with_alternatives: bo
         output["i"] = [round(record["quality_low"]), round(record["quality_high"])]
     if record.get("flagged"):
         output["f"] = 1
+    if record.get("judged"):
+        output["j"] = [(name, *_judged(record["translation"], each)) for name, each in record["judged"].items()]
     tokens, confidences = record.get("tokens"), record.get("token_confidence")
     if not tokens or not confidences:
         return output | {"h": record["translation"]}
@@ -80,7 +84,9 @@ def _output(record: Record, vocabulary: Mapping[str, int], with_alternatives: bo
     own = [_units(math.exp(min(0.0, log_prob))) for log_prob in record.get("log_probs") or []]
     if len(own) == len(tokens) and any(abs((a or 0) - (b or 0)) > 20 for a, b in zip(own, output["p"])):
         output["u"] = own
-    output["w"] = "".join("01"[bool(label)] for label in record.get("correct") or [])
+    output["w"] = "".join("?" if label is None else "01"[label] for label in record.get("correct") or [])
+    if record.get("labels") == "people":
+        output["l"] = 1
     if with_alternatives and record.get("alternatives"):
         output["a"] = []
         for token, alternatives in zip(tokens, record["alternatives"]):
@@ -90,6 +96,19 @@ def _output(record: Record, vocabulary: Mapping[str, int], with_alternatives: bo
     if spelled(tokens) != record["translation"]:
         output["h"] = record["translation"]
     return output
+
+
+def _judged(translation: str, judged: Mapping[str, Any]) -> tuple[float, list[tuple[str, str]]]:
+    """The score of another judge, and the translation in parts, each with the severity of the error that it is in, or
+    ""; no parts without errors. COMET's places are those of the line without the space around it."""
+    text = translation.strip()
+    severity_of = [""] * len(text)
+    for error in judged["errors"]:
+        for place in range(error["start"], min(error["end"], len(text))):
+            severity_of[place] = error.get("severity") or "error"
+    runs = groupby(zip(severity_of, text), itemgetter(0))
+    parts = [("".join(character for _, character in run), severity) for severity, run in runs]
+    return round(judged["score"], 4), parts if judged["errors"] else []
 
 
 def _units(probability: float | None) -> int | None:

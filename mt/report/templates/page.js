@@ -145,7 +145,8 @@
     const remarks = [];
     if (output.u) remarks.push("the model itself said " + probability(output.u[position]));
     if (output.u && alternatives.length) remarks.push("the others by the model itself");
-    if (output.w) remarks.push(wrong ? "does not align with the reference" : "aligns with the reference");
+    const said = output.l ? ["people found it wrong", "people found it right"] : ["does not align with the reference", "aligns with the reference"];
+    if (output.w && output.w[position] !== "?") remarks.push(said[wrong ? 0 : 1]);
     shade(made, units / UNITS);
     made.dataset.probability = (units / UNITS).toFixed(2);
     const name = (piece) => piece === END ? "end of sentence" : piece.replaceAll(SPACE, "\u2423");
@@ -196,6 +197,19 @@
     return link;
   }
 
+  // What another judge says: its score and, where it found errors, the translation with these marked.
+  function judgeLine([name, score, parts]) {
+    const content = element("span", "judged");
+    for (const [text, severity] of parts) {
+      const part = element(severity ? "mark" : "span", "", text);
+      if (severity) part.title = severity;
+      content.append(part);
+      if (severity) content.append(element("span", "hidden", " (" + severity + ")"));
+    }
+    content.append(element("span", "figures", score.toFixed(3)));
+    return line(name, content);
+  }
+
   function rowElement(row) {
     const made = element("tr");
     made.setAttribute("role", "row");
@@ -209,7 +223,7 @@
     }
     const text = element("td", "text");
     text.append(line("source", row.s));
-    row.o.forEach((output, index) => text.append(outputLine(output, index)));
+    row.o.forEach((output, index) => text.append(outputLine(output, index), ...(output.j || []).map(judgeLine)));
     row.r.forEach((reference, index) => text.append(line("reference" + (row.r.length > 1 ? " " + (index + 1) : ""), reference)));
     made.append(text);
     for (const cell of made.cells) cell.setAttribute("role", "cell");
