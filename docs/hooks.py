@@ -1,4 +1,4 @@
-"""What `make docs` adds to the pages of this folder: README as the first one, and what it and they link to beside it."""
+"""What `make docs` adds to the pages of this folder: README as the first, and what lies beside it and is linked."""
 
 from __future__ import annotations
 
