@@ -143,7 +143,7 @@ TINY_MODEL = dict.fromkeys(("encoder_layers", "decoder_layers"), 1) | dict.fromk
     ("encoder_heads", "decoder_heads"), 2
 )
 TINY_MODEL |= dict.fromkeys(("encoder_feed_forward", "decoder_feed_forward"), 32) | {"width": 16}
-TINY_TRAINING = {"max_steps": 4, "batch_tokens": 256, "accumulate": 1, "warmup_steps": 1, "validate_every": 100}
+TINY_TRAINING = {"max_steps": 10, "batch_tokens": 256, "accumulate": 1, "warmup_steps": 1, "validate_every": 100}
 OWN_CONFIGS = {"student.yaml": ("train.de", "train.en"), "sequence-student.yaml": ("train.de", "train.teacher.en")}
 TEXT_FILE = re.compile(r"[\w./*-]+\.(?:de|en|fr)(?:\.gz)?$")
 
@@ -201,11 +201,16 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for path in (place / "configs").glob("*.yaml"):
         shorten(path)
     shorten_study(place / "configs" / "studies" / "quick.yaml")
-    venv.create(place / ".venv", with_pip=True, symlinks=True)
+    venv.create(place / ".venv", symlinks=True)
     packages = next((place / ".venv" / "lib").glob("*/site-packages"))
-    (packages / "outer.pth").write_text(sysconfig.get_path("purelib") + "\n")  # what is installed for these tests
-    run(place, "python -m pip install --quiet --no-deps --no-build-isolation .")
-    run(place, "python train.py configs/multi30k-de-en.yaml --run_dir trained --train.max_steps 40")
+    (packages / "outer.pth").write_text(
+        sysconfig.get_path("purelib") + "\n"
+    )  # what is installed for these tests, pip too
+    pip = place / ".venv" / "bin" / "pip"
+    pip.write_text(f'#!/bin/sh\nexec "{place}/.venv/bin/python" -m pip "$@"\n')
+    pip.chmod(0o755)
+    run(place, "pip install --quiet --no-deps --no-build-isolation .")
+    run(place, "python train.py configs/multi30k-de-en.yaml --run_dir trained")
     return place
 
 
