@@ -186,7 +186,7 @@ def shorten_study(path: Path) -> None:
     study = yaml.safe_load(path.read_text(encoding="utf-8"))
     for corpus in study["corpora"].values():
         corpus["settings"] |= {f"train.{key}": each for key, each in TINY_TRAINING.items()}
-        corpus["tests"] = {name: {**each, "pairs": 20} for name, each in corpus["tests"].items()}
+        corpus["tests"] = {name: {**each, "pairs": 8} for name, each in corpus["tests"].items()}
     for row in study["grid"]:
         row["seeds"] = row["seeds"][:1]
     path.write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
