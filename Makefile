@@ -4,6 +4,7 @@
 # make test-faults   kills, failing disks, damaged files, two at once: 600 faults, and a table of what came of them
 # make test-mutants  150 small faults put into losses, search, calibration and batching: which do the tests notice?
 # make check         ruff, mypy, and known vulnerabilities of the versions in constraints.txt
+# make docs          the documentation as a site, in site/; warnings are errors
 # make clean         removes the virtual environment and the demo's run
 #
 # Each sets up what it needs in .venv on its first call. PAIR=fr-en make demo does French to English.
@@ -20,7 +21,7 @@ INSTALLED := $(VENV)/.installed
 # exit code 5 of pytest: no test of this kind is there
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test test-slow test-faults test-mutants check clean
+.PHONY: help demo test test-slow test-faults test-mutants check docs clean
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
@@ -30,7 +31,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "error: Python 3.10 or later is needed, this is " + sys.version.split()[0])'
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet "pip>=22"
-	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev,docs]"
 	@touch $@
 
 demo: $(INSTALLED)
@@ -54,5 +55,8 @@ check: $(INSTALLED)
 	$(BIN)/python -m mypy
 	$(BIN)/python .ci/audit.py
 
+docs: $(INSTALLED)
+	$(BIN)/python -m mkdocs build --strict --quiet
+
 clean:
-	rm -rf $(VENV) $(DEMO_DIR) build dist *.egg-info
+	rm -rf $(VENV) $(DEMO_DIR) build site dist *.egg-info

@@ -194,12 +194,12 @@ def _measure(place: Place, cell: Cell, config: Config) -> None:
 
 
 def inspected(loaded: LoadedModel, sources: list[str], references: list[str]) -> dict[str, Any]:
-    """What `tools/inspect.py` finds on a text; empty where that is too short to say anything."""
+    """What `tools/inspect.py` finds on a text; `too_short` alone, with the reason, where that says nothing."""
     try:
         found = inspect_model(loaded, TestSet(sources, [references], {}))
     except UserError as error:
         log_line(f"note: not inspected: {error}")
-        return {}
+        return {"too_short": str(error)}
     for each in found["projection"]:
         del each["states"]  # drawn by tools/inspect.py
     return found

@@ -71,7 +71,8 @@ def measure(folder: Path, test: str, search: str, outcome: str) -> Measure | Ran
 
 def inspection_of(folder: Path) -> dict[str, Any]:
     """What was found inside the model of a cell; empty where its text was too short."""
-    return read_json(folder / INSPECTION, dict[str, Any], "remove it, and run the cell again")
+    found = read_json(folder / INSPECTION, dict[str, Any], "remove it, and run the cell again")
+    return {} if "too_short" in found else found
 
 
 def _by_line(arrays: Arrays, lines: int, *columns: Floats) -> Floats:

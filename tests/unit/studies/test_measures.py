@@ -11,8 +11,9 @@ from sacrebleu.metrics import BLEU
 from mt.files.json_file import write_json
 from mt.metrics.bins import expected_calibration_error
 from mt.metrics.ranks import ConfidenceHistogram
-from tools.studies.cells import FORCED, records_of
-from tools.studies.measures import measure
+from mt.model.directory import load_model
+from tools.studies.cells import FORCED, INSPECTION, inspected, records_of
+from tools.studies.measures import inspection_of, measure
 from tools.studies.records import save
 
 LINES = 40
@@ -129,3 +130,8 @@ def test_figures_of_the_cell_need_no_text(cell: Path) -> None:
 def test_an_unknown_outcome_is_told_with_those_there_are(cell: Path) -> None:
     with pytest.raises(ValueError, match="outcome is 'blue'; it must be one of"):
         value(cell, "blue")
+
+
+def test_a_text_that_is_too_short_to_look_inside_is_known_as_such_later(tiny_model: Path, tmp_path: Path) -> None:
+    write_json(tmp_path / INSPECTION, inspected(load_model(tiny_model, "cpu"), ["ein Hund"], ["a dog"]))
+    assert inspection_of(tmp_path) == {}
