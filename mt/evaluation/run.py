@@ -65,8 +65,7 @@ def evaluate(
     `length_alpha`, None: as the model's config says. Every beam is run with each of `length_penalties`, too: `sweep` in
     the results. `bootstrap`, `seed`: resamples of sentences for the intervals; 0: none. `truth`: the sources are of the
     shipped grammar, so the model is held against the true distribution, too. `judges`: of the default beam's output.
-    `command`: for the results.
-    `translation`: `batch_tokens` and `processes` of Translator.translate.
+    `command`: for the results. `translation`: `batch_tokens` and `processes` of Translator.translate.
     """
     language = test_set.description.get("target_language") or loaded.config.data.target_language
     check_bleu(language, test_set.references[0])
@@ -103,10 +102,7 @@ def evaluate(
         **({"truth": against_oracle(loaded, test_set, run.forced)} if truth else {}),
         **run.judges.results(run.records, **resampling),
     }
-    for name, of_line in run.sums.items():
-        for line, sums in of_line.items():
-            run.records[line][name] = sums
-    return _written(output, results, run.records, test_set.references)
+    return _written(output, results, run.with_sums(), test_set.references)
 
 
 class _Run:
@@ -163,6 +159,13 @@ class _Run:
         with busy(f"measuring beam {beam}"):
             options = {"main": main, "training_counts": self.count_of_piece}
             return _measure(records, self.test_set, self.resampling, level, **options)
+
+    def with_sums(self) -> list[Record]:
+        """The records of the main setting with what paired tests of calibration need."""
+        for name, of_line in self.sums.items():
+            for line, sums in of_line.items():
+                self.records[line][name] = sums
+        return self.records
 
     def told(self) -> dict[str, int]:
         """How many lines were translated in parts, though read whole where the reference is the prefix, and how many
