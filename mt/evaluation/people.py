@@ -140,7 +140,7 @@ class HumanLabels:
 
     def _mqm(self, names: list[str], rows: list[list[str]]) -> Iterator[_Row]:
         for number, cells in enumerate(rows, 2):
-            if len(cells) != len(names):
+            if len(cells) < len(names) or any(cells[len(names) :]):
                 raise UserError(f"{self.path}, line {number}: has {len(cells)} columns, the first line {len(names)}")
             row = dict(zip(names, cells))
             error = row["severity"].strip().lower() not in _NO_ERROR
@@ -155,10 +155,10 @@ class HumanLabels:
 
     def _spans(self, rows: list[list[str]]) -> Iterator[_Row]:
         for number, cells in enumerate(rows, 1):
-            *before, starts, ends, severities = cells
+            *before, starts, ends, severities = cells[: len(rows[0])]  # some have a tab more at their end
             try:
                 bounds = list(zip(map(int, starts.split()), map(int, ends.split()), severities.split(), strict=True))
-                names = [int(before[2])] if len(cells) == 7 else []
+                names = [int(before[2])] if len(rows[0]) == 7 else []
             except (ValueError, IndexError):
                 if number == 1:  # names of the columns
                     continue

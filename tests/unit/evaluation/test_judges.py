@@ -67,6 +67,14 @@ def test_the_order_of_confidence_is_what_counts(tmp_path: Path) -> None:
     assert [block["quality"][key] for key in ("spearman", "auroc")] == pytest.approx([-1, 0])
 
 
+def test_where_most_lines_have_the_best_score_these_are_the_good_ones(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.json", {"h": [*segments(3, COMET=1.0), segments(4)[3]]})
+    given, judges = records(), Judges({"comet": path}, lines=4)
+    judges.mark(given)
+    told = judges.results(given, resamples=0, seed=1)["scores"]["comet"]["confidence"]
+    assert (told["threshold"], told["auroc"]) == (1.0, pytest.approx(1))
+
+
 def test_spans_of_errors_stand_in_the_records(tmp_path: Path) -> None:
     errors = [{"text": "t", "confidence": 0.5, "severity": "major", "start": 0, "end": 1}]
     path = write(tmp_path / "c.json", {"h": [*segments(3), segments(4, errors=errors)[3]]})
