@@ -110,7 +110,8 @@ def test_cells_may_be_quoted_and_texts_surrounded_by_space(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "text",
     [
-        # half-open; a tab at the end of some lines, as in the task's own; without length: the character there; the order of source and target differs from year to year
+        # half-open; without length: the character there; source and target change places from year to year, and some
+        # lines end in a tab
         "s\td\t1\tr\tx\ta big dog\t2 6\t3 6\tminor major\ns\td\t2\tr\tcats\ty\t-1\t-1\tno-error\t\n",
         "lp\tgold\tsid\tmt\tstart_id\tend_id\terror\nde-en\tg\t0\ta big dog\t2 6\t3 6\tminor major\n"
         "de-en\tg\t1\tcats\t-1\t-1\tno-error\n",
