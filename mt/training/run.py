@@ -262,7 +262,8 @@ class Training:
         self.budget.take_in()
         resources.give_back_memory()
         state, began = self.state, time.monotonic()
-        with self.average.applied() if self.average is not None else nullcontext(), busy("validation"):
+        telling = busy("validation") if self.log is not None else nullcontext()
+        with self.average.applied() if self.average is not None else nullcontext(), telling:
             result = self.validator.measure(self.model)
         self.budget.took(time.monotonic() - began)  # before the checkpoint, which keeps it
         if result is not None and self.log is not None:

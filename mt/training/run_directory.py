@@ -145,9 +145,7 @@ class RunLog:
         settings = {name: it if isinstance(it, (int, float)) else str(it) for name, it in dotted(asdict(config))}
         with concerning(self.board.log_dir):
             self.board.add_text("config", "".join(f"    {line}\n" for line in dump_config(config).splitlines()))
-            experiment, begin, _ = hparams(
-                settings, dict.fromkeys(_JUDGED_BY, 0.0)
-            )
+            experiment, begin, _ = hparams(settings, dict.fromkeys(_JUDGED_BY, 0.0))
             for summary in (experiment, begin):
                 self.board._get_file_writer().add_summary(summary)
 
