@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def table(results: Results) -> str:
     """One row per beam size: quality with 95 % intervals, length ratio, and both calibration errors."""
-    rows = [["beam", "BLEU", "chrF", "TER", "length", "ECE teacher-forced", "ECE inference"]]
+    rows = [["beam", "BLEU", "chrF", "TER", "length", "ECE forced", "ECE inference"]]
     errors = results["calibration"]["teacher_forced"]
     for beam, block in (results["beams"] or {"-": results}).items():
         own = block["calibration"]["inference"]

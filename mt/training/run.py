@@ -118,7 +118,12 @@ class Training:
         if self._finished():
             return True
         self.bar = progress_bar(
-            self.plan.steps or None, "training", "update", self.log is None, initial=self.state.step
+            self.plan.steps or None,
+            "training",
+            "update",
+            self.log is None,
+            initial=self.state.step,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]",
         )
         with interruptible(insistent=not self.group.under_torchrun) as interruption, self.bar:
             self._warm_up()
