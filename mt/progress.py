@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, TextIO
 
 from mt.errors import concerning, visible
@@ -33,7 +33,7 @@ def progress_bar(total: float | None, description: str, unit: str, silent: bool 
 
 class _ProgressLines:
     """What is used of a tqdm bar, as lines: one when nothing has been written for eight seconds, after ten minutes one
-    a minute. Work that ends sooner leaves none."""
+    a minute, of what is innermost. Work that ends sooner leaves none."""
 
     def __init__(self, total: float | None, description: str, unit: str, initial: float) -> None:
         self.total, self.count = total, initial
@@ -42,11 +42,19 @@ class _ProgressLines:
         self._began = time.monotonic()
 
     def __enter__(self) -> _ProgressLines:
+        global _teller
+        with _speaking:
+            _under_way.append(self)
+            if _teller is None:
+                _teller = threading.Thread(target=_tell_now_and_then, daemon=True)
+                _teller.start()
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        if kind is None and self._told not in (None, self.count):
-            self._tell(time.monotonic())
+        with _speaking:
+            _under_way.remove(self)
+            if self._unit and kind is None and self._told not in (None, self.count):
+                self._tell()
 
     def set_postfix_str(self, text: str) -> None:
         """Further figures, for the lines to come."""
@@ -55,45 +63,51 @@ class _ProgressLines:
     def update(self, count: float = 1) -> None:
         """So much more is done."""
         self.count += count
-        now = time.monotonic()
-        if now - _said >= _interval(self._began):
-            self._tell(now)
 
-    def _tell(self, now: float) -> None:
-        speed, self._told = (self.count - self._initial) / max(now - self._began, 1e-9), self.count
-        of, left = "", ""
-        if self.total:
-            of = f" of {self.total:,}"
-            if speed > 0 and self.count < self.total:
-                left = f", {_duration((self.total - self.count) / speed)} left"
-        rate = f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"
-        log_line(f"{self._description}: {self.count:,}{of} {self._unit}s, {rate} a second{self._postfix}{left}")
+    def tell_if_due(self) -> None:
+        """Writes a line where it is time for one."""
+        if time.monotonic() - _said >= (_SECONDS if time.monotonic() - self._began < _LATER else _LATER_SECONDS):
+            self._tell()
+
+    def _tell(self) -> None:
+        seconds, done = time.monotonic() - self._began, self.count - self._initial
+        self._told = self.count
+        of = f" of {self.total:,}" if self.total else ""
+        text = f"{self._description}: {self.count:,}{of} {self._unit}s, " if self._unit else f"{self._description}: "
+        if not done:
+            log_line(f"{text}since {_duration(seconds)}")
+            return
+        speed, left = done / max(seconds, 1e-9), ""
+        if self.total and self.count < self.total:
+            left = f", {_duration((self.total - self.count) / speed)} left"
+        log_line(f"{text}{f'{speed:,.0f}' if speed >= 100 else f'{speed:.3g}'} a second{self._postfix}{left}")
+
+
+_under_way: list[_ProgressLines] = []
+"""what goes on, the innermost last"""
+_teller: threading.Thread | None = None
+# A process that forks waits until nothing is being said: its child would find the lock of standard error taken.
+_speaking = threading.RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_speaking.acquire, after_in_parent=_speaking.release, after_in_child=_speaking.release)
+
+
+def _tell_now_and_then() -> None:
+    global _teller
+    while True:
+        time.sleep(1)
+        with _speaking:
+            if not _under_way:
+                _teller = None
+                return
+            _under_way[-1].tell_if_due()
 
 
 @contextmanager
 def busy(what: str) -> Iterator[None]:
-    """Where there is no terminal, says now and then that work whose end is not known goes on. Not around a fork."""
-    if sys.stderr.isatty():
+    """Where there is no terminal, says now and then that work whose end is not known goes on; a decorator, too."""
+    with nullcontext() if sys.stderr.isatty() else _ProgressLines(None, what, "", 0):
         yield
-        return
-    done, began = threading.Event(), time.monotonic()
-
-    def tell() -> None:
-        while not done.wait(1):
-            if time.monotonic() - _said >= _interval(began):
-                log_line(f"{what}: since {_duration(time.monotonic() - began)}")
-
-    thread = threading.Thread(target=tell, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
-
-
-def _interval(began: float) -> float:
-    return _SECONDS if time.monotonic() - began < _LATER else _LATER_SECONDS
 
 
 def _duration(seconds: float) -> str:

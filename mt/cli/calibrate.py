@@ -37,18 +37,17 @@ def main(arguments: list[str] | None = None) -> int:
         if name == "inference" or given.towards is None:
             say(f"\n{title}\n{table(saved[name])}")
     say(f"\n{_promised(saved, given.precision, given.chrf)}\nstored: {path}")
-    suggest("evaluate", loaded.folder, "--source F --reference F --output DIR  (other text than this)")
+    suggest("evaluate", given.model or loaded.folder, "--source F --reference F --output DIR  (other text than this)")
     return DONE
 
 
 def table(part: dict[str, Any]) -> str:
     """One row per candidate: calibration error beside its noise floor, in the worst group, and by how much it rises
     where it rises most; and what else tells of it; the pick is marked."""
-    heads = ["", "candidate", "ECE", "floor", "worst group", "rise", "NLL", "Brier", "AUROC", "confidence", "accuracy"]
+    heads = ["candidate", "ECE", "floor", "worst group", "rise", "NLL", "Brier", "AUROC", "confidence", "accuracy"]
     keys = ("ece", "noise_floor", "worst_ece", "worst_change", "nll", "brier", "auroc", "confidence", "accuracy")
     rows = [
-        ["*" if name == part["picked"] else "", name]
-        + ["-" if block[key] is None else f"{block[key]:.4f}" for key in keys]
+        ["* " * (name == part["picked"]) + name] + ["-" if block[key] is None else f"{block[key]:.4f}" for key in keys]
         for name, block in part["candidates"].items()
     ]
     return aligned([heads, *rows])

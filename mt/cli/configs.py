@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from mt.cli.main import DONE, CommandParser
+from mt.cli.main import DONE, CommandParser, suggest
 from mt.errors import UserError
 from mt.files.atomic import write_text
 from mt.files.shipped import shipped_configs
@@ -35,4 +35,5 @@ def main(arguments: list[str] | None = None) -> int:
         raise UserError(f"{output}: exists already; name another file with --output")
     write_text(output, configs[given.name].read_text(encoding="utf-8"))
     say(output)
+    suggest("study" if given.name.startswith("studies/") else "train", output)
     return DONE

@@ -27,7 +27,7 @@ from mt.cli.main import (
 from mt.config import DecodeConfig
 from mt.errors import UserError
 from mt.files.output import check_apart, check_writable
-from mt.progress import busy, say
+from mt.progress import say
 from mt.settings import Whole
 
 Results = Mapping[str, Any]
@@ -73,8 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         processes = threads if loaded.model.output_weight.device.type == "cpu" else 1
         options = {name: getattr(given, name) for name in _EVALUATION}
         results = evaluate(loaded, test_set, given.output, processes=processes, **options, **common)
-    with busy("drawing the page"):
-        report = write_report(given.output)
+    report = write_report(given.output)
     say(table(results), *findings(results), f"report: {report}")
     if given.records is None and not results.get("recalibrated"):
         suggest("calibrate", given.model, "--source F --reference F  (a development set)")
@@ -85,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def table(results: Results) -> str:
     """One row per beam size: quality with 95 % intervals, length ratio, and both calibration errors."""
-    rows = [["beam", "BLEU", "chrF", "TER", "length", "ECE teacher-forced", "ECE inference"]]
+    rows = [["beam", "BLEU", "chrF", "TER", "length", "ECE forced", "ECE inference"]]
     errors = results["calibration"]["teacher_forced"]
     for beam, block in (results["beams"] or {"-": results}).items():
         own = block["calibration"]["inference"]

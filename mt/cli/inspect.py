@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from mt.cli.main import DONE, CommandParser, add_model, aligned, number, use_threads
+from mt.cli.main import DONE, CommandParser, add_model, aligned, number, suggest, use_threads
 from mt.files.output import check_apart, check_writable
 from mt.progress import say
 from mt.settings import within
@@ -49,6 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     found = inspect_model(loaded, text, pieces=given.pieces, groups=given.groups)
     write_json(path, json.loads(well_formed(json.dumps(found, allow_nan=False))))
     say(table(found), f"page: {write_inspection(given.output)}")
+    suggest("inspect", given.model, "--source F --reference F --output DIR --pieces A,B,C  (others drawn)")
     return DONE
 
 

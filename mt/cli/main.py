@@ -172,14 +172,25 @@ seed = number(int, within(0, 10**18))
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """A table as text, its columns set right; on its side where it is too wide for 80 columns and so gets narrower."""
+    """A table as text, its columns set right. One of many columns that is too wide for 80 letters is set on its side,
+    in parts of as many rows as go beside each other."""
 
     def lines(rows: Sequence[Sequence[str]]) -> list[str]:
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows]
 
-    upright, sideways = lines(rows), lines([*zip(*rows)])
-    return "\n".join(sideways if 80 < len(upright[0]) > len(sideways[0]) else upright)
+    upright = lines(rows)
+    if len(rows[0]) <= 4 or len(upright[0]) <= 80:
+        return "\n".join(upright)
+    head, *left = rows
+    parts = []
+    while left:
+        count = len(left)
+        while count > 1 and len(lines([*zip(head, *left[:count])])[0]) > 80:
+            count -= 1
+        parts.append("\n".join(lines([*zip(head, *left[:count])])))
+        left = left[count:]
+    return "\n\n".join(parts)
 
 
 def suggest(command: str, *arguments: object) -> None:

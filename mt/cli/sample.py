@@ -5,12 +5,12 @@ from __future__ import annotations
 from itertools import permutations
 from pathlib import Path
 
-from mt.cli.main import DONE, CommandParser, positive, seed
+from mt.cli.main import DONE, CommandParser, positive, seed, suggest
 from mt.files.atomic import atomic_file
 from mt.files.output import check_apart
 from mt.grammar.grammar import SPLITS, sample_pairs
 from mt.grammar.lexicon import LANGUAGES
-from mt.progress import say
+from mt.progress import progress_bar, say
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,9 +37,12 @@ def main(arguments: list[str] | None = None) -> int:
         atomic_file(paths[1]) as target_path,
         source_path.open("w", encoding="utf-8", newline="\n") as source_file,
         target_path.open("w", encoding="utf-8", newline="\n") as target_file,
+        progress_bar(given.pairs, "sample", "pair", leave=False) as bar,
     ):
         for source, target in sample_pairs(languages, given.pairs, given.seed, split=given.split):
             source_file.write(source + "\n")
             target_file.write(target + "\n")
+            bar.update(1)
     say(*paths)
+    suggest("evaluate", "MODEL --source", paths[0], "--reference", paths[1], "--truth --output DIR")
     return DONE

@@ -32,6 +32,7 @@ from mt.metrics.bins import bin_of
 from mt.metrics.noise import Floats
 from mt.metrics.penultimate import projected, template_plane
 from mt.model.directory import LoadedModel
+from mt.progress import busy
 
 Ids = NDArray[np.int64]
 
@@ -44,6 +45,7 @@ _DISTANCES = ("distance_variation", "distance_ratio", "logit_spread")
 _GRADIENTS = ("loss_norm", "loss_pull", "cross_entropy_norm", "cross_entropy_pull")
 
 
+@busy("looking inside")
 def inspect_model(
     loaded: LoadedModel, test_set: TestSet, *, pieces: Sequence[str] = (), groups: int = 50
 ) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from mt.metrics.noise import Floats
 from mt.metrics.promise import find_threshold
 from mt.metrics.quality import sentence_chrf
 from mt.model.directory import LoadedModel
-from mt.progress import LineNotes, progress_bar
+from mt.progress import LineNotes, busy, progress_bar
 
 FEWEST_TO_ADAPT = 20
 """lines, to fit towards what is there already"""
@@ -49,6 +49,7 @@ _Figures = dict[str, Floats]
 """confidence, correct, nll and brier of each token"""
 
 
+@busy("calibrating")
 def calibrate(
     loaded: LoadedModel,
     text: TestSet,

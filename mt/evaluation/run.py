@@ -43,6 +43,7 @@ _OF_RESULTS = "results.json report.html figures/reliability_* figures/sweep_* fi
 _SWEEP_ALPHAS = {"none": 1.0, "average": 1.0, "gnmt": 0.6}  # where none is given (GNMT's: Wu et al. 2016)
 
 
+@busy("evaluating")
 def evaluate(
     loaded: LoadedModel,
     test_set: TestSet,
@@ -199,6 +200,7 @@ class _Run:
             return teacher_forced(self.loaded, *text, **options).result()
 
 
+@busy("evaluating")
 def evaluate_records(
     records_path: Path,
     test_set: TestSet,

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from mt.errors import UserError
 from mt.metrics import quality
 from mt.metrics.noise import holm
+from mt.progress import busy
 from mt.report.figures import reliability_overlay, selective_plot
 from mt.report.inputs import Block, Evaluation, read_evaluation, title_of
 from mt.report.page import write_page
@@ -31,6 +32,7 @@ class Row(NamedTuple):
     floors: Sequence[Any] = ()
 
 
+@busy("comparing")
 def write_comparison(folders: Sequence[Path], output: Path) -> Path:
     """Writes the page that compares 2 to 6 evaluations; the first is what the others are held against. Raises UserError
     for a folder that holds no evaluation, too many of them, or evaluations of different test sets."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mt.files.atomic import write_text
+from mt.progress import busy
 from mt.report import figures as plots
 from mt.report.inputs import Evaluation, read_evaluation, title_of
 from mt.report.svg import svg_document
@@ -17,6 +18,7 @@ MOST_BYTES = 2_950_000
 """a page stays under 3 MB"""
 
 
+@busy("drawing the page")
 def write_report(folder: Path) -> Path:
     """Writes `report.html` and `figures/*.svg` into the folder of an evaluation; gives the path of the page. Raises
     UserError as `read_evaluation`."""

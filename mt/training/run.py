@@ -118,7 +118,12 @@ class Training:
         if self._finished():
             return True
         self.bar = progress_bar(
-            self.plan.steps or None, "training", "update", self.log is None, initial=self.state.step
+            self.plan.steps or None,
+            "training",
+            "update",
+            self.log is None,
+            initial=self.state.step,
+            bar_format="{desc} {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]",
         )
         with interruptible(insistent=not self.group.under_torchrun) as interruption, self.bar:
             self._warm_up()
@@ -262,7 +267,8 @@ class Training:
         self.budget.take_in()
         resources.give_back_memory()
         state, began = self.state, time.monotonic()
-        with self.average.applied() if self.average is not None else nullcontext(), busy("validation"):
+        telling = busy("validation") if self.log is not None else nullcontext()
+        with self.average.applied() if self.average is not None else nullcontext(), telling:
             result = self.validator.measure(self.model)
         self.budget.took(time.monotonic() - began)  # before the checkpoint, which keeps it
         if result is not None and self.log is not None:

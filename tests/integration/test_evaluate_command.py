@@ -59,8 +59,9 @@ def test_a_model_is_evaluated_with_each_beam(
     )
     assert done.returncode == 0, done.stderr
     table = done.stdout.splitlines()
-    assert [line.split()[0] for line in table] == ["beam", "1", "5", "ECE", "ECE", "confidence", "report:"]
-    assert "BLEU" in table[0] and "ECE inference" in table[0]
+    rows = ["beam", "BLEU", "chrF", "TER", "length", "ECE", "ECE", "ECE", "ECE", "confidence", "report:"]
+    assert [line.split()[0] for line in table] == rows
+    assert table[0].split() == ["beam", "1", "5"] and max(map(len, table[:7])) <= 80
     assert table[-1] == f"report: {tmp_path / 'out' / 'report.html'}"
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "results.json",

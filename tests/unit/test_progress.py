@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import io
 import os
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from mt.progress import log_line, progress_bar, say
+from mt.progress import _under_way, busy, log_line, progress_bar, say
 
 
 class Terminal(io.StringIO):
@@ -22,14 +24,17 @@ class Terminal(io.StringIO):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Sets the seconds since now."""
+    """Sets the seconds since now, and lets what is told now and then be told."""
     now = [time.monotonic()]
+    monkeypatch.setattr("mt.progress._teller", threading.current_thread())  # so that none of its own is started
     monkeypatch.setattr("mt.progress.time.monotonic", lambda: now[0])
     monkeypatch.setattr("mt.progress._said", now[0])
     start = now[0]
 
     def set_clock(seconds: float) -> None:
         now[0] = start + seconds
+        if _under_way:
+            _under_way[-1].tell_if_due()
 
     return set_clock
 
@@ -38,8 +43,8 @@ def test_short_work_says_nothing_where_standard_error_is_no_terminal(
     capsys: pytest.CaptureFixture[str], clock: Callable[[float], None]
 ) -> None:
     with progress_bar(10, "reading", "line") as bar:
-        clock(7)
         bar.update(10)
+        clock(7)
     assert capsys.readouterr() == ("", "")
 
 
@@ -49,9 +54,9 @@ def test_long_work_says_a_line_each_eight_seconds_and_after_ten_minutes_one_a_mi
     told = []
     with progress_bar(4000, "reading", "line", initial=1000) as bar:
         for second in range(1, 1001):
-            clock(second)
             bar.update(2)
             bar.set_postfix_str("half")
+            clock(second)
             told += [(second, line) for line in capsys.readouterr().err.splitlines()]
         assert [second for second, _ in told] == [*range(8, 600, 8), *range(652, 1001, 60)]
         assert told[0] == (8, "reading: 1,016 of 4,000 lines, 2 a second, half, 24 min 52 s left")
@@ -64,11 +69,11 @@ def test_what_else_is_said_puts_the_next_line_off(
     with progress_bar(None, "reading", "line") as bar:
         clock(6)
         log_line("told")
+        bar.update(3)
         clock(13)
-        bar.update(3)
         assert capsys.readouterr().err == "told\n"
-        clock(14)
         bar.update(3)
+        clock(14)
         assert capsys.readouterr().err == "reading: 6 lines, 0.429 a second\n"
 
 
@@ -76,9 +81,50 @@ def test_a_silent_bar_says_nothing_however_long_it_takes(
     capsys: pytest.CaptureFixture[str], clock: Callable[[float], None]
 ) -> None:
     with progress_bar(10, "reading", "line", True) as bar:
-        clock(100)
         bar.update(10)
+        clock(100)
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_innermost_work_is_told_of_and_work_that_counts_nothing_by_how_long_it_takes(
+    capsys: pytest.CaptureFixture[str], clock: Callable[[float], None]
+) -> None:
+    with busy("evaluating"):
+        with progress_bar(10, "reading", "line") as bar:
+            clock(8)
+            bar.update(10)
+        clock(20)
+    clock(100)
+    assert capsys.readouterr().err.splitlines() == [
+        "reading: 0 of 10 lines, since 8 s",
+        "reading: 10 of 10 lines, 1.25 a second",
+        "evaluating: since 20 s",
+    ]
+
+
+def run_python(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+
+
+def test_lines_come_by_themselves_while_nothing_moves() -> None:
+    done = run_python(
+        "import time, mt.progress as p; p._SECONDS = 1.5\n"
+        "with p.busy('waiting'): time.sleep(4)\n"
+        "with p.busy('waiting'): time.sleep(2.5)\n"
+    )
+    assert len(done.stderr.splitlines()) in (2, 3)
+
+
+def test_a_process_is_not_forked_in_the_middle_of_a_line() -> None:
+    done = run_python(
+        "import os, threading, time, mt.progress as p; speaking = threading.Event()\n"
+        "def speak():\n"
+        "    with p._speaking: speaking.set(); time.sleep(1)\n"
+        "threading.Thread(target=speak).start(); speaking.wait(); began = time.monotonic()\n"
+        "if not os.fork(): p.log_line('child'); os._exit(0)\n"
+        "os.wait(); print(time.monotonic() - began)\n"
+    )
+    assert done.stderr == "child\n" and float(done.stdout) > 0.9
 
 
 def test_a_bar_on_a_terminal_shows_what_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from mt.cli.commands import COMMANDS, main
-from mt.cli.main import CommandParser, add_search, call_of, program_name, run
+from mt.cli.main import CommandParser, add_search, aligned, call_of, program_name, run
 from mt.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -266,3 +266,21 @@ def test_an_option_of_the_search_has_the_range_and_the_reading_of_a_config(optio
         with pytest.raises(UserError, match=r"is not a (whole )?number that is ") as told:
             parser.parse_args([f"{option}={value}"])
         assert len(str(told.value)) < 200
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 8])
+def test_a_table_of_many_columns_fits_80_letters_and_loses_nothing(count: int) -> None:
+    rows = [
+        ["beam", "BLEU", "chrF", "TER", "length"],
+        *([f"b{n}", *[f"{n}.25 [18.03, 22.44]"] * 4] for n in range(count)),
+    ]
+    lines = aligned(rows).splitlines()
+    assert max(map(len, lines)) <= 80
+    for row in rows[1:]:
+        assert sum(line.split().count(row[0]) for line in lines) == 1
+        assert sum(line.count(row[1]) for line in lines) == 4
+
+
+def test_a_narrow_table_and_one_of_few_columns_stand_upright() -> None:
+    assert aligned([["beam", "BLEU"], ["5", "30.25"]]) == "beam   BLEU\n   5  30.25"
+    assert aligned([["name", "x" * 100], ["value", "y"]]).splitlines()[0] == " name  " + "x" * 100
