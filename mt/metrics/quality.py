@@ -197,17 +197,18 @@ def calibration_differences(
 ) -> list[Difference | None]:
     """Differences of the `ece`, 0..1, or the `nll`, nats per token, of every system but the first on the same test set,
     from records. `block` names the calibration: teacher_forced or inference, the system's own `exp(log_probs)` where it
-    tells them, or one of them as recalibrated_…. None where a system does not tell the sums for the same lines, or,
-    for the nll, has other tokens."""
+    tells them, or one of them as recalibrated_…. None where a system does not tell the sums for the same lines, has
+    labels of people for the output and the first has not, or, for the nll, has other tokens."""
 
     def per_token(sums: Floats) -> float:
         return float(np.abs(sums[1:]).sum() / max(1.0, sums[0]))
 
     first, *others = [_sums(records, block, measure) for records in systems]
+    by_people = [block.endswith("inference") and any("labels" in each for each in records) for records in systems]
     found: list[Difference | None] = []
-    for pair in ([first, other] for other in others):
+    for pair, alike in (([first, other], by_people[0] == people) for other, people in zip(others, by_people[1:])):
         tokens, of_other = (each[:, 0] if measure == "nll" else each[:, 0] > 0 for each in pair)
-        tested = tokens.any() and np.array_equal(tokens, of_other)
+        tested = alike and tokens.any() and np.array_equal(tokens, of_other)
         options: dict[str, Any] = {"resamples": RESAMPLES, "seed": SEED, "biased": measure == "ece"}
         found += paired_bootstrap(pair, per_token, **options) if tested else [None]
     return found

@@ -459,3 +459,22 @@ def test_page_prints_without_its_controls(report: Opened) -> None:
     report.page.emulate_media(media="print", color_scheme="dark")
     assert report.page.locator("#controls").is_hidden()
     assert luminance(report.page.evaluate("getComputedStyle(document.body).backgroundColor")) > 0.9
+
+
+def test_what_other_judges_found_stands_marked_under_the_tokens(tmp_path: Path, browser: Any) -> None:
+    folder = write_evaluation(tmp_path / "judged", 3, "judged")
+    records = [json.loads(line) for line in (folder / "records.jsonl").read_text(encoding="utf-8").splitlines()]
+    for each in records:
+        errors = [{"start": 0, "end": 7, "severity": "critical"}, {"start": 5, "end": 10**6, "severity": "<b>"}]
+        each["judged"] = {"comet": {"score": 0.25, "errors": errors if each["line"] == 0 else []}}
+        each["labels"], each["correct"] = "people", [False, True, *[None] * (len(each["tokens"]) - 2)]
+    (folder / "records.jsonl").write_text("".join(json.dumps(each) + "\n" for each in records), encoding="utf-8")
+    opened = Opened(browser, write_report(folder))
+    row = opened.page.locator("#rows tr", has=opened.page.locator(".judged mark"))
+    assert row.locator(".judged .figures").inner_text() == "0.250"
+    marks = row.locator(".judged mark")
+    assert marks.all_inner_texts() == [records[0]["translation"][:5], records[0]["translation"][5:]]
+    assert [mark.get_attribute("title") for mark in marks.all()] == ["critical", "<b>"]  # the last one that covers it
+    said = [token.get_attribute("aria-label") for token in row.locator(".token").all()]
+    assert "people found it wrong" in said[0] and "people found it right" in said[1] and "people" not in said[2]
+    opened.close()

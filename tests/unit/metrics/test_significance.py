@@ -167,6 +167,23 @@ def test_the_system_s_own_probabilities_are_compared_unless_the_recalibrated_one
     assert own[0]["difference"] == pytest.approx(abs(0.5 - right) - abs(0.9 - right)) and after[0]["difference"] == 0
 
 
+def test_labels_of_people_are_not_compared_with_labels_by_alignment() -> None:
+    aligned = records(1, 0.10)
+    people = [record | {"labels": "people"} for record in aligned]
+    unsaid = [record | {"correct": [None, *record["correct"][1:]]} for record in people]
+    for block in ("inference", "recalibrated_inference"):
+        assert calibration_differences([aligned, people], block) == [None]
+        assert calibration_differences([people, people], block) != [None]
+    shares = [
+        np.mean([each for record in side for each in record["correct"] if each is not None])
+        for side in (people, unsaid)
+    ]
+    found = calibration_differences([people, unsaid], "inference")[0]
+    assert found is not None
+    assert found["difference"] == pytest.approx(abs(0.9 - shares[1]) - abs(0.9 - shares[0]))
+    assert calibration_differences([aligned, people], "teacher_forced") != [None]
+
+
 def test_where_nothing_is_told_of_tokens_there_is_no_test_of_calibration() -> None:
     plain = [{"line": 0, "translation": "a", "reference": "a", "inference": {"tokens": 1, "nll": 0, "gaps": [0] * 20}}]
     for block in ("inference", "recalibrated_inference", "teacher_forced", "recalibrated_teacher_forced"):
