@@ -87,7 +87,7 @@ def check_listed(listing: Path, remedy: str) -> bool:
     """Whether a JSON file lists the files beside it; an earlier version did not. Raises UserError when one of them is
     missing or not as it was."""
     listed = listed_files(listing, remedy)
-    for path, digest in ((listing.parent / name, digest) for name, digest in listed.items()):
+    for path, digest in ((listing.parent / name, digest) for name, digest in (listed or {}).items()):
         try:
             intact = file_digest(path) == digest
         except OSError as error:
@@ -98,14 +98,14 @@ def check_listed(listing: Path, remedy: str) -> bool:
                 f"{path}: was changed or damaged since {listing} was written; {remedy}, or take it out of the files "
                 "there if you changed it yourself"
             )
-    return bool(listed)
+    return listed is not None
 
 
-def listed_files(listing: Path, remedy: str) -> dict[str, str]:
-    """The files that a JSON file lists, with their digests; none in one of an earlier version. Raises UserError where
+def listed_files(listing: Path, remedy: str) -> dict[str, str] | None:
+    """The files that a JSON file lists, with their digests; None in one of an earlier version. Raises UserError where
     a name leads elsewhere than beside it."""
-    files = read_json(listing, _Listing, remedy).get("files") or {}
-    for name in files:
+    files = read_json(listing, _Listing, remedy).get("files")
+    for name in files or ():
         if not re.fullmatch(r"\w[\w.-]*", name):
             raise UserError(f"{listing}: lists {name!r}, which is no name of a file beside it; {remedy}")
     return files

@@ -34,7 +34,7 @@ def fetch(name: str) -> Path:
     with _told(f"{name}: no such folder here, and the hub gives no such model"):
         logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what fails is told below
         listing = Path(hf_hub_download(repository, "meta.json", **revision))
-        files = [*listed_files(listing, "it is none of mt's models"), "meta.json", *_LATER]
+        files = [*(listed_files(listing, "it is none of mt's models") or ()), "meta.json", *_LATER]
         return Path(snapshot_download(repository, allow_patterns=files, **revision))
 
 
@@ -67,7 +67,7 @@ def publish(
         raise UserError(f"{name}: is no name of the hub; give ORGANISATION/MODEL")
     results = None if evaluation is None else _results(Path(evaluation), meta)
     card = model_card(config, meta, name, results, licence)
-    files = [*listed_files(folder / "meta.json", "restore it"), "meta.json", *_LATER]
+    files = [*(listed_files(folder / "meta.json", "restore it") or ()), "meta.json", *_LATER]
     operations = [CommitOperationAdd(name, str(folder / name)) for name in files if (folder / name).exists()]
     operations.append(CommitOperationAdd("README.md", card.encode()))
     hub = HfApi(token=token)

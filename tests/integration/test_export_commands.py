@@ -13,7 +13,7 @@ import pytest
 def test_a_model_goes_out_to_ctranslate2(tiny_model: Path, tmp_path: Path, run_command: Callable[..., Any]) -> None:
     pytest.importorskip("ctranslate2")
     done = run_command("tools/export.py", tiny_model, "--format", "ctranslate2", "--output", tmp_path / "out")
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, f"wrote {tmp_path / 'out'}\n")
     assert {path.name for path in (tmp_path / "out").iterdir()} >= {"model.bin", "config.json", "tokenizer.model"}
     again = run_command("tools/export.py", tiny_model, "--format", "ctranslate2", "--output", tmp_path / "out")
     assert again.returncode == 2
@@ -42,9 +42,10 @@ def test_a_model_goes_out_to_marian_and_comes_back(
     meta.write_text(json.dumps(kept))
     out, back = tmp_path / "out", tmp_path / "back"
     done = run_command("tools/export.py", tiny_model, "--format", "marian", "--output", out)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, f"wrote {out}\n")
     done = run_command("tools/import_marian.py", out, "--output", back)
-    assert (done.returncode, done.stderr) == (0, "")
+    told = f"wrote {back}\nnext: python translate.py {back} --input F --output F\n"
+    assert (done.returncode, done.stderr) == (0, told)
     assert json.loads((back / "meta.json").read_text())["imported_from"] == "marian"
     lines = "ein Hund läuft 3\n\ndie Frau singt\n"
     before, after = (run_command("translate.py", model, stdin=lines) for model in (tiny_model, back))

@@ -68,8 +68,8 @@ def test_lines_out_are_lines_in(tiny_model: Path, tmp_path: Path, capfd: pytest.
     capfd.readouterr()
     output = translate_file(tiny_model, source, "--beam", 1)
     assert output.endswith(b"\n") and output.count(b"\n") == len(lines)
-    engine, warning, unknown = capfd.readouterr().err.splitlines()
-    assert engine.startswith("engine: ")
+    engine, warning, unknown, wrote = capfd.readouterr().err.splitlines()
+    assert engine.startswith("engine: ") and wrote.startswith("wrote ")
     assert "never seen" in unknown and "counted from 1 these: 81 (\\U0001f642, " in unknown
     assert "(decode.max_length): 3, counted from 1 these: 61, 321, 581" in warning
     translated = output.decode().split("\n")
