@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from itertools import takewhile
 from pathlib import Path
+from textwrap import fill
 
 from mt.cli.main import DONE, CommandParser, suggest
 from mt.errors import UserError
@@ -13,7 +15,7 @@ from mt.progress import say
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Lists the shipped configs with their first lines, or copies one."""
+    """Lists the shipped configs with what they say of themselves, or copies one."""
     parser = CommandParser(
         description="Lists the shipped configs. train and prepare, for studies/NAME study, take their names; with NAME "
         "one is\ncopied, to be changed.",
@@ -26,7 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     if given.name is None:
         width = max(map(len, configs))
         for name, path in configs.items():
-            say(f"{name:{width}}  {path.read_text(encoding='utf-8').splitlines()[0].removeprefix('# ')}")
+            lines = takewhile(lambda line: line.startswith("# "), path.read_text(encoding="utf-8").splitlines())
+            about, *_ = " ".join(line.removeprefix("# ") for line in lines).split(". ")
+            say(fill(about, 80, initial_indent=f"{name:{width}}  ", subsequent_indent=" " * (width + 2)))
         return DONE
     if given.name not in configs:
         raise UserError(f"no shipped config {given.name}; there are {', '.join(configs)}")
