@@ -125,7 +125,7 @@
     differ: (row) => row.o.some((output) => output.text !== row.o[0].text),
   };
   data.systems.forEach((_, index) => {
-    filters["better-" + index] = (row) => row.o.every((output, other) => other === index || row.o[index].q > output.q);
+    filters["better-" + index] = (row) => row.o.every((output) => output.q !== null) && row.o.every((output, other) => other === index || row.o[index].q > output.q);
   });
 
   function shade(made, share) {
