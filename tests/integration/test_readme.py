@@ -242,6 +242,8 @@ def supply(place: Path, code: str) -> None:
         run_name = re.fullmatch(r"runs/([\w-]+)|MODEL", word)
         if TEXT_FILE.search(word) and not any(place.glob(word)) and ".teacher." not in word:
             write_text(place / word.replace("*", "a"))
+        elif word.endswith("/*.gz") and not any(place.glob(word)):
+            write_text(place / word.replace("*", "a.de"))
         elif run_name and not (place / word).exists() and f"configs/{run_name[1]}.yaml" not in words:
             shutil.copytree(place / "trained", place / word)
         elif word in OWN_CONFIGS and not (place / word).exists():
